@@ -1,0 +1,44 @@
+//! What Paceline's nodes say: to each other, to their disks and to the outside.
+//!
+//! ```text
+//!   ids ── dtype ── shape ── tensor ── signature        what a request is made of
+//!                               │
+//!                request / answer ── frame ── wire       how it travels between nodes
+//!
+//!   registry (commands, answers) ── manifest             what the cluster agrees on
+//!   operator                                             what operators read and write, as JSON
+//!   error ── limits                                      what can go wrong, and where it stops
+//! ```
+//!
+//! Read [`Tensor`] first, then [`registry::Command`].
+//!
+//! Deliberately absent: async, clocks, sockets, and every decision. A value in this crate
+//! can be built, checked, encoded and decoded; what to do with it is decided elsewhere.
+
+mod buffer;
+mod dtype;
+pub mod error;
+pub mod frame;
+mod id;
+pub mod limits;
+mod manifest;
+pub mod operator;
+pub mod registry;
+mod request;
+mod shape;
+mod signature;
+mod tensor;
+pub mod wire;
+
+pub use buffer::AlignedBuffer;
+pub use dtype::{Dtype, UnknownDtype};
+pub use error::{ErrorCode, Failure};
+pub use id::{
+    DeviceId, Digest, DigestError, Epoch, ModelName, NameError, NodeId, OpId, ReplicaId,
+    TenantName, VersionNumber,
+};
+pub use manifest::{Manifest, ManifestError, ManifestFile};
+pub use request::{Answer, InferRequest};
+pub use shape::{Dim, Shape, ShapeError, ShapePattern};
+pub use signature::{Signature, SignatureError, TensorSpec};
+pub use tensor::{Tensor, TensorError};

@@ -1,0 +1,72 @@
+//! Every limit that two sides must agree on, each with its reason.
+//!
+//! Durations are in the unit that their name ends with. A limit that only one component
+//! needs stands in that component's `Options` instead.
+
+/// Budget of a request whose client names none, in milliseconds: ten seconds is longer than
+/// any interactive caller waits, and short enough that a forgotten request frees its place.
+pub const REQUEST_BUDGET_DEFAULT_MS: u64 = 10_000;
+/// Largest budget that a client may ask for, in milliseconds: ten minutes covers the slowest
+/// batch job that still wants an answer on the same connection.
+pub const REQUEST_BUDGET_MAX_MS: u64 = 600_000;
+/// How long after its deadline a request may still be open, in milliseconds: one scheduler
+/// hiccup on a loaded machine, and small beside any deadline that a client would choose.
+pub const STATUS_GRACE_MS: u64 = 250;
+
+/// Largest encoded frame header: names, shapes and parameters of 64 tensors fit several times.
+pub const FRAME_HEADER_BYTES_MAX: usize = 64 << 10;
+/// Most tensors in a request or an answer: wide recommendation models have a few dozen inputs.
+pub const TENSORS_MAX: usize = 64;
+/// Most dimensions of a tensor: video batches have five, nothing in use has more than eight.
+pub const DIMS_MAX: usize = 8;
+/// Most rows (first dimension) in one request: larger work belongs in several requests.
+pub const ROWS_MAX: u64 = 65_536;
+/// Body of a request or an answer on every door unless configured otherwise.
+pub const BODY_BYTES_DEFAULT: usize = 64 << 20;
+/// The most that a body limit can be configured to: a tensor of 1 GiB already takes a second
+/// to copy, and every such body is held in memory at least once.
+pub const BODY_BYTES_MAX: usize = 1 << 30;
+/// Alignment of tensor bytes on receipt: one cache line, and the widest vector load in use.
+pub const TENSOR_ALIGN_BYTES: usize = 64;
+/// Deepest nesting in JSON that is read: an 8-dimensional tensor inside a request needs 12.
+pub const JSON_DEPTH_MAX: usize = 32;
+
+/// Smallest queue of a version on a device, in rows: a burst of one batch must always fit.
+pub const QUEUE_ROWS_MIN: u32 = 64;
+/// Largest queue of a version on a device, in rows: beyond it, waiting only turns into expiry.
+pub const QUEUE_ROWS_MAX: u32 = 16_384;
+/// A batch may run in the caller's own task only if the version's learnt cost is below this,
+/// in microseconds: past it a blocked I/O worker costs more than a change of thread.
+pub const IN_PLACE_COST_MAX_US: u64 = 50;
+
+/// Most nodes in a cluster: what one leader can observe every second without effort.
+pub const NODES_MAX: usize = 64;
+/// Most voters: beyond seven, each write waits for more disks without surviving more in practice.
+pub const VOTERS_MAX: usize = 7;
+/// Most models in a registry: their desired state must fit a snapshot of 64 MiB.
+pub const MODELS_MAX: usize = 10_000;
+/// Versions kept of a model; older ones that serve nothing are forgotten first.
+pub const VERSIONS_KEPT_MAX: usize = 100;
+/// Most replicas in a cluster.
+pub const REPLICAS_MAX: usize = 20_000;
+/// Largest encoded registry entry.
+pub const REGISTRY_ENTRY_BYTES_MAX: usize = 256 << 10;
+/// Largest snapshot of the registry.
+pub const REGISTRY_SNAPSHOT_BYTES_MAX: usize = 64 << 20;
+/// Remembered op-ids: at 100 writes a second, a retry may come 40 seconds later.
+pub const OP_IDS_REMEMBERED: usize = 4_096;
+
+/// Longest name of a model, tenant, tensor or node, in bytes: a DNS label twice over.
+pub const NAME_BYTES_MAX: usize = 128;
+/// Most files in an artifact.
+pub const ARTIFACT_FILES_MAX: usize = 4_096;
+/// Longest path inside an artifact, in bytes.
+pub const ARTIFACT_PATH_BYTES_MAX: usize = 512;
+/// Largest file inside an artifact: a 70-billion-parameter shard in 16 bits.
+pub const ARTIFACT_FILE_BYTES_MAX: u64 = 200 << 30;
+/// Chunk of an artifact file that is hashed and fetched on its own.
+pub const ARTIFACT_CHUNK_BYTES: usize = 4 << 20;
+/// Largest manifest in its canonical encoding.
+pub const MANIFEST_BYTES_MAX: usize = 16 << 20;
+/// Largest `model.toml`: it is written by people.
+pub const MODEL_TOML_BYTES_MAX: usize = 256 << 10;

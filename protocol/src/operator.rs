@@ -1,0 +1,248 @@
+//! What operators read and write under `/v2/paceline/…`, as JSON.
+//!
+//! The command line and every dashboard use these same types. Fields are only ever added.
+
+use serde::{Deserialize, Serialize};
+
+use crate::id::{Digest, Epoch, ModelName, NodeId, OpId, ReplicaId, TenantName, VersionNumber};
+use crate::manifest::Manifest;
+use crate::registry::{DeviceKind, ReplicaTarget, VersionRecord};
+
+/// Body of every answer that is not a success: `error` is always a string, since the
+/// protocol's clients read it so.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ErrorBody {
+    /// What was wrong and what is allowed.
+    pub error: String,
+    /// The stable code.
+    #[serde(default)]
+    pub code: String,
+}
+
+/// `GET /v2/paceline/status`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    /// The cluster's identity, 32 hexadecimal digits.
+    pub cluster: String,
+    /// The node that answers.
+    pub node: NodeId,
+    /// Its name.
+    pub name: String,
+    /// Release of the binary.
+    pub version: String,
+    /// Whether it is ready for traffic.
+    pub ready: bool,
+    /// The epoch that it has applied.
+    pub epoch: Epoch,
+    /// Raft, as this node sees it.
+    pub raft: RaftStatus,
+    /// How many nodes may be lost before writes stop, and then before requests fail.
+    pub survivable_losses: u32,
+    /// Models known, and how many of them are ready.
+    pub models: usize,
+    /// How many models have a ready replica.
+    pub models_ready: usize,
+    /// Seconds since the node started.
+    pub uptime_seconds: u64,
+    /// Devices and what they do.
+    pub devices: Vec<DeviceStatus>,
+    /// Parts that have failed for good, each with its reason; empty when all is well.
+    pub degraded: Vec<String>,
+}
+
+/// Raft, as a node sees it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RaftStatus {
+    /// `leader`, `follower`, `candidate` or `learner`.
+    pub role: String,
+    /// Current term.
+    pub term: u64,
+    /// Who leads, if known.
+    pub leader: Option<NodeId>,
+    /// Last entry in the log.
+    pub last_log: u64,
+    /// Last entry known committed.
+    pub committed: u64,
+    /// Last entry applied.
+    pub applied: u64,
+    /// Voters.
+    pub voters: Vec<NodeId>,
+}
+
+/// A device and what it does now.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct DeviceStatus {
+    /// What it is.
+    pub kind: DeviceKind,
+    /// Batches that it can run at a time.
+    pub lanes: u16,
+    /// Batches running now.
+    pub running: u32,
+    /// Rows waiting.
+    pub queued_rows: u64,
+    /// Memory accounted by loaded replicas, in bytes.
+    pub memory_used_bytes: u64,
+    /// Memory to give, in bytes.
+    pub memory_bytes: u64,
+}
+
+/// One entry of `GET /v2/paceline/nodes`, sorted by id.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeView {
+    /// Identity.
+    pub id: NodeId,
+    /// Name.
+    pub name: String,
+    /// `up`, `down`, `draining` or `drained`.
+    pub state: String,
+    /// `leader`, `voter` or `learner`.
+    pub role: String,
+    /// Where it stands.
+    pub zone: String,
+    /// Process id, known for the node that answers.
+    pub pid: Option<u32>,
+    /// Where it is reached; doors that are not open are null.
+    pub addresses: AddressesView,
+    /// The epoch that it has applied, known for the node that answers.
+    pub epoch: Option<Epoch>,
+}
+
+/// Where a node is reached, each as `host:port`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AddressesView {
+    /// HTTP inference and operator API.
+    pub http: Option<String>,
+    /// gRPC inference.
+    pub grpc: Option<String>,
+    /// Prometheus metrics.
+    pub metrics: Option<String>,
+    /// SDK over QUIC.
+    pub sdk: Option<String>,
+    /// Peers over QUIC.
+    pub peer: Option<String>,
+}
+
+/// One entry of `GET /v2/paceline/models`, and `GET /v2/paceline/models/NAME`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ModelView {
+    /// Name.
+    pub name: ModelName,
+    /// Owner.
+    pub owner: TenantName,
+    /// The version that traffic goes to.
+    pub serving: Option<VersionNumber>,
+    /// What is deployed: traffic moves to it when its replicas are ready.
+    pub deployed: Option<DeploymentView>,
+    /// Whether a request would find a ready replica.
+    pub ready: bool,
+    /// Every version kept, oldest first.
+    pub versions: Vec<VersionView>,
+    /// Every replica assigned.
+    pub replicas: Vec<ReplicaView>,
+    /// The epoch of this view.
+    pub epoch: Epoch,
+}
+
+/// What is deployed of a model.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeploymentView {
+    /// The version.
+    pub version: VersionNumber,
+    /// Replicas wanted.
+    pub replicas: ReplicaTarget,
+}
+
+/// One version of a model.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VersionView {
+    /// Its number.
+    pub version: VersionNumber,
+    /// When it was published, in milliseconds since 1970.
+    pub published_ms: u64,
+    /// What it is.
+    #[serde(flatten)]
+    pub record: VersionRecord,
+}
+
+/// One replica of a model.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReplicaView {
+    /// Identity.
+    pub id: ReplicaId,
+    /// The version that it is a copy of.
+    pub version: VersionNumber,
+    /// Where it is.
+    pub node: NodeId,
+    /// On which of the node's devices.
+    pub device: crate::id::DeviceId,
+    /// `unknown`, `loading`, `ready` or `failed`.
+    pub state: String,
+    /// Why it failed.
+    pub reason: Option<String>,
+}
+
+/// `POST /v2/paceline/blobs/missing`: which of these files does the node lack?
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BlobQuery {
+    /// SHA-256 of files.
+    pub digests: Vec<Digest>,
+}
+
+/// Answer to [`BlobQuery`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BlobsMissing {
+    /// Those to upload with `PUT /v2/paceline/blobs/SHA256`.
+    pub missing: Vec<Digest>,
+}
+
+/// `POST /v2/paceline/models/NAME/versions`
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PublishRequest {
+    /// The artifact; its files have been uploaded.
+    pub manifest: Manifest,
+    /// Names the intention.
+    pub op: OpId,
+}
+
+/// Answer to [`PublishRequest`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PublishAnswer {
+    /// The model.
+    pub model: ModelName,
+    /// The number that the registry gave.
+    pub version: VersionNumber,
+    /// Whether this request made the version.
+    pub created: bool,
+    /// What was measured and read.
+    pub record: VersionRecord,
+    /// The epoch that it is known from.
+    pub epoch: Epoch,
+}
+
+/// `POST /v2/paceline/models/NAME/deploy`
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DeployRequest {
+    /// The version; the newest if absent.
+    #[serde(default)]
+    pub version: Option<VersionNumber>,
+    /// Replicas; 2 if absent (1 on one node).
+    #[serde(default)]
+    pub replicas: Option<ReplicaTarget>,
+    /// Names the intention.
+    pub op: OpId,
+}
+
+/// Answer to every write that has no richer one: it is committed, and on how many ready nodes
+/// it is applied.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Committed {
+    /// The epoch that it holds from.
+    pub epoch: Epoch,
+    /// Ready nodes that have applied it.
+    pub applied_on: u32,
+    /// Ready nodes.
+    pub nodes: u32,
+}

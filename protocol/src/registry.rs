@@ -1,0 +1,332 @@
+//! What the cluster agrees on: the commands of the replicated registry, and their outcomes.
+//!
+//! A command holds all that applying it needs: the leader stamps the time into it, and
+//! weights and durations are integers, so every node computes the same state from it.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{ErrorCode, Failure};
+use crate::id::{
+    DeviceId, Digest, Epoch, ModelName, NodeId, OpId, ReplicaId, TenantName, VersionNumber,
+};
+use crate::signature::Signature;
+
+/// Number of the layout of [`Command`]; it comes first in every log entry. A node refuses
+/// entries of a later schema rather than guess.
+pub const SCHEMA: u16 = 1;
+
+/// One intended change of the registry.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Command {
+    /// [`SCHEMA`] at the time of writing.
+    pub schema: u16,
+    /// Names the intention; a repeat is answered with the first outcome.
+    pub op: OpId,
+    /// Wall clock of the node that proposed it, in milliseconds since 1970: for people, never
+    /// for decisions.
+    pub stamped_ms: u64,
+    /// What to change.
+    pub change: Change,
+}
+
+/// What a command changes. Variants are only ever appended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Change {
+    /// A node announces what it is and has. The founder uses [`NodeId::FOUNDER`].
+    RegisterNode(NodeRecord),
+    /// A version becomes known; the model is created with its first version. The registry
+    /// gives the number. The same artifact published again is the same version.
+    PublishVersion {
+        /// The model.
+        model: ModelName,
+        /// Who owns it; must equal the owner of an existing model.
+        owner: TenantName,
+        /// What the version is.
+        version: Box<VersionRecord>,
+    },
+    /// A version shall serve with so many replicas. Traffic moves when they are ready.
+    Deploy {
+        /// The model.
+        model: ModelName,
+        /// The version.
+        version: VersionNumber,
+        /// How many.
+        replicas: ReplicaTarget,
+    },
+    /// Traffic moves to the deployed version: its replicas are ready. By the reconciler.
+    Activate {
+        /// The model.
+        model: ModelName,
+        /// The version that is ready.
+        version: VersionNumber,
+        /// The epoch that this was decided at.
+        computed_at: Epoch,
+    },
+    /// A replica shall exist; its id is the index of this entry. By the reconciler.
+    Assign {
+        /// The model.
+        model: ModelName,
+        /// The version.
+        version: VersionNumber,
+        /// Where.
+        node: NodeId,
+        /// On which of the node's devices.
+        device: DeviceId,
+        /// The epoch that this was decided at.
+        computed_at: Epoch,
+    },
+    /// A replica shall go. By the reconciler.
+    Unassign {
+        /// Which one.
+        replica: ReplicaId,
+        /// The epoch that this was decided at.
+        computed_at: Epoch,
+    },
+    /// A model, its versions and its deployment are forgotten.
+    DeleteModel {
+        /// The model.
+        model: ModelName,
+    },
+}
+
+/// How many replicas a deployment wants.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ReplicaTarget {
+    /// This many, on as many nodes as possible.
+    Count(u32),
+    /// One on each node.
+    Each,
+}
+
+/// What the registry knows of a node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeRecord {
+    /// Its identity.
+    pub id: NodeId,
+    /// Its name, for people.
+    pub name: String,
+    /// Where it stands; replicas are spread over zones.
+    pub zone: String,
+    /// Where it is reached.
+    pub addresses: NodeAddresses,
+    /// What it can compute on; the position is the device's id.
+    pub devices: Vec<DeviceRecord>,
+}
+
+/// Where a node is reached, each as `host:port`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeAddresses {
+    /// HTTP inference and operator API.
+    pub http: String,
+    /// Prometheus metrics.
+    pub metrics: String,
+}
+
+/// A device of a node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeviceRecord {
+    /// What it is.
+    pub kind: DeviceKind,
+    /// Batches that it runs at a time.
+    pub lanes: u16,
+    /// Memory for weights and activations, in bytes.
+    pub memory_bytes: u64,
+}
+
+/// Kinds of devices. Variants are only ever appended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum DeviceKind {
+    /// A pool of CPU threads.
+    Cpu,
+}
+
+/// What the registry knows of a version. Immutable once published.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VersionRecord {
+    /// SHA-256 of the artifact's manifest.
+    pub digest: Digest,
+    /// The family that loads it: `mlp`, `identity`, …
+    pub family: String,
+    /// What it takes and gives.
+    pub signature: Signature,
+    /// Largest batch, in rows.
+    pub rows_max: u32,
+    /// Whether NaN and infinities are refused at the door.
+    pub finite_inputs: bool,
+    /// Bytes of the artifact.
+    pub artifact_bytes: u64,
+    /// Memory of one replica as its engine accounts it, in bytes.
+    pub memory_bytes: u64,
+    /// Measured cost of one row when it was pushed, in nanoseconds.
+    pub one_row_ns: u64,
+    /// Measured cost of a batch of `rows_max` when it was pushed, in nanoseconds.
+    pub full_batch_ns: u64,
+}
+
+/// What became of a command.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Outcome {
+    /// The log index that the command was applied at; for a repeat, that of the first time.
+    pub epoch: Epoch,
+    /// What it did, or why it did nothing.
+    pub result: Result<Reply, Refusal>,
+}
+
+/// What a command did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Reply {
+    /// The state is as wished.
+    Done,
+    /// The version has this number; `created` is false if it was known before.
+    Published {
+        /// Its number.
+        version: VersionNumber,
+        /// Whether this command made it.
+        created: bool,
+    },
+    /// The replica has this id.
+    Assigned(ReplicaId),
+}
+
+/// Why a command did nothing. Variants are only ever appended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+pub enum Refusal {
+    /// No such model.
+    #[error("there is no model '{model}'")]
+    ModelUnknown {
+        /// What was named.
+        model: ModelName,
+    },
+    /// No such version.
+    #[error("model '{model}' has no version {version}; its versions: {known}")]
+    VersionUnknown {
+        /// The model.
+        model: ModelName,
+        /// What was named.
+        version: VersionNumber,
+        /// The versions there are, as text.
+        known: String,
+    },
+    /// The model belongs to another tenant.
+    #[error("model '{model}' belongs to another tenant")]
+    OwnerDiffers {
+        /// The model.
+        model: ModelName,
+    },
+    /// No such replica.
+    #[error("there is no replica {replica}")]
+    ReplicaUnknown {
+        /// What was named.
+        replica: ReplicaId,
+    },
+    /// No such node or device.
+    #[error("node {node} has no device {device}")]
+    DeviceUnknown {
+        /// The node.
+        node: NodeId,
+        /// The device.
+        device: DeviceId,
+    },
+    /// The command was computed from a state that has changed since.
+    #[error("computed at epoch {computed_at}, but assignments changed at epoch {changed_at}")]
+    Outdated {
+        /// What the command was computed from.
+        computed_at: Epoch,
+        /// When assignments changed last.
+        changed_at: Epoch,
+    },
+    /// A limit of the registry.
+    #[error("the registry holds at most {limit} {what}")]
+    Limit {
+        /// What there would be too many of.
+        what: String,
+        /// The limit.
+        limit: u64,
+    },
+    /// The deployment asks for no replicas or for too many.
+    #[error("a deployment has 1 to {limit} replicas, not {replicas}")]
+    ReplicaCount {
+        /// What was asked for.
+        replicas: u32,
+        /// The limit.
+        limit: u32,
+    },
+    /// Two nodes would share a name.
+    #[error("the name '{name}' belongs to node {node}")]
+    NodeName {
+        /// The name.
+        name: String,
+        /// Who has it.
+        node: NodeId,
+    },
+    /// The entry was written by a later release.
+    #[error("entry of schema {schema}; this node understands up to {SCHEMA}")]
+    Schema {
+        /// The entry's.
+        schema: u16,
+    },
+}
+
+impl Refusal {
+    /// The stable code of this refusal.
+    pub fn code(&self) -> ErrorCode {
+        match self {
+            Self::ModelUnknown { .. } => ErrorCode::ModelNotFound,
+            Self::VersionUnknown { .. } => ErrorCode::VersionNotFound,
+            Self::OwnerDiffers { .. } | Self::NodeName { .. } => ErrorCode::AlreadyExists,
+            Self::ReplicaUnknown { .. } | Self::Outdated { .. } => ErrorCode::Conflict,
+            Self::DeviceUnknown { .. } | Self::ReplicaCount { .. } => ErrorCode::ParameterInvalid,
+            Self::Limit { .. } => ErrorCode::LimitReached,
+            Self::Schema { .. } => ErrorCode::Unsupported,
+        }
+    }
+}
+
+impl From<Refusal> for Failure {
+    fn from(refusal: Refusal) -> Self {
+        Self::new(refusal.code(), refusal.to_string())
+    }
+}
+
+impl fmt::Display for Command {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} op {}", self.change.name(), self.op)
+    }
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.result {
+            Ok(reply) => write!(f, "{reply:?} at {}", self.epoch),
+            Err(refusal) => write!(f, "refused at {}: {refusal}", self.epoch),
+        }
+    }
+}
+
+impl Change {
+    /// The variant's name, for logs and spans.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::RegisterNode(_) => "register-node",
+            Self::PublishVersion { .. } => "publish-version",
+            Self::Deploy { .. } => "deploy",
+            Self::Activate { .. } => "activate",
+            Self::Assign { .. } => "assign",
+            Self::Unassign { .. } => "unassign",
+            Self::DeleteModel { .. } => "delete-model",
+        }
+    }
+}
+
+impl fmt::Display for ReplicaTarget {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Count(count) => count.fmt(f),
+            Self::Each => f.write_str("each"),
+        }
+    }
+}
