@@ -1,0 +1,264 @@
+//! Machine that holds the requests waiting for one replica and forms batches of them.
+//!
+//! Order: earliest deadline first; equal deadlines in order of arrival. The head fixes the
+//! bucket, and the batch fills in the same order with requests of that bucket until the next
+//! one does not fit. Nothing waits for company: a batch is formed as soon as a lane is free.
+//! A request leaves in one of four ways: it joins a batch, its deadline passes, it is
+//! cancelled, or it is refused because the queue is full. [`crate::device`] is the only driver
+//! besides the tests: it owns a batcher for each replica on the device.
+
+use std::time::Duration;
+
+use paceline_protocol::limits::{QUEUE_ROWS_MAX, QUEUE_ROWS_MIN, REQUEST_BUDGET_DEFAULT_MS};
+
+use crate::cost::CostFit;
+use crate::deadline_queue::{DeadlineQueue, Passed, Verdict};
+use crate::machine::Machine;
+use crate::request::{RequestMeta, Slot};
+use crate::time::Instant;
+
+/// What a batcher must know of its replica.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Largest batch, in rows. A single request may be larger and then runs alone.
+    pub rows_max: u32,
+    /// What batches cost, as the warm-up measured it.
+    pub cost: CostFit,
+}
+
+/// What can happen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Input {
+    /// A request wants to run.
+    Arrive(RequestMeta),
+    /// The caller of a waiting request has gone.
+    Cancel(Slot),
+    /// A lane is free: form a batch.
+    Form,
+    /// A batch has run.
+    Ran {
+        /// Its rows.
+        rows: u32,
+        /// How long it took, in nanoseconds.
+        nanos: u64,
+    },
+    /// The replica goes away: everything that waits is dropped.
+    Close,
+}
+
+/// What shall be done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// This request is part of the batch being formed.
+    Join(RequestMeta),
+    /// This request leaves without running.
+    Drop {
+        /// Which one.
+        slot: Slot,
+        /// Why.
+        why: DropReason,
+    },
+}
+
+/// Why a request leaves without running.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DropReason {
+    /// Its deadline has passed.
+    Expired,
+    /// Its caller has gone.
+    Cancelled,
+    /// The queue holds all that can be finished in time.
+    QueueFull {
+        /// When there will be room.
+        retry_after: Duration,
+    },
+    /// The replica is gone; nothing was executed.
+    Gone,
+}
+
+/// The machine.
+#[derive(Clone, Debug)]
+pub struct Batcher {
+    rows_max: u32,
+    cost: CostFit,
+    queue: DeadlineQueue,
+    queued_rows: u64,
+    passed: Passed,
+}
+
+impl Batcher {
+    /// An empty queue.
+    ///
+    /// # Panics
+    /// If `rows_max` is 0.
+    pub fn new(options: Options) -> Self {
+        assert!(options.rows_max > 0, "a batch has at least one row");
+        Self {
+            rows_max: options.rows_max,
+            cost: options.cost,
+            queue: DeadlineQueue::default(),
+            queued_rows: 0,
+            passed: Passed::default(),
+        }
+    }
+
+    /// Rows that wait.
+    pub fn queued_rows(&self) -> u64 {
+        self.queued_rows
+    }
+
+    /// Requests that wait.
+    pub fn queued_requests(&self) -> usize {
+        self.queue.len()
+    }
+
+    /// What batches cost, as learnt.
+    pub fn cost(&self) -> &CostFit {
+        &self.cost
+    }
+
+    /// The earliest deadline of all that waits.
+    pub fn earliest_deadline(&self) -> Option<Instant> {
+        self.queue.earliest_deadline()
+    }
+
+    /// Expected nanoseconds of the batch that would be formed now.
+    pub fn next_batch_nanos(&self) -> u64 {
+        let rows = self.queued_rows.min(u64::from(self.rows_max)) as u32;
+        let head = self.queue.earliest().map_or(0, |request| request.rows);
+        self.cost.batch_nanos(rows.max(head))
+    }
+
+    /// Expected nanoseconds until all that waits has run, one batch after another.
+    pub fn backlog_nanos(&self) -> u64 {
+        self.queued_rows
+            .saturating_mul(self.cost.row_nanos(self.rows_max))
+    }
+
+    /// Rows that may wait: what can be finished within the default budget.
+    pub fn queue_rows_max(&self) -> u64 {
+        let budget_nanos = REQUEST_BUDGET_DEFAULT_MS * 1_000_000;
+        let row_nanos = self.cost.row_nanos(self.rows_max).max(1);
+        (budget_nanos / row_nanos).clamp(u64::from(QUEUE_ROWS_MIN), u64::from(QUEUE_ROWS_MAX))
+    }
+
+    fn arrive(&mut self, now: Instant, request: RequestMeta, out: &mut Vec<Effect>) {
+        let slot = request.slot;
+        if request.deadline <= now {
+            out.push(Effect::Drop {
+                slot,
+                why: DropReason::Expired,
+            });
+            return;
+        }
+        // One request may always wait, however many rows it has: the limit bounds a queue, and
+        // a request over it would otherwise never run.
+        let rows = self.queued_rows + u64::from(request.rows);
+        if rows > self.queue_rows_max() && !self.queue.is_empty() {
+            let retry_after = Duration::from_nanos(self.backlog_nanos());
+            out.push(Effect::Drop {
+                slot,
+                why: DropReason::QueueFull { retry_after },
+            });
+            return;
+        }
+        self.queued_rows = rows;
+        self.queue.push(request);
+    }
+
+    fn cancel(&mut self, slot: Slot, out: &mut Vec<Effect>) {
+        if let Some(request) = self.queue.remove(slot) {
+            self.queued_rows -= u64::from(request.rows);
+            out.push(Effect::Drop {
+                slot,
+                why: DropReason::Cancelled,
+            });
+        }
+    }
+
+    fn form(&mut self, now: Instant, out: &mut Vec<Effect>) {
+        let mut rows = 0;
+        let mut left = self.queued_rows;
+        let mut bucket = None;
+        let rows_max = self.rows_max;
+        self.queue
+            .take(LOOKS_PAST_HEAD, &mut self.passed, |request| {
+                if request.deadline <= now {
+                    let why = DropReason::Expired;
+                    out.push(Effect::Drop {
+                        slot: request.slot,
+                        why,
+                    });
+                    left -= u64::from(request.rows);
+                    return Verdict::Take;
+                }
+                if *bucket.get_or_insert(request.bucket) != request.bucket {
+                    return Verdict::Pass;
+                }
+                if rows > 0 && rows + request.rows > rows_max {
+                    return Verdict::Stop;
+                }
+                rows += request.rows;
+                left -= u64::from(request.rows);
+                out.push(Effect::Join(*request));
+                Verdict::Take
+            });
+        self.queued_rows = left;
+    }
+
+    fn expire(&mut self, now: Instant, out: &mut Vec<Effect>) {
+        while self
+            .earliest_deadline()
+            .is_some_and(|deadline| deadline <= now)
+            && let Some(request) = self.queue.pop()
+        {
+            self.queued_rows -= u64::from(request.rows);
+            out.push(Effect::Drop {
+                slot: request.slot,
+                why: DropReason::Expired,
+            });
+        }
+    }
+
+    fn close(&mut self, out: &mut Vec<Effect>) {
+        while let Some(request) = self.queue.pop() {
+            out.push(Effect::Drop {
+                slot: request.slot,
+                why: DropReason::Gone,
+            });
+        }
+        self.queued_rows = 0;
+    }
+}
+
+impl Machine for Batcher {
+    type Input = Input;
+    type Effect = Effect;
+
+    fn step(&mut self, now: Instant, input: Input, out: &mut Vec<Effect>) {
+        match input {
+            Input::Arrive(request) => self.arrive(now, request, out),
+            Input::Cancel(slot) => self.cancel(slot, out),
+            Input::Form => self.form(now, out),
+            Input::Ran { rows, nanos } => self.cost.learn(rows, nanos),
+            Input::Close => self.close(out),
+        }
+    }
+
+    fn wake(&mut self, now: Instant, out: &mut Vec<Effect>) {
+        self.expire(now, out);
+    }
+
+    fn next_wakeup(&self) -> Option<Instant> {
+        self.earliest_deadline()
+    }
+}
+
+/// How many requests of other buckets a batch looks past before it is content with what it
+/// has: it bounds the cost of forming one.
+const LOOKS_PAST_HEAD: usize = 64;
+
+const _: () = assert!(size_of::<Effect>() <= 64);
+
+#[cfg(test)]
+mod tests;

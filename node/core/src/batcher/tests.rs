@@ -1,0 +1,213 @@
+//! The batcher: state, input, exact effects; and its laws over random histories.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::request::BucketId;
+
+fn batcher(rows_max: u32) -> Batcher {
+    let cost = CostFit::from_warm_up(10_000, rows_max, 100_000);
+    Batcher::new(Options { rows_max, cost })
+}
+
+fn request(index: u32, rows: u32, deadline_ms: u64) -> RequestMeta {
+    RequestMeta {
+        slot: Slot {
+            index,
+            generation: 0,
+        },
+        deadline: at(deadline_ms),
+        bucket: BucketId(0),
+        bytes: 64,
+        rows,
+    }
+}
+
+fn at(millis: u64) -> Instant {
+    Instant::from_nanos(millis * 1_000_000)
+}
+
+fn step(batcher: &mut Batcher, now_ms: u64, input: Input) -> Vec<Effect> {
+    let mut out = Vec::new();
+    batcher.step(at(now_ms), input, &mut out);
+    out
+}
+
+fn joined(effects: &[Effect]) -> Vec<u32> {
+    let slots = effects.iter().filter_map(|effect| match effect {
+        Effect::Join(request) => Some(request.slot.index),
+        Effect::Drop { .. } => None,
+    });
+    slots.collect()
+}
+
+fn dropped(index: u32, why: DropReason) -> Effect {
+    Effect::Drop {
+        slot: Slot {
+            index,
+            generation: 0,
+        },
+        why,
+    }
+}
+
+#[test]
+fn the_earliest_deadline_goes_first_and_equals_go_in_order_of_arrival() {
+    let mut batcher = batcher(8);
+    for (index, deadline) in [(0, 30), (1, 10), (2, 30), (3, 20)] {
+        assert_eq!(
+            step(&mut batcher, 0, Input::Arrive(request(index, 1, deadline))),
+            []
+        );
+    }
+    assert_eq!(batcher.queued_rows(), 4);
+    assert_eq!(joined(&step(&mut batcher, 1, Input::Form)), [1, 3, 0, 2]);
+    assert_eq!(batcher.queued_rows(), 0);
+}
+
+#[test]
+fn a_batch_ends_where_the_next_request_does_not_fit() {
+    let mut batcher = batcher(4);
+    for (index, rows) in [(0, 2), (1, 1), (2, 2), (3, 1)] {
+        step(&mut batcher, 0, Input::Arrive(request(index, rows, 50)));
+    }
+    let first = step(&mut batcher, 1, Input::Form);
+    assert_eq!(
+        joined(&first),
+        [0, 1],
+        "3 would fit but must not overtake 2"
+    );
+    assert_eq!(joined(&step(&mut batcher, 1, Input::Form)), [2, 3]);
+}
+
+#[test]
+fn a_request_larger_than_a_batch_runs_alone() {
+    let mut batcher = batcher(4);
+    step(&mut batcher, 0, Input::Arrive(request(0, 9, 50)));
+    step(&mut batcher, 0, Input::Arrive(request(1, 1, 60)));
+    assert_eq!(joined(&step(&mut batcher, 1, Input::Form)), [0]);
+    assert_eq!(joined(&step(&mut batcher, 1, Input::Form)), [1]);
+}
+
+#[test]
+fn other_buckets_are_passed_over_and_keep_their_place() {
+    let mut batcher = batcher(8);
+    let other = RequestMeta {
+        bucket: BucketId(7),
+        ..request(1, 1, 20)
+    };
+    step(&mut batcher, 0, Input::Arrive(request(0, 1, 10)));
+    step(&mut batcher, 0, Input::Arrive(other));
+    step(&mut batcher, 0, Input::Arrive(request(2, 1, 30)));
+    assert_eq!(joined(&step(&mut batcher, 1, Input::Form)), [0, 2]);
+    assert_eq!(joined(&step(&mut batcher, 1, Input::Form)), [1]);
+}
+
+#[test]
+fn expired_requests_are_dropped_on_arrival_on_waking_and_when_a_batch_is_formed() {
+    let mut batcher = batcher(8);
+    let late = step(&mut batcher, 5, Input::Arrive(request(0, 1, 5)));
+    assert_eq!(late, [dropped(0, DropReason::Expired)]);
+    step(&mut batcher, 0, Input::Arrive(request(1, 1, 10)));
+    step(&mut batcher, 0, Input::Arrive(request(2, 1, 20)));
+    assert_eq!(batcher.next_wakeup(), Some(at(10)));
+    let mut out = Vec::new();
+    batcher.wake(at(10), &mut out);
+    assert_eq!(out, [dropped(1, DropReason::Expired)]);
+    let formed = step(&mut batcher, 20, Input::Form);
+    assert_eq!(formed, [dropped(2, DropReason::Expired)]);
+    assert_eq!((batcher.queued_rows(), batcher.next_wakeup()), (0, None));
+}
+
+#[test]
+fn a_cancelled_request_leaves_at_once_and_only_once() {
+    let mut batcher = batcher(8);
+    step(&mut batcher, 0, Input::Arrive(request(0, 3, 10)));
+    let slot = Slot {
+        index: 0,
+        generation: 0,
+    };
+    let cancelled = step(&mut batcher, 1, Input::Cancel(slot));
+    assert_eq!(cancelled, [dropped(0, DropReason::Cancelled)]);
+    assert_eq!(step(&mut batcher, 1, Input::Cancel(slot)), []);
+    assert_eq!(batcher.queued_rows(), 0);
+}
+
+#[test]
+fn the_queue_holds_what_can_be_finished_in_the_default_budget() {
+    // 8 rows take 8 s when batched: 10 s of them are 10 rows, below the smallest queue of 64.
+    let cost = CostFit::from_warm_up(1_000_000_000, 8, 8_000_000_000);
+    let mut batcher = Batcher::new(Options { rows_max: 8, cost });
+    assert_eq!(batcher.queue_rows_max(), 64);
+    for index in 0..64 {
+        assert_eq!(
+            step(&mut batcher, 0, Input::Arrive(request(index, 1, 99_999))),
+            []
+        );
+    }
+    let retry_after = Duration::from_secs(64);
+    let full = step(&mut batcher, 0, Input::Arrive(request(64, 1, 99_999)));
+    assert_eq!(full, [dropped(64, DropReason::QueueFull { retry_after })]);
+}
+
+#[test]
+fn a_closed_batcher_gives_everything_back_unexecuted() {
+    let mut batcher = batcher(8);
+    step(&mut batcher, 0, Input::Arrive(request(0, 1, 10)));
+    step(&mut batcher, 0, Input::Arrive(request(1, 1, 20)));
+    let closed = step(&mut batcher, 1, Input::Close);
+    assert_eq!(
+        closed,
+        [dropped(0, DropReason::Gone), dropped(1, DropReason::Gone)]
+    );
+}
+
+proptest! {
+    /// Every request that arrives leaves exactly once, batches keep to their limits, and one
+    /// batch holds one bucket.
+    #[test]
+    fn every_request_leaves_exactly_once(
+        arrivals in proptest::collection::vec((1u32..6, 1u64..40, 0u64..3, any::<bool>()), 1..120),
+        rows_max in 1u32..8,
+    ) {
+        let mut batcher = batcher(rows_max);
+        let mut open = std::collections::BTreeSet::new();
+        let settle = |effects: Vec<Effect>, open: &mut std::collections::BTreeSet<u32>| {
+            let mut batch: Vec<RequestMeta> = Vec::new();
+            for effect in effects {
+                let slot = match effect {
+                    Effect::Join(request) => {
+                        batch.push(request);
+                        request.slot
+                    }
+                    Effect::Drop { slot, .. } => slot,
+                };
+                assert!(open.remove(&slot.index), "{} left twice", slot.index);
+            }
+            let rows: u32 = batch.iter().map(|request| request.rows).sum();
+            assert!(rows <= rows_max || batch.len() == 1);
+            assert!(batch.windows(2).all(|pair| pair[0].bucket == pair[1].bucket));
+            assert!(batch.windows(2).all(|pair| pair[0].deadline <= pair[1].deadline));
+        };
+        for (now, (rows, wait, bucket, form)) in arrivals.iter().enumerate() {
+            let (now, index) = (now as u64, now as u32);
+            let bucket = BucketId(*bucket);
+            let request = RequestMeta { bucket, ..request(index, *rows, now + wait) };
+            open.insert(index);
+            settle(step(&mut batcher, now, Input::Arrive(request)), &mut open);
+            if *form {
+                settle(step(&mut batcher, now, Input::Form), &mut open);
+            }
+            if rows % 5 == 0 {
+                let slot = Slot { index: index / 2, generation: 0 };
+                settle(step(&mut batcher, now, Input::Cancel(slot)), &mut open);
+            }
+            prop_assert_eq!(batcher.queued_requests(), open.len());
+        }
+        let mut out = Vec::new();
+        batcher.wake(Instant::FAR, &mut out);
+        settle(out, &mut open);
+        prop_assert!(open.is_empty());
+        prop_assert_eq!(batcher.queued_rows(), 0);
+    }
+}

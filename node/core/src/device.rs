@@ -1,0 +1,487 @@
+//! Machine that decides what a device runs next.
+//!
+//! A device has lanes: batches that it can run at a time (a CPU pool has one for each thread).
+//! Each replica on it has a batcher. Whenever a lane is free, the batcher whose head has the
+//! earliest deadline goes first.
+//!
+//! ```text
+//!            Arrive                  Begin               Launch              Finished
+//!   Idle ───────────────▶ Waking ───────────▶ Staged ───────────▶ Running ───────────▶ Idle
+//!     └────── cheap, and the caller's task can run it: Staged and Running at once ─────▲
+//! ```
+//!
+//! A batch is formed as late as possible: when the lane's thread says that it is awake, so
+//! that whatever arrived meanwhile can join. Requests that have expired or were cancelled are
+//! dropped three times over: while they wait, when the batch is formed, and when it is
+//! launched, after its inputs have been gathered.
+//!
+//! If a batch is expected to take less than [`IN_PLACE_COST_MAX_US`], the task that brought
+//! the request runs it in place, which saves a change of thread (Hendler et al., "Flat
+//! combining", SPAA 2010); it does so for others a bounded number of times.
+
+use paceline_protocol::limits::IN_PLACE_COST_MAX_US;
+
+use crate::batcher::{self, Batcher, DropReason};
+use crate::machine::Machine;
+use crate::request::{RequestMeta, Slot};
+use crate::time::Instant;
+
+/// A batch that runs at a time on a device, counted from 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LaneId(pub u16);
+
+/// A replica's queue on a device. The driver chooses the number and may use it again after
+/// [`Input::Detach`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct BatcherId(pub u32);
+
+/// What can happen.
+#[derive(Clone, Debug)]
+pub enum Input {
+    /// A replica is loaded and warm: it can be sent requests.
+    Attach {
+        /// The number of its queue.
+        batcher: BatcherId,
+        /// What the queue must know.
+        options: batcher::Options,
+    },
+    /// A replica goes away. What waits for it is dropped as [`DropReason::Gone`].
+    Detach {
+        /// Its queue.
+        batcher: BatcherId,
+    },
+    /// A request for a replica.
+    Arrive {
+        /// The replica's queue.
+        batcher: BatcherId,
+        /// The request.
+        request: RequestMeta,
+        /// Whether the task that brings it could run a batch itself.
+        in_place: bool,
+    },
+    /// The caller of a request has gone.
+    Cancel {
+        /// Where the request was sent.
+        batcher: BatcherId,
+        /// The request.
+        slot: Slot,
+    },
+    /// Reports the end of [`Effect::Wake`]: the lane's thread is awake.
+    Begin {
+        /// The lane.
+        lane: LaneId,
+    },
+    /// Reports the end of [`Effect::Stage`]: the batch's inputs are gathered.
+    Launch {
+        /// The lane.
+        lane: LaneId,
+    },
+    /// Reports the end of [`Effect::Run`].
+    Finished {
+        /// The lane.
+        lane: LaneId,
+        /// How long the engine took, in nanoseconds; `None` if it failed, since a failure says
+        /// nothing about cost.
+        nanos: Option<u64>,
+        /// Whether the task that ran it could run another.
+        in_place: bool,
+    },
+}
+
+/// What shall be done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// This request is part of the batch that the next [`Effect::Stage`] or [`Effect::Run`]
+    /// names: take its payload.
+    Join {
+        /// The request.
+        slot: Slot,
+    },
+    /// Wake the lane's thread; it answers with [`Input::Begin`].
+    Wake {
+        /// The lane.
+        lane: LaneId,
+    },
+    /// The requests that joined are a batch: gather their inputs, then [`Input::Launch`].
+    Stage {
+        /// The lane.
+        lane: LaneId,
+    },
+    /// Run the batch of this lane, without what was dropped since; then [`Input::Finished`].
+    Run {
+        /// The lane.
+        lane: LaneId,
+        /// The replica's queue.
+        batcher: BatcherId,
+        /// Rows in the batch.
+        rows: u32,
+    },
+    /// This request leaves without running.
+    Drop {
+        /// The request.
+        slot: Slot,
+        /// Why.
+        why: DropReason,
+    },
+}
+
+/// The machine.
+#[derive(Clone, Debug)]
+pub struct Device {
+    lanes: Vec<Lane>,
+    batchers: Vec<Option<Batcher>>,
+    /// What a batcher's step brought; kept so that steps allocate nothing.
+    scratch: Vec<batcher::Effect>,
+}
+
+#[derive(Clone, Debug)]
+struct Lane {
+    state: LaneState,
+    batcher: BatcherId,
+    rows: u32,
+    /// Requests of a staged batch, in the order in which they joined.
+    members: Vec<Member>,
+    /// Batches that the present task has run one after another.
+    in_place_runs: u32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum LaneState {
+    Idle,
+    Waking,
+    Staged,
+    Running,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Member {
+    slot: Slot,
+    deadline: Instant,
+    rows: u32,
+    cancelled: bool,
+}
+
+impl Device {
+    /// A device with `lanes` free lanes and no replicas.
+    ///
+    /// # Panics
+    /// If there are no lanes.
+    pub fn new(lanes: u16) -> Self {
+        assert!(lanes > 0, "a device runs at least one batch at a time");
+        let idle = Lane {
+            state: LaneState::Idle,
+            batcher: BatcherId(0),
+            rows: 0,
+            members: Vec::new(),
+            in_place_runs: 0,
+        };
+        Self {
+            lanes: vec![idle; usize::from(lanes)],
+            batchers: Vec::new(),
+            scratch: Vec::new(),
+        }
+    }
+
+    /// The queue of a replica.
+    pub fn batcher(&self, batcher: BatcherId) -> Option<&Batcher> {
+        self.batchers.get(batcher.0 as usize)?.as_ref()
+    }
+
+    /// Batches being staged or run.
+    pub fn running(&self) -> u32 {
+        let busy = |lane: &&Lane| matches!(lane.state, LaneState::Staged | LaneState::Running);
+        self.lanes.iter().filter(busy).count() as u32
+    }
+
+    /// Rows that wait, over all replicas.
+    pub fn queued_rows(&self) -> u64 {
+        self.batchers
+            .iter()
+            .flatten()
+            .map(Batcher::queued_rows)
+            .sum()
+    }
+
+    fn attach(&mut self, batcher: BatcherId, options: batcher::Options) {
+        let index = batcher.0 as usize;
+        if index >= self.batchers.len() {
+            self.batchers.resize_with(index + 1, || None);
+        }
+        assert!(self.batchers[index].is_none(), "queue {index} is in use");
+        self.batchers[index] = Some(Batcher::new(options));
+    }
+
+    fn detach(&mut self, now: Instant, batcher: BatcherId, out: &mut Vec<Effect>) {
+        self.step_batcher(now, batcher, batcher::Input::Close, out);
+        if let Some(queue) = self.batchers.get_mut(batcher.0 as usize) {
+            *queue = None;
+        }
+    }
+
+    fn arrive(
+        &mut self,
+        now: Instant,
+        (batcher, request): (BatcherId, RequestMeta),
+        in_place: bool,
+        out: &mut Vec<Effect>,
+    ) {
+        let slot = request.slot;
+        if self.batcher(batcher).is_none() {
+            out.push(Effect::Drop {
+                slot,
+                why: DropReason::Gone,
+            });
+            return;
+        }
+        self.step_batcher(now, batcher, batcher::Input::Arrive(request), out);
+        if let Some(lane) = self.idle_lane() {
+            self.offer(now, lane, in_place, out);
+        }
+    }
+
+    /// Gives an idle lane something to do, if anything waits.
+    fn offer(&mut self, now: Instant, lane: LaneId, in_place: bool, out: &mut Vec<Effect>) {
+        let Some(next) = self.next_batcher() else {
+            self.lane(lane).in_place_runs = 0;
+            return;
+        };
+        let nanos = self
+            .batcher(next)
+            .map_or(u64::MAX, Batcher::next_batch_nanos);
+        let cheap = nanos < IN_PLACE_COST_MAX_US * 1_000;
+        let runs = self.lane(lane).in_place_runs;
+        if in_place && cheap && runs < IN_PLACE_RUNS_MAX {
+            self.lane(lane).in_place_runs = runs + 1;
+            self.stage(now, lane, out);
+            self.launch(now, lane, out);
+        } else {
+            let lane_state = self.lane(lane);
+            lane_state.in_place_runs = 0;
+            lane_state.state = LaneState::Waking;
+            out.push(Effect::Wake { lane });
+        }
+    }
+
+    fn begin(&mut self, now: Instant, lane: LaneId, out: &mut Vec<Effect>) {
+        assert_eq!(
+            self.lane(lane).state,
+            LaneState::Waking,
+            "a thread began unasked"
+        );
+        self.stage(now, lane, out);
+        if self.lane(lane).state == LaneState::Staged {
+            out.push(Effect::Stage { lane });
+        }
+    }
+
+    /// Forms batches until one holds a request, or nothing waits any more.
+    fn stage(&mut self, now: Instant, lane: LaneId, out: &mut Vec<Effect>) {
+        self.lane(lane).members.clear();
+        self.lane(lane).state = LaneState::Idle;
+        while let Some(next) = self.next_batcher() {
+            self.step_batcher_into(now, next, batcher::Input::Form);
+            let lane_state = &mut self.lanes[usize::from(lane.0)];
+            for effect in self.scratch.drain(..) {
+                match effect {
+                    batcher::Effect::Join(request) => {
+                        lane_state.members.push(Member {
+                            slot: request.slot,
+                            deadline: request.deadline,
+                            rows: request.rows,
+                            cancelled: false,
+                        });
+                        out.push(Effect::Join { slot: request.slot });
+                    }
+                    batcher::Effect::Drop { slot, why } => out.push(Effect::Drop { slot, why }),
+                }
+            }
+            if !lane_state.members.is_empty() {
+                lane_state.batcher = next;
+                lane_state.state = LaneState::Staged;
+                return;
+            }
+        }
+    }
+
+    fn launch(&mut self, now: Instant, lane: LaneId, out: &mut Vec<Effect>) {
+        let lane_state = self.lane(lane);
+        if lane_state.state != LaneState::Staged {
+            return;
+        }
+        let mut rows = 0;
+        for member in lane_state.members.drain(..) {
+            let why = if member.cancelled {
+                DropReason::Cancelled
+            } else if member.deadline <= now {
+                DropReason::Expired
+            } else {
+                rows += member.rows;
+                continue;
+            };
+            out.push(Effect::Drop {
+                slot: member.slot,
+                why,
+            });
+        }
+        lane_state.rows = rows;
+        if rows > 0 {
+            lane_state.state = LaneState::Running;
+            out.push(Effect::Run {
+                lane,
+                batcher: lane_state.batcher,
+                rows,
+            });
+        } else {
+            lane_state.state = LaneState::Idle;
+            self.offer(now, lane, false, out);
+        }
+    }
+
+    fn finish(&mut self, now: Instant, lane: LaneId, nanos: Option<u64>) {
+        let lane_state = self.lane(lane);
+        assert_eq!(
+            lane_state.state,
+            LaneState::Running,
+            "a batch ended that did not run"
+        );
+        lane_state.state = LaneState::Idle;
+        let (batcher, rows) = (lane_state.batcher, lane_state.rows);
+        if let Some(nanos) = nanos {
+            self.step_batcher_into(now, batcher, batcher::Input::Ran { rows, nanos });
+        }
+    }
+
+    fn cancel(&mut self, now: Instant, batcher: BatcherId, slot: Slot, out: &mut Vec<Effect>) {
+        if self.batcher(batcher).is_some() {
+            self.step_batcher(now, batcher, batcher::Input::Cancel(slot), out);
+        }
+        let staged = self
+            .lanes
+            .iter_mut()
+            .filter(|lane| lane.state == LaneState::Staged);
+        for member in staged.flat_map(|lane| &mut lane.members) {
+            member.cancelled |= member.slot == slot;
+        }
+    }
+
+    /// The one order: the batcher whose head has the earliest deadline.
+    fn next_batcher(&self) -> Option<BatcherId> {
+        let heads = self
+            .batchers
+            .iter()
+            .enumerate()
+            .filter_map(|(index, batcher)| {
+                Some((
+                    batcher.as_ref()?.earliest_deadline()?,
+                    BatcherId(index as u32),
+                ))
+            });
+        heads.min().map(|(_, batcher)| batcher)
+    }
+
+    fn idle_lane(&self) -> Option<LaneId> {
+        let idle = |lane: &Lane| lane.state == LaneState::Idle;
+        self.lanes
+            .iter()
+            .position(idle)
+            .map(|lane| LaneId(lane as u16))
+    }
+
+    fn lane(&mut self, lane: LaneId) -> &mut Lane {
+        &mut self.lanes[usize::from(lane.0)]
+    }
+
+    fn step_batcher(
+        &mut self,
+        now: Instant,
+        batcher: BatcherId,
+        input: batcher::Input,
+        out: &mut Vec<Effect>,
+    ) {
+        self.step_batcher_into(now, batcher, input);
+        for effect in self.scratch.drain(..) {
+            match effect {
+                batcher::Effect::Drop { slot, why } => out.push(Effect::Drop { slot, why }),
+                batcher::Effect::Join(_) => unreachable!("only `stage` forms batches"),
+            }
+        }
+    }
+
+    fn step_batcher_into(&mut self, now: Instant, batcher: BatcherId, input: batcher::Input) {
+        self.scratch.clear();
+        if let Some(Some(queue)) = self.batchers.get_mut(batcher.0 as usize) {
+            queue.step(now, input, &mut self.scratch);
+        }
+    }
+}
+
+impl Machine for Device {
+    type Input = Input;
+    type Effect = Effect;
+
+    fn step(&mut self, now: Instant, input: Input, out: &mut Vec<Effect>) {
+        match input {
+            Input::Attach { batcher, options } => self.attach(batcher, options),
+            Input::Detach { batcher } => self.detach(now, batcher, out),
+            Input::Arrive {
+                batcher,
+                request,
+                in_place,
+            } => {
+                self.arrive(now, (batcher, request), in_place, out);
+            }
+            Input::Cancel { batcher, slot } => self.cancel(now, batcher, slot, out),
+            Input::Begin { lane } => self.begin(now, lane, out),
+            Input::Launch { lane } => self.launch(now, lane, out),
+            Input::Finished {
+                lane,
+                nanos,
+                in_place,
+            } => {
+                self.finish(now, lane, nanos);
+                self.offer(now, lane, in_place, out);
+            }
+        }
+    }
+
+    fn wake(&mut self, now: Instant, out: &mut Vec<Effect>) {
+        for index in 0..self.batchers.len() {
+            let due = self.batchers[index]
+                .as_ref()
+                .and_then(Batcher::next_wakeup)
+                .is_some_and(|deadline| deadline <= now);
+            if due {
+                self.scratch.clear();
+                let batcher = self.batchers[index]
+                    .as_mut()
+                    .expect("it is due, so it is there");
+                batcher.wake(now, &mut self.scratch);
+                for effect in self.scratch.drain(..) {
+                    match effect {
+                        batcher::Effect::Drop { slot, why } => {
+                            out.push(Effect::Drop { slot, why });
+                        }
+                        batcher::Effect::Join(_) => unreachable!("waking forms no batch"),
+                    }
+                }
+            }
+        }
+    }
+
+    fn next_wakeup(&self) -> Option<Instant> {
+        self.batchers
+            .iter()
+            .flatten()
+            .filter_map(Batcher::next_wakeup)
+            .min()
+    }
+}
+
+/// Batches that one task may run one after another before a thread takes over: it bounds how
+/// long an answer waits for others (4 × 50 µs).
+const IN_PLACE_RUNS_MAX: u32 = 4;
+
+const _: () = assert!(size_of::<Effect>() <= 64);
+
+#[cfg(test)]
+mod tests;

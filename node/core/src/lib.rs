@@ -1,0 +1,39 @@
+//! What a node decides: pure machines and policies, stepped with the time as an argument.
+//!
+//! ```text
+//!   gateway ─▶ admission ─▶ router ─▶ device ─▶ batcher        the life of a request
+//!                                       │
+//!                                    restart                   what fails is started again
+//!
+//!   registry.apply(command) ─▶ placement ─▶ next change         what the cluster wants
+//! ```
+//!
+//! A *machine* owns state and answers inputs with effects; a *policy* is a pure function from
+//! a snapshot to a choice. The first line of each file says which it is. The same machines run
+//! in production (`paceline-node` steps them) and in the simulator (`paceline-sim` does).
+//!
+//! Read [`Machine`] first, then [`device::Device`].
+//!
+//! Deliberately absent: clocks, sockets, threads, files, tensors and hashed containers. What
+//! is decided here depends on nothing but state, input, time and seed.
+
+#![warn(clippy::wildcard_enum_match_arm)]
+
+pub mod admission;
+pub mod batcher;
+pub mod cost;
+mod deadline_queue;
+pub mod device;
+mod machine;
+pub mod placement;
+mod random;
+pub mod registry;
+mod request;
+pub mod restart;
+pub mod router;
+mod time;
+
+pub use machine::Machine;
+pub use random::Random;
+pub use request::{BucketId, RequestMeta, Slot};
+pub use time::Instant;

@@ -1,0 +1,420 @@
+//! Machine of the control plane: the replicated state, changed only by [`Registry::apply`].
+//!
+//! It holds desired state and slow facts: nodes, models, versions, deployments, assignments,
+//! and the remembered outcomes of recent op-ids. What is observed (a replica loads, is ready,
+//! has failed) is not in it. Applying reads no clock, draws nothing at random and uses no
+//! float, so every node computes the same state from the same log.
+
+mod ops;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use paceline_protocol::limits::{MODELS_MAX, NODES_MAX, REPLICAS_MAX, VERSIONS_KEPT_MAX};
+use paceline_protocol::registry::{
+    Change, Command, NodeRecord, Outcome, Refusal, ReplicaTarget, Reply, SCHEMA, VersionRecord,
+};
+use paceline_protocol::{DeviceId, Epoch, ModelName, NodeId, ReplicaId, TenantName, VersionNumber};
+use serde::{Deserialize, Serialize};
+
+use self::ops::RememberedOps;
+
+/// The replicated state. Cloning shares the models, so a clone is cheap to publish.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Registry {
+    epoch: Epoch,
+    assignments_changed_at: Epoch,
+    nodes: BTreeMap<NodeId, Arc<NodeRecord>>,
+    models: BTreeMap<ModelName, Arc<Model>>,
+    replicas: BTreeMap<ReplicaId, Arc<Assignment>>,
+    ops: RememberedOps,
+}
+
+/// A model: what its owner has published and deployed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Model {
+    /// Who owns it.
+    pub owner: TenantName,
+    /// Versions kept, by number.
+    pub versions: BTreeMap<VersionNumber, PublishedVersion>,
+    /// What shall serve.
+    pub deployment: Option<Deployment>,
+    /// What serves: traffic without a version goes here.
+    pub serving: Option<VersionNumber>,
+    next_version: VersionNumber,
+}
+
+/// A version as the registry keeps it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PublishedVersion {
+    /// What it is.
+    pub record: VersionRecord,
+    /// When it was published, in milliseconds since 1970, as its author's clock said.
+    pub published_ms: u64,
+}
+
+/// What shall serve, and on how many replicas.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Deployment {
+    /// The version.
+    pub version: VersionNumber,
+    /// How many.
+    pub replicas: ReplicaTarget,
+}
+
+/// Where a replica shall be.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Assignment {
+    /// The model.
+    pub model: ModelName,
+    /// The version that it is a copy of.
+    pub version: VersionNumber,
+    /// The node.
+    pub node: NodeId,
+    /// The node's device.
+    pub device: DeviceId,
+}
+
+impl Registry {
+    /// Applies the entry at log index `index`.
+    ///
+    /// A command whose op-id is remembered changes nothing and gets its first outcome. A
+    /// refused command changes nothing but is remembered too: a retry must not succeed where
+    /// the first try failed.
+    ///
+    /// # Panics
+    /// If `index` is not above every index applied before: entries are applied in order.
+    pub fn apply(&mut self, index: u64, command: &Command) -> Outcome {
+        let epoch = Epoch(index);
+        assert!(
+            epoch > self.epoch,
+            "entry {index} applied after {}",
+            self.epoch
+        );
+        self.epoch = epoch;
+        if let Some(outcome) = self.ops.outcome(command.op) {
+            return outcome.clone();
+        }
+        let result = if command.schema > SCHEMA {
+            Err(Refusal::Schema {
+                schema: command.schema,
+            })
+        } else {
+            self.change(epoch, command)
+        };
+        let outcome = Outcome { epoch, result };
+        self.ops.remember(command.op, outcome.clone());
+        outcome
+    }
+
+    /// Notes that the entry at `index` was applied and held no command of ours.
+    pub fn skip(&mut self, index: u64) {
+        self.epoch = Epoch(index);
+    }
+
+    /// Index of the last entry applied.
+    pub fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
+    /// The epoch at which assignments, or what they follow from, changed last.
+    pub fn assignments_changed_at(&self) -> Epoch {
+        self.assignments_changed_at
+    }
+
+    /// Nodes by id.
+    pub fn nodes(&self) -> &BTreeMap<NodeId, Arc<NodeRecord>> {
+        &self.nodes
+    }
+
+    /// Models by name.
+    pub fn models(&self) -> &BTreeMap<ModelName, Arc<Model>> {
+        &self.models
+    }
+
+    /// Replicas by id.
+    pub fn replicas(&self) -> &BTreeMap<ReplicaId, Arc<Assignment>> {
+        &self.replicas
+    }
+
+    /// Replicas of one version, by id.
+    pub fn replicas_of<'a>(
+        &'a self,
+        model: &'a ModelName,
+        version: VersionNumber,
+    ) -> impl Iterator<Item = (ReplicaId, &'a Assignment)> {
+        self.replicas
+            .iter()
+            .filter(move |(_, a)| a.version == version && a.model == *model)
+            .map(|(id, assignment)| (*id, &**assignment))
+    }
+
+    fn change(&mut self, epoch: Epoch, command: &Command) -> Result<Reply, Refusal> {
+        match &command.change {
+            Change::RegisterNode(node) => self.register_node(epoch, node),
+            Change::PublishVersion {
+                model,
+                owner,
+                version,
+            } => self.publish(model, owner, version, command.stamped_ms),
+            Change::Deploy {
+                model,
+                version,
+                replicas,
+            } => self.deploy(
+                epoch,
+                model,
+                Deployment {
+                    version: *version,
+                    replicas: *replicas,
+                },
+            ),
+            Change::Activate {
+                model,
+                version,
+                computed_at,
+            } => {
+                self.check_current(*computed_at)?;
+                self.activate(model, *version)
+            }
+            Change::Assign {
+                model,
+                version,
+                node,
+                device,
+                computed_at,
+            } => {
+                self.check_current(*computed_at)?;
+                let assignment = Assignment {
+                    model: model.clone(),
+                    version: *version,
+                    node: *node,
+                    device: *device,
+                };
+                self.assign(epoch, assignment)
+            }
+            Change::Unassign {
+                replica,
+                computed_at,
+            } => {
+                self.check_current(*computed_at)?;
+                let replica = *replica;
+                self.replicas
+                    .remove(&replica)
+                    .ok_or(Refusal::ReplicaUnknown { replica })?;
+                self.assignments_changed_at = epoch;
+                Ok(Reply::Done)
+            }
+            Change::DeleteModel { model } => {
+                self.models
+                    .remove(model)
+                    .ok_or_else(|| Refusal::ModelUnknown {
+                        model: model.clone(),
+                    })?;
+                self.replicas
+                    .retain(|_, assignment| assignment.model != *model);
+                self.assignments_changed_at = epoch;
+                Ok(Reply::Done)
+            }
+        }
+    }
+
+    fn register_node(&mut self, epoch: Epoch, node: &NodeRecord) -> Result<Reply, Refusal> {
+        let twin = self
+            .nodes
+            .values()
+            .find(|known| known.name == node.name && known.id != node.id);
+        if let Some(twin) = twin {
+            return Err(Refusal::NodeName {
+                name: node.name.clone(),
+                node: twin.id,
+            });
+        }
+        let known = self.nodes.get(&node.id);
+        if known.is_none() && self.nodes.len() >= NODES_MAX {
+            return Err(Refusal::Limit {
+                what: "nodes".into(),
+                limit: NODES_MAX as u64,
+            });
+        }
+        if known.is_none_or(|known| **known != *node) {
+            self.nodes.insert(node.id, Arc::new(node.clone()));
+            self.assignments_changed_at = epoch;
+        }
+        Ok(Reply::Done)
+    }
+
+    fn publish(
+        &mut self,
+        name: &ModelName,
+        owner: &TenantName,
+        record: &VersionRecord,
+        stamped_ms: u64,
+    ) -> Result<Reply, Refusal> {
+        if !self.models.contains_key(name) {
+            if self.models.len() >= MODELS_MAX {
+                return Err(Refusal::Limit {
+                    what: "models".into(),
+                    limit: MODELS_MAX as u64,
+                });
+            }
+            self.models
+                .insert(name.clone(), Arc::new(Model::owned_by(owner.clone())));
+        }
+        let in_use = self.versions_in_use(name);
+        let model = self.model_mut(name)?;
+        if model.owner != *owner {
+            return Err(Refusal::OwnerDiffers {
+                model: name.clone(),
+            });
+        }
+        let same = model
+            .versions
+            .iter()
+            .find(|(_, known)| known.record.digest == record.digest);
+        if let Some((version, _)) = same {
+            return Ok(Reply::Published {
+                version: *version,
+                created: false,
+            });
+        }
+        if model.versions.len() >= VERSIONS_KEPT_MAX {
+            let idle = model
+                .versions
+                .keys()
+                .find(|version| !in_use.contains(version))
+                .copied();
+            let limit = VERSIONS_KEPT_MAX as u64;
+            let oldest = idle.ok_or(Refusal::Limit {
+                what: "versions in use".into(),
+                limit,
+            })?;
+            model.versions.remove(&oldest);
+        }
+        let version = model.next_version;
+        model.next_version = VersionNumber(version.0 + 1);
+        let published = PublishedVersion {
+            record: record.clone(),
+            published_ms: stamped_ms,
+        };
+        model.versions.insert(version, published);
+        Ok(Reply::Published {
+            version,
+            created: true,
+        })
+    }
+
+    fn deploy(
+        &mut self,
+        epoch: Epoch,
+        name: &ModelName,
+        deployment: Deployment,
+    ) -> Result<Reply, Refusal> {
+        let limit = NODES_MAX as u32;
+        if let ReplicaTarget::Count(replicas) = deployment.replicas
+            && (replicas == 0 || replicas > limit)
+        {
+            return Err(Refusal::ReplicaCount { replicas, limit });
+        }
+        let model = self.model_mut(name)?;
+        model.check_version(name, deployment.version)?;
+        model.deployment = Some(deployment);
+        self.assignments_changed_at = epoch;
+        Ok(Reply::Done)
+    }
+
+    fn activate(&mut self, name: &ModelName, version: VersionNumber) -> Result<Reply, Refusal> {
+        let model = self.model_mut(name)?;
+        model.check_version(name, version)?;
+        model.serving = Some(version);
+        Ok(Reply::Done)
+    }
+
+    fn assign(&mut self, epoch: Epoch, assignment: Assignment) -> Result<Reply, Refusal> {
+        self.models
+            .get(&assignment.model)
+            .ok_or_else(|| Refusal::ModelUnknown {
+                model: assignment.model.clone(),
+            })?
+            .check_version(&assignment.model, assignment.version)?;
+        let (node, device) = (assignment.node, assignment.device);
+        let known = self.nodes.get(&node);
+        if known.is_none_or(|node| usize::from(device.0) >= node.devices.len()) {
+            return Err(Refusal::DeviceUnknown { node, device });
+        }
+        if self.replicas.len() >= REPLICAS_MAX {
+            return Err(Refusal::Limit {
+                what: "replicas".into(),
+                limit: REPLICAS_MAX as u64,
+            });
+        }
+        let replica = ReplicaId(epoch.0);
+        self.replicas.insert(replica, Arc::new(assignment));
+        self.assignments_changed_at = epoch;
+        Ok(Reply::Assigned(replica))
+    }
+
+    fn check_current(&self, computed_at: Epoch) -> Result<(), Refusal> {
+        let changed_at = self.assignments_changed_at;
+        if computed_at < changed_at {
+            return Err(Refusal::Outdated {
+                computed_at,
+                changed_at,
+            });
+        }
+        Ok(())
+    }
+
+    fn model_mut(&mut self, name: &ModelName) -> Result<&mut Model, Refusal> {
+        self.models
+            .get_mut(name)
+            .map(Arc::make_mut)
+            .ok_or_else(|| Refusal::ModelUnknown {
+                model: name.clone(),
+            })
+    }
+
+    /// Versions that must not be forgotten: they serve, shall serve, or have replicas.
+    fn versions_in_use(&self, name: &ModelName) -> Vec<VersionNumber> {
+        let model = self.models.get(name);
+        let wanted = model.into_iter().flat_map(|model| {
+            model
+                .serving
+                .into_iter()
+                .chain(model.deployment.map(|deployment| deployment.version))
+        });
+        let assigned = self
+            .replicas
+            .values()
+            .filter(|a| a.model == *name)
+            .map(|assignment| assignment.version);
+        wanted.chain(assigned).collect()
+    }
+}
+
+impl Model {
+    fn owned_by(owner: TenantName) -> Self {
+        Self {
+            owner,
+            versions: BTreeMap::new(),
+            deployment: None,
+            serving: None,
+            next_version: VersionNumber(1),
+        }
+    }
+
+    fn check_version(&self, name: &ModelName, version: VersionNumber) -> Result<(), Refusal> {
+        if self.versions.contains_key(&version) {
+            return Ok(());
+        }
+        let known: Vec<String> = self.versions.keys().map(ToString::to_string).collect();
+        Err(Refusal::VersionUnknown {
+            model: name.clone(),
+            version,
+            known: known.join(", "),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;

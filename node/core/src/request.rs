@@ -1,0 +1,36 @@
+//! A request as the machines see it: sizes and a deadline, never a tensor.
+
+use crate::time::Instant;
+
+/// Names the payload of a request in its driver's slab. The generation makes a name that is
+/// used again different from the one before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Slot {
+    /// Position in the slab.
+    pub index: u32,
+    /// How often the position has been used.
+    pub generation: u32,
+}
+
+/// Requests whose rows may run in one batch share a bucket: all sizes but the number of rows
+/// are equal. The driver hashes the shapes of a row into it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct BucketId(pub u64);
+
+/// What decisions need to know of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RequestMeta {
+    /// Where its payload waits.
+    pub slot: Slot,
+    /// When its answer is worthless.
+    pub deadline: Instant,
+    /// Which requests it may share a batch with.
+    pub bucket: BucketId,
+    /// Bytes of its inputs.
+    pub bytes: u64,
+    /// Its rows, at least 1.
+    pub rows: u32,
+}
+
+// The hot path moves these by value; a cache line is what it may cost.
+const _: () = assert!(size_of::<RequestMeta>() <= 64);
