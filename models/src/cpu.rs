@@ -1,0 +1,186 @@
+//! The production engine of a CPU: every family, on whichever thread calls.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use paceline_protocol::Tensor;
+use paceline_protocol::registry::DeviceKind;
+
+use crate::batch::Batch;
+use crate::engine::{DeviceSpec, Engine, LoadError, LoadedModel, MemoryUse, RunError};
+use crate::family::{Identity, Mlp};
+use crate::folder::{ModelDescription, Plan, examine};
+use crate::source::ModelSource;
+
+/// Loads versions into main memory, and keeps account of what they occupy.
+///
+/// It owns no thread and starts none: a batch is computed by the thread that calls
+/// [`LoadedModel::run`], from the first product to the last. Cloning shares the account.
+#[derive(Clone, Debug)]
+pub struct CpuEngine {
+    device: DeviceSpec,
+    taken_bytes: Arc<AtomicU64>,
+}
+
+impl CpuEngine {
+    /// An engine for `threads` batches at a time, with all of the machine's memory; where the
+    /// system does not tell how much that is, with 4 GiB.
+    ///
+    /// # Panics
+    /// If `threads` is 0.
+    pub fn new(threads: usize) -> Self {
+        assert!(threads > 0, "a device runs at least one batch at a time");
+        let memory_bytes = physical_memory_bytes().unwrap_or(4 << 30);
+        let device = DeviceSpec {
+            kind: DeviceKind::Cpu,
+            threads,
+            memory_bytes,
+        };
+        Self {
+            device,
+            taken_bytes: Arc::default(),
+        }
+    }
+
+    /// The same engine with this much memory for weights and activations.
+    #[must_use]
+    pub fn with_memory(mut self, bytes: u64) -> Self {
+        self.device.memory_bytes = bytes;
+        self
+    }
+
+    /// What loaded versions occupy now, with every thread running a full batch of each.
+    pub fn taken_bytes(&self) -> u64 {
+        self.taken_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Takes memory for a version, or says how much is left.
+    fn reserve(&self, memory: MemoryUse) -> Result<Reservation, LoadError> {
+        let needed = memory.total_bytes(self.device.threads);
+        let device = self.device.memory_bytes;
+        let take = |taken: u64| taken.checked_add(needed).filter(|sum| *sum <= device);
+        match self
+            .taken_bytes
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, take)
+        {
+            Ok(_) => Ok(Reservation {
+                bytes: needed,
+                account: self.taken_bytes.clone(),
+            }),
+            Err(taken) => Err(LoadError::Memory {
+                needed,
+                left: device.saturating_sub(taken),
+                device,
+            }),
+        }
+    }
+}
+
+impl Engine for CpuEngine {
+    fn device(&self) -> DeviceSpec {
+        self.device
+    }
+
+    fn load(&self, source: &ModelSource) -> Result<Arc<dyn LoadedModel>, LoadError> {
+        let (description, plan) = examine(source)?;
+        // Memory is taken before anything is allocated.
+        Ok(match plan {
+            Plan::Identity => Arc::new(Identity::new(description)),
+            Plan::Mlp(plan) => {
+                let reservation = self.reserve(plan.memory(description.rows_max))?;
+                let model = Mlp::load(description, &plan)?;
+                Arc::new(Accounted {
+                    model,
+                    _reservation: reservation,
+                })
+            }
+        })
+    }
+}
+
+/// Memory of the device, given back when it is dropped.
+struct Reservation {
+    bytes: u64,
+    account: Arc<AtomicU64>,
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        self.account.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
+/// A model with the memory that it occupies.
+struct Accounted<M> {
+    model: M,
+    _reservation: Reservation,
+}
+
+impl<M: LoadedModel> LoadedModel for Accounted<M> {
+    fn description(&self) -> &ModelDescription {
+        self.model.description()
+    }
+
+    fn run(&self, batch: &Batch<'_>) -> Result<Vec<Vec<Tensor>>, RunError> {
+        self.model.run(batch)
+    }
+
+    fn bytes(&self) -> MemoryUse {
+        self.model.bytes()
+    }
+}
+
+/// The line `MemTotal: N kB` of Linux's `/proc/meminfo`.
+fn physical_memory_bytes() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix("MemTotal:"))?;
+    line.trim()
+        .strip_suffix("kB")?
+        .trim()
+        .parse::<u64>()
+        .ok()?
+        .checked_mul(1024)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::family::Family;
+    use crate::folder::tests::{IDENTITY, example, only_toml};
+
+    #[test]
+    fn memory_is_taken_while_a_version_is_loaded() {
+        let digits = example("digits");
+        let engine = CpuEngine::new(2);
+        let model = engine.load(&digits).unwrap();
+        assert_eq!(model.description().family, Family::Mlp);
+        let needed = model.bytes().total_bytes(2);
+        assert!(model.bytes().weights_bytes > 0 && model.bytes().activations_bytes > 0);
+        assert_eq!(engine.taken_bytes(), needed);
+        drop(model);
+        assert_eq!(engine.taken_bytes(), 0);
+
+        let engine = CpuEngine::new(2).with_memory(needed + 1);
+        let first = engine.clone().load(&digits).unwrap();
+        let second = engine.load(&digits).err().unwrap();
+        assert!(
+            matches!(second, LoadError::Memory { needed: n, left: 1, device } if n + 1 == device),
+            "{second}"
+        );
+        assert!(
+            engine.load(&only_toml(IDENTITY)).is_ok(),
+            "an identity needs none"
+        );
+        drop(first);
+        assert!(engine.load(&digits).is_ok());
+    }
+
+    #[test]
+    fn the_device_says_what_it_is() {
+        let device = CpuEngine::new(3).device();
+        assert_eq!((device.kind, device.threads), (DeviceKind::Cpu, 3));
+        assert!(device.memory_bytes >= 64 << 20, "{}", device.memory_bytes);
+    }
+}

@@ -1,0 +1,147 @@
+//! The port through which a node computes: load a version, run batches on it.
+
+use std::sync::Arc;
+
+use paceline_protocol::Tensor;
+use paceline_protocol::registry::DeviceKind;
+
+use crate::batch::Batch;
+use crate::folder::{ModelDescription, RecogniseError};
+use crate::source::ModelSource;
+
+/// Loads versions onto one device of a node.
+///
+/// Production is [`CpuEngine`](crate::CpuEngine); tests and the comparison of simulation with
+/// reality use [`StubEngine`](crate::StubEngine).
+pub trait Engine: Send + Sync + 'static {
+    /// What this engine computes on.
+    fn device(&self) -> DeviceSpec;
+
+    /// Recognises, checks and loads a version. Takes as long as reading its weights: call it
+    /// off the serving path.
+    ///
+    /// # Errors
+    /// [`LoadError`] says what is wrong with the version, or what the device lacks for it.
+    fn load(&self, source: &ModelSource) -> Result<Arc<dyn LoadedModel>, LoadError>;
+}
+
+/// One loaded copy of a version. Dropping it gives its memory back.
+pub trait LoadedModel: Send + Sync {
+    /// What it is called, takes and gives.
+    fn description(&self) -> &ModelDescription;
+
+    /// Computes a batch on the calling thread, and on no other. May be called from several
+    /// threads at once; each call stands alone.
+    ///
+    /// Answers stand in the order of `batch.requests()`, the tensors of each in the order of
+    /// `signature.outputs`. A row's answer does not depend on which rows share its batch.
+    ///
+    /// # Errors
+    /// [`RunError`] concerns the whole batch: none of its rows has an answer.
+    fn run(&self, batch: &Batch<'_>) -> Result<Vec<Vec<Tensor>>, RunError>;
+
+    /// What it occupies, as the engine accounts it.
+    fn bytes(&self) -> MemoryUse;
+}
+
+/// A device as its engine sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DeviceSpec {
+    /// What it is.
+    pub kind: DeviceKind,
+    /// Batches that it runs at a time, each on a thread of its own.
+    pub threads: usize,
+    /// Memory for weights and activations, in bytes.
+    pub memory_bytes: u64,
+}
+
+/// What a loaded version occupies: counted from shapes, never guessed from the process.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MemoryUse {
+    /// Weights, resident while it is loaded.
+    pub weights_bytes: u64,
+    /// The most that one running batch of `rows_max` rows needs beside them.
+    pub activations_bytes: u64,
+}
+
+impl MemoryUse {
+    /// With `threads` batches running at once. Saturates.
+    pub fn total_bytes(&self, threads: usize) -> u64 {
+        self.activations_bytes
+            .saturating_mul(threads as u64)
+            .saturating_add(self.weights_bytes)
+    }
+}
+
+/// Why a version was not loaded.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// The folder holds no model that this build serves.
+    #[error(transparent)]
+    Recognise(#[from] RecogniseError),
+    /// The device has no room.
+    #[error("the model needs {needed} bytes; {left} of the device's {device} bytes are free")]
+    Memory {
+        /// What the version needs with every thread of the device running it.
+        needed: u64,
+        /// What other versions have left.
+        left: u64,
+        /// What the device has.
+        device: u64,
+    },
+    /// The engine itself failed.
+    #[error("the engine failed to load the model: {message}")]
+    Engine {
+        /// What it said.
+        message: String,
+    },
+}
+
+/// Why a batch has no answers.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RunError {
+    /// More rows than the version was loaded for, or none.
+    #[error("a batch of {rows} rows; this model takes 1 to {rows_max}")]
+    Rows {
+        /// In the batch.
+        rows: u64,
+        /// Allowed.
+        rows_max: u32,
+    },
+    /// A request does not fit the signature, which its gateway should have seen.
+    #[error("request {request} of the batch: {input} must be {wanted}, got {got}")]
+    Input {
+        /// Position in the batch.
+        request: usize,
+        /// Name of the tensor, or `inputs`.
+        input: String,
+        /// What the signature says.
+        wanted: String,
+        /// What was given.
+        got: String,
+    },
+    /// The model broke its own signature.
+    #[error("output {output} must be {wanted}, got {got}")]
+    Output {
+        /// Name of the tensor, or `outputs`.
+        output: String,
+        /// What the signature says.
+        wanted: String,
+        /// What came.
+        got: String,
+    },
+    /// The computation itself failed.
+    #[error("the engine failed: {message}")]
+    Engine {
+        /// What it said.
+        message: String,
+    },
+}
+
+impl From<candle_core::Error> for RunError {
+    fn from(error: candle_core::Error) -> Self {
+        Self::Engine {
+            message: error.to_string(),
+        }
+    }
+}

@@ -1,0 +1,36 @@
+//! What Paceline's nodes compute: engines that load versions of models and run batches on them.
+//!
+//! ```text
+//!   ModelSource ── recognise ── ModelDescription      what a folder holds, by content
+//!        │                                            (never executed, never trusted)
+//!     Engine::load ──► LoadedModel ◄── warm_up        what it costs, measured
+//!    CpuEngine           │   ▲
+//!    StubEngine       answers│ Batch                  rows of many requests, side by side
+//!                        ▼   │
+//!                       the node
+//! ```
+//!
+//! Read [`Engine`] first, then [`LoadedModel`].
+//!
+//! Deliberately absent: queues, deadlines, threads and restarts. Whoever calls
+//! [`LoadedModel::run`] lends it the thread that it computes on, and catches its panics.
+
+mod batch;
+mod cpu;
+mod engine;
+mod family;
+mod folder;
+mod source;
+mod stub;
+mod warm_up;
+mod weights;
+
+pub use batch::Batch;
+pub use cpu::CpuEngine;
+pub use engine::{DeviceSpec, Engine, LoadError, LoadedModel, MemoryUse, RunError};
+pub use family::{Family, MlpError};
+pub use folder::{ModelDescription, RecogniseError, recognise};
+pub use source::{ModelSource, SourceError};
+pub use stub::{CostCurve, Pace, Script, StubEngine};
+pub use warm_up::{WarmUp, warm_up};
+pub use weights::WeightsError;
