@@ -117,6 +117,11 @@ impl Batcher {
         &self.cost
     }
 
+    /// Learnt time of a row in a full batch, in nanoseconds.
+    pub fn row_nanos(&self) -> u64 {
+        self.cost.row_nanos(self.rows_max)
+    }
+
     /// The earliest deadline of all that waits.
     pub fn earliest_deadline(&self) -> Option<Instant> {
         self.queue.earliest_deadline()
@@ -138,7 +143,7 @@ impl Batcher {
     /// Rows that may wait: what can be finished within the default budget.
     pub fn queue_rows_max(&self) -> u64 {
         let budget_nanos = REQUEST_BUDGET_DEFAULT_MS * 1_000_000;
-        let row_nanos = self.cost.row_nanos(self.rows_max).max(1);
+        let row_nanos = self.row_nanos().max(1);
         (budget_nanos / row_nanos).clamp(u64::from(QUEUE_ROWS_MIN), u64::from(QUEUE_ROWS_MAX))
     }
 

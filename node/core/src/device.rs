@@ -108,10 +108,11 @@ pub enum Effect {
         lane: LaneId,
     },
     /// Run the batch of this lane, without what was dropped since; then [`Input::Finished`].
+    /// The replica may have been detached after its batch was staged: the batch runs even so.
     Run {
         /// The lane.
         lane: LaneId,
-        /// The replica's queue.
+        /// The replica's queue, or a number that no queue has if it was detached.
         batcher: BatcherId,
         /// Rows in the batch.
         rows: u32,
@@ -170,7 +171,7 @@ impl Device {
         assert!(lanes > 0, "a device runs at least one batch at a time");
         let idle = Lane {
             state: LaneState::Idle,
-            batcher: BatcherId(0),
+            batcher: NO_BATCHER,
             rows: 0,
             members: Vec::new(),
             in_place_runs: 0,
@@ -215,6 +216,10 @@ impl Device {
         self.step_batcher(now, batcher, batcher::Input::Close, out);
         if let Some(queue) = self.batchers.get_mut(batcher.0 as usize) {
             *queue = None;
+        }
+        // What a lane still runs must not teach the next queue of the same number.
+        for lane in self.lanes.iter_mut().filter(|lane| lane.batcher == batcher) {
+            lane.batcher = NO_BATCHER;
         }
     }
 
@@ -480,6 +485,9 @@ impl Machine for Device {
 /// Batches that one task may run one after another before a thread takes over: it bounds how
 /// long an answer waits for others (4 × 50 µs).
 const IN_PLACE_RUNS_MAX: u32 = 4;
+
+/// The queue of a batch whose replica has gone.
+const NO_BATCHER: BatcherId = BatcherId(u32::MAX);
 
 const _: () = assert!(size_of::<Effect>() <= 64);
 

@@ -1,0 +1,434 @@
+//! Drives [`paceline_core::device`]: payloads, lanes, and engines that run batches.
+//!
+//! Hot path: the machine and the waiting payloads share one short lock, and whoever brings a
+//! request steps the machine in its own task. If the machine says so, that task also runs the
+//! batch, for all who queued; otherwise the lane's thread does. An engine that fails or panics
+//! ends its batch with a typed failure and never takes the lane along.
+
+mod lane;
+mod pending;
+mod submission;
+
+use std::sync::mpsc::SyncSender;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use paceline_core::batcher::{DropReason, Options};
+use paceline_core::device::{BatcherId, Device, Effect, Input, LaneId};
+use paceline_core::{BucketId, Instant, Machine, RequestMeta};
+use paceline_models::LoadedModel;
+use paceline_protocol::{Failure, ReplicaId, Tensor};
+
+use self::lane::Signal;
+use self::pending::Pending;
+pub(crate) use self::submission::Submission;
+use crate::clock::Clock;
+use crate::telemetry::metrics::DeviceMetrics;
+
+/// The way to a device. Cheap to clone.
+#[derive(Clone)]
+pub struct Handle {
+    shared: Arc<Shared>,
+}
+
+/// A request on its way to a replica of this device.
+pub struct Work {
+    /// The replica's queue.
+    pub batcher: BatcherId,
+    /// One tensor for each input, in the signature's order.
+    pub inputs: Vec<Tensor>,
+    /// Rows of the inputs.
+    pub rows: u32,
+    /// Bytes of the inputs.
+    pub bytes: u64,
+    /// When the answer is worthless.
+    pub deadline: Instant,
+}
+
+/// How a request ended at the device.
+#[derive(Debug)]
+pub enum End {
+    /// It ran.
+    Ran(Ran),
+    /// It left without running; its inputs come back, so that they can be sent elsewhere.
+    Dropped(DropReason, Vec<Tensor>),
+    /// The engine failed while it ran.
+    Failed(Failure),
+}
+
+/// What came of a request that ran.
+#[derive(Debug)]
+pub struct Ran {
+    /// One tensor for each output, in the signature's order.
+    pub outputs: Vec<Tensor>,
+    /// Rows of the batch that it was part of.
+    pub batch_rows: u32,
+    /// Time from its arrival at the device to the start of its batch, in nanoseconds.
+    pub queue_nanos: u64,
+    /// Time that the engine took, in nanoseconds.
+    pub run_nanos: u64,
+}
+
+/// How a queue is doing: what answers report to routers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Load {
+    /// Rows that wait.
+    pub queued_rows: u32,
+    /// Learnt time of a row in a full batch, in nanoseconds.
+    pub row_nanos: u64,
+}
+
+/// A replica that can be sent requests. Dropping it takes the replica off the device: what
+/// waits for it is told that it is gone.
+pub struct Attachment {
+    handle: Handle,
+    batcher: BatcherId,
+}
+
+/// What a replica brings to its device.
+pub struct Loaded {
+    /// Which replica.
+    pub replica: ReplicaId,
+    /// The loaded, warm model.
+    pub model: Arc<dyn LoadedModel>,
+    /// What its queue must know.
+    pub options: Options,
+    /// Told when the engine panics.
+    pub on_panic: Arc<dyn Fn(String) + Send + Sync>,
+}
+
+struct Shared {
+    clock: Clock,
+    state: Mutex<State>,
+    lanes: Vec<SyncSender<Signal>>,
+    metrics: DeviceMetrics,
+}
+
+struct State {
+    machine: Device,
+    effects: Vec<Effect>,
+    pending: Pending,
+    replicas: Vec<Option<Arc<Loaded>>>,
+    /// The batch being formed.
+    forming: Formed,
+    /// Staged batches, by lane.
+    staged: Vec<Formed>,
+}
+
+/// Requests that share a batch, and the replica that runs it: a replica that is detached
+/// meanwhile still runs what was formed for it.
+#[derive(Default)]
+struct Formed {
+    replica: Option<Arc<Loaded>>,
+    tickets: Vec<Ticket>,
+}
+
+/// A payload that has left the queue.
+struct Ticket {
+    slot: paceline_core::Slot,
+    inputs: Vec<Tensor>,
+    arrived: Instant,
+    reply: tokio::sync::oneshot::Sender<End>,
+}
+
+/// A batch that the calling thread shall run.
+struct Batch {
+    lane: LaneId,
+    rows: u32,
+    replica: Arc<Loaded>,
+    tickets: Vec<Ticket>,
+}
+
+impl Handle {
+    /// A device with so many lanes, each with a thread of its own.
+    ///
+    /// # Errors
+    /// The operating system gives no thread.
+    pub fn start(lanes: u16, clock: Clock, metrics: DeviceMetrics) -> std::io::Result<Self> {
+        let (doors, inboxes): (Vec<_>, Vec<_>) = (0..lanes).map(|_| lane::channel()).unzip();
+        let shared = Arc::new(Shared {
+            clock,
+            state: Mutex::new(State {
+                machine: Device::new(lanes),
+                effects: Vec::with_capacity(64),
+                pending: Pending::default(),
+                replicas: Vec::new(),
+                forming: Formed::default(),
+                staged: (0..lanes).map(|_| Formed::default()).collect(),
+            }),
+            lanes: doors,
+            metrics,
+        });
+        for (lane, inbox) in inboxes.into_iter().enumerate() {
+            lane::spawn(LaneId(lane as u16), inbox, Arc::downgrade(&shared))?;
+        }
+        Ok(Self { shared })
+    }
+
+    /// Takes a loaded replica on.
+    pub fn attach(&self, loaded: Loaded) -> Attachment {
+        let mut state = self.shared.lock();
+        let free = state.replicas.iter().position(Option::is_none);
+        let index = free.unwrap_or_else(|| {
+            state.replicas.push(None);
+            state.replicas.len() - 1
+        });
+        let batcher = BatcherId(index as u32);
+        let options = loaded.options.clone();
+        state.replicas[index] = Some(Arc::new(loaded));
+        let batch = self.shared.step(state, Input::Attach { batcher, options });
+        debug_assert!(batch.is_none(), "attaching runs nothing");
+        Attachment {
+            handle: self.clone(),
+            batcher,
+        }
+    }
+
+    /// Sends a request to a replica. If it is cheap and the device is free, it has run when
+    /// this returns. Dropping the [`Submission`] cancels it.
+    pub fn submit(&self, work: Work) -> Submission {
+        let now = self.shared.clock.now();
+        let mut state = self.shared.lock();
+        let (reply, receiver) = tokio::sync::oneshot::channel();
+        let Work {
+            batcher,
+            inputs,
+            rows,
+            bytes,
+            deadline,
+        } = work;
+        let bucket = bucket(&inputs);
+        let slot = state.pending.insert(pending::Payload {
+            batcher,
+            inputs,
+            arrived: now,
+            reply,
+        });
+        let request = RequestMeta {
+            slot,
+            deadline,
+            bucket,
+            bytes,
+            rows,
+        };
+        let input = Input::Arrive {
+            batcher,
+            request,
+            in_place: true,
+        };
+        let batch = self.shared.step_at(now, state, input);
+        self.shared.run_in_place(batch);
+        Submission::new(self.clone(), receiver, batcher, slot)
+    }
+
+    /// How a replica's queue is doing.
+    pub fn load(&self, batcher: BatcherId) -> Load {
+        let state = self.shared.lock();
+        state
+            .machine
+            .batcher(batcher)
+            .map_or_else(Load::default, |queue| Load {
+                queued_rows: u32::try_from(queue.queued_rows()).unwrap_or(u32::MAX),
+                row_nanos: queue.row_nanos(),
+            })
+    }
+
+    /// Batches being staged or run, and rows that wait.
+    pub fn occupancy(&self) -> (u32, u64) {
+        let state = self.shared.lock();
+        (state.machine.running(), state.machine.queued_rows())
+    }
+
+    /// Drops what has expired while it waited. Called by the worker from time to time; the
+    /// caller's own timer usually comes first.
+    pub fn expire(&self) {
+        let now = self.shared.clock.now();
+        let mut state = self.shared.lock();
+        if state.machine.next_wakeup().is_some_and(|at| at <= now) {
+            let State {
+                machine, effects, ..
+            } = &mut *state;
+            machine.wake(now, effects);
+            let batch = self.shared.perform(state);
+            debug_assert!(batch.is_none(), "expiring runs nothing");
+        }
+    }
+
+    /// Ends the lanes' threads once they have nothing left to run.
+    pub fn stop(&self) {
+        for lane in &self.shared.lanes {
+            // A full channel means a pending wake-up; the thread looks at the flag after it.
+            let _ = lane.send(Signal::Stop);
+        }
+    }
+
+    fn cancel(&self, batcher: BatcherId, slot: paceline_core::Slot) {
+        let state = self.shared.lock();
+        let batch = self.shared.step(state, Input::Cancel { batcher, slot });
+        debug_assert!(batch.is_none(), "cancelling runs nothing");
+    }
+}
+
+impl Attachment {
+    /// The replica's queue.
+    pub fn batcher(&self) -> BatcherId {
+        self.batcher
+    }
+}
+
+impl Drop for Attachment {
+    fn drop(&mut self) {
+        let shared = &self.handle.shared;
+        let mut state = shared.lock();
+        // Batches that run keep the model alive through their own reference.
+        state.replicas[self.batcher.0 as usize] = None;
+        let batch = shared.step(
+            state,
+            Input::Detach {
+                batcher: self.batcher,
+            },
+        );
+        debug_assert!(batch.is_none(), "detaching runs nothing");
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // A panic under this lock is a bug of ours that the machine's asserts have caught;
+        // going on with its state is still better than failing every later request.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn step(&self, state: MutexGuard<'_, State>, input: Input) -> Option<Batch> {
+        self.step_at(self.clock.now(), state, input)
+    }
+
+    fn step_at(
+        &self,
+        now: Instant,
+        mut state: MutexGuard<'_, State>,
+        input: Input,
+    ) -> Option<Batch> {
+        let State {
+            machine, effects, ..
+        } = &mut *state;
+        machine.step(now, input, effects);
+        self.perform(state)
+    }
+
+    /// Performs the effects in their order; a batch to run is the calling thread's to run.
+    fn perform(&self, mut guard: MutexGuard<'_, State>) -> Option<Batch> {
+        let state = &mut *guard;
+        let mut batch = None;
+        for effect in state.effects.drain(..) {
+            match effect {
+                Effect::Join { slot } => {
+                    let payload = state.pending.take(slot).expect("what joins has waited");
+                    let replica = &state.replicas[payload.batcher.0 as usize];
+                    state.forming.replica.clone_from(replica);
+                    state.forming.tickets.push(Ticket::new(slot, payload));
+                }
+                Effect::Stage { lane } => {
+                    let staged = &mut state.staged[usize::from(lane.0)];
+                    std::mem::swap(staged, &mut state.forming);
+                }
+                Effect::Wake { lane } => {
+                    // The machine wakes a lane once until it begins, so there is always room.
+                    let _ = self.lanes[usize::from(lane.0)].try_send(Signal::Begin);
+                }
+                Effect::Run {
+                    lane,
+                    batcher: _,
+                    rows,
+                } => {
+                    let staged = &mut state.staged[usize::from(lane.0)];
+                    let in_place = staged.tickets.is_empty();
+                    let formed = std::mem::take(if in_place { &mut state.forming } else { staged });
+                    let replica = formed.replica.expect("a request joined, and brought it");
+                    batch = Some(Batch {
+                        lane,
+                        rows,
+                        replica,
+                        tickets: formed.tickets,
+                    });
+                }
+                Effect::Drop { slot, why } => {
+                    let ticket = match state.pending.take(slot) {
+                        Some(payload) => Some(Ticket::new(slot, payload)),
+                        None => take_staged(&mut state.staged, &mut state.forming, slot),
+                    };
+                    self.metrics.dropped(why);
+                    if let Some(Ticket { inputs, reply, .. }) = ticket {
+                        // The caller may have gone already: that is what cancelling means.
+                        let _ = reply.send(End::Dropped(why, inputs));
+                    }
+                }
+            }
+        }
+        batch
+    }
+
+    fn run_in_place(&self, mut next: Option<Batch>) {
+        while let Some(batch) = next {
+            next = self.run(batch, true);
+        }
+    }
+
+    /// Runs a batch on this thread, answers its requests, and steps the machine on.
+    fn run(&self, batch: Batch, in_place: bool) -> Option<Batch> {
+        let lane = batch.lane;
+        let nanos = batch.run(&self.clock, &self.metrics);
+        self.step(
+            self.lock(),
+            Input::Finished {
+                lane,
+                nanos,
+                in_place,
+            },
+        )
+    }
+}
+
+impl Ticket {
+    fn new(slot: paceline_core::Slot, payload: pending::Payload) -> Self {
+        let pending::Payload {
+            batcher: _,
+            inputs,
+            arrived,
+            reply,
+        } = payload;
+        Self {
+            slot,
+            inputs,
+            arrived,
+            reply,
+        }
+    }
+}
+
+/// Requests whose rows can stand in one batch: all sizes but the number of rows are equal.
+/// FNV-1a over ranks and inner dimensions; equal shapes give equal buckets, and engines check
+/// shapes themselves, so a collision costs a failed batch and never a wrong answer.
+fn bucket(inputs: &[Tensor]) -> BucketId {
+    let mut hash = 0xcbf2_9ce4_8422_2325u64;
+    for tensor in inputs {
+        for dim in tensor.shape().dims().iter().skip(1) {
+            hash = (hash ^ dim).wrapping_mul(0x0100_0000_01b3);
+        }
+        hash = (hash ^ 0xff).wrapping_mul(0x0100_0000_01b3);
+    }
+    BucketId(hash)
+}
+
+fn take_staged(
+    staged: &mut [Formed],
+    forming: &mut Formed,
+    slot: paceline_core::Slot,
+) -> Option<Ticket> {
+    staged.iter_mut().chain([forming]).find_map(|formed| {
+        let position = formed
+            .tickets
+            .iter()
+            .position(|ticket| ticket.slot == slot)?;
+        Some(formed.tickets.remove(position))
+    })
+}

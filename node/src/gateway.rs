@@ -1,0 +1,131 @@
+//! What the outside speaks to: HTTP inference, the operator API, and metrics.
+//!
+//! Owns the listeners' accept loops. Supervised by the node; hears nothing; speaks to the
+//! request path and the operator API. When it dies, open connections go on, its successor
+//! accepts new ones from the same listeners, and no port is given up in between.
+
+mod body;
+pub mod infer;
+pub mod oip;
+mod operator;
+mod path;
+mod server;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use ractor::{Actor, ActorProcessingErr, ActorRef};
+use tokio::sync::watch;
+
+pub use self::infer::Serving;
+pub use self::operator::{Operator, OperatorParts};
+pub use self::server::HttpOptions;
+use crate::telemetry::metrics::Metrics;
+
+/// What the gateway needs to start.
+#[derive(Clone)]
+pub struct Arguments {
+    /// HTTP inference and operator API.
+    pub http: Arc<std::net::TcpListener>,
+    /// Prometheus.
+    pub metrics_listener: Arc<std::net::TcpListener>,
+    /// What every connection needs.
+    pub doors: Arc<Doors>,
+}
+
+/// What every connection needs.
+pub struct Doors {
+    /// The request path.
+    pub serving: Serving,
+    /// The operator API.
+    pub operator: axum::Router,
+    /// What Prometheus reads.
+    pub metrics: Metrics,
+    /// Limits.
+    pub options: HttpOptions,
+    /// Whether the node is ready for traffic.
+    pub readiness: Readiness,
+    /// Turns true when connections shall end.
+    pub stopping: watch::Receiver<bool>,
+}
+
+/// Whether a node is ready: it has been caught up once, and is not leaving. Cheap to clone.
+#[derive(Clone, Default)]
+pub struct Readiness {
+    ready: Arc<AtomicBool>,
+}
+
+/// The actor.
+pub struct Gateway;
+
+/// Accept loops that end with the actor.
+pub struct State {
+    loops: Vec<tokio::task::JoinHandle<()>>,
+}
+
+/// The gateway hears nothing.
+#[derive(Debug)]
+pub enum Message {}
+
+impl ractor::Message for Message {}
+
+impl Readiness {
+    /// Whether the node is ready.
+    pub fn is_ready(&self) -> bool {
+        self.ready.load(Ordering::Acquire)
+    }
+
+    /// Says whether it is.
+    pub fn set(&self, ready: bool) {
+        self.ready.store(ready, Ordering::Release);
+    }
+}
+
+impl Actor for Gateway {
+    type Msg = Message;
+    type State = State;
+    type Arguments = Arguments;
+
+    async fn pre_start(
+        &self,
+        _myself: ActorRef<Message>,
+        arguments: Arguments,
+    ) -> Result<State, ActorProcessingErr> {
+        let Arguments {
+            http,
+            metrics_listener,
+            doors,
+        } = arguments;
+        let http = listener(&http)?;
+        let metrics = listener(&metrics_listener)?;
+        let loops = vec![
+            tokio::spawn(server::accept(http, doors.clone(), server::Door::Http)),
+            tokio::spawn(server::accept(metrics, doors, server::Door::Metrics)),
+        ];
+        Ok(State { loops })
+    }
+
+    async fn post_stop(
+        &self,
+        _myself: ActorRef<Message>,
+        state: &mut State,
+    ) -> Result<(), ActorProcessingErr> {
+        state.loops.iter().for_each(tokio::task::JoinHandle::abort);
+        Ok(())
+    }
+}
+
+/// Binds a port that is not given up while the node lives.
+///
+/// # Errors
+/// What the operating system says.
+pub fn bind(address: SocketAddr) -> std::io::Result<Arc<std::net::TcpListener>> {
+    let listener = std::net::TcpListener::bind(address)?;
+    listener.set_nonblocking(true)?;
+    Ok(Arc::new(listener))
+}
+
+fn listener(shared: &std::net::TcpListener) -> std::io::Result<tokio::net::TcpListener> {
+    tokio::net::TcpListener::from_std(shared.try_clone()?)
+}

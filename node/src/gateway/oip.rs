@@ -1,0 +1,41 @@
+//! The Open Inference Protocol, version 2, as functions over bytes.
+//!
+//! ```text
+//!   body ──▶ parse ──▶ ParsedRequest ── … ──▶ AnswerView ──▶ render ──▶ Rendered
+//!              │                                                │
+//!         json (one-pass reader)                    json::write (one-pass writer)
+//! ```
+//!
+//! Read [`parse()`] first, then [`render`]. Nothing here waits, reads a clock or knows of a
+//! socket: status lines, headers, compression and routing are the doors' work.
+//!
+//! Sources: the REST part of the Open Inference Protocol (kserve/open-inference-protocol) and
+//! Triton's extensions `binary_tensor_data` (with its raw binary request), `parameters`,
+//! `classification` and `schedule_policy`.
+//!
+//! Deliberately absent: shared memory regions, which are refused by name, and every
+//! conversion between element types: what a client sends is what an engine sees.
+
+mod answer;
+mod json;
+mod metadata;
+mod request;
+
+pub use answer::{AnswerView, Rendered, render, render_failure};
+pub use metadata::{ModelMetadata, live, model, model_ready, models, ready, server};
+pub use request::{
+    ID_BYTES_MAX, PARAMETERS_MAX, ParameterValue, ParseOptions, ParsedRequest, RequestParameters,
+    SequenceId, WantedOutput, parse,
+};
+
+/// Protocol extensions that this codec carries out by itself, as `GET /v2` names them. A door
+/// adds those whose paths it serves.
+pub const EXTENSIONS: [&str; 4] = [
+    "binary_tensor_data",
+    "classification",
+    "parameters",
+    "schedule_policy",
+];
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,274 @@
+//! The operator API under `/v2/paceline/`: what command line and dashboards use.
+//!
+//! Off the hot path, so it is axum. Reads answer from what this node has applied, with the
+//! epoch; writes return when they are committed, and say on how many ready nodes they are
+//! applied.
+
+mod upload;
+mod view;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Json;
+use axum::body::Body;
+use axum::extract::{DefaultBodyLimit, Path, Query, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{delete, get, post, put};
+use bytes::Bytes;
+use paceline_protocol::limits::MANIFEST_BYTES_MAX;
+use paceline_protocol::operator::{
+    BlobQuery, BlobsMissing, Committed, DeployRequest, ModelView, NodeView, PublishAnswer,
+    PublishRequest, Status,
+};
+use paceline_protocol::registry::{Change, ReplicaTarget};
+use paceline_protocol::{Digest, Epoch, ErrorCode, Failure, ModelName, OpId};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+
+use super::Readiness;
+use crate::artifacts::{ArtifactError, Artifacts};
+use crate::clock::Clock;
+use crate::observed::Observed;
+use crate::publish::{Publisher, blocking};
+use crate::supervisor::Health;
+use crate::{device, registry, router};
+
+/// What the operator API shows and changes.
+pub struct OperatorParts {
+    /// The cluster's identity.
+    pub cluster: u128,
+    /// The registry.
+    pub registry: registry::Handle,
+    /// What is observed.
+    pub observed: Observed,
+    /// What requests can be sent to.
+    pub router: router::Handle,
+    /// Queues and batches.
+    pub device: device::Handle,
+    /// Files of artifacts.
+    pub artifacts: Artifacts,
+    /// Makes versions.
+    pub publisher: Publisher,
+    /// Parts that were given up.
+    pub health: Health,
+    /// Whether the node is ready.
+    pub readiness: Readiness,
+    /// For the uptime.
+    pub clock: Clock,
+    /// This node's id.
+    pub node: paceline_protocol::NodeId,
+}
+
+/// The operator API.
+pub struct Operator;
+
+type Parts = State<Arc<OperatorParts>>;
+
+/// A failure as axum answers it.
+struct Refused(Failure);
+
+impl Operator {
+    /// All paths.
+    pub fn router(parts: OperatorParts) -> axum::Router {
+        axum::Router::new()
+            .route("/v2/paceline/status", get(status))
+            .route("/v2/paceline/nodes", get(nodes))
+            .route("/v2/paceline/models", get(models))
+            .route(
+                "/v2/paceline/models/{name}",
+                get(model).merge(delete(delete_model)),
+            )
+            .route("/v2/paceline/models/{name}/versions", post(publish))
+            .route("/v2/paceline/models/{name}/deploy", post(deploy))
+            .route("/v2/paceline/blobs/missing", post(blobs_missing))
+            .route("/v2/paceline/blobs/{digest}", put(upload_blob))
+            .fallback(not_found)
+            .method_not_allowed_fallback(method_not_allowed)
+            .layer(DefaultBodyLimit::max(MANIFEST_BYTES_MAX))
+            .with_state(Arc::new(parts))
+    }
+}
+
+async fn status(State(parts): Parts) -> Json<Status> {
+    Json(view::status(&parts))
+}
+
+async fn nodes(State(parts): Parts) -> Json<Vec<NodeView>> {
+    Json(view::nodes(&parts))
+}
+
+async fn models(State(parts): Parts) -> Json<Vec<ModelView>> {
+    let registry = parts.registry.current();
+    let names = registry.models().keys();
+    Json(
+        names
+            .filter_map(|name| view::model(&parts, &registry, name))
+            .collect(),
+    )
+}
+
+async fn model(State(parts): Parts, Path(name): Path<String>) -> Result<Json<ModelView>, Refused> {
+    let name = model_name(&name)?;
+    let registry = parts.registry.current();
+    view::model(&parts, &registry, &name)
+        .map(Json)
+        .ok_or_else(|| {
+            Refused(Failure::new(
+                ErrorCode::ModelNotFound,
+                format!("there is no model '{name}'"),
+            ))
+        })
+}
+
+async fn blobs_missing(State(parts): Parts, body: Bytes) -> Result<Json<BlobsMissing>, Refused> {
+    let query: BlobQuery = json(&body)?;
+    let artifacts = parts.artifacts.clone();
+    let missing = blocking(move || {
+        artifacts
+            .missing(&query.digests)
+            .map_err(|error| ArtifactError::Disk(error).into())
+    });
+    Ok(Json(BlobsMissing {
+        missing: missing.await?,
+    }))
+}
+
+async fn upload_blob(
+    State(parts): Parts,
+    Path(digest): Path<String>,
+    body: Body,
+) -> Result<StatusCode, Refused> {
+    let digest: Digest = digest
+        .parse()
+        .map_err(|error| Failure::new(ErrorCode::ParameterInvalid, format!("digest: {error}")))?;
+    upload::receive(&parts.artifacts, digest, body).await?;
+    Ok(StatusCode::CREATED)
+}
+
+async fn publish(
+    State(parts): Parts,
+    Path(name): Path<String>,
+    body: Bytes,
+) -> Result<Json<PublishAnswer>, Refused> {
+    let model = model_name(&name)?;
+    let PublishRequest { manifest, op } = json(&body)?;
+    let published = parts.publisher.publish(model.clone(), manifest, op).await?;
+    Ok(Json(PublishAnswer {
+        model,
+        version: published.version,
+        created: published.created,
+        record: published.record,
+        epoch: published.epoch,
+    }))
+}
+
+async fn deploy(
+    State(parts): Parts,
+    Path(name): Path<String>,
+    body: Bytes,
+) -> Result<Json<Committed>, Refused> {
+    let model = model_name(&name)?;
+    let DeployRequest {
+        version,
+        replicas,
+        op,
+    } = json(&body)?;
+    let registry = parts.registry.current();
+    let newest = || {
+        let known = registry.models().get(&model)?;
+        known.versions.keys().next_back().copied()
+    };
+    let version = version.or_else(newest).ok_or_else(|| {
+        Failure::new(
+            ErrorCode::ModelNotFound,
+            format!("there is no model '{model}'"),
+        )
+    })?;
+    // Two copies survive the loss of one; more than one on one node gives nothing.
+    let copies = registry.nodes().len().clamp(1, 2) as u32;
+    let replicas = replicas.unwrap_or(ReplicaTarget::Count(copies));
+    let change = Change::Deploy {
+        model,
+        version,
+        replicas,
+    };
+    let (epoch, _) = parts.registry.write(op, change).await?;
+    Ok(Json(committed(&parts, epoch).await))
+}
+
+/// The query of a write that has no body.
+#[derive(Deserialize)]
+struct OpQuery {
+    op: Option<String>,
+}
+
+async fn delete_model(
+    State(parts): Parts,
+    Path(name): Path<String>,
+    Query(query): Query<OpQuery>,
+) -> Result<Json<Committed>, Refused> {
+    let model = model_name(&name)?;
+    let op = match query.op {
+        None => registry::fresh_op()?,
+        Some(text) => text
+            .parse::<OpId>()
+            .map_err(|error| Failure::new(ErrorCode::ParameterInvalid, format!("op: {error}")))?,
+    };
+    let (epoch, _) = parts
+        .registry
+        .write(op, Change::DeleteModel { model })
+        .await?;
+    Ok(Json(committed(&parts, epoch).await))
+}
+
+async fn not_found() -> Refused {
+    Refused(Failure::new(
+        ErrorCode::NotFound,
+        "nothing answers under this path",
+    ))
+}
+
+async fn method_not_allowed() -> Refused {
+    Refused(Failure::new(
+        ErrorCode::MethodNotAllowed,
+        "this path takes another method",
+    ))
+}
+
+/// On how many ready nodes an epoch is applied; waits a moment for them.
+async fn committed(parts: &OperatorParts, epoch: Epoch) -> Committed {
+    let applied = parts.registry.wait_for(epoch, APPLIED_LIMIT).await;
+    let nodes = u32::try_from(parts.registry.current().nodes().len()).unwrap_or(u32::MAX);
+    Committed {
+        epoch,
+        applied_on: u32::from(applied),
+        nodes,
+    }
+}
+
+fn model_name(name: &str) -> Result<ModelName, Failure> {
+    ModelName::new(name)
+        .map_err(|error| Failure::new(ErrorCode::ParameterInvalid, format!("model name: {error}")))
+}
+
+fn json<T: DeserializeOwned>(body: &[u8]) -> Result<T, Failure> {
+    serde_json::from_slice(body)
+        .map_err(|error| Failure::new(ErrorCode::JsonInvalid, format!("body: {error}")))
+}
+
+impl From<Failure> for Refused {
+    fn from(failure: Failure) -> Self {
+        Self(failure)
+    }
+}
+
+impl IntoResponse for Refused {
+    fn into_response(self) -> Response {
+        super::server::failed(&self.0).map(Body::new)
+    }
+}
+
+/// How long a write waits for the ready nodes to apply it.
+const APPLIED_LIMIT: Duration = Duration::from_secs(2);

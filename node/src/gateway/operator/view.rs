@@ -1,0 +1,151 @@
+//! What operators see: registry, observations and queues put together.
+
+use paceline_core::placement::ReplicaState;
+use paceline_core::registry::Registry;
+use paceline_protocol::operator::{
+    AddressesView, DeploymentView, DeviceStatus, ModelView, NodeView, RaftStatus, ReplicaView,
+    Status, VersionView,
+};
+use paceline_protocol::{ModelName, NodeId};
+
+use super::OperatorParts;
+use crate::raft::Role;
+
+pub(super) fn status(parts: &OperatorParts) -> Status {
+    let registry = parts.registry.current();
+    let raft = parts.registry.raft();
+    let record = registry.nodes().get(&parts.node);
+    let (running, queued_rows) = parts.device.occupancy();
+    let observed = parts.observed.current();
+    let devices = record.map_or_else(Vec::new, |record| {
+        let devices = record.devices.iter().map(|device| DeviceStatus {
+            kind: device.kind,
+            lanes: device.lanes,
+            running,
+            queued_rows,
+            memory_used_bytes: observed.values().map(|replica| replica.memory_bytes).sum(),
+            memory_bytes: device.memory_bytes,
+        });
+        devices.collect()
+    });
+    let voters = raft.voters.len();
+    Status {
+        cluster: format!("{:032x}", parts.cluster),
+        node: parts.node,
+        name: record.map_or_else(String::new, |record| record.name.clone()),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        ready: parts.readiness.is_ready(),
+        epoch: registry.epoch(),
+        raft: RaftStatus {
+            role: role(raft.role).to_owned(),
+            term: raft.term,
+            leader: raft.leader,
+            last_log: raft.last_log.unwrap_or(0),
+            committed: raft.committed.unwrap_or(0),
+            applied: raft.applied.unwrap_or(0),
+            voters: raft.voters,
+        },
+        survivable_losses: u32::try_from(voters.saturating_sub(1) / 2).unwrap_or(0),
+        models: registry.models().len(),
+        models_ready: parts.router.routes().ready_models(),
+        uptime_seconds: parts.clock.now().as_nanos() / 1_000_000_000,
+        devices,
+        degraded: parts.health.degraded(),
+    }
+}
+
+pub(super) fn nodes(parts: &OperatorParts) -> Vec<NodeView> {
+    let registry = parts.registry.current();
+    let raft = parts.registry.raft();
+    let view = |id: &NodeId, record: &paceline_protocol::registry::NodeRecord| {
+        let here = *id == parts.node;
+        let role = match (raft.leader == Some(*id), raft.voters.contains(id)) {
+            (true, _) => "leader",
+            (false, true) => "voter",
+            (false, false) => "learner",
+        };
+        let addresses = &record.addresses;
+        NodeView {
+            id: *id,
+            name: record.name.clone(),
+            state: "up".to_owned(),
+            role: role.to_owned(),
+            zone: record.zone.clone(),
+            pid: here.then(std::process::id),
+            addresses: AddressesView {
+                http: Some(addresses.http.clone()),
+                metrics: Some(addresses.metrics.clone()),
+                ..AddressesView::default()
+            },
+            epoch: here.then(|| registry.epoch()),
+        }
+    };
+    registry
+        .nodes()
+        .iter()
+        .map(|(id, record)| view(id, record))
+        .collect()
+}
+
+pub(super) fn model(
+    parts: &OperatorParts,
+    registry: &Registry,
+    name: &ModelName,
+) -> Option<ModelView> {
+    let model = registry.models().get(name)?;
+    let observed = parts.observed.current();
+    let replicas = registry.replicas().iter().filter(|(_, a)| a.model == *name);
+    let replicas = replicas.map(|(id, assignment)| {
+        let state = observed
+            .get(id)
+            .map(|observation| observation.state.clone());
+        let (state, reason) = match state.unwrap_or_default() {
+            ReplicaState::Unknown => ("unknown", None),
+            ReplicaState::Loading => ("loading", None),
+            ReplicaState::Ready => ("ready", None),
+            ReplicaState::Failed { reason } => ("failed", Some(reason)),
+        };
+        ReplicaView {
+            id: *id,
+            version: assignment.version,
+            node: assignment.node,
+            device: assignment.device,
+            state: state.to_owned(),
+            reason,
+        }
+    });
+    let versions = model
+        .versions
+        .iter()
+        .map(|(version, published)| VersionView {
+            version: *version,
+            published_ms: published.published_ms,
+            record: published.record.clone(),
+        });
+    let routes = parts.router.routes();
+    Some(ModelView {
+        name: name.clone(),
+        owner: model.owner.clone(),
+        serving: model.serving,
+        deployed: model.deployment.map(|deployment| DeploymentView {
+            version: deployment.version,
+            replicas: deployment.replicas,
+        }),
+        ready: routes
+            .model(name.as_str())
+            .is_ok_and(crate::router::ModelRoute::is_ready),
+        versions: versions.collect(),
+        replicas: replicas.collect(),
+        epoch: registry.epoch(),
+    })
+}
+
+fn role(role: Role) -> &'static str {
+    match role {
+        Role::Leader => "leader",
+        Role::Follower => "follower",
+        Role::Candidate => "candidate",
+        Role::Learner => "learner",
+        Role::Stopped => "stopped",
+    }
+}

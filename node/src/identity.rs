@@ -1,0 +1,178 @@
+//! Who this node is: its cluster and its id, written once when the cluster is founded.
+
+use std::io;
+use std::sync::Arc;
+
+use paceline_protocol::NodeId;
+use serde::{Deserialize, Serialize};
+
+use crate::storage::disk::{Disk, read_file};
+
+/// Which node of which cluster a directory belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Identity {
+    /// The cluster's random identity.
+    pub cluster: u128,
+    /// The node's id in it.
+    pub node: NodeId,
+}
+
+/// Why the identity cannot be known.
+#[derive(Debug, thiserror::Error)]
+pub enum IdentityError {
+    /// The directory holds something else.
+    #[error("directory '{place}' holds '{found}' and no {FILE}: it is neither empty nor a node's")]
+    Foreign {
+        /// The directory.
+        place: String,
+        /// Something that lies in it.
+        found: String,
+    },
+    /// The file is not readable.
+    #[error("'{place}/{FILE}' is damaged: {cause}")]
+    Damaged {
+        /// The directory.
+        place: String,
+        /// What is wrong.
+        cause: String,
+    },
+    /// The disk, or the system's entropy.
+    #[error("'{place}' cannot be used: {cause}")]
+    Io {
+        /// The directory.
+        place: String,
+        /// What the operating system says.
+        cause: io::Error,
+    },
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Stored {
+    format: u16,
+    cluster: String,
+    node: NodeId,
+}
+
+impl Identity {
+    /// Reads the identity, or founds a cluster if the directory is empty.
+    ///
+    /// # Errors
+    /// The directory belongs to something else, is damaged, or cannot be used.
+    pub(crate) fn load_or_found(disk: &Arc<dyn Disk>) -> Result<Self, IdentityError> {
+        let place = disk.place();
+        let io = |cause: io::Error| IdentityError::Io {
+            place: place.clone(),
+            cause,
+        };
+        match read_file(disk, FILE, FILE_BYTES_MAX) {
+            Ok(bytes) => Self::parse(&place, &bytes),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let ours = |name: &String| OURS.contains(&name.as_str());
+                let foreign = disk
+                    .list()
+                    .map_err(io)?
+                    .into_iter()
+                    .find(|name| !ours(name));
+                if let Some(found) = foreign {
+                    return Err(IdentityError::Foreign { place, found });
+                }
+                Self::found(disk).map_err(io)
+            }
+            Err(error) => Err(io(error)),
+        }
+    }
+
+    fn parse(place: &str, bytes: &[u8]) -> Result<Self, IdentityError> {
+        let damaged = |cause: String| IdentityError::Damaged {
+            place: place.to_owned(),
+            cause,
+        };
+        let stored: Stored =
+            serde_json::from_slice(bytes).map_err(|error| damaged(error.to_string()))?;
+        if stored.format != FORMAT {
+            return Err(damaged(format!(
+                "format {}; this release reads {FORMAT}",
+                stored.format
+            )));
+        }
+        let cluster = u128::from_str_radix(&stored.cluster, 16)
+            .map_err(|error| damaged(format!("cluster: {error}")))?;
+        Ok(Self {
+            cluster,
+            node: stored.node,
+        })
+    }
+
+    fn found(disk: &Arc<dyn Disk>) -> io::Result<Self> {
+        let mut bytes = [0; 16];
+        getrandom::fill(&mut bytes).map_err(io::Error::other)?;
+        let identity = Self {
+            cluster: u128::from_le_bytes(bytes),
+            node: NodeId::FOUNDER,
+        };
+        let cluster = format!("{:032x}", identity.cluster);
+        let stored = Stored {
+            format: FORMAT,
+            cluster,
+            node: identity.node,
+        };
+        let json = serde_json::to_vec_pretty(&stored)?;
+        replace(disk, FILE, &json)?;
+        Ok(identity)
+    }
+}
+
+/// Writes a small file whole: it is there as before or as wanted, never in between.
+///
+/// # Errors
+/// What the disk says.
+pub(crate) fn replace(disk: &Arc<dyn Disk>, name: &str, content: &[u8]) -> io::Result<()> {
+    let temporary = format!("{name}.new");
+    match disk.remove(&temporary) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let mut file = disk.create(&temporary)?;
+    file.write_at(0, content)?;
+    file.sync_data()?;
+    disk.rename(&temporary, name)?;
+    disk.sync_dir()
+}
+
+const FILE: &str = "identity.json";
+const FORMAT: u16 = 1;
+const FILE_BYTES_MAX: u64 = 4 << 10;
+/// What a start that was interrupted may have left before the identity was written.
+const OURS: [&str; 4] = ["LOCK", "lock", "identity.json.new", "addresses.json"];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::storage::MemoryDisk;
+
+    #[test]
+    fn an_identity_is_founded_once_and_survives() {
+        let disk: Arc<dyn Disk> = Arc::new(MemoryDisk::new(1));
+        let founded = Identity::load_or_found(&disk).unwrap();
+        assert_eq!(founded.node, NodeId::FOUNDER);
+        assert_eq!(Identity::load_or_found(&disk).unwrap(), founded);
+    }
+
+    #[test]
+    fn what_belongs_to_something_else_is_refused_by_name() {
+        let disk: Arc<dyn Disk> = Arc::new(MemoryDisk::new(1));
+        disk.create("holiday.jpg").unwrap();
+        let error = Identity::load_or_found(&disk).unwrap_err().to_string();
+        assert!(error.contains("holiday.jpg"), "{error}");
+    }
+
+    #[test]
+    fn damage_is_named() {
+        let disk: Arc<dyn Disk> = Arc::new(MemoryDisk::new(1));
+        Identity::load_or_found(&disk).unwrap();
+        disk.open(FILE).unwrap().write_at(0, b"x").unwrap();
+        let error = Identity::load_or_found(&disk).unwrap_err().to_string();
+        assert!(error.contains("identity.json' is damaged"), "{error}");
+    }
+}

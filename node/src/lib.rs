@@ -1,0 +1,47 @@
+//! What a node does: it performs what `paceline-core` decides.
+//!
+//! ```text
+//!            HTTP                                    operators
+//!             │                                          │
+//!   gateway ──┼── infer ──▶ admission ─▶ router ─▶ device ──▶ engine      a request
+//!             │                            ▲          ▲
+//!             └── operator ─▶ publish      │ ready    │ attach
+//!                     │                    │          │
+//!                  registry ─▶ reconciler  └── worker ─▶ replica          a version
+//!                     │
+//!                   raft ─▶ storage                                       what was agreed
+//! ```
+//!
+//! Read [`Node::start`] first, then [`gateway::Serving`]. Policy is deliberately absent: an
+//! `if` about what to do belongs in `paceline-core`, which the simulator runs too.
+//!
+//! A node is a value: it is started from a [`Config`] and its [`Ports`], several live in one
+//! process, and it touches nothing of the process itself. The subscriber for logs and the
+//! panic hook are the binary's.
+
+mod admission;
+mod artifacts;
+mod clock;
+pub mod command;
+mod config;
+mod demo;
+mod device;
+pub mod gateway;
+mod identity;
+mod monitor;
+mod node;
+mod observed;
+mod publish;
+pub mod raft;
+mod reconciler;
+mod registry;
+mod replica;
+mod router;
+pub mod storage;
+mod supervisor;
+pub mod telemetry;
+mod worker;
+
+pub use config::{Config, ConfigError, Sources};
+pub use demo::{DemoError, install_demo};
+pub use node::{Addresses, Node, NodeHandle, Ports, StartError};

@@ -1,0 +1,355 @@
+//! A node as a value: its parts put together, started in order, and stopped in the reverse.
+
+mod assembly;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use paceline_models::Engine;
+use paceline_protocol::registry::{Change, DeviceKind, DeviceRecord, NodeAddresses, NodeRecord};
+use paceline_protocol::{Digest, Failure, ModelName, NodeId, OpId, VersionNumber};
+use ractor::ActorRef;
+use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
+
+use self::assembly::Assembly;
+use crate::artifacts::Artifacts;
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::gateway::{self, Readiness};
+use crate::identity::{Identity, IdentityError, replace};
+use crate::publish::Publisher;
+use crate::raft::{RaftNode, RaftStart, StopReason};
+use crate::storage::disk::{DirectoryLock, Disk};
+use crate::storage::{LockError, Owner, RealDisk};
+use crate::{registry, router, supervisor};
+
+/// The seams between a node and the world; each has a twin for tests.
+#[derive(Clone)]
+pub struct Ports {
+    /// Identity and addresses.
+    pub root: Arc<dyn Disk>,
+    /// Raft's log and snapshots.
+    pub raft: Arc<dyn Disk>,
+    /// Files of artifacts.
+    pub blobs: Arc<dyn Disk>,
+    /// What loads and runs models.
+    pub engine: Arc<dyn Engine>,
+    /// Seed of everything that is drawn at random and is not a secret.
+    pub seed: u64,
+}
+
+/// Starts nodes.
+pub struct Node;
+
+/// A running node.
+pub struct NodeHandle {
+    addresses: Addresses,
+    registry: registry::Handle,
+    publisher: Publisher,
+    artifacts: Artifacts,
+    router: router::Handle,
+    device: crate::device::Handle,
+    raft: crate::raft::RaftHandle,
+    readiness: Readiness,
+    stopping: watch::Sender<bool>,
+    supervisor: ActorRef<supervisor::Message>,
+    in_flight: crate::admission::Handle,
+    _lock: DirectoryLock,
+}
+
+/// Where a node is reached; `addresses.json` in its data directory says the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Addresses {
+    /// HTTP inference and operator API.
+    pub http: SocketAddr,
+    /// Prometheus metrics.
+    pub metrics: SocketAddr,
+}
+
+/// Why a node did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The data directory is in use, or cannot be locked.
+    #[error(transparent)]
+    Lock(#[from] LockError),
+    /// The data directory belongs to something else, or is damaged.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// A port is in use, or may not be bound.
+    #[error("{key} = {address} cannot be bound: {cause}; choose another port, or end what uses it")]
+    Bind {
+        /// Which option.
+        key: &'static str,
+        /// Its value.
+        address: SocketAddr,
+        /// What the operating system says.
+        cause: std::io::Error,
+    },
+    /// The log or a snapshot cannot be used.
+    #[error(transparent)]
+    Raft(#[from] crate::raft::StartError),
+    /// The registry did not take the node's registration.
+    #[error("the node could not register itself: {0}")]
+    Register(Failure),
+    /// A part did not start.
+    #[error("the node's parts did not start: {0}")]
+    Parts(String),
+    /// The disk.
+    #[error("'{place}' cannot be used: {cause}")]
+    Disk {
+        /// Where.
+        place: String,
+        /// What the operating system says.
+        cause: std::io::Error,
+    },
+}
+
+impl Ports {
+    /// Production: directories below `data_dir`, candle on the CPU, the system's entropy.
+    ///
+    /// # Errors
+    /// A directory cannot be made, or the system has no entropy.
+    pub fn production(config: &Config) -> Result<Self, StartError> {
+        let open = |directory: std::path::PathBuf| -> Result<Arc<dyn Disk>, StartError> {
+            let place = directory.display().to_string();
+            let disk = RealDisk::open(directory);
+            Ok(Arc::new(
+                disk.map_err(|cause| StartError::Disk { place, cause })?,
+            ))
+        };
+        let data = &config.node.data_dir;
+        let root = open(data.clone())?;
+        let mut seed = [0; 8];
+        getrandom::fill(&mut seed).map_err(|error| StartError::Parts(error.to_string()))?;
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let threads = match config.device.threads {
+            0 => cores,
+            threads => usize::from(threads),
+        };
+        let engine = paceline_models::CpuEngine::new(threads);
+        let memory = match config.device.memory_bytes {
+            0 => engine.device().memory_bytes / 2,
+            bytes => bytes,
+        };
+        Ok(Self {
+            root,
+            raft: open(data.join("raft"))?,
+            blobs: open(data.join("blobs"))?,
+            engine: Arc::new(engine.with_memory(memory)),
+            seed: u64::from_le_bytes(seed),
+        })
+    }
+}
+
+impl Node {
+    /// Starts a node: checks and binds first, then brings the registry up, then the parts.
+    /// When this returns, the node has been caught up and takes requests.
+    ///
+    /// # Errors
+    /// [`StartError`] names what is in the way. Nothing runs then.
+    pub async fn start(config: Config, ports: Ports) -> Result<NodeHandle, StartError> {
+        let lock = ports.root.lock()?;
+        let identity = Identity::load_or_found(&ports.root)?;
+        let bind = |key, address| {
+            gateway::bind(address).map_err(|cause| StartError::Bind {
+                key,
+                address,
+                cause,
+            })
+        };
+        let http = bind("http.listen", config.http.listen)?;
+        let metrics_listener = bind("metrics.listen", config.metrics.listen)?;
+        let disk_error = |cause| StartError::Disk {
+            place: ports.root.place(),
+            cause,
+        };
+        let addresses = Addresses {
+            http: http.local_addr().map_err(disk_error)?,
+            metrics: metrics_listener.local_addr().map_err(disk_error)?,
+        };
+        let raft = RaftNode::start(RaftStart {
+            owner: Owner {
+                cluster: identity.cluster,
+                node: identity.node.0,
+            },
+            founds: identity.node == NodeId::FOUNDER,
+            disk: ports.raft.clone(),
+            options: config.raft.options(),
+        })
+        .await?;
+        let registry = registry::Handle::new(raft.clone());
+        register(&registry, identity.node, &config, &ports, addresses).await?;
+        let json = serde_json::to_vec_pretty(&addresses).map_err(std::io::Error::other);
+        json.and_then(|json| replace(&ports.root, "addresses.json", &json))
+            .map_err(disk_error)?;
+        let (stopping, is_stopping) = watch::channel(false);
+        let assembly = Assembly {
+            identity,
+            config: &config,
+            ports: &ports,
+            registry: registry.clone(),
+            clock: Clock::start(),
+            stopping: is_stopping,
+            listeners: (http, metrics_listener),
+        };
+        let parts = assembly.start().await?;
+        parts.readiness.set(true);
+        Ok(NodeHandle {
+            addresses,
+            registry,
+            publisher: parts.publisher,
+            artifacts: parts.artifacts,
+            router: parts.router,
+            device: parts.device,
+            raft,
+            readiness: parts.readiness,
+            stopping,
+            supervisor: parts.supervisor,
+            in_flight: parts.admission,
+            _lock: lock,
+        })
+    }
+}
+
+/// Tells the registry what this node is, if it does not know already.
+async fn register(
+    registry: &registry::Handle,
+    node: NodeId,
+    config: &Config,
+    ports: &Ports,
+    addresses: Addresses,
+) -> Result<(), StartError> {
+    let spec = ports.engine.device();
+    let record = NodeRecord {
+        id: node,
+        name: config.node.name.clone(),
+        zone: config.node.zone.clone(),
+        addresses: NodeAddresses {
+            http: addresses.http.to_string(),
+            metrics: addresses.metrics.to_string(),
+        },
+        devices: vec![DeviceRecord {
+            kind: DeviceKind::Cpu,
+            lanes: u16::try_from(spec.threads).unwrap_or(u16::MAX),
+            memory_bytes: spec.memory_bytes,
+        }],
+    };
+    let known = registry
+        .current()
+        .nodes()
+        .get(&node)
+        .is_some_and(|known| **known == record);
+    if known {
+        return Ok(());
+    }
+    let op = registry::fresh_op().map_err(StartError::Register)?;
+    let written = registry.write(op, Change::RegisterNode(record)).await;
+    written.map(drop).map_err(StartError::Register)
+}
+
+impl NodeHandle {
+    /// Where the node is reached.
+    pub fn addresses(&self) -> Addresses {
+        self.addresses
+    }
+
+    /// Publishes and deploys an artifact that lies in memory, unless it is deployed already.
+    ///
+    /// # Errors
+    /// As publishing and deploying over the operator API.
+    pub async fn install(
+        &self,
+        model: &ModelName,
+        files: &'static [(&'static str, &'static [u8])],
+    ) -> Result<VersionNumber, Failure> {
+        let artifacts = self.artifacts.clone();
+        let stored = crate::publish::blocking(move || Ok(artifacts.store_files(files)?));
+        let digest: Digest = stored.await?;
+        let current = self.registry.current();
+        let known = current.models().get(model).and_then(|model| {
+            let same = |version: &VersionNumber| {
+                model
+                    .versions
+                    .get(version)
+                    .is_some_and(|known| known.record.digest == digest)
+            };
+            model
+                .deployment
+                .map(|deployment| deployment.version)
+                .filter(same)
+        });
+        if let Some(version) = known {
+            return Ok(version);
+        }
+        let bytes = files.iter().map(|(_, bytes)| bytes.len() as u64).sum();
+        let op: OpId = registry::fresh_op()?;
+        let published = self
+            .publisher
+            .publish_stored(model.clone(), (digest, bytes), op)
+            .await?;
+        let replicas = paceline_protocol::registry::ReplicaTarget::Each;
+        let (model, version) = (model.clone(), published.version);
+        let deploy = Change::Deploy {
+            model,
+            version,
+            replicas,
+        };
+        self.registry.write(registry::fresh_op()?, deploy).await?;
+        Ok(version)
+    }
+
+    /// Waits until a request for the model would find a ready replica; says whether it came
+    /// to that within `limit`.
+    pub async fn wait_ready(&self, model: &ModelName, limit: Duration) -> bool {
+        let ready = async {
+            let is_ready = || {
+                let routes = self.router.routes();
+                routes
+                    .model(model.as_str())
+                    .is_ok_and(router::ModelRoute::is_ready)
+            };
+            while !is_ready() {
+                tokio::time::sleep(READY_POLL).await;
+            }
+        };
+        tokio::time::timeout(limit, ready).await.is_ok()
+    }
+
+    /// Waits until consensus has ended by itself; a fatal reason means that the process must
+    /// end.
+    pub async fn stopped(&self) -> StopReason {
+        self.raft.stopped().await
+    }
+
+    /// Stops: no longer ready, connections end after their present request, what is in flight
+    /// finishes within `limit`, then the parts stop and the log is closed.
+    pub async fn shutdown(self, limit: Duration) {
+        self.readiness.set(false);
+        self.stopping.send_replace(true);
+        let empty = async {
+            while self.in_flight.in_flight() > 0 {
+                tokio::time::sleep(READY_POLL).await;
+            }
+        };
+        if tokio::time::timeout(limit, empty).await.is_err() {
+            let left = self.in_flight.in_flight();
+            tracing::warn!(left, "requests were still in flight when the node stopped");
+        }
+        let stopped = self
+            .supervisor
+            .call(supervisor::Message::StopChildren, Some(limit))
+            .await;
+        if stopped.is_err() {
+            tracing::warn!("the node's parts did not stop in order");
+        }
+        self.supervisor.stop(None);
+        self.device.stop();
+        let reason = self.raft.shutdown().await;
+        tracing::info!(%reason, "stopped");
+    }
+}
+
+/// How often readiness and emptiness are looked at.
+const READY_POLL: Duration = Duration::from_millis(10);

@@ -1,0 +1,213 @@
+//! How a node's parts hang together: the one place that knows all of them.
+
+use std::net::TcpListener;
+use std::sync::Arc;
+use std::time::Duration;
+
+use paceline_protocol::DeviceId;
+use ractor::{Actor, ActorRef};
+use tokio::sync::watch;
+
+use super::{Ports, StartError};
+use crate::artifacts::Artifacts;
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::gateway::{self, Doors, Gateway, Operator, OperatorParts, Readiness, Serving};
+use crate::identity::Identity;
+use crate::monitor::{self, Monitor};
+use crate::observed::Observed;
+use crate::publish::Publisher;
+use crate::reconciler::{self, Reconciler};
+use crate::router::RouterActor;
+use crate::supervisor::{self, Child, Health, Supervisor};
+use crate::telemetry::metrics::Metrics;
+use crate::worker::{self, Worker};
+use crate::{admission, device, registry, router};
+
+pub(super) struct Assembly<'a> {
+    pub(super) identity: Identity,
+    pub(super) config: &'a Config,
+    pub(super) ports: &'a Ports,
+    pub(super) registry: registry::Handle,
+    pub(super) clock: Clock,
+    pub(super) stopping: watch::Receiver<bool>,
+    pub(super) listeners: (Arc<TcpListener>, Arc<TcpListener>),
+}
+
+/// What the node's handle keeps.
+pub(super) struct Parts {
+    pub(super) publisher: Publisher,
+    pub(super) artifacts: Artifacts,
+    pub(super) router: router::Handle,
+    pub(super) device: device::Handle,
+    pub(super) admission: admission::Handle,
+    pub(super) readiness: Readiness,
+    pub(super) supervisor: ActorRef<supervisor::Message>,
+}
+
+/// Parts without actors of their own, shared by those that have one.
+struct Shared {
+    metrics: Metrics,
+    observed: Observed,
+    health: Health,
+    readiness: Readiness,
+    router: router::Handle,
+    device: device::Handle,
+    admission: admission::Handle,
+    artifacts: Artifacts,
+    publisher: Publisher,
+}
+
+impl Assembly<'_> {
+    /// Starts the supervision tree: a supervisor for each device and one for routers, and
+    /// beside them the reconciler, the monitor and, last, the gateway.
+    pub(super) async fn start(self) -> Result<Parts, StartError> {
+        let shared = self.shared()?;
+        let children = vec![
+            self.supervised("routers", self.router_child(&shared), &shared),
+            self.supervised("device 0", self.worker_child(&shared), &shared),
+            Child::new(
+                "reconciler",
+                || Reconciler,
+                reconciler::Arguments {
+                    registry: self.registry.clone(),
+                    observed: shared.observed.clone(),
+                },
+            ),
+            Child::new("monitor", || Monitor, self.monitor(&shared)),
+            Child::new("gateway", || Gateway, self.gateway(&shared)),
+        ];
+        let arguments = self.supervisor(children, &shared);
+        let spawned = Actor::spawn(None, Supervisor, arguments).await;
+        let (supervisor, _) = spawned.map_err(|error| StartError::Parts(error.to_string()))?;
+        Ok(Parts {
+            publisher: shared.publisher,
+            artifacts: shared.artifacts,
+            router: shared.router,
+            device: shared.device,
+            admission: shared.admission,
+            readiness: shared.readiness,
+            supervisor,
+        })
+    }
+
+    fn shared(&self) -> Result<Shared, StartError> {
+        let metrics = Metrics::new();
+        let place = self.ports.blobs.place();
+        let artifacts = Artifacts::open(self.ports.blobs.clone())
+            .map_err(|cause| StartError::Disk { place, cause })?;
+        let engine = self.ports.engine.clone();
+        let lanes = u16::try_from(engine.device().threads).unwrap_or(u16::MAX);
+        let device = device::Handle::start(lanes, self.clock, metrics.device())
+            .map_err(|error| StartError::Parts(format!("a device thread: {error}")))?;
+        let publisher = Publisher::new(artifacts.clone(), engine, self.registry.clone());
+        let options = paceline_core::admission::Options {
+            permits: self.config.admission.permits,
+        };
+        Ok(Shared {
+            observed: Observed::default(),
+            health: Health::default(),
+            readiness: Readiness::default(),
+            router: router::Handle::new(self.identity.node, self.ports.seed, self.clock),
+            admission: admission::Handle::new(options, self.clock),
+            metrics,
+            device,
+            artifacts,
+            publisher,
+        })
+    }
+
+    fn supervised(&self, name: &str, child: Child, shared: &Shared) -> Child {
+        Child::new(name, || Supervisor, self.supervisor(vec![child], shared))
+    }
+
+    fn supervisor(&self, children: Vec<Child>, shared: &Shared) -> supervisor::Arguments {
+        let health = shared.health.clone();
+        supervisor::Arguments {
+            children,
+            health,
+            clock: self.clock,
+            seed: self.ports.seed,
+        }
+    }
+
+    fn router_child(&self, shared: &Shared) -> Child {
+        let arguments = router::Arguments {
+            handle: shared.router.clone(),
+            registry: self.registry.clone(),
+            observed: shared.observed.clone(),
+            metrics: shared.metrics.clone(),
+        };
+        Child::new("router", || RouterActor, arguments)
+    }
+
+    fn worker_child(&self, shared: &Shared) -> Child {
+        let arguments = worker::Arguments {
+            node: self.identity.node,
+            id: DeviceId(0),
+            device: shared.device.clone(),
+            engine: self.ports.engine.clone(),
+            artifacts: shared.artifacts.clone(),
+            registry: self.registry.clone(),
+            observed: shared.observed.clone(),
+            clock: self.clock,
+        };
+        Child::new("worker", || Worker, arguments)
+    }
+
+    fn monitor(&self, shared: &Shared) -> monitor::Arguments {
+        monitor::Arguments {
+            gauges: shared.metrics.gauges.clone(),
+            admission: shared.admission.clone(),
+            devices: vec![shared.device.clone()],
+            router: shared.router.clone(),
+            registry: self.registry.clone(),
+            observed: shared.observed.clone(),
+            health: shared.health.clone(),
+        }
+    }
+
+    fn gateway(&self, shared: &Shared) -> gateway::Arguments {
+        let serving = Serving {
+            clock: self.clock,
+            admission: shared.admission.clone(),
+            router: shared.router.clone(),
+            device: shared.device.clone(),
+            metrics: shared.metrics.clone(),
+        };
+        let operator = Operator::router(OperatorParts {
+            cluster: self.identity.cluster,
+            registry: self.registry.clone(),
+            observed: shared.observed.clone(),
+            router: shared.router.clone(),
+            device: shared.device.clone(),
+            artifacts: shared.artifacts.clone(),
+            publisher: shared.publisher.clone(),
+            health: shared.health.clone(),
+            readiness: shared.readiness.clone(),
+            clock: self.clock,
+            node: self.identity.node,
+        });
+        let http = &self.config.http;
+        let options = gateway::HttpOptions {
+            body_bytes_max: http.body_bytes_max,
+            connections_max: http.connections_max,
+            header_timeout: Duration::from_millis(http.header_timeout_ms),
+            loopback_only: !self.config.node.insecure,
+        };
+        let doors = Doors {
+            serving,
+            operator,
+            metrics: shared.metrics.clone(),
+            options,
+            readiness: shared.readiness.clone(),
+            stopping: self.stopping.clone(),
+        };
+        let (http, metrics_listener) = self.listeners.clone();
+        gateway::Arguments {
+            http,
+            metrics_listener,
+            doors: Arc::new(doors),
+        }
+    }
+}

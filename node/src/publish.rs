@@ -1,0 +1,150 @@
+//! From stored files to a version: read, loaded, measured, never executed as code, committed.
+
+use std::sync::Arc;
+
+use paceline_models::Engine;
+use paceline_protocol::registry::{Change, Reply, VersionRecord};
+use paceline_protocol::{
+    Digest, Epoch, ErrorCode, Failure, Manifest, ModelName, OpId, TenantName, VersionNumber,
+};
+use tokio::sync::Semaphore;
+
+use crate::artifacts::Artifacts;
+use crate::registry;
+
+/// Makes versions of artifacts. Cheap to clone.
+#[derive(Clone)]
+pub struct Publisher {
+    artifacts: Artifacts,
+    engine: Arc<dyn Engine>,
+    registry: registry::Handle,
+    /// One measurement at a time: two would disturb each other, and the traffic.
+    measuring: Arc<Semaphore>,
+}
+
+/// A version that is known to the registry.
+#[derive(Clone, Debug)]
+pub struct Published {
+    /// Its number.
+    pub version: VersionNumber,
+    /// Whether it is new.
+    pub created: bool,
+    /// What was read and measured.
+    pub record: VersionRecord,
+    /// The epoch that it is known from.
+    pub epoch: Epoch,
+}
+
+impl Publisher {
+    /// A publisher over a node's parts.
+    pub fn new(artifacts: Artifacts, engine: Arc<dyn Engine>, registry: registry::Handle) -> Self {
+        Self {
+            artifacts,
+            engine,
+            registry,
+            measuring: Arc::new(Semaphore::new(1)),
+        }
+    }
+
+    /// Publishes the artifact of `manifest`, whose files have been uploaded.
+    ///
+    /// # Errors
+    /// The manifest or a file is malformed or missing, the model cannot be loaded or warmed
+    /// up, or the registry refuses; nothing is committed then.
+    pub async fn publish(
+        &self,
+        model: ModelName,
+        manifest: Manifest,
+        op: OpId,
+    ) -> Result<Published, Failure> {
+        let bytes = manifest.bytes();
+        let artifacts = self.artifacts.clone();
+        let digest = blocking(move || Ok(artifacts.store(&manifest)?)).await?;
+        self.publish_stored(model, (digest, bytes), op).await
+    }
+
+    /// Publishes an artifact that is stored whole.
+    ///
+    /// # Errors
+    /// As [`Publisher::publish`].
+    pub async fn publish_stored(
+        &self,
+        model: ModelName,
+        (digest, artifact_bytes): (Digest, u64),
+        op: OpId,
+    ) -> Result<Published, Failure> {
+        let permit = self.measuring.clone().acquire_owned().await;
+        let (artifacts, engine) = (self.artifacts.clone(), self.engine.clone());
+        let record =
+            blocking(move || measure(&artifacts, &*engine, (digest, artifact_bytes))).await?;
+        drop(permit);
+        let owner = TenantName::default();
+        let version = Box::new(record.clone());
+        let change = Change::PublishVersion {
+            model,
+            owner,
+            version,
+        };
+        match self.registry.write(op, change).await? {
+            (epoch, Reply::Published { version, created }) => Ok(Published {
+                version,
+                created,
+                record,
+                epoch,
+            }),
+            (_, Reply::Done | Reply::Assigned(_)) => Err(Failure::new(
+                ErrorCode::Conflict,
+                "this op-id was used for another kind of write before; choose a fresh one",
+            )),
+        }
+    }
+}
+
+/// Loads and warms up; the copy is dropped again. Blocks.
+fn measure(
+    artifacts: &Artifacts,
+    engine: &dyn Engine,
+    (digest, artifact_bytes): (Digest, u64),
+) -> Result<VersionRecord, Failure> {
+    let source = artifacts.source(digest)?;
+    let model = engine.load(&source).map_err(|error| {
+        let code = match error {
+            paceline_models::LoadError::Recognise(_) => ErrorCode::ArtifactInvalid,
+            paceline_models::LoadError::Memory { .. }
+            | paceline_models::LoadError::Engine { .. } => ErrorCode::LoadFailed,
+        };
+        Failure::new(code, error.to_string())
+    })?;
+    let warm_up = paceline_models::warm_up(&*model)
+        .map_err(|error| Failure::new(ErrorCode::LoadFailed, error.to_string()))?;
+    let description = model.description();
+    Ok(VersionRecord {
+        digest,
+        family: description.family.name().to_owned(),
+        signature: description.signature.clone(),
+        rows_max: description.rows_max,
+        finite_inputs: description.finite_inputs,
+        artifact_bytes,
+        memory_bytes: model.bytes().total_bytes(engine.device().threads),
+        one_row_ns: warm_up.one_row_ns,
+        full_batch_ns: warm_up.full_batch_ns,
+    })
+}
+
+/// Runs what blocks where it may.
+///
+/// # Errors
+/// What `work` says, or `INTERNAL` if it panics.
+pub(crate) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Failure> + Send + 'static,
+) -> Result<T, Failure> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .unwrap_or_else(|error| {
+            tracing::error!(%error, "work on a blocking thread panicked");
+            Err(Failure::new(
+                ErrorCode::Internal,
+                "a part of the node failed; its log has more",
+            ))
+        })
+}

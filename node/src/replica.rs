@@ -1,0 +1,221 @@
+//! One loaded copy of a version: fetched, loaded, warmed up, attached, and loaded again when
+//! its engine panics.
+//!
+//! Supervised by the [`crate::worker`] of its device. Hears the end of its loading and the
+//! panics of its engine; speaks to the device and the board of observations. Loading runs off
+//! the serving path. It gives up as its [`RestartBudget`] says and then reports *failed*. When
+//! it stops or dies, its attachment goes with it: what waits is told that the replica is gone.
+
+use std::sync::Arc;
+
+use paceline_core::Machine;
+use paceline_core::batcher::Options;
+use paceline_core::cost::CostFit;
+use paceline_core::placement::ReplicaState;
+use paceline_core::restart::{Effect, Input, Restart, RestartBudget};
+use paceline_models::{Engine, LoadedModel, WarmUp};
+use paceline_protocol::{Digest, ModelName, ReplicaId, VersionNumber};
+use ractor::{Actor, ActorProcessingErr, ActorRef};
+
+use crate::artifacts::Artifacts;
+use crate::clock::Clock;
+use crate::device::{self, Attachment};
+use crate::observed::{Observation, Observed};
+
+/// What the replica hears.
+pub(crate) enum Message {
+    /// Its loading has ended.
+    Loaded(Result<Ready, String>),
+    /// Its engine panicked.
+    Panicked(String),
+    /// The wait before the next attempt may be over.
+    Due,
+}
+
+impl ractor::Message for Message {}
+
+/// A model that has been loaded and warmed up.
+pub(crate) struct Ready {
+    model: Arc<dyn LoadedModel>,
+    warm_up: WarmUp,
+}
+
+/// What the replica needs to start.
+#[derive(Clone)]
+pub(crate) struct Arguments {
+    /// Its identity.
+    pub id: ReplicaId,
+    /// The model.
+    pub model: ModelName,
+    /// The version.
+    pub version: VersionNumber,
+    /// The version's artifact.
+    pub digest: Digest,
+    /// The device that it is on.
+    pub device: device::Handle,
+    /// What loads it.
+    pub engine: Arc<dyn Engine>,
+    /// Where its artifact is.
+    pub artifacts: Artifacts,
+    /// Where it reports.
+    pub observed: Observed,
+    /// For deadlines of restarts.
+    pub clock: Clock,
+}
+
+/// The actor.
+pub(crate) struct Replica;
+
+/// Its state.
+pub(crate) struct State {
+    arguments: Arguments,
+    restart: Restart,
+    attachment: Option<Attachment>,
+}
+
+impl Actor for Replica {
+    type Msg = Message;
+    type State = State;
+    type Arguments = Arguments;
+
+    async fn pre_start(
+        &self,
+        myself: ActorRef<Message>,
+        arguments: Arguments,
+    ) -> Result<State, ActorProcessingErr> {
+        let restart = Restart::new(RestartBudget::default(), arguments.id.0);
+        let state = State {
+            arguments,
+            restart,
+            attachment: None,
+        };
+        state.load(&myself);
+        Ok(state)
+    }
+
+    async fn handle(
+        &self,
+        myself: ActorRef<Message>,
+        message: Message,
+        state: &mut State,
+    ) -> Result<(), ActorProcessingErr> {
+        match message {
+            Message::Loaded(Ok(ready)) => state.attach(&myself, ready),
+            Message::Loaded(Err(reason)) => state.failed(&myself, reason),
+            Message::Panicked(reason) => {
+                // Several batches may report the panic of one engine.
+                if state.attachment.take().is_some() {
+                    state.failed(&myself, format!("the engine panicked: {reason}"));
+                }
+            }
+            Message::Due => state.due(&myself),
+        }
+        Ok(())
+    }
+}
+
+impl State {
+    fn load(&self, myself: &ActorRef<Message>) {
+        self.note(ReplicaState::Loading);
+        let Arguments {
+            digest,
+            engine,
+            artifacts,
+            model,
+            version,
+            id,
+            ..
+        } = self.arguments.clone();
+        let myself = myself.clone();
+        let span = tracing::info_span!("replica", replica = id.0, %model, version = version.0);
+        tokio::task::spawn_blocking(move || {
+            let _entered = span.enter();
+            let result = load(&artifacts, digest, &*engine);
+            // A replica that was taken away meanwhile needs no model.
+            let _ = myself.cast(Message::Loaded(result));
+        });
+    }
+
+    fn attach(&mut self, myself: &ActorRef<Message>, ready: Ready) {
+        let Ready { model, warm_up } = ready;
+        let rows_max = model.description().rows_max;
+        let cost = CostFit::from_warm_up(warm_up.one_row_ns, rows_max, warm_up.full_batch_ns);
+        let row_nanos = cost.row_nanos(rows_max);
+        let memory_bytes = model
+            .bytes()
+            .total_bytes(self.arguments.engine.device().threads);
+        let myself = myself.clone();
+        let attachment = self.arguments.device.attach(device::Loaded {
+            replica: self.arguments.id,
+            model,
+            options: Options { rows_max, cost },
+            on_panic: Arc::new(move |reason| {
+                let _ = myself.cast(Message::Panicked(reason));
+            }),
+        });
+        let batcher = Some(attachment.batcher());
+        self.attachment = Some(attachment);
+        let Arguments {
+            id, model, version, ..
+        } = &self.arguments;
+        tracing::info!(replica = id.0, %model, version = version.0, row_nanos, "ready");
+        let state = ReplicaState::Ready;
+        self.arguments.observed.note(
+            *id,
+            Observation {
+                state,
+                batcher,
+                row_nanos,
+                memory_bytes,
+            },
+        );
+    }
+
+    fn failed(&mut self, myself: &ActorRef<Message>, reason: String) {
+        let now = self.arguments.clock.now();
+        let Arguments {
+            id, model, version, ..
+        } = &self.arguments;
+        tracing::error!(replica = id.0, %model, version = version.0, reason, "failed");
+        let mut effects = Vec::new();
+        self.restart.step(now, Input::Failed, &mut effects);
+        self.note(ReplicaState::Failed { reason });
+        for effect in effects {
+            match effect {
+                Effect::Wait { until } => {
+                    myself.send_after(until.since(now), || Message::Due);
+                }
+                Effect::GiveUp { failures } => {
+                    tracing::error!(replica = self.arguments.id.0, failures, "given up");
+                }
+                Effect::Restart => unreachable!("a failure never restarts at once"),
+            }
+        }
+    }
+
+    fn due(&mut self, myself: &ActorRef<Message>) {
+        let mut effects = Vec::new();
+        self.restart.wake(self.arguments.clock.now(), &mut effects);
+        if effects.contains(&Effect::Restart) {
+            self.load(myself);
+        }
+    }
+
+    fn note(&self, state: ReplicaState) {
+        let observation = Observation {
+            state,
+            ..Observation::default()
+        };
+        self.arguments.observed.note(self.arguments.id, observation);
+    }
+}
+
+/// Reads, verifies, loads and warms up; blocks for as long as that takes.
+fn load(artifacts: &Artifacts, digest: Digest, engine: &dyn Engine) -> Result<Ready, String> {
+    let source = artifacts
+        .source(digest)
+        .map_err(|error| error.to_string())?;
+    let model = engine.load(&source).map_err(|error| error.to_string())?;
+    let warm_up = paceline_models::warm_up(&*model).map_err(|error| error.to_string())?;
+    Ok(Ready { model, warm_up })
+}

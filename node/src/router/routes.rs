@@ -1,0 +1,232 @@
+//! The snapshot that a request is routed by: models, versions and their signatures.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use paceline_core::placement::ReplicaState;
+use paceline_core::registry::{Model, PublishedVersion, Registry};
+use paceline_core::router::RouteId;
+use paceline_protocol::{
+    Epoch, ErrorCode, Failure, ModelName, Signature, TenantName, VersionNumber,
+};
+
+use crate::observed::Observations;
+use crate::telemetry::metrics::{Metrics, VersionMetrics};
+
+/// Models that can be addressed, at one epoch.
+#[derive(Default)]
+pub struct Routes {
+    /// The epoch that this follows from.
+    pub epoch: Epoch,
+    models: BTreeMap<String, ModelRoute>,
+}
+
+/// A model that can be addressed.
+pub struct ModelRoute {
+    /// Who owns it.
+    pub owner: TenantName,
+    /// The version that traffic without a version goes to.
+    pub serving: Option<Arc<VersionRoute>>,
+    /// Versions with replicas, and the one that serves.
+    pub versions: BTreeMap<VersionNumber, Arc<VersionRoute>>,
+}
+
+/// A version that can be addressed.
+pub struct VersionRoute {
+    /// The model.
+    pub model: ModelName,
+    /// The version.
+    pub version: VersionNumber,
+    /// What it takes and gives.
+    pub signature: Arc<Signature>,
+    /// The family that runs it.
+    pub family: String,
+    /// Whether NaN and infinities are refused.
+    pub finite_inputs: bool,
+    /// Rows that a replica takes at once; larger requests are sent in shards.
+    pub rows_max: u32,
+    /// Ready replicas.
+    pub ready: usize,
+    /// Where its requests are counted.
+    pub metrics: VersionMetrics,
+    pub(super) route: RouteId,
+}
+
+impl Routes {
+    /// The version that a request goes to: the one that it names, or the one that serves.
+    ///
+    /// # Errors
+    /// `MODEL_NOT_FOUND`, `VERSION_NOT_FOUND` or `MODEL_NOT_READY`, by name.
+    pub fn resolve(
+        &self,
+        model: &str,
+        version: Option<&str>,
+    ) -> Result<&Arc<VersionRoute>, Failure> {
+        let route = self.model(model)?;
+        match version {
+            None => route.serving.as_ref().ok_or_else(|| {
+                let message = format!("model '{model}' serves no version yet; deploy one");
+                Failure::new(ErrorCode::ModelNotReady, message)
+            }),
+            Some(version) => {
+                let number = version.parse().ok().map(VersionNumber);
+                number.and_then(|number| route.versions.get(&number)).ok_or_else(|| {
+                    let known: Vec<String> =
+                        route.versions.keys().map(ToString::to_string).collect();
+                    let version: String = version.chars().take(32).collect();
+                    let known = known.join(", ");
+                    let message = format!(
+                        "model '{model}' has no version {version:?} that serves; those that do: {known}"
+                    );
+                    Failure::new(ErrorCode::VersionNotFound, message)
+                })
+            }
+        }
+    }
+
+    /// A model by name.
+    ///
+    /// # Errors
+    /// `MODEL_NOT_FOUND`, by name.
+    pub fn model(&self, name: &str) -> Result<&ModelRoute, Failure> {
+        self.models.get(name).ok_or_else(|| {
+            let shown: String = name.chars().take(64).collect();
+            let message = format!("there is no model {shown:?}");
+            Failure::new(ErrorCode::ModelNotFound, message)
+        })
+    }
+
+    /// Names of all models, in order.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.models.keys().map(String::as_str)
+    }
+
+    /// Models that have a ready replica of the version that serves.
+    pub fn ready_models(&self) -> usize {
+        self.models
+            .values()
+            .filter(|model| model.is_ready())
+            .count()
+    }
+
+    /// Every version of every model.
+    pub fn versions(&self) -> impl Iterator<Item = &Arc<VersionRoute>> {
+        self.models
+            .values()
+            .flat_map(|model| model.versions.values())
+    }
+
+    pub(super) fn has_route(&self, route: RouteId) -> bool {
+        self.versions().any(|version| version.route == route)
+    }
+
+    /// The snapshot that follows `before`: versions keep their route and their metrics.
+    pub(super) fn next(
+        before: &Self,
+        registry: &Registry,
+        observed: &Observations,
+        metrics: &Metrics,
+    ) -> Self {
+        let mut taken: BTreeSet<RouteId> = before.versions().map(|v| v.route).collect();
+        let mut models = BTreeMap::new();
+        for (name, model) in registry.models() {
+            let known = before.models.get(name.as_str());
+            let versions = addressable(registry, name, model).filter_map(|version| {
+                let published = model.versions.get(&version)?;
+                let known = known.and_then(|known| known.versions.get(&version));
+                let route = known.map_or_else(|| free_route(&mut taken), |known| known.route);
+                let metrics = known.map_or_else(
+                    || metrics.version(name.as_str(), version),
+                    |known| known.metrics.clone(),
+                );
+                let ready = ready_replicas(registry, observed, name, version);
+                let route = VersionRoute::new((name, version), published, (route, ready), metrics);
+                Some((version, Arc::new(route)))
+            });
+            let versions: BTreeMap<_, _> = versions.collect();
+            let serving = model
+                .serving
+                .and_then(|version| versions.get(&version).cloned());
+            let route = ModelRoute {
+                owner: model.owner.clone(),
+                serving,
+                versions,
+            };
+            models.insert(name.as_str().to_owned(), route);
+        }
+        Self {
+            epoch: registry.epoch(),
+            models,
+        }
+    }
+}
+
+impl ModelRoute {
+    /// Whether a request without a version would find a ready replica.
+    pub fn is_ready(&self) -> bool {
+        self.serving
+            .as_ref()
+            .is_some_and(|version| version.ready > 0)
+    }
+}
+
+impl VersionRoute {
+    fn new(
+        (model, version): (&ModelName, VersionNumber),
+        published: &PublishedVersion,
+        (route, ready): (RouteId, usize),
+        metrics: VersionMetrics,
+    ) -> Self {
+        let record = &published.record;
+        Self {
+            model: model.clone(),
+            version,
+            signature: Arc::new(record.signature.clone()),
+            family: record.family.clone(),
+            finite_inputs: record.finite_inputs,
+            rows_max: record.rows_max,
+            ready,
+            metrics,
+            route,
+        }
+    }
+}
+
+/// Versions with replicas, and the one that serves.
+fn addressable<'a>(
+    registry: &'a Registry,
+    name: &'a ModelName,
+    model: &'a Model,
+) -> impl Iterator<Item = VersionNumber> {
+    let assigned = registry
+        .replicas()
+        .values()
+        .filter(move |a| a.model == *name);
+    let versions: BTreeSet<VersionNumber> =
+        assigned.map(|a| a.version).chain(model.serving).collect();
+    versions.into_iter()
+}
+
+fn ready_replicas(
+    registry: &Registry,
+    observed: &Observations,
+    name: &ModelName,
+    version: VersionNumber,
+) -> usize {
+    let is_ready = |replica| {
+        observed
+            .get(&replica)
+            .is_some_and(|observation| observation.state == ReplicaState::Ready)
+    };
+    registry
+        .replicas_of(name, version)
+        .filter(|(replica, _)| is_ready(*replica))
+        .count()
+}
+
+fn free_route(taken: &mut BTreeSet<RouteId>) -> RouteId {
+    let free = (0..).map(RouteId).find(|route| !taken.contains(route));
+    let free = free.expect("there are more numbers than versions");
+    taken.insert(free);
+    free
+}

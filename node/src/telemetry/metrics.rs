@@ -1,0 +1,421 @@
+//! Every metric of a node, by name: the one place where names are written.
+//!
+//! Names follow `paceline_<component>_<thing>_<unit>[_total]`, in seconds and bytes; labels
+//! come from closed sets (models, versions, codes, stages), never from requests. The registry
+//! belongs to a node, so several nodes in one process do not mix.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use paceline_core::batcher::DropReason;
+use paceline_protocol::{ErrorCode, VersionNumber};
+use prometheus_client::encoding::{EncodeLabelSet, text};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::metrics::info::Info;
+use prometheus_client::registry::{Registry, Unit};
+
+/// Where requests are counted. Cheap to clone.
+#[derive(Clone)]
+pub struct Metrics {
+    registry: Arc<Mutex<Registry>>,
+    requests: Family<RequestLabels, Counter>,
+    duration: Family<VersionLabels, Histogram>,
+    stages: Family<StageLabels, Histogram>,
+    rows: Family<VersionLabels, Counter>,
+    /// What the monitor samples.
+    pub gauges: Gauges,
+    device: DeviceMetrics,
+}
+
+/// Requests of one version, with its labels looked up already.
+#[derive(Clone)]
+pub struct VersionMetrics {
+    requests: Family<RequestLabels, Counter>,
+    labels: VersionLabels,
+    succeeded: Counter,
+    rows: Counter,
+    duration: Histogram,
+    stages: [Histogram; 4],
+}
+
+/// Batches of one device.
+#[derive(Clone)]
+pub struct DeviceMetrics {
+    batches: Counter,
+    batch_rows: Histogram,
+    run: Histogram,
+    dropped: Family<DropLabels, Counter>,
+}
+
+/// What the monitor samples every second.
+#[derive(Clone, Default)]
+pub struct Gauges {
+    /// Requests in flight.
+    pub in_flight: Gauge,
+    /// Rows that wait at devices.
+    pub queued_rows: Gauge,
+    /// Batches that run.
+    pub running_batches: Gauge,
+    /// Models with a ready replica.
+    pub models_ready: Gauge,
+    /// Memory that engines account, in bytes.
+    pub memory_used: Gauge,
+    /// Current term.
+    pub raft_term: Gauge,
+    /// Whether this node leads.
+    pub raft_leader: Gauge,
+    /// Last entry in the log.
+    pub raft_last_log: Gauge,
+    /// Last entry known committed.
+    pub raft_committed: Gauge,
+    /// Last entry applied.
+    pub raft_applied: Gauge,
+    /// Parts that have been given up.
+    pub degraded: Gauge,
+}
+
+/// A part of a request's time on this node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// Reading and checking the body.
+    Parse,
+    /// Waiting at the device.
+    Queue,
+    /// The engine, for the whole batch.
+    Run,
+    /// Writing the answer.
+    Render,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct VersionLabels {
+    model: String,
+    version: u32,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RequestLabels {
+    model: String,
+    version: u32,
+    protocol: &'static str,
+    code: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct StageLabels {
+    model: String,
+    version: u32,
+    stage: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct DropLabels {
+    reason: &'static str,
+}
+
+impl Metrics {
+    /// All metrics of a node, at zero.
+    pub fn new() -> Self {
+        let mut registry = Registry::default();
+        let build = Info::new(vec![("version", env!("CARGO_PKG_VERSION"))]);
+        registry.register("paceline_build", "Release of the binary", build);
+        let requests = Family::default();
+        registry.register(
+            "paceline_gateway_requests",
+            "Requests that have ended, by model, version, protocol and stable code",
+            requests.clone(),
+        );
+        let duration = Family::new_with_constructor(latency as fn() -> Histogram);
+        registry.register_with_unit(
+            "paceline_gateway_request_duration",
+            "Time from the request's last byte to its answer",
+            Unit::Seconds,
+            duration.clone(),
+        );
+        let stages = Family::new_with_constructor(latency as fn() -> Histogram);
+        registry.register_with_unit(
+            "paceline_gateway_stage_duration",
+            "Time of one stage of a request",
+            Unit::Seconds,
+            stages.clone(),
+        );
+        let rows = Family::default();
+        registry.register(
+            "paceline_gateway_rows",
+            "Rows of requests that succeeded",
+            rows.clone(),
+        );
+        let device = DeviceMetrics::register(&mut registry);
+        let gauges = Gauges::register(&mut registry);
+        let registry = Arc::new(Mutex::new(registry));
+        Self {
+            registry,
+            requests,
+            duration,
+            stages,
+            rows,
+            gauges,
+            device,
+        }
+    }
+
+    /// The labels of one version, at zero from its first day.
+    pub fn version(&self, model: &str, version: VersionNumber) -> VersionMetrics {
+        let labels = VersionLabels {
+            model: model.to_owned(),
+            version: version.0,
+        };
+        let ok = RequestLabels::of(&labels, OK);
+        VersionMetrics {
+            requests: self.requests.clone(),
+            succeeded: self.requests.get_or_create_owned(&ok),
+            rows: self.rows.get_or_create_owned(&labels),
+            duration: self.duration.get_or_create_owned(&labels),
+            stages: Stage::ALL.map(|stage| {
+                let VersionLabels { model, version } = labels.clone();
+                let labels = StageLabels {
+                    model,
+                    version,
+                    stage: stage.name(),
+                };
+                self.stages.get_or_create_owned(&labels)
+            }),
+            labels,
+        }
+    }
+
+    /// Batches of the node's devices.
+    pub fn device(&self) -> DeviceMetrics {
+        self.device.clone()
+    }
+
+    /// Counts a request that ended before its model was known.
+    pub fn refused(&self, code: ErrorCode) {
+        let labels = VersionLabels {
+            model: String::new(),
+            version: 0,
+        };
+        self.requests
+            .get_or_create(&RequestLabels::of(&labels, code.name()))
+            .inc();
+    }
+
+    /// The text that Prometheus reads.
+    pub fn render(&self) -> String {
+        let mut out = String::with_capacity(16 << 10);
+        let registry = self.registry.lock().unwrap_or_else(PoisonError::into_inner);
+        text::encode(&mut out, &registry).expect("writing to a String does not fail");
+        out
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl VersionMetrics {
+    /// Counts a request that was answered, with the nanoseconds that it took.
+    pub fn succeeded(&self, rows: u32, nanos: u64) {
+        self.succeeded.inc();
+        self.rows.inc_by(u64::from(rows));
+        self.duration.observe(seconds(nanos));
+    }
+
+    /// Counts a request that ended otherwise.
+    pub fn failed(&self, code: ErrorCode) {
+        self.requests
+            .get_or_create(&RequestLabels::of(&self.labels, code.name()))
+            .inc();
+    }
+
+    /// Takes the nanoseconds of one stage.
+    pub fn stage(&self, stage: Stage, nanos: u64) {
+        self.stages[stage as usize].observe(seconds(nanos));
+    }
+}
+
+impl DeviceMetrics {
+    fn register(registry: &mut Registry) -> Self {
+        let batches = Counter::default();
+        registry.register(
+            "paceline_device_batches",
+            "Batches that ran",
+            batches.clone(),
+        );
+        let batch_rows = Histogram::new((0..=12).map(|power| f64::from(1 << power)));
+        registry.register(
+            "paceline_device_batch_rows",
+            "Rows of a batch",
+            batch_rows.clone(),
+        );
+        let run = latency();
+        registry.register_with_unit(
+            "paceline_device_batch_duration",
+            "Time that an engine took for a batch",
+            Unit::Seconds,
+            run.clone(),
+        );
+        let dropped = Family::default();
+        registry.register(
+            "paceline_device_dropped",
+            "Requests that left a queue without running, by reason",
+            dropped.clone(),
+        );
+        Self {
+            batches,
+            batch_rows,
+            run,
+            dropped,
+        }
+    }
+
+    /// Counts a batch.
+    pub fn ran(&self, rows: u32, nanos: u64) {
+        self.batches.inc();
+        self.batch_rows.observe(f64::from(rows));
+        self.run.observe(seconds(nanos));
+    }
+
+    /// Counts a request that left without running.
+    pub fn dropped(&self, why: DropReason) {
+        let reason = match why {
+            DropReason::Expired => "expired",
+            DropReason::Cancelled => "cancelled",
+            DropReason::QueueFull { .. } => "queue_full",
+            DropReason::Gone => "gone",
+        };
+        self.dropped.get_or_create(&DropLabels { reason }).inc();
+    }
+}
+
+impl Gauges {
+    fn register(registry: &mut Registry) -> Self {
+        let gauges = Self::default();
+        let all = [
+            (
+                "paceline_gateway_in_flight",
+                "Requests in flight",
+                &gauges.in_flight,
+            ),
+            (
+                "paceline_device_queued_rows",
+                "Rows that wait",
+                &gauges.queued_rows,
+            ),
+            (
+                "paceline_device_running_batches",
+                "Batches that run",
+                &gauges.running_batches,
+            ),
+            (
+                "paceline_device_memory_bytes",
+                "Memory of loaded replicas",
+                &gauges.memory_used,
+            ),
+            (
+                "paceline_registry_models_ready",
+                "Models that answer",
+                &gauges.models_ready,
+            ),
+            ("paceline_raft_term", "Current term", &gauges.raft_term),
+            (
+                "paceline_raft_is_leader",
+                "1 on the leader",
+                &gauges.raft_leader,
+            ),
+            (
+                "paceline_raft_last_log_index",
+                "Last entry in the log",
+                &gauges.raft_last_log,
+            ),
+            (
+                "paceline_raft_committed_index",
+                "Last entry committed",
+                &gauges.raft_committed,
+            ),
+            (
+                "paceline_raft_applied_index",
+                "Last entry applied",
+                &gauges.raft_applied,
+            ),
+            (
+                "paceline_node_degraded_parts",
+                "Parts that were given up",
+                &gauges.degraded,
+            ),
+        ];
+        for (name, help, gauge) in all {
+            registry.register(name, help, gauge.clone());
+        }
+        gauges
+    }
+}
+
+impl Stage {
+    const ALL: [Self; 4] = [Self::Parse, Self::Queue, Self::Run, Self::Render];
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Parse => "parse",
+            Self::Queue => "queue",
+            Self::Run => "run",
+            Self::Render => "render",
+        }
+    }
+}
+
+impl RequestLabels {
+    fn of(labels: &VersionLabels, code: &'static str) -> Self {
+        let VersionLabels { model, version } = labels.clone();
+        Self {
+            model,
+            version,
+            protocol: PROTOCOL_HTTP,
+            code,
+        }
+    }
+}
+
+fn seconds(nanos: u64) -> f64 {
+    nanos as f64 / 1e9
+}
+
+/// From 5 µs to 10 s, each bucket about double the one before.
+fn latency() -> Histogram {
+    Histogram::new([
+        5e-6, 1e-5, 2.5e-5, 5e-5, 1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 1e-2, 2.5e-2, 5e-2, 0.1,
+        0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
+    ])
+}
+
+const OK: &str = "OK";
+const PROTOCOL_HTTP: &str = "http";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_version_is_visible_at_zero_and_counts() {
+        let metrics = Metrics::new();
+        let version = metrics.version("digits", VersionNumber(3));
+        let zero = metrics.render();
+        assert!(zero.contains(
+            "paceline_gateway_requests_total{model=\"digits\",version=\"3\",protocol=\"http\",code=\"OK\"} 0"
+        ), "{zero}");
+        version.succeeded(2, 1_500_000);
+        version.failed(ErrorCode::QueueFull);
+        version.stage(Stage::Run, 30_000);
+        let text = metrics.render();
+        assert!(text.contains("code=\"QUEUE_FULL\"} 1"), "{text}");
+        assert!(text.contains("paceline_gateway_rows_total{model=\"digits\",version=\"3\"} 2"));
+        assert!(
+            text.contains("stage=\"run\",le=\"0.00005\"} 1") || text.contains("le=\"5e-5\"} 1"),
+            "{text}"
+        );
+    }
+}
