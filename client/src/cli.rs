@@ -1,0 +1,85 @@
+//! The operator commands: what they take, what they print, and how they end.
+//!
+//! Data goes to stdout, talk to stderr. Exit codes: 0 done, 1 failed, 2 used wrongly, 3 refused
+//! by policy (the node said 403, 409 or 429, and its reason is on stderr). Nothing is coloured,
+//! so there is nothing for NO_COLOR to switch off.
+
+mod artifact;
+mod connection;
+mod explain;
+mod failure;
+mod infer;
+mod model;
+mod nodes;
+mod operation;
+mod progress;
+mod status;
+mod table;
+mod target;
+mod terminal;
+#[cfg(test)]
+mod tests;
+mod units;
+
+use std::process::ExitCode;
+
+use explain::ExplainArgs;
+use failure::Failure;
+use infer::InferArgs;
+use model::ModelCommand;
+use nodes::NodesArgs;
+use status::StatusArgs;
+use terminal::Terminal;
+
+/// What an operator can ask of a cluster.
+#[derive(Debug, clap::Subcommand)]
+#[non_exhaustive]
+pub enum Command {
+    /// Show how a node and its cluster are
+    Status(StatusArgs),
+    /// List the nodes of the cluster
+    Nodes(NodesArgs),
+    /// Push, list, show, deploy and delete models
+    #[command(subcommand)]
+    Model(ModelCommand),
+    /// Send one request to a model and print its answer
+    Infer(InferArgs),
+    /// Explain an error code: its cause, its remedy, its statuses
+    Explain(ExplainArgs),
+}
+
+impl Command {
+    /// Runs the command on this process's standard streams and says how to exit.
+    ///
+    /// Blocks until the command is done or its time is over. A reader of stdout that goes away
+    /// ends it in silence.
+    pub fn run(self) -> ExitCode {
+        let mut terminal = Terminal::of_process();
+        ExitCode::from(self.finish(&mut terminal))
+    }
+
+    /// Runs on any terminal; the number is the exit code.
+    fn finish(self, terminal: &mut Terminal) -> u8 {
+        let ended = self
+            .execute(terminal)
+            .and_then(|()| terminal.flush().map_err(Failure::from));
+        match ended {
+            Ok(()) => 0,
+            Err(failure) => {
+                let talk = terminal.talk();
+                failure.lines().iter().for_each(|line| talk.say(line));
+                failure.exit_code()
+            }
+        }
+    }
+
+    fn execute(self, terminal: &mut Terminal) -> Result<(), Failure> {
+        match self {
+            Self::Status(args) => args.run(terminal),
+            Self::Nodes(args) => args.run(terminal),
+            Self::Model(command) => command.run(terminal),
+            Self::Infer(args) => args.run(terminal),
+            Self::Explain(args) => args.run(terminal),
+        }
+    }
+}

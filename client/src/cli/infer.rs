@@ -1,0 +1,142 @@
+//! `paceline infer`: one request, one answer.
+
+mod answer;
+mod request;
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::Path;
+use std::time::Duration;
+
+use clap::Args;
+use paceline_protocol::limits::{BODY_BYTES_MAX, REQUEST_BUDGET_DEFAULT_MS, REQUEST_BUDGET_MAX_MS};
+
+use crate::api::{InferenceAnswer, OperatorClient};
+
+use super::connection::{Connection, Format, Output};
+use super::failure::Failure;
+use super::target::ModelTarget;
+use super::terminal::{Talk, Terminal};
+use request::{Question, Rows};
+
+/// Arguments of `paceline infer`.
+#[derive(Clone, Debug, Args)]
+#[command(after_help = "\
+Several --row or --text make one batch. A request for a model with several inputs is written as
+JSON: the body of the Open Inference Protocol.
+
+Examples:
+  paceline infer machine-failure --row 1,0,0,298.1,308.6,1551,42.8,0
+  paceline infer identity --row 1,2,3 --row 4,5,6
+  paceline infer digits@2 --row \"$(head -1 pixels.csv)\" --output label
+  paceline infer sentiment --text 'I like it'
+  echo '{\"inputs\":[…]}' | paceline infer identity --json - -o json")]
+pub struct InferArgs {
+    /// The model, and perhaps its version
+    #[arg(value_name = "NAME[@V]")]
+    target: ModelTarget,
+    #[command(flatten)]
+    input: Input,
+    /// Ask for this output only; may be repeated
+    #[arg(long, value_name = "NAME", conflicts_with = "json")]
+    output: Vec<String>,
+    #[command(flatten)]
+    connection: Connection,
+    #[command(flatten)]
+    format: Output,
+}
+
+#[derive(Clone, Debug, Args)]
+#[group(required = true, multiple = false)]
+struct Input {
+    /// One row of values for a model with one input; may be repeated
+    #[arg(long, value_name = "V,V,…", allow_hyphen_values = true)]
+    row: Vec<String>,
+    /// One text for a model with one BYTES input; may be repeated
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
+    text: Vec<String>,
+    /// Body of a request, from a file or from stdin
+    #[arg(long, value_name = "FILE|-")]
+    json: Option<String>,
+}
+
+/// How much longer the client waits than the node's budget, so that the node's own word on a
+/// deadline arrives.
+const GRACE: Duration = Duration::from_secs(2);
+
+impl InferArgs {
+    pub(crate) fn run(self, terminal: &mut Terminal) -> Result<(), Failure> {
+        let budget = self.connection.timeout();
+        let default = Duration::from_millis(REQUEST_BUDGET_DEFAULT_MS);
+        let patience = budget.unwrap_or(default).saturating_add(GRACE);
+        let client = self.connection.client_within(terminal, patience);
+        let body = match &self.input.json {
+            Some(source) => read_body(source, terminal)?,
+            None => self.build(&client, budget)?,
+        };
+        let ModelTarget { name, version } = &self.target;
+        let answer = client.infer(name, *version, &body)?;
+        tell(&terminal.talk(), &answer);
+        match self.format.format {
+            Format::Json => terminal.print_bytes(&answer.body),
+            Format::Table => {
+                let table = answer::table(&answer.outputs).map_err(Failure::Failed)?;
+                terminal.print(&table)
+            }
+        }
+    }
+
+    fn build(&self, client: &OperatorClient, budget: Option<Duration>) -> Result<Vec<u8>, Failure> {
+        let metadata = client.metadata(&self.target.name, self.target.version)?;
+        let rows = if self.input.text.is_empty() {
+            Rows::Values(&self.input.row)
+        } else {
+            Rows::Texts(&self.input.text)
+        };
+        let most = Duration::from_millis(REQUEST_BUDGET_MAX_MS);
+        let question = Question {
+            metadata: &metadata,
+            rows,
+            outputs: &self.output,
+            budget: budget.map(|budget| budget.min(most)),
+        };
+        let body = question.body();
+        body.map_err(|e| Failure::Usage(e.to_string()))
+    }
+}
+
+/// The answer's origin is talk: it does not belong among the data.
+fn tell(talk: &Talk, answer: &InferenceAnswer) {
+    let origin = [
+        ("version", &answer.version),
+        ("epoch", &answer.epoch),
+        ("stale for seconds", &answer.stale_seconds),
+    ];
+    let known: Vec<String> = origin
+        .into_iter()
+        .filter_map(|(name, value)| Some(format!("{name} {}", value.as_ref()?)))
+        .collect();
+    if !known.is_empty() {
+        talk.say(&known.join(", "));
+    }
+}
+
+fn read_body(source: &str, terminal: &mut Terminal) -> Result<Vec<u8>, Failure> {
+    let limit = BODY_BYTES_MAX as u64;
+    let read = if source == "-" {
+        terminal.read_all(limit)
+    } else {
+        read_file(Path::new(source), limit)
+    };
+    read.map_err(|e| Failure::Failed(format!("cannot read the request from {source}: {e}")))
+}
+
+fn read_file(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    File::open(path)?.take(limit + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > limit {
+        let reason = format!("more than {limit} bytes");
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, reason));
+    }
+    Ok(bytes)
+}

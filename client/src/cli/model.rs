@@ -1,0 +1,46 @@
+//! `paceline model`: from a folder to a version that serves, and back.
+
+mod delete;
+mod deploy;
+mod list;
+mod push;
+mod show;
+
+use clap::Subcommand;
+
+use delete::DeleteArgs;
+use deploy::DeployArgs;
+use list::ListArgs;
+use push::PushArgs;
+use show::ShowArgs;
+
+use super::failure::Failure;
+use super::terminal::Terminal;
+
+/// What can be done with models.
+#[derive(Debug, Subcommand)]
+#[non_exhaustive]
+pub enum ModelCommand {
+    /// Upload a model's folder and publish it as a version
+    Push(PushArgs),
+    /// List the models and how they are
+    List(ListArgs),
+    /// Show one model: signature, versions, replicas
+    Show(ShowArgs),
+    /// Let a version serve, and wait until it does
+    Deploy(DeployArgs),
+    /// Delete a model with all its versions
+    Delete(DeleteArgs),
+}
+
+impl ModelCommand {
+    pub(crate) fn run(self, terminal: &mut Terminal) -> Result<(), Failure> {
+        match self {
+            Self::Push(args) => args.run(terminal),
+            Self::List(args) => args.run(terminal),
+            Self::Show(args) => args.run(terminal),
+            Self::Deploy(args) => args.run(terminal),
+            Self::Delete(args) => args.run(terminal),
+        }
+    }
+}

@@ -1,0 +1,144 @@
+//! `paceline model show`: what a model takes and gives, its versions, its replicas.
+
+use std::time::{Duration, SystemTime};
+
+use clap::Args;
+use paceline_protocol::operator::{ModelView, ReplicaView, VersionView};
+use paceline_protocol::{ModelName, TensorSpec};
+
+use super::list::state;
+use crate::cli::connection::{Connection, Output, or_dash};
+use crate::cli::failure::Failure;
+use crate::cli::table::{Side, Table, fields};
+use crate::cli::target::parse_name;
+use crate::cli::terminal::Terminal;
+use crate::cli::units;
+
+/// Arguments of `paceline model show`.
+#[derive(Clone, Debug, Args)]
+#[command(after_help = "\
+Examples:
+  paceline model show digits
+  paceline model show digits -o json | jq .replicas")]
+pub struct ShowArgs {
+    /// The model
+    #[arg(value_parser = parse_name)]
+    name: ModelName,
+    #[command(flatten)]
+    connection: Connection,
+    #[command(flatten)]
+    output: Output,
+}
+
+/// A node answers from memory.
+const TIMEOUT: Duration = Duration::from_secs(10);
+
+impl ShowArgs {
+    pub(crate) fn run(self, terminal: &mut Terminal) -> Result<(), Failure> {
+        let model = self
+            .connection
+            .client(terminal, TIMEOUT)
+            .model(&self.name)?;
+        terminal.show(self.output.format, &model, text)
+    }
+}
+
+fn text(model: &ModelView) -> String {
+    let deployed = model.deployed.as_ref().map(|deployed| {
+        let replicas = deployed.replicas;
+        format!("version {}, replicas {replicas}", deployed.version)
+    });
+    let mut pairs = vec![
+        ("name", model.name.to_string()),
+        ("state", state(model).to_owned()),
+        ("owner", model.owner.to_string()),
+        ("serving", or_dash(model.serving)),
+        ("deployed", or_dash(deployed)),
+        ("epoch", model.epoch.to_string()),
+    ];
+    // What clients talk to; before the first deployment, what they will talk to.
+    let spoken = model.serving.and_then(|serving| {
+        let mut versions = model.versions.iter();
+        versions.find(|version| version.version == serving)
+    });
+    if let Some(version) = spoken.or(model.versions.last()) {
+        let signature = &version.record.signature;
+        pairs.extend(signature.inputs.iter().map(|spec| ("input", tensor(spec))));
+        pairs.extend(
+            signature
+                .outputs
+                .iter()
+                .map(|spec| ("output", tensor(spec))),
+        );
+    }
+    format!(
+        "{}\n{}\n{}",
+        fields(&pairs),
+        versions(&model.versions),
+        replicas(&model.replicas)
+    )
+}
+
+fn tensor(spec: &TensorSpec) -> String {
+    format!("{} {} {}", spec.name, spec.dtype, spec.shape)
+}
+
+fn versions(versions: &[VersionView]) -> String {
+    let mut table = Table::new([
+        ("VERSION", Side::Right),
+        ("AGE", Side::Right),
+        ("FAMILY", Side::Left),
+        ("SIZE", Side::Right),
+        ("MEMORY", Side::Right),
+        ("ONE ROW", Side::Right),
+        ("FULL BATCH", Side::Right),
+        ("ROWS", Side::Right),
+        ("DIGEST", Side::Left),
+    ]);
+    let now = SystemTime::now();
+    for version in versions {
+        let record = &version.record;
+        table.row([
+            version.version.to_string(),
+            age(now, version.published_ms),
+            record.family.clone(),
+            units::bytes(record.artifact_bytes),
+            units::bytes(record.memory_bytes),
+            units::nanoseconds(record.one_row_ns),
+            units::nanoseconds(record.full_batch_ns),
+            record.rows_max.to_string(),
+            record.digest.to_string(),
+        ]);
+    }
+    table.render()
+}
+
+fn replicas(replicas: &[ReplicaView]) -> String {
+    let mut table = Table::new([
+        ("REPLICA", Side::Right),
+        ("VERSION", Side::Right),
+        ("NODE", Side::Right),
+        ("DEVICE", Side::Right),
+        ("STATE", Side::Left),
+        ("REASON", Side::Left),
+    ]);
+    for replica in replicas {
+        table.row([
+            replica.id.to_string(),
+            replica.version.to_string(),
+            replica.node.to_string(),
+            replica.device.to_string(),
+            replica.state.clone(),
+            or_dash(replica.reason.as_ref()),
+        ]);
+    }
+    table.render()
+}
+
+/// How long ago that was. The clocks of two machines differ: what lies ahead is now.
+fn age(now: SystemTime, published_ms: u64) -> String {
+    let since = now.duration_since(SystemTime::UNIX_EPOCH);
+    let since = since.unwrap_or_default();
+    let age = since.saturating_sub(Duration::from_millis(published_ms));
+    units::seconds(age.as_secs())
+}
