@@ -38,8 +38,7 @@ pub struct DeviceId(pub u16);
 
 /// Names one intended write, chosen by its author. A repeat with the same id is answered with
 /// the first answer and changes nothing.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(transparent)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct OpId(pub u128);
 
 /// SHA-256 of an artifact's manifest, or of one file.
@@ -269,6 +268,30 @@ impl FromStr for Digest {
     }
 }
 
+/// 32 hexadecimal digits in human-readable formats, whose numbers are too short for it; a
+/// number on the wire and in the log.
+impl Serialize for OpId {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        if serializer.is_human_readable() {
+            serializer.collect_str(self)
+        } else {
+            self.0.serialize(serializer)
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for OpId {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        if deserializer.is_human_readable() {
+            String::deserialize(deserializer)?
+                .parse()
+                .map_err(serde::de::Error::custom)
+        } else {
+            u128::deserialize(deserializer).map(Self)
+        }
+    }
+}
+
 /// Text in human-readable formats (JSON, TOML), 32 raw bytes on the wire and in the log.
 impl Serialize for Digest {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
@@ -370,6 +393,9 @@ mod tests {
     fn an_op_id_round_trips_as_text() {
         let id = OpId(0x0123_4567_89ab_cdef_0011_2233_4455_6677);
         assert_eq!(id.to_string().parse::<OpId>(), Ok(id));
+        let json = serde_json::to_string(&id).unwrap();
+        assert_eq!(json, format!("\"{id}\""));
+        assert_eq!(serde_json::from_str::<OpId>(&json).unwrap(), id);
         assert!("+123456789abcdef0011223344556677".parse::<OpId>().is_err());
     }
 }

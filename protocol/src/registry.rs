@@ -330,3 +330,6 @@ impl fmt::Display for ReplicaTarget {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -223,6 +223,28 @@ impl Tensor {
         }
     }
 
+    /// The rows of `parts`, one after another, in one tensor; `None` if there are none, or if
+    /// they differ in anything but rows. Cost: one copy of all bytes.
+    pub fn concat_rows(parts: &[&Self]) -> Option<Self> {
+        let first = parts.first()?;
+        let alike = |part: &&Self| {
+            part.dtype == first.dtype && part.shape.dims().get(1..) == first.shape.dims().get(1..)
+        };
+        if !parts.iter().all(alike) {
+            return None;
+        }
+        let rows = parts.iter().map(|part| part.rows()).sum();
+        let shape = first.shape.with_rows(rows).ok()?;
+        let mut buffer =
+            crate::AlignedBuffer::with_capacity(parts.iter().map(|part| part.data.len()).sum());
+        parts.iter().for_each(|part| buffer.extend(&part.data));
+        Some(Self {
+            dtype: first.dtype,
+            shape,
+            data: buffer.freeze(),
+        })
+    }
+
     /// Whether every float is finite; `true` for other types. Cost: one pass.
     pub fn is_finite(&self) -> bool {
         match self.dtype {
@@ -367,6 +389,20 @@ mod tests {
         assert_eq!(rows.data().as_ptr(), tensor.data()[8..].as_ptr());
         let text = Tensor::from_byte_strings(&["a", "bc", ""]).slice_rows(1..3);
         assert_eq!(text.byte_strings().collect::<Vec<_>>(), [&b"bc"[..], b""]);
+    }
+
+    #[test]
+    fn shards_are_put_together_in_order() {
+        for whole in [
+            Tensor::from_f32(2, &[0., 1., 2., 3., 4., 5.]),
+            Tensor::from_byte_strings(&["a", "bc", ""]),
+        ] {
+            let shards = [whole.slice_rows(0..1), whole.slice_rows(1..3)];
+            assert_eq!(Tensor::concat_rows(&[&shards[0], &shards[1]]), Some(whole));
+        }
+        let (narrow, wide) = (Tensor::from_f32(1, &[0.]), Tensor::from_f32(2, &[0., 1.]));
+        assert_eq!(Tensor::concat_rows(&[&narrow, &wide]), None);
+        assert_eq!(Tensor::concat_rows(&[]), None);
     }
 
     #[test]

@@ -1,0 +1,311 @@
+//! Commands, outcomes and manifests on the wire: round trips, damage, and pinned numbers.
+
+use std::collections::BTreeSet;
+
+use proptest::collection::vec;
+use proptest::prelude::*;
+use proptest::sample::{Index, select};
+use proptest::strategy::ValueTree;
+use proptest::test_runner::TestRunner;
+
+use super::*;
+use crate::dtype::Dtype;
+use crate::limits::{MANIFEST_BYTES_MAX, REGISTRY_ENTRY_BYTES_MAX};
+use crate::manifest::{Manifest, ManifestFile};
+use crate::shape::{Dim, ShapePattern};
+use crate::signature::TensorSpec;
+use crate::wire;
+
+const LIMIT: usize = REGISTRY_ENTRY_BYTES_MAX;
+
+fn models() -> impl Strategy<Value = ModelName> {
+    "[a-z0-9][a-z0-9._-]{0,127}".prop_map(|name| ModelName::new(name).unwrap())
+}
+
+fn versions() -> impl Strategy<Value = VersionNumber> {
+    any::<u32>().prop_map(VersionNumber)
+}
+
+fn epochs() -> impl Strategy<Value = Epoch> {
+    any::<u64>().prop_map(Epoch)
+}
+
+fn digests() -> impl Strategy<Value = Digest> {
+    any::<[u8; 32]>().prop_map(Digest)
+}
+
+fn nodes() -> impl Strategy<Value = NodeRecord> {
+    let device = (any::<u16>(), any::<u64>()).prop_map(|(lanes, memory_bytes)| DeviceRecord {
+        kind: DeviceKind::Cpu,
+        lanes,
+        memory_bytes,
+    });
+    let texts = (".{0,20}", ".{0,20}", ".{0,20}", ".{0,20}");
+    (any::<u64>(), texts, vec(device, 0..5)).prop_map(|(id, texts, devices)| {
+        let (name, zone, http, metrics) = texts;
+        NodeRecord {
+            id: NodeId(id),
+            name,
+            zone,
+            addresses: NodeAddresses { http, metrics },
+            devices,
+        }
+    })
+}
+
+fn signatures() -> impl Strategy<Value = Signature> {
+    // A fixed size travels as an `i64`.
+    let size = (0..=i64::MAX as u64).prop_map(Dim::Exactly);
+    let shape = vec(prop_oneof![Just(Dim::Any), size], 0..9).prop_map(ShapePattern);
+    let spec = (".{0,20}", select(Dtype::ALL.to_vec()), shape)
+        .prop_map(|(name, dtype, shape)| TensorSpec { name, dtype, shape });
+    let side = vec(spec, 0..6);
+    (side.clone(), side).prop_map(|(inputs, outputs)| Signature { inputs, outputs })
+}
+
+fn version_records() -> impl Strategy<Value = VersionRecord> {
+    let numbers = any::<[u64; 4]>();
+    let rest = (any::<u32>(), any::<bool>(), numbers);
+    (digests(), ".{0,20}", signatures(), rest).prop_map(|(digest, family, signature, rest)| {
+        let (rows_max, finite_inputs, numbers) = rest;
+        let [artifact_bytes, memory_bytes, one_row_ns, full_batch_ns] = numbers;
+        VersionRecord {
+            digest,
+            family,
+            signature,
+            rows_max,
+            finite_inputs,
+            artifact_bytes,
+            memory_bytes,
+            one_row_ns,
+            full_batch_ns,
+        }
+    })
+}
+
+fn changes() -> impl Strategy<Value = Change> {
+    let owner = "[a-z0-9][a-z0-9._-]{0,127}".prop_map(|name| TenantName::new(name).unwrap());
+    let version = version_records().prop_map(Box::new);
+    let replicas = prop_oneof![
+        any::<u32>().prop_map(ReplicaTarget::Count),
+        Just(ReplicaTarget::Each)
+    ];
+    let place = (any::<u64>(), any::<u16>()).prop_map(|(n, d)| (NodeId(n), DeviceId(d)));
+    prop_oneof![
+        nodes().prop_map(Change::RegisterNode),
+        (models(), owner, version).prop_map(|(model, owner, version)| Change::PublishVersion {
+            model,
+            owner,
+            version
+        }),
+        (models(), versions(), replicas).prop_map(|(model, version, replicas)| Change::Deploy {
+            model,
+            version,
+            replicas
+        }),
+        (models(), versions(), epochs()).prop_map(|(model, version, computed_at)| {
+            Change::Activate {
+                model,
+                version,
+                computed_at,
+            }
+        }),
+        (models(), versions(), place, epochs()).prop_map(
+            |(model, version, (node, device), computed_at)| Change::Assign {
+                model,
+                version,
+                node,
+                device,
+                computed_at
+            }
+        ),
+        (any::<u64>(), epochs()).prop_map(|(replica, computed_at)| Change::Unassign {
+            replica: ReplicaId(replica),
+            computed_at
+        }),
+        models().prop_map(|model| Change::DeleteModel { model }),
+    ]
+}
+
+fn commands() -> impl Strategy<Value = Command> {
+    (any::<u16>(), any::<u128>(), any::<u64>(), changes()).prop_map(
+        |(schema, op, stamped_ms, change)| Command {
+            schema,
+            op: OpId(op),
+            stamped_ms,
+            change,
+        },
+    )
+}
+
+fn replies() -> impl Strategy<Value = Reply> {
+    prop_oneof![
+        Just(Reply::Done),
+        (versions(), any::<bool>())
+            .prop_map(|(version, created)| Reply::Published { version, created }),
+        any::<u64>().prop_map(|replica| Reply::Assigned(ReplicaId(replica))),
+    ]
+}
+
+fn refusals() -> impl Strategy<Value = Refusal> {
+    prop_oneof![
+        models().prop_map(|model| Refusal::ModelUnknown { model }),
+        (models(), versions(), ".{0,40}").prop_map(|(model, version, known)| {
+            Refusal::VersionUnknown {
+                model,
+                version,
+                known,
+            }
+        }),
+        models().prop_map(|model| Refusal::OwnerDiffers { model }),
+        any::<u64>().prop_map(|replica| Refusal::ReplicaUnknown {
+            replica: ReplicaId(replica)
+        }),
+        (any::<u64>(), any::<u16>()).prop_map(|(node, device)| Refusal::DeviceUnknown {
+            node: NodeId(node),
+            device: DeviceId(device)
+        }),
+        (epochs(), epochs()).prop_map(|(computed_at, changed_at)| Refusal::Outdated {
+            computed_at,
+            changed_at
+        }),
+        (".{0,20}", any::<u64>()).prop_map(|(what, limit)| Refusal::Limit { what, limit }),
+        any::<[u32; 2]>().prop_map(|[replicas, limit]| Refusal::ReplicaCount { replicas, limit }),
+        (".{0,20}", any::<u64>()).prop_map(|(name, node)| Refusal::NodeName {
+            name,
+            node: NodeId(node)
+        }),
+        any::<u16>().prop_map(|schema| Refusal::Schema { schema }),
+    ]
+}
+
+fn outcomes() -> impl Strategy<Value = Outcome> {
+    let result = prop_oneof![replies().prop_map(Ok), refusals().prop_map(Err)];
+    (epochs(), result).prop_map(|(epoch, result)| Outcome { epoch, result })
+}
+
+fn manifests() -> impl Strategy<Value = Manifest> {
+    let chunks = vec(digests(), 0..6);
+    let file = (".{0,40}", any::<u64>(), digests(), chunks);
+    let file = file.prop_map(|(path, bytes, sha256, chunks)| ManifestFile {
+        path,
+        bytes,
+        sha256,
+        chunks,
+    });
+    vec(file, 0..8).prop_map(|files| Manifest { files })
+}
+
+/// The number that each change has in every log: a new variant gets the next one.
+fn change_number(change: &Change) -> u8 {
+    match change {
+        Change::RegisterNode(_) => 0,
+        Change::PublishVersion { .. } => 1,
+        Change::Deploy { .. } => 2,
+        Change::Activate { .. } => 3,
+        Change::Assign { .. } => 4,
+        Change::Unassign { .. } => 5,
+        Change::DeleteModel { .. } => 6,
+    }
+}
+
+/// The same of refusals.
+fn refusal_number(refusal: &Refusal) -> u8 {
+    match refusal {
+        Refusal::ModelUnknown { .. } => 0,
+        Refusal::VersionUnknown { .. } => 1,
+        Refusal::OwnerDiffers { .. } => 2,
+        Refusal::ReplicaUnknown { .. } => 3,
+        Refusal::DeviceUnknown { .. } => 4,
+        Refusal::Outdated { .. } => 5,
+        Refusal::Limit { .. } => 6,
+        Refusal::ReplicaCount { .. } => 7,
+        Refusal::NodeName { .. } => 8,
+        Refusal::Schema { .. } => 9,
+    }
+}
+
+/// Draws until every one of `count` numbers has been seen, and checks each against the wire.
+fn hold_numbers<T: Serialize + fmt::Debug>(
+    values: impl Strategy<Value = T>,
+    number: fn(&T) -> u8,
+    count: usize,
+) {
+    let mut runner = TestRunner::deterministic();
+    let mut seen = BTreeSet::new();
+    for _ in 0..1_000 {
+        let value = values.new_tree(&mut runner).unwrap().current();
+        let bytes = wire::encode(&value).unwrap();
+        assert_eq!(bytes[0], number(&value), "{value:?}");
+        seen.insert(bytes[0]);
+    }
+    assert_eq!(seen.len(), count, "a variant is drawn by no strategy");
+}
+
+#[test]
+fn variants_keep_their_numbers() {
+    hold_numbers(changes(), change_number, 7);
+    hold_numbers(refusals(), refusal_number, 10);
+}
+
+#[test]
+fn the_layout_of_a_command_is_pinned_by_an_example() {
+    let command = Command {
+        schema: SCHEMA,
+        op: OpId(9),
+        stamped_ms: 300,
+        change: Change::Unassign {
+            replica: ReplicaId(4),
+            computed_at: Epoch(8),
+        },
+    };
+    // Schema, op, 300 as a u16, the variant, replica, epoch.
+    let bytes = [1, 9, 251, 44, 1, 5, 4, 8];
+    assert_eq!(wire::encode(&command).unwrap(), bytes);
+}
+
+proptest! {
+    #[test]
+    fn commands_round_trip(command in commands()) {
+        let bytes = wire::encode(&command).unwrap();
+        prop_assert_eq!(wire::decode::<Command>(&bytes, LIMIT).unwrap(), command);
+    }
+
+    #[test]
+    fn outcomes_round_trip(outcome in outcomes()) {
+        let bytes = wire::encode(&outcome).unwrap();
+        prop_assert_eq!(wire::decode::<Outcome>(&bytes, LIMIT).unwrap(), outcome);
+    }
+
+    #[test]
+    fn manifests_round_trip(manifest in manifests()) {
+        let bytes = wire::encode(&manifest).unwrap();
+        let back = wire::decode::<Manifest>(&bytes, MANIFEST_BYTES_MAX).unwrap();
+        prop_assert_eq!(back, manifest);
+    }
+
+    #[test]
+    fn no_part_of_a_command_is_a_command(command in commands(), cut in any::<Index>()) {
+        let mut bytes = wire::encode(&command).unwrap();
+        prop_assert!(wire::decode::<Command>(&bytes[..cut.index(bytes.len())], LIMIT).is_err());
+        bytes.push(0);
+        prop_assert!(wire::decode::<Command>(&bytes, LIMIT).is_err());
+    }
+
+    #[test]
+    fn changed_bytes_never_panic(
+        (command, outcome, manifest) in (commands(), outcomes(), manifests()),
+        at in any::<Index>(),
+        value in any::<u8>(),
+    ) {
+        let changed = |mut bytes: Vec<u8>| {
+            let at = at.index(bytes.len());
+            bytes[at] = value;
+            bytes
+        };
+        let _ = wire::decode::<Command>(&changed(wire::encode(&command).unwrap()), LIMIT);
+        let _ = wire::decode::<Outcome>(&changed(wire::encode(&outcome).unwrap()), LIMIT);
+        let bytes = changed(wire::encode(&manifest).unwrap());
+        let _ = wire::decode::<Manifest>(&bytes, MANIFEST_BYTES_MAX);
+    }
+}
