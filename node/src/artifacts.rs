@@ -317,7 +317,7 @@ mod tests {
     use crate::storage::MemoryDisk;
 
     fn store() -> (MemoryDisk, Artifacts) {
-        let disk = MemoryDisk::new(1);
+        let disk = MemoryDisk::new();
         let artifacts = Artifacts::open(Arc::new(disk.clone())).unwrap();
         (disk, artifacts)
     }

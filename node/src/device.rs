@@ -432,3 +432,6 @@ fn take_staged(
         Some(formed.tickets.remove(position))
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -153,7 +153,7 @@ mod tests {
 
     #[test]
     fn an_identity_is_founded_once_and_survives() {
-        let disk: Arc<dyn Disk> = Arc::new(MemoryDisk::new(1));
+        let disk: Arc<dyn Disk> = Arc::new(MemoryDisk::new());
         let founded = Identity::load_or_found(&disk).unwrap();
         assert_eq!(founded.node, NodeId::FOUNDER);
         assert_eq!(Identity::load_or_found(&disk).unwrap(), founded);
@@ -161,7 +161,7 @@ mod tests {
 
     #[test]
     fn what_belongs_to_something_else_is_refused_by_name() {
-        let disk: Arc<dyn Disk> = Arc::new(MemoryDisk::new(1));
+        let disk: Arc<dyn Disk> = Arc::new(MemoryDisk::new());
         disk.create("holiday.jpg").unwrap();
         let error = Identity::load_or_found(&disk).unwrap_err().to_string();
         assert!(error.contains("holiday.jpg"), "{error}");
@@ -169,7 +169,7 @@ mod tests {
 
     #[test]
     fn damage_is_named() {
-        let disk: Arc<dyn Disk> = Arc::new(MemoryDisk::new(1));
+        let disk: Arc<dyn Disk> = Arc::new(MemoryDisk::new());
         Identity::load_or_found(&disk).unwrap();
         disk.open(FILE).unwrap().write_at(0, b"x").unwrap();
         let error = Identity::load_or_found(&disk).unwrap_err().to_string();

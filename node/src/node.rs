@@ -56,6 +56,8 @@ pub struct NodeHandle {
     stopping: watch::Sender<bool>,
     supervisor: ActorRef<supervisor::Message>,
     in_flight: crate::admission::Handle,
+    #[cfg(test)]
+    clock: Clock,
     _lock: DirectoryLock,
 }
 
@@ -185,12 +187,13 @@ impl Node {
         json.and_then(|json| replace(&ports.root, "addresses.json", &json))
             .map_err(disk_error)?;
         let (stopping, is_stopping) = watch::channel(false);
+        let clock = Clock::start();
         let assembly = Assembly {
             identity,
             config: &config,
             ports: &ports,
             registry: registry.clone(),
-            clock: Clock::start(),
+            clock,
             stopping: is_stopping,
             listeners: (http, metrics_listener),
         };
@@ -208,6 +211,8 @@ impl Node {
             stopping,
             supervisor: parts.supervisor,
             in_flight: parts.admission,
+            #[cfg(test)]
+            clock,
             _lock: lock,
         })
     }
@@ -353,3 +358,6 @@ impl NodeHandle {
 
 /// How often readiness and emptiness are looked at.
 const READY_POLL: Duration = Duration::from_millis(10);
+
+#[cfg(test)]
+mod tests;
