@@ -5,12 +5,13 @@
 //! batch, for all who queued; otherwise the lane's thread does. An engine that fails or panics
 //! ends its batch with a typed failure and never takes the lane along.
 
+mod drive;
 mod lane;
 mod pending;
 mod submission;
 
 use std::sync::mpsc::SyncSender;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use paceline_core::batcher::{DropReason, Options};
 use paceline_core::device::{BatcherId, Device, Effect, Input, LaneId};
@@ -291,103 +292,6 @@ impl Drop for Attachment {
     }
 }
 
-impl Shared {
-    fn lock(&self) -> MutexGuard<'_, State> {
-        // A panic under this lock is a bug of ours that the machine's asserts have caught;
-        // going on with its state is still better than failing every later request.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn step(&self, state: MutexGuard<'_, State>, input: Input) -> Option<Batch> {
-        self.step_at(self.clock.now(), state, input)
-    }
-
-    fn step_at(
-        &self,
-        now: Instant,
-        mut state: MutexGuard<'_, State>,
-        input: Input,
-    ) -> Option<Batch> {
-        let State {
-            machine, effects, ..
-        } = &mut *state;
-        machine.step(now, input, effects);
-        self.perform(state)
-    }
-
-    /// Performs the effects in their order; a batch to run is the calling thread's to run.
-    fn perform(&self, mut guard: MutexGuard<'_, State>) -> Option<Batch> {
-        let state = &mut *guard;
-        let mut batch = None;
-        for effect in state.effects.drain(..) {
-            match effect {
-                Effect::Join { slot } => {
-                    let payload = state.pending.take(slot).expect("what joins has waited");
-                    let replica = &state.replicas[payload.batcher.0 as usize];
-                    state.forming.replica.clone_from(replica);
-                    state.forming.tickets.push(Ticket::new(slot, payload));
-                }
-                Effect::Stage { lane } => {
-                    let staged = &mut state.staged[usize::from(lane.0)];
-                    std::mem::swap(staged, &mut state.forming);
-                }
-                Effect::Wake { lane } => {
-                    // The machine wakes a lane once until it begins, so there is always room.
-                    let _ = self.lanes[usize::from(lane.0)].try_send(Signal::Begin);
-                }
-                Effect::Run {
-                    lane,
-                    batcher: _,
-                    rows,
-                } => {
-                    let staged = &mut state.staged[usize::from(lane.0)];
-                    let in_place = staged.tickets.is_empty();
-                    let formed = std::mem::take(if in_place { &mut state.forming } else { staged });
-                    let replica = formed.replica.expect("a request joined, and brought it");
-                    batch = Some(Batch {
-                        lane,
-                        rows,
-                        replica,
-                        tickets: formed.tickets,
-                    });
-                }
-                Effect::Drop { slot, why } => {
-                    let ticket = match state.pending.take(slot) {
-                        Some(payload) => Some(Ticket::new(slot, payload)),
-                        None => take_staged(&mut state.staged, &mut state.forming, slot),
-                    };
-                    self.metrics.dropped(why);
-                    if let Some(Ticket { inputs, reply, .. }) = ticket {
-                        // The caller may have gone already: that is what cancelling means.
-                        let _ = reply.send(End::Dropped(why, inputs));
-                    }
-                }
-            }
-        }
-        batch
-    }
-
-    fn run_in_place(&self, mut next: Option<Batch>) {
-        while let Some(batch) = next {
-            next = self.run(batch, true);
-        }
-    }
-
-    /// Runs a batch on this thread, answers its requests, and steps the machine on.
-    fn run(&self, batch: Batch, in_place: bool) -> Option<Batch> {
-        let lane = batch.lane;
-        let nanos = batch.run(&self.clock, &self.metrics);
-        self.step(
-            self.lock(),
-            Input::Finished {
-                lane,
-                nanos,
-                in_place,
-            },
-        )
-    }
-}
-
 impl Ticket {
     fn new(slot: paceline_core::Slot, payload: pending::Payload) -> Self {
         let pending::Payload {
@@ -417,20 +321,6 @@ fn bucket(inputs: &[Tensor]) -> BucketId {
         hash = (hash ^ 0xff).wrapping_mul(0x0100_0000_01b3);
     }
     BucketId(hash)
-}
-
-fn take_staged(
-    staged: &mut [Formed],
-    forming: &mut Formed,
-    slot: paceline_core::Slot,
-) -> Option<Ticket> {
-    staged.iter_mut().chain([forming]).find_map(|formed| {
-        let position = formed
-            .tickets
-            .iter()
-            .position(|ticket| ticket.slot == slot)?;
-        Some(formed.tickets.remove(position))
-    })
 }
 
 #[cfg(test)]

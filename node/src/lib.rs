@@ -23,7 +23,7 @@ mod admission;
 mod artifacts;
 mod clock;
 pub mod command;
-mod config;
+pub mod config;
 mod demo;
 mod device;
 pub mod gateway;

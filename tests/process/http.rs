@@ -59,7 +59,11 @@ impl Request {
     /// The bytes on the wire.
     pub(crate) fn bytes(&self) -> Vec<u8> {
         let mut bytes = format!("{} {} HTTP/1.1\r\n", self.method, self.path).into_bytes();
-        let has = |name: &str| self.headers.iter().any(|(n, _)| n.eq_ignore_ascii_case(name));
+        let has = |name: &str| {
+            self.headers
+                .iter()
+                .any(|(n, _)| n.eq_ignore_ascii_case(name))
+        };
         let mut add = |name: &str, value: &str| {
             bytes.extend_from_slice(format!("{name}: {value}\r\n").as_bytes());
         };
@@ -147,7 +151,9 @@ impl Connection {
             body: Vec::new(),
         };
         if method != "HEAD" && status != 204 {
-            let length = answer.header("content-length").and_then(|text| text.parse().ok());
+            let length = answer
+                .header("content-length")
+                .and_then(|text| text.parse().ok());
             answer.body = vec![0; length.ok_or_else(|| invalid("no Content-Length"))?];
             self.stream.read_exact(&mut answer.body)?;
         }
@@ -193,7 +199,11 @@ impl Answer {
     /// Code and sentence of a failure, which has both and nothing else.
     pub(crate) fn failure(&self) -> (String, String) {
         assert!(self.status >= 400, "{} is no failure", self.status);
-        assert_eq!(self.header("content-type"), Some("application/json"), "{self:?}");
+        assert_eq!(
+            self.header("content-type"),
+            Some("application/json"),
+            "{self:?}"
+        );
         let body = self.json();
         let text = |key: &str| body[key].as_str().map(str::to_owned);
         let (Some(code), Some(error)) = (text("code"), text("error")) else {
@@ -205,9 +215,14 @@ impl Answer {
     /// JSON and binary tensors of an answer that has such.
     pub(crate) fn parts(&self) -> (Value, &[u8]) {
         assert_eq!(self.status, 200, "{}", String::from_utf8_lossy(&self.body));
-        assert_eq!(self.header("content-type"), Some("application/octet-stream"));
+        assert_eq!(
+            self.header("content-type"),
+            Some("application/octet-stream")
+        );
         let length = self.header("inference-header-content-length");
-        let length = length.and_then(|text| text.parse().ok()).expect("a length of the JSON");
+        let length = length
+            .and_then(|text| text.parse().ok())
+            .expect("a length of the JSON");
         let (json, binary) = self.body.split_at(length);
         (serde_json::from_slice(json).expect("JSON"), binary)
     }

@@ -60,7 +60,9 @@ pub(crate) fn directory() -> TempDir {
 
 /// Where the example models lie.
 pub(crate) fn example(model: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/models").join(model)
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("examples/models")
+        .join(model)
 }
 
 /// Runs the binary to its end.
@@ -234,7 +236,10 @@ impl Process {
             match self.child.try_wait().expect("a child can be waited for") {
                 Some(status) => break status,
                 None if Instant::now() < deadline => thread::sleep(POLL),
-                None => panic!("still running after {limit:?}; it said:\n{}", self.stderr.text()),
+                None => panic!(
+                    "still running after {limit:?}; it said:\n{}",
+                    self.stderr.text()
+                ),
             }
         };
         let (stdout, stderr) = (self.stdout.whole(), self.stderr.whole());

@@ -19,112 +19,17 @@
 //! the request runs it in place, which saves a change of thread (Hendler et al., "Flat
 //! combining", SPAA 2010); it does so for others a bounded number of times.
 
+mod lane;
+mod language;
+
 use paceline_protocol::limits::IN_PLACE_COST_MAX_US;
 
+use self::lane::{Lane, LaneState, Member, NO_BATCHER};
+pub use self::language::{BatcherId, Effect, Input, LaneId};
 use crate::batcher::{self, Batcher, DropReason};
 use crate::machine::Machine;
 use crate::request::{RequestMeta, Slot};
 use crate::time::Instant;
-
-/// A batch that runs at a time on a device, counted from 0.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct LaneId(pub u16);
-
-/// A replica's queue on a device. The driver chooses the number and may use it again after
-/// [`Input::Detach`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct BatcherId(pub u32);
-
-/// What can happen.
-#[derive(Clone, Debug)]
-pub enum Input {
-    /// A replica is loaded and warm: it can be sent requests.
-    Attach {
-        /// The number of its queue.
-        batcher: BatcherId,
-        /// What the queue must know.
-        options: batcher::Options,
-    },
-    /// A replica goes away. What waits for it is dropped as [`DropReason::Gone`].
-    Detach {
-        /// Its queue.
-        batcher: BatcherId,
-    },
-    /// A request for a replica.
-    Arrive {
-        /// The replica's queue.
-        batcher: BatcherId,
-        /// The request.
-        request: RequestMeta,
-        /// Whether the task that brings it could run a batch itself.
-        in_place: bool,
-    },
-    /// The caller of a request has gone.
-    Cancel {
-        /// Where the request was sent.
-        batcher: BatcherId,
-        /// The request.
-        slot: Slot,
-    },
-    /// Reports the end of [`Effect::Wake`]: the lane's thread is awake.
-    Begin {
-        /// The lane.
-        lane: LaneId,
-    },
-    /// Reports the end of [`Effect::Stage`]: the batch's inputs are gathered.
-    Launch {
-        /// The lane.
-        lane: LaneId,
-    },
-    /// Reports the end of [`Effect::Run`].
-    Finished {
-        /// The lane.
-        lane: LaneId,
-        /// How long the engine took, in nanoseconds; `None` if it failed, since a failure says
-        /// nothing about cost.
-        nanos: Option<u64>,
-        /// Whether the task that ran it could run another.
-        in_place: bool,
-    },
-}
-
-/// What shall be done.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Effect {
-    /// This request is part of the batch that the next [`Effect::Stage`] or [`Effect::Run`]
-    /// names: take its payload.
-    Join {
-        /// The request.
-        slot: Slot,
-    },
-    /// Wake the lane's thread; it answers with [`Input::Begin`].
-    Wake {
-        /// The lane.
-        lane: LaneId,
-    },
-    /// The requests that joined are a batch: gather their inputs, then [`Input::Launch`].
-    Stage {
-        /// The lane.
-        lane: LaneId,
-    },
-    /// Run the batch of this lane, without what was dropped since; then [`Input::Finished`].
-    /// The replica may have been detached after its batch was staged: the batch runs even so.
-    Run {
-        /// The lane.
-        lane: LaneId,
-        /// The replica's queue, or a number that no queue has if it was detached.
-        batcher: BatcherId,
-        /// Rows in the batch.
-        rows: u32,
-    },
-    /// This request leaves without running.
-    Drop {
-        /// The request.
-        slot: Slot,
-        /// Why.
-        why: DropReason,
-    },
-}
 
 /// The machine.
 #[derive(Clone, Debug)]
@@ -135,33 +40,6 @@ pub struct Device {
     scratch: Vec<batcher::Effect>,
 }
 
-#[derive(Clone, Debug)]
-struct Lane {
-    state: LaneState,
-    batcher: BatcherId,
-    rows: u32,
-    /// Requests of a staged batch, in the order in which they joined.
-    members: Vec<Member>,
-    /// Batches that the present task has run one after another.
-    in_place_runs: u32,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum LaneState {
-    Idle,
-    Waking,
-    Staged,
-    Running,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Member {
-    slot: Slot,
-    deadline: Instant,
-    rows: u32,
-    cancelled: bool,
-}
-
 impl Device {
     /// A device with `lanes` free lanes and no replicas.
     ///
@@ -169,15 +47,8 @@ impl Device {
     /// If there are no lanes.
     pub fn new(lanes: u16) -> Self {
         assert!(lanes > 0, "a device runs at least one batch at a time");
-        let idle = Lane {
-            state: LaneState::Idle,
-            batcher: NO_BATCHER,
-            rows: 0,
-            members: Vec::new(),
-            in_place_runs: 0,
-        };
         Self {
-            lanes: vec![idle; usize::from(lanes)],
+            lanes: vec![Lane::idle(); usize::from(lanes)],
             batchers: Vec::new(),
             scratch: Vec::new(),
         }
@@ -313,22 +184,8 @@ impl Device {
         if lane_state.state != LaneState::Staged {
             return;
         }
-        let mut rows = 0;
-        for member in lane_state.members.drain(..) {
-            let why = if member.cancelled {
-                DropReason::Cancelled
-            } else if member.deadline <= now {
-                DropReason::Expired
-            } else {
-                rows += member.rows;
-                continue;
-            };
-            out.push(Effect::Drop {
-                slot: member.slot,
-                why,
-            });
-        }
-        lane_state.rows = rows;
+        lane_state.settle(now, out);
+        let rows = lane_state.rows;
         if rows > 0 {
             lane_state.state = LaneState::Running;
             out.push(Effect::Run {
@@ -485,11 +342,6 @@ impl Machine for Device {
 /// Batches that one task may run one after another before a thread takes over: it bounds how
 /// long an answer waits for others (4 × 50 µs).
 const IN_PLACE_RUNS_MAX: u32 = 4;
-
-/// The queue of a batch whose replica has gone.
-const NO_BATCHER: BatcherId = BatcherId(u32::MAX);
-
-const _: () = assert!(size_of::<Effect>() <= 64);
 
 #[cfg(test)]
 mod tests;

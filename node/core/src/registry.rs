@@ -5,6 +5,7 @@
 //! has failed) is not in it. Applying reads no clock, draws nothing at random and uses no
 //! float, so every node computes the same state from the same log.
 
+mod model;
 mod ops;
 
 use std::collections::BTreeMap;
@@ -14,9 +15,10 @@ use paceline_protocol::limits::{MODELS_MAX, NODES_MAX, REPLICAS_MAX, VERSIONS_KE
 use paceline_protocol::registry::{
     Change, Command, NodeRecord, Outcome, Refusal, ReplicaTarget, Reply, SCHEMA, VersionRecord,
 };
-use paceline_protocol::{DeviceId, Epoch, ModelName, NodeId, ReplicaId, TenantName, VersionNumber};
+use paceline_protocol::{Epoch, ModelName, NodeId, ReplicaId, TenantName, VersionNumber};
 use serde::{Deserialize, Serialize};
 
+pub use self::model::{Assignment, Deployment, Model, PublishedVersion};
 use self::ops::RememberedOps;
 
 /// The replicated state. Cloning shares the models, so a clone is cheap to publish.
@@ -28,51 +30,6 @@ pub struct Registry {
     models: BTreeMap<ModelName, Arc<Model>>,
     replicas: BTreeMap<ReplicaId, Arc<Assignment>>,
     ops: RememberedOps,
-}
-
-/// A model: what its owner has published and deployed.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Model {
-    /// Who owns it.
-    pub owner: TenantName,
-    /// Versions kept, by number.
-    pub versions: BTreeMap<VersionNumber, PublishedVersion>,
-    /// What shall serve.
-    pub deployment: Option<Deployment>,
-    /// What serves: traffic without a version goes here.
-    pub serving: Option<VersionNumber>,
-    next_version: VersionNumber,
-}
-
-/// A version as the registry keeps it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PublishedVersion {
-    /// What it is.
-    pub record: VersionRecord,
-    /// When it was published, in milliseconds since 1970, as its author's clock said.
-    pub published_ms: u64,
-}
-
-/// What shall serve, and on how many replicas.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Deployment {
-    /// The version.
-    pub version: VersionNumber,
-    /// How many.
-    pub replicas: ReplicaTarget,
-}
-
-/// Where a replica shall be.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Assignment {
-    /// The model.
-    pub model: ModelName,
-    /// The version that it is a copy of.
-    pub version: VersionNumber,
-    /// The node.
-    pub node: NodeId,
-    /// The node's device.
-    pub device: DeviceId,
 }
 
 impl Registry {
@@ -389,30 +346,6 @@ impl Registry {
             .filter(|a| a.model == *name)
             .map(|assignment| assignment.version);
         wanted.chain(assigned).collect()
-    }
-}
-
-impl Model {
-    fn owned_by(owner: TenantName) -> Self {
-        Self {
-            owner,
-            versions: BTreeMap::new(),
-            deployment: None,
-            serving: None,
-            next_version: VersionNumber(1),
-        }
-    }
-
-    fn check_version(&self, name: &ModelName, version: VersionNumber) -> Result<(), Refusal> {
-        if self.versions.contains_key(&version) {
-            return Ok(());
-        }
-        let known: Vec<String> = self.versions.keys().map(ToString::to_string).collect();
-        Err(Refusal::VersionUnknown {
-            model: name.clone(),
-            version,
-            known: known.join(", "),
-        })
     }
 }
 

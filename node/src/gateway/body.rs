@@ -8,14 +8,29 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
+use hyper::header::{self, HeaderMap, HeaderName};
 use paceline_protocol::limits::REQUEST_BUDGET_DEFAULT_MS;
 use paceline_protocol::{ErrorCode, Failure};
+
+/// The length of its JSON and the body of an inference request.
+///
+/// # Errors
+/// A header that cannot be, a compressed body, and whatever keeps it from being read whole.
+pub(super) async fn read_inference(
+    headers: &HeaderMap,
+    body: Incoming,
+    limit: usize,
+) -> Result<(Option<usize>, Bytes), Failure> {
+    let json_bytes = json_bytes(headers)?;
+    refuse_encoding(headers)?;
+    Ok((json_bytes, collect(body, limit).await?))
+}
 
 /// Reads a body whole. A body that arrives in one piece is not copied.
 ///
 /// # Errors
 /// Over the limit, too slow, or cut off.
-pub(super) async fn collect(body: Incoming, limit: usize) -> Result<Bytes, Failure> {
+async fn collect(body: Incoming, limit: usize) -> Result<Bytes, Failure> {
     match tokio::time::timeout(BODY_LIMIT, collect_within(body, limit)).await {
         Ok(collected) => collected,
         Err(_) => {
@@ -64,6 +79,28 @@ async fn collect_within(mut body: Incoming, limit: usize) -> Result<Bytes, Failu
     } else {
         rest.freeze()
     })
+}
+
+fn json_bytes(headers: &HeaderMap) -> Result<Option<usize>, Failure> {
+    let Some(value) = headers.get(JSON_BYTES) else {
+        return Ok(None);
+    };
+    let parsed = value.to_str().ok().and_then(|text| text.parse().ok());
+    parsed.map(Some).ok_or_else(|| {
+        let message = "Inference-Header-Content-Length must be a number of bytes";
+        Failure::new(ErrorCode::BinaryInvalid, message)
+    })
+}
+
+fn refuse_encoding(headers: &HeaderMap) -> Result<(), Failure> {
+    match headers.get(header::CONTENT_ENCODING) {
+        None => Ok(()),
+        Some(identity) if identity.as_bytes().eq_ignore_ascii_case(b"identity") => Ok(()),
+        Some(_) => Err(Failure::new(
+            ErrorCode::Unsupported,
+            "compressed bodies are not taken; send it without Content-Encoding",
+        )),
+    }
 }
 
 fn too_large(bytes: u64, limit: usize) -> Failure {
@@ -116,5 +153,8 @@ impl Body for AnswerBody {
     }
 }
 
+/// Says how many bytes of a body are JSON; the rest are binary tensors.
+pub(super) const JSON_BYTES: HeaderName =
+    HeaderName::from_static("inference-header-content-length");
 /// How long a body may take to arrive: as long as a request may take that names no budget.
 const BODY_LIMIT: Duration = Duration::from_millis(REQUEST_BUDGET_DEFAULT_MS);

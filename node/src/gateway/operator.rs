@@ -4,6 +4,7 @@
 //! epoch; writes return when they are committed, and say on how many ready nodes they are
 //! applied.
 
+mod extract;
 mod upload;
 mod view;
 
@@ -12,11 +13,10 @@ use std::time::Duration;
 
 use axum::Json;
 use axum::body::Body;
-use axum::extract::{DefaultBodyLimit, Path, Query, State};
+use axum::extract::{DefaultBodyLimit, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post, put};
-use bytes::Bytes;
 use paceline_protocol::limits::MANIFEST_BYTES_MAX;
 use paceline_protocol::operator::{
     BlobQuery, BlobsMissing, Committed, DeployRequest, ModelView, NodeView, PublishAnswer,
@@ -27,6 +27,7 @@ use paceline_protocol::{Digest, Epoch, ErrorCode, Failure, ModelName, OpId};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
+use self::extract::{InPath, InQuery, Whole};
 use super::Readiness;
 use crate::artifacts::{ArtifactError, Artifacts};
 use crate::clock::Clock;
@@ -109,7 +110,7 @@ async fn models(State(parts): Parts) -> Json<Vec<ModelView>> {
     )
 }
 
-async fn model(State(parts): Parts, Path(name): Path<String>) -> Result<Json<ModelView>, Refused> {
+async fn model(State(parts): Parts, InPath(name): InPath) -> Result<Json<ModelView>, Refused> {
     let name = model_name(&name)?;
     let registry = parts.registry.current();
     view::model(&parts, &registry, &name)
@@ -122,7 +123,7 @@ async fn model(State(parts): Parts, Path(name): Path<String>) -> Result<Json<Mod
         })
 }
 
-async fn blobs_missing(State(parts): Parts, body: Bytes) -> Result<Json<BlobsMissing>, Refused> {
+async fn blobs_missing(State(parts): Parts, Whole(body): Whole) -> Result<Json<BlobsMissing>, Refused> {
     let query: BlobQuery = json(&body)?;
     let artifacts = parts.artifacts.clone();
     let missing = blocking(move || {
@@ -137,7 +138,7 @@ async fn blobs_missing(State(parts): Parts, body: Bytes) -> Result<Json<BlobsMis
 
 async fn upload_blob(
     State(parts): Parts,
-    Path(digest): Path<String>,
+    InPath(digest): InPath,
     body: Body,
 ) -> Result<StatusCode, Refused> {
     let digest: Digest = digest
@@ -149,8 +150,8 @@ async fn upload_blob(
 
 async fn publish(
     State(parts): Parts,
-    Path(name): Path<String>,
-    body: Bytes,
+    InPath(name): InPath,
+    Whole(body): Whole,
 ) -> Result<Json<PublishAnswer>, Refused> {
     let model = model_name(&name)?;
     let PublishRequest { manifest, op } = json(&body)?;
@@ -166,8 +167,8 @@ async fn publish(
 
 async fn deploy(
     State(parts): Parts,
-    Path(name): Path<String>,
-    body: Bytes,
+    InPath(name): InPath,
+    Whole(body): Whole,
 ) -> Result<Json<Committed>, Refused> {
     let model = model_name(&name)?;
     let DeployRequest {
@@ -206,8 +207,8 @@ struct OpQuery {
 
 async fn delete_model(
     State(parts): Parts,
-    Path(name): Path<String>,
-    Query(query): Query<OpQuery>,
+    InPath(name): InPath,
+    InQuery(query): InQuery<OpQuery>,
 ) -> Result<Json<Committed>, Refused> {
     let model = model_name(&name)?;
     let op = match query.op {

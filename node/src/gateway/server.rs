@@ -20,7 +20,7 @@ use tower::ServiceExt;
 use tracing::Instrument;
 
 use super::Doors;
-use super::body::{AnswerBody, collect};
+use super::body::{AnswerBody, JSON_BYTES, read_inference};
 use super::infer::{Answered, InferBody};
 use super::oip::{self, ModelMetadata};
 use super::path::Route;
@@ -149,16 +149,15 @@ async fn dispatch(
         _ if parts.method != route.method()
             && !(parts.method == hyper::Method::HEAD && route.method() == hyper::Method::GET) =>
         {
-            let message = format!("this path takes {}", route.method());
-            return Err(Failure::new(ErrorCode::MethodNotAllowed, message));
+            return Ok(method_not_allowed(route));
         }
         _ => {}
     }
     match route {
         Route::Infer { model, version } => {
-            let json_bytes = json_bytes(&parts.headers)?;
-            refuse_encoding(&parts.headers)?;
-            let body = collect(body, doors.options.body_bytes_max).await?;
+            let read = read_inference(&parts.headers, body, doors.options.body_bytes_max).await;
+            let (json_bytes, body) =
+                read.inspect_err(|failure| doors.metrics.refused(failure.code))?;
             let request = InferBody {
                 model,
                 version,
@@ -169,6 +168,21 @@ async fn dispatch(
         }
         _ => about(doors, route),
     }
+}
+
+/// The answer to a method that a path does not take names the one that it does (RFC 9110,
+/// section 15.5.6).
+fn method_not_allowed(route: Route<'_>) -> Response<AnswerBody> {
+    let method = route.method();
+    let message = format!("this path takes {method}");
+    let mut response = failed(&Failure::new(ErrorCode::MethodNotAllowed, message));
+    let allowed = if method == hyper::Method::GET {
+        HeaderValue::from_static("GET,HEAD")
+    } else {
+        HeaderValue::from_static("POST")
+    };
+    response.headers_mut().insert(header::ALLOW, allowed);
+    response
 }
 
 /// What the protocol tells about the server and its models.
@@ -292,28 +306,6 @@ fn ready_status(ready: bool) -> StatusCode {
     }
 }
 
-fn json_bytes(headers: &HeaderMap) -> Result<Option<usize>, Failure> {
-    let Some(value) = headers.get(JSON_BYTES) else {
-        return Ok(None);
-    };
-    let parsed = value.to_str().ok().and_then(|text| text.parse().ok());
-    parsed.map(Some).ok_or_else(|| {
-        let message = "Inference-Header-Content-Length must be a number of bytes";
-        Failure::new(ErrorCode::BinaryInvalid, message)
-    })
-}
-
-fn refuse_encoding(headers: &HeaderMap) -> Result<(), Failure> {
-    match headers.get(header::CONTENT_ENCODING) {
-        None => Ok(()),
-        Some(identity) if identity.as_bytes().eq_ignore_ascii_case(b"identity") => Ok(()),
-        Some(_) => Err(Failure::new(
-            ErrorCode::Unsupported,
-            "compressed bodies are not taken; send it without Content-Encoding",
-        )),
-    }
-}
-
 /// Refuses what a foreign web page could have sent here: without keys, only requests made to
 /// this machine's own address, from a page of its own, are answered.
 fn check_host(headers: &HeaderMap) -> Result<(), Failure> {
@@ -377,7 +369,6 @@ fn log_failure(failure: &Failure, path: &str, id: &HeaderValue) {
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const VERSION: HeaderName = HeaderName::from_static("paceline-version");
 const EPOCH: HeaderName = HeaderName::from_static("paceline-epoch");
-const JSON_BYTES: HeaderName = HeaderName::from_static("inference-header-content-length");
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const OCTETS: HeaderValue = HeaderValue::from_static("application/octet-stream");
 const PROMETHEUS_TEXT: HeaderValue =

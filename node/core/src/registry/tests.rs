@@ -2,7 +2,7 @@
 
 use paceline_protocol::limits::OP_IDS_REMEMBERED;
 use paceline_protocol::registry::{DeviceKind, DeviceRecord, NodeAddresses};
-use paceline_protocol::{Digest, Dtype, OpId, ShapePattern, Signature, TensorSpec};
+use paceline_protocol::{DeviceId, Digest, Dtype, OpId, ShapePattern, Signature, TensorSpec};
 
 use super::*;
 

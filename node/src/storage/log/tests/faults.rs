@@ -160,6 +160,13 @@ fn an_append_that_fails_half_way_is_replaced_by_its_repeat() {
         Err(AppendError::Full { .. })
     ));
     disk.limit_bytes(None);
+    assert!(matches!(
+        write(&mut writer, append(5..6)),
+        Err(AppendError::Gap {
+            expected: 0,
+            found: 5
+        })
+    ));
     let other = |index| Entry {
         index,
         bytes: b"the repeat".to_vec(),

@@ -1,0 +1,68 @@
+//! A lane of a device: what it does, and the batch that is staged on it.
+
+use super::{BatcherId, Effect};
+use crate::batcher::DropReason;
+use crate::request::Slot;
+use crate::time::Instant;
+
+#[derive(Clone, Debug)]
+pub(super) struct Lane {
+    pub(super) state: LaneState,
+    pub(super) batcher: BatcherId,
+    pub(super) rows: u32,
+    /// Requests of a staged batch, in the order in which they joined.
+    pub(super) members: Vec<Member>,
+    /// Batches that the present task has run one after another.
+    pub(super) in_place_runs: u32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum LaneState {
+    Idle,
+    Waking,
+    Staged,
+    Running,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Member {
+    pub(super) slot: Slot,
+    pub(super) deadline: Instant,
+    pub(super) rows: u32,
+    pub(super) cancelled: bool,
+}
+
+impl Lane {
+    pub(super) fn idle() -> Self {
+        Self {
+            state: LaneState::Idle,
+            batcher: NO_BATCHER,
+            rows: 0,
+            members: Vec::new(),
+            in_place_runs: 0,
+        }
+    }
+
+    /// Drops what has expired or was cancelled since the batch was formed, and counts the rows
+    /// that are left.
+    pub(super) fn settle(&mut self, now: Instant, out: &mut Vec<Effect>) {
+        self.rows = 0;
+        for member in self.members.drain(..) {
+            let why = if member.cancelled {
+                DropReason::Cancelled
+            } else if member.deadline <= now {
+                DropReason::Expired
+            } else {
+                self.rows += member.rows;
+                continue;
+            };
+            out.push(Effect::Drop {
+                slot: member.slot,
+                why,
+            });
+        }
+    }
+}
+
+/// The queue of a batch whose replica has gone.
+pub(super) const NO_BATCHER: BatcherId = BatcherId(u32::MAX);

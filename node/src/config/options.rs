@@ -1,0 +1,156 @@
+//! Options by section, with their defaults, units, and when to change them.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+
+use paceline_protocol::limits::BODY_BYTES_DEFAULT;
+use serde::{Deserialize, Serialize};
+
+/// The node itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct NodeOptions {
+    /// Its name, for people. Default `n0`.
+    pub name: String,
+    /// Where it stands; replicas are spread over zones. Default `default`.
+    pub zone: String,
+    /// Where it keeps log, snapshots and artifacts. Default `paceline-data`.
+    pub data_dir: PathBuf,
+    /// Allows addresses other than loopback although there is no encryption and nobody has to
+    /// say who they are. Default `false`.
+    pub insecure: bool,
+}
+
+/// HTTP inference and operator API.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct HttpOptions {
+    /// Address and port; port 0 takes a free one. Default `127.0.0.1:8000`.
+    pub listen: SocketAddr,
+    /// Largest body of a request, in bytes. Default 64 MiB, at most 1 GiB.
+    pub body_bytes_max: usize,
+    /// Open connections. Default 4,096: each costs a file and about 10 KiB.
+    pub connections_max: usize,
+    /// How long a client may take to send a request's header, in milliseconds. Default 10 s.
+    pub header_timeout_ms: u64,
+}
+
+/// Prometheus metrics.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct MetricsOptions {
+    /// Address and port; port 0 takes a free one. Default `127.0.0.1:8002`.
+    pub listen: SocketAddr,
+}
+
+/// How much is taken on at once.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct AdmissionOptions {
+    /// Requests in flight. Default 4,096, at most 1,000,000.
+    pub permits: u32,
+}
+
+/// What models run on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct DeviceOptions {
+    /// Threads that run models, each one batch at a time. Default 0: one for each core.
+    pub threads: u16,
+    /// Memory for weights and activations, in bytes. Default 0: half of the machine's.
+    pub memory_bytes: u64,
+}
+
+/// The replicated log.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RaftOptions {
+    /// Time between heartbeats of the leader, in milliseconds. Default 50.
+    pub heartbeat_ms: u64,
+    /// Shortest wait for a heartbeat before an election, in milliseconds. Default 200.
+    pub election_min_ms: u64,
+    /// Longest wait, in milliseconds. Default 300.
+    pub election_max_ms: u64,
+    /// Entries after which a snapshot is taken. Default 2,000: a restart replays them in well
+    /// under a second.
+    pub snapshot_entries: u64,
+}
+
+impl Default for NodeOptions {
+    fn default() -> Self {
+        Self {
+            name: "n0".to_owned(),
+            zone: "default".to_owned(),
+            data_dir: PathBuf::from("paceline-data"),
+            insecure: false,
+        }
+    }
+}
+
+impl Default for HttpOptions {
+    fn default() -> Self {
+        Self {
+            listen: loopback(8000),
+            body_bytes_max: BODY_BYTES_DEFAULT,
+            connections_max: 4_096,
+            header_timeout_ms: 10_000,
+        }
+    }
+}
+
+impl Default for MetricsOptions {
+    fn default() -> Self {
+        Self {
+            listen: loopback(8002),
+        }
+    }
+}
+
+impl Default for AdmissionOptions {
+    fn default() -> Self {
+        Self {
+            permits: paceline_core::admission::Options::default().permits,
+        }
+    }
+}
+
+#[allow(
+    clippy::derivable_impls,
+    reason = "zeros mean something here, so they are spelt out"
+)]
+impl Default for DeviceOptions {
+    fn default() -> Self {
+        Self {
+            threads: 0,
+            memory_bytes: 0,
+        }
+    }
+}
+
+impl Default for RaftOptions {
+    fn default() -> Self {
+        Self {
+            heartbeat_ms: 50,
+            election_min_ms: 200,
+            election_max_ms: 300,
+            snapshot_entries: 2_000,
+        }
+    }
+}
+
+impl RaftOptions {
+    /// As Raft wants them.
+    pub(crate) fn options(&self) -> crate::raft::RaftOptions {
+        crate::raft::RaftOptions {
+            heartbeat_ms: self.heartbeat_ms,
+            election_min_ms: self.election_min_ms,
+            election_max_ms: self.election_max_ms,
+            snapshot_every_entries: self.snapshot_entries,
+            ..crate::raft::RaftOptions::default()
+        }
+    }
+}
+
+fn loopback(port: u16) -> SocketAddr {
+    SocketAddr::new(IpAddr::from([127, 0, 0, 1]), port)
+}

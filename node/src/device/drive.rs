@@ -1,0 +1,116 @@
+//! Performs the device machine's effects, in their order and without a wildcard.
+
+use std::sync::{MutexGuard, PoisonError};
+
+use paceline_core::device::{Effect, Input};
+use paceline_core::{Instant, Machine, Slot};
+
+use super::lane::Signal;
+use super::{Batch, End, Formed, Shared, State, Ticket};
+
+impl Shared {
+    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
+        // A panic under this lock is a bug of ours that the machine's asserts have caught;
+        // going on with its state is still better than failing every later request.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn step(&self, state: MutexGuard<'_, State>, input: Input) -> Option<Batch> {
+        self.step_at(self.clock.now(), state, input)
+    }
+
+    pub(super) fn step_at(
+        &self,
+        now: Instant,
+        mut state: MutexGuard<'_, State>,
+        input: Input,
+    ) -> Option<Batch> {
+        let State {
+            machine, effects, ..
+        } = &mut *state;
+        machine.step(now, input, effects);
+        self.perform(state)
+    }
+
+    /// Performs the effects in their order; a batch to run is the calling thread's to run.
+    pub(super) fn perform(&self, mut guard: MutexGuard<'_, State>) -> Option<Batch> {
+        let state = &mut *guard;
+        let mut batch = None;
+        for effect in state.effects.drain(..) {
+            match effect {
+                Effect::Join { slot } => {
+                    let payload = state.pending.take(slot).expect("what joins has waited");
+                    let replica = &state.replicas[payload.batcher.0 as usize];
+                    state.forming.replica.clone_from(replica);
+                    state.forming.tickets.push(Ticket::new(slot, payload));
+                }
+                Effect::Stage { lane } => {
+                    let staged = &mut state.staged[usize::from(lane.0)];
+                    std::mem::swap(staged, &mut state.forming);
+                }
+                Effect::Wake { lane } => {
+                    // The machine wakes a lane once until it begins, so there is always room.
+                    let _ = self.lanes[usize::from(lane.0)].try_send(Signal::Begin);
+                }
+                Effect::Run {
+                    lane,
+                    batcher: _,
+                    rows,
+                } => {
+                    let staged = &mut state.staged[usize::from(lane.0)];
+                    let in_place = staged.tickets.is_empty();
+                    let formed = std::mem::take(if in_place { &mut state.forming } else { staged });
+                    let replica = formed.replica.expect("a request joined, and brought it");
+                    batch = Some(Batch {
+                        lane,
+                        rows,
+                        replica,
+                        tickets: formed.tickets,
+                    });
+                }
+                Effect::Drop { slot, why } => {
+                    let ticket = match state.pending.take(slot) {
+                        Some(payload) => Some(Ticket::new(slot, payload)),
+                        None => take_staged(&mut state.staged, &mut state.forming, slot),
+                    };
+                    self.metrics.dropped(why);
+                    if let Some(Ticket { inputs, reply, .. }) = ticket {
+                        // The caller may have gone already: that is what cancelling means.
+                        let _ = reply.send(End::Dropped(why, inputs));
+                    }
+                }
+            }
+        }
+        batch
+    }
+
+    pub(super) fn run_in_place(&self, mut next: Option<Batch>) {
+        while let Some(batch) = next {
+            next = self.run(batch, true);
+        }
+    }
+
+    /// Runs a batch on this thread, answers its requests, and steps the machine on.
+    pub(super) fn run(&self, batch: Batch, in_place: bool) -> Option<Batch> {
+        let lane = batch.lane;
+        let nanos = batch.run(&self.clock, &self.metrics);
+        self.step(
+            self.lock(),
+            Input::Finished {
+                lane,
+                nanos,
+                in_place,
+            },
+        )
+    }
+}
+
+fn take_staged(staged: &mut [Formed], forming: &mut Formed, slot: Slot) -> Option<Ticket> {
+    staged.iter_mut().chain([forming]).find_map(|formed| {
+        let position = formed
+            .tickets
+            .iter()
+            .position(|ticket| ticket.slot == slot)?;
+        Some(formed.tickets.remove(position))
+    })
+}
