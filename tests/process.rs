@@ -3,10 +3,14 @@
 
 #[path = "process/about.rs"]
 mod about;
+#[path = "process/bad_input.rs"]
+mod bad_input;
 #[path = "process/http.rs"]
 mod http;
 #[path = "process/inference.rs"]
 mod inference;
+#[path = "process/metrics.rs"]
+mod metrics;
 #[path = "process/node.rs"]
 mod node;
 #[path = "process/tensors.rs"]

@@ -52,8 +52,9 @@ pub fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>, WireError> {
 
 /// Decodes a value that fills `bytes` exactly.
 ///
-/// What decoding may allocate is bounded by `limit` rounded up to the next power of four from
-/// 64 KiB to 64 MiB, whatever lengths the bytes claim.
+/// What decoding may allocate is bounded, whatever lengths the bytes claim: by four times the
+/// limit rounded up to the next power of four from 64 KiB to 64 MiB (values are larger in
+/// memory than encoded), and 2 MiB for the room that serde reserves for lists it believes in.
 ///
 /// # Errors
 /// Too many bytes, malformed bytes, or bytes left over.

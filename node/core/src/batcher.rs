@@ -3,8 +3,8 @@
 //! Order: earliest deadline first; equal deadlines in order of arrival. The head fixes the
 //! bucket, and the batch fills in the same order with requests of that bucket until the next
 //! one does not fit. Nothing waits for company: a batch is formed as soon as a lane is free.
-//! A request leaves in one of four ways: it joins a batch, its deadline passes, it is
-//! cancelled, or it is refused because the queue is full. [`crate::device`] is the only driver
+//! A request leaves in one of five ways: it joins a batch, its deadline passes or cannot be
+//! met any more, it is cancelled, or it is refused because the queue is full. [`crate::device`] is the only driver
 //! besides the tests: it owns a batcher for each replica on the device.
 
 use std::time::Duration;
@@ -65,6 +65,8 @@ pub enum Effect {
 pub enum DropReason {
     /// Its deadline has passed.
     Expired,
+    /// It could not be finished by its deadline any more, and others wait that can be.
+    Late,
     /// Its caller has gone.
     Cancelled,
     /// The queue holds all that can be finished in time.
@@ -186,10 +188,20 @@ impl Batcher {
         let mut left = self.queued_rows;
         let mut bucket = None;
         let rows_max = self.rows_max;
+        // Earliest-deadline-first runs hopeless requests first when there is too much to do,
+        // and then finishes nothing in time. While more waits than one batch takes, what
+        // cannot be finished in time makes room for what can. Without that pressure everything
+        // is tried: a wrong estimate is put right only by batches that run.
+        let finish = if self.queued_rows > u64::from(rows_max) {
+            now.plus_nanos(self.cost.batch_nanos(rows_max))
+        } else {
+            now
+        };
         self.queue
             .take(LOOKS_PAST_HEAD, &mut self.passed, |request| {
-                if request.deadline <= now {
-                    let why = DropReason::Expired;
+                if request.deadline <= finish {
+                    let expired = request.deadline <= now;
+                    let why = if expired { DropReason::Expired } else { DropReason::Late };
                     out.push(Effect::Drop {
                         slot: request.slot,
                         why,

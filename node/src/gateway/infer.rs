@@ -344,6 +344,10 @@ fn dropped(why: DropReason) -> Failure {
             ErrorCode::DeadlineExceeded,
             "the request's budget ran out before its answer was there",
         ),
+        DropReason::Late => Failure::new(
+            ErrorCode::DeadlineExceeded,
+            "the request could not be answered within its budget behind what was waiting",
+        ),
         DropReason::Cancelled => Failure::new(ErrorCode::Cancelled, "the request was cancelled"),
         DropReason::QueueFull { retry_after } => {
             let wait_ms = u32::try_from(retry_after.as_millis()).unwrap_or(u32::MAX);

@@ -123,7 +123,10 @@ async fn model(State(parts): Parts, InPath(name): InPath) -> Result<Json<ModelVi
         })
 }
 
-async fn blobs_missing(State(parts): Parts, Whole(body): Whole) -> Result<Json<BlobsMissing>, Refused> {
+async fn blobs_missing(
+    State(parts): Parts,
+    Whole(body): Whole,
+) -> Result<Json<BlobsMissing>, Refused> {
     let query: BlobQuery = json(&body)?;
     let artifacts = parts.artifacts.clone();
     let missing = blocking(move || {

@@ -284,6 +284,7 @@ impl DeviceMetrics {
     pub fn dropped(&self, why: DropReason) {
         let reason = match why {
             DropReason::Expired => "expired",
+            DropReason::Late => "late",
             DropReason::Cancelled => "cancelled",
             DropReason::QueueFull { .. } => "queue_full",
             DropReason::Gone => "gone",

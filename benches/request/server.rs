@@ -1,0 +1,135 @@
+//! The two servers, each a process of its own: the node, and this program as the bare echo.
+
+use std::io::{BufRead, BufReader};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail, ensure};
+use tempfile::TempDir;
+
+use crate::load::{ask_once, thread_cpu};
+
+/// A server that is answering. It ends when this is dropped.
+pub(crate) struct Server {
+    pub(crate) address: SocketAddr,
+    child: Child,
+    /// The node's data, which is removed with the server.
+    _data: Option<TempDir>,
+}
+
+impl Server {
+    /// A node with the demo's models, as `paceline serve` starts it. Returns once `request` is
+    /// answered.
+    pub(crate) fn node(request: &[u8]) -> anyhow::Result<Self> {
+        let data = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR"))?;
+        let folder = data.path().join("node");
+        let log = data.path().join("stderr");
+        let mut command = Command::new(env!("CARGO_BIN_EXE_paceline"));
+        command
+            .args(["serve", "--demo", "--http-port", "0", "--data-dir"])
+            .arg(&folder)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(std::fs::File::create(&log)?);
+        // A configuration of the caller's would be measured instead of the defaults.
+        for (name, _) in std::env::vars_os() {
+            if name.to_string_lossy().starts_with("PACELINE") {
+                command.env_remove(name);
+            }
+        }
+        let child = command.spawn().context("the node does not start")?;
+        let mut server = Self {
+            address: (Ipv4Addr::LOCALHOST, 0).into(),
+            child,
+            _data: Some(data),
+        };
+        server.wait_until_ready(&folder, request).with_context(|| {
+            let said = std::fs::read_to_string(&log).unwrap_or_default();
+            format!("the node is not ready; it said:\n{said}")
+        })?;
+        Ok(server)
+    }
+
+    /// The bare server.
+    pub(crate) fn echo() -> anyhow::Result<Self> {
+        let mut child = Command::new(std::env::current_exe()?)
+            .arg("--echo")
+            // Held open: the server ends with us.
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .context("the echo server does not start")?;
+        let output = child.stdout.take().context("its output is piped")?;
+        let mut server = Self {
+            address: (Ipv4Addr::LOCALHOST, 0).into(),
+            child,
+            _data: None,
+        };
+        let mut port = String::new();
+        BufReader::new(output).read_line(&mut port)?;
+        server
+            .address
+            .set_port(port.trim().parse().context("it says its port")?);
+        Ok(server)
+    }
+
+    /// CPU time that the server's threads have used. Threads that have ended do not count, and
+    /// neither server ends any while it serves.
+    pub(crate) fn cpu(&self) -> anyhow::Result<Duration> {
+        let threads = format!("/proc/{}/task", self.child.id());
+        let threads = std::fs::read_dir(&threads)
+            .with_context(|| format!("{threads}: CPU time needs Linux's /proc"))?;
+        let mut sum = Duration::ZERO;
+        for thread in threads {
+            // One that ends between the listing and here is one that has ended.
+            if let Ok(time) = thread_cpu(&thread?.path().join("schedstat")) {
+                sum += time;
+            }
+        }
+        Ok(sum)
+    }
+
+    fn wait_until_ready(&mut self, folder: &Path, request: &[u8]) -> anyhow::Result<()> {
+        let until = Instant::now() + START_LIMIT;
+        loop {
+            if let Some(status) = self.child.try_wait()? {
+                bail!("it ended with {status}");
+            }
+            let missing = match address(folder) {
+                Ok(address) => {
+                    self.address = address;
+                    match ask_once(address, request) {
+                        Ok(_) => return Ok(()),
+                        Err(error) => error,
+                    }
+                }
+                Err(error) => error,
+            };
+            ensure!(Instant::now() < until, "{missing:#}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // It may have ended already, which is what is wanted.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn address(folder: &Path) -> anyhow::Result<SocketAddr> {
+    let path = folder.join("addresses.json");
+    let text = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+    let addresses: serde_json::Value = serde_json::from_str(&text)?;
+    let http = addresses["http"]
+        .as_str()
+        .context("there is no http address")?;
+    Ok(http.parse()?)
+}
+
+/// A node with the demo is ready in two seconds on a quiet machine.
+const START_LIMIT: Duration = Duration::from_secs(60);

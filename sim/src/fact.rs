@@ -1,0 +1,116 @@
+//! What is recorded of a run: the one stream that invariants and measurements are made from.
+
+use paceline_core::{BucketId, Instant};
+use paceline_protocol::registry::Refusal;
+use paceline_protocol::{Epoch, VersionNumber};
+
+use crate::agenda::NodeIndex;
+
+/// A request, in order of arrival from 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct RequestNumber(pub(crate) u32);
+
+/// How a request ended for its client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum End {
+    /// It ran, and its answer came in time.
+    Answered,
+    /// The node had no permit left.
+    Overloaded,
+    /// The replica's queue was full.
+    QueueFull,
+    /// Its deadline passed.
+    Expired,
+    /// It could not be finished by its deadline any more.
+    Late,
+    /// Its client went away.
+    Cancelled,
+    /// The model had no ready replica.
+    NotReady,
+    /// Its replicas went away more often than it may be sent again.
+    Gone,
+}
+
+/// Something that happened.
+#[derive(Debug)]
+pub(crate) enum Fact<'a> {
+    /// A client sent a request. Numbers have no gaps.
+    Submitted {
+        request: RequestNumber,
+        deadline: Instant,
+    },
+    /// A client went away.
+    HungUp { request: RequestNumber },
+    /// A node let a request in.
+    Admitted {
+        request: RequestNumber,
+        node: NodeIndex,
+    },
+    /// A client was told how its request ended.
+    Ended { request: RequestNumber, end: End },
+    /// A node let go of a request that it had admitted.
+    Left {
+        request: RequestNumber,
+        node: NodeIndex,
+    },
+    /// A request whose replica went away unexecuted was sent to another one.
+    SentAgain,
+    /// A machine named a request that its node does not hold (any more).
+    Stray { node: NodeIndex },
+    /// A queue after a request came to it.
+    Queued(Queue),
+    /// A batch begins to run.
+    Ran(Batch<'a>),
+    /// An event has been dealt with.
+    Settled { node: NodeIndex, holds: Holdings },
+    /// The registry took a command.
+    Applied {
+        epoch: Epoch,
+        change: &'static str,
+        refusal: Option<&'a Refusal>,
+    },
+}
+
+/// A queue of a replica.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Queue {
+    pub(crate) rows: u64,
+    pub(crate) requests: usize,
+    /// What the queue itself says that it may hold.
+    pub(crate) rows_max: u64,
+}
+
+/// A batch as the engine sees it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Batch<'a> {
+    /// The version of the replica that runs it.
+    pub(crate) version: VersionNumber,
+    pub(crate) members: &'a [Member],
+    /// Rows, as the device counts them.
+    pub(crate) rows: u32,
+    pub(crate) rows_max: u32,
+    /// How long it will take.
+    pub(crate) nanos: u64,
+}
+
+/// A request in a batch.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Member {
+    pub(crate) request: RequestNumber,
+    /// The version that the request is pinned to.
+    pub(crate) version: VersionNumber,
+    pub(crate) bucket: BucketId,
+    pub(crate) rows: u32,
+}
+
+/// What a node holds between two events.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Holdings {
+    /// Requests that admission counts.
+    pub(crate) in_flight: u32,
+    pub(crate) permits: u32,
+    /// Requests in the queues of all replicas.
+    pub(crate) queued: usize,
+    /// Requests in batches that are staged or run.
+    pub(crate) in_lanes: usize,
+}

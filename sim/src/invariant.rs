@@ -1,0 +1,42 @@
+//! What always holds, one file each. An invariant sees every fact and keeps its own books: it
+//! never asks the machines that it judges.
+
+mod bounded_queues;
+mod conservation;
+mod deadline;
+mod enough_work;
+mod one_status;
+mod one_version;
+mod registry_epoch;
+
+use paceline_core::Instant;
+
+use crate::fact::Fact;
+use crate::scenario::Scenario;
+
+/// Something that always holds.
+pub(crate) trait Invariant {
+    /// Its number and name.
+    fn name(&self) -> &'static str;
+
+    /// Takes in a fact; an error says what is wrong with it.
+    fn observe(&mut self, now: Instant, fact: &Fact<'_>) -> Result<(), String>;
+
+    /// Judges the run as a whole, when nothing happens any more.
+    fn end(&self) -> Result<(), String> {
+        Ok(())
+    }
+}
+
+/// All of them.
+pub(crate) fn all(scenario: &Scenario) -> Vec<Box<dyn Invariant>> {
+    vec![
+        Box::<one_status::OneStatus>::default(),
+        Box::<deadline::Deadlines>::default(),
+        Box::new(one_version::OneVersion),
+        Box::new(bounded_queues::BoundedQueues),
+        Box::new(conservation::Conservation::new(scenario.nodes)),
+        Box::<registry_epoch::RegistryEpoch>::default(),
+        Box::new(enough_work::EnoughWork::new(scenario)),
+    ]
+}

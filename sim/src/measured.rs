@@ -1,0 +1,103 @@
+//! What is measured of a run, from the same facts that the invariants see.
+
+use std::collections::BTreeMap;
+
+use paceline_core::Instant;
+use paceline_protocol::Epoch;
+
+use crate::fact::{End, Fact};
+use crate::report::{BatchSize, Latency, Outcomes, Report};
+use crate::scenario::Scenario;
+
+/// Counts and samples of one run.
+#[derive(Default)]
+pub(crate) struct Measured {
+    sent: Vec<Instant>,
+    outcomes: Outcomes,
+    sent_again: u64,
+    /// Of answered requests, in nanoseconds.
+    latencies: Vec<u64>,
+    /// Batches by their rows.
+    batches: BTreeMap<u32, u64>,
+    busy_nanos: u64,
+    epoch: Epoch,
+}
+
+impl Measured {
+    pub(crate) fn observe(&mut self, now: Instant, fact: &Fact<'_>) {
+        match fact {
+            Fact::Submitted { .. } => self.sent.push(now),
+            Fact::Ended { request, end } => {
+                self.outcomes.count(*end);
+                if *end == End::Answered {
+                    let sent = self.sent[request.0 as usize];
+                    self.latencies.push(now.nanos_since(sent));
+                }
+            }
+            Fact::Ran(batch) => {
+                *self.batches.entry(batch.rows).or_default() += 1;
+                self.busy_nanos += batch.nanos;
+            }
+            Fact::SentAgain => self.sent_again += 1,
+            Fact::Applied { epoch, .. } => self.epoch = *epoch,
+            Fact::HungUp { .. }
+            | Fact::Admitted { .. }
+            | Fact::Left { .. }
+            | Fact::Stray { .. }
+            | Fact::Queued(_)
+            | Fact::Settled { .. } => {}
+        }
+    }
+
+    /// The report of a run that came to rest at `end`.
+    pub(crate) fn report(mut self, scenario: &Scenario, seed: u64, end: Instant) -> Report {
+        self.latencies.sort_unstable();
+        let lanes = u64::from(scenario.nodes) * u64::from(scenario.lanes);
+        let from = Instant::from_nanos(scenario.clients.from_ms * 1_000_000);
+        let lane_nanos = lanes * end.nanos_since(from).max(1);
+        let batches = self.batches.values().sum::<u64>();
+        Report {
+            scenario: scenario.name,
+            seed,
+            virtual_ms: end.as_nanos() / 1_000_000,
+            requests: self.sent.len() as u64,
+            goodput_per_s: self.outcomes.answered * 1_000 / scenario.clients.duration_ms.max(1),
+            outcomes: self.outcomes,
+            sent_again: self.sent_again,
+            latency_us: Latency {
+                p50: percentile(&self.latencies, 500) / 1_000,
+                p95: percentile(&self.latencies, 950) / 1_000,
+                p99: percentile(&self.latencies, 990) / 1_000,
+                max: percentile(&self.latencies, 1_000) / 1_000,
+            },
+            batches,
+            batch_rows: self
+                .batches
+                .into_iter()
+                .map(|(rows, batches)| BatchSize { rows, batches })
+                .collect(),
+            utilisation_permille: self.busy_nanos * 1_000 / lane_nanos,
+            epoch: self.epoch.0,
+        }
+    }
+}
+
+/// The least value that so many thousandths of all do not exceed (nearest rank); 0 of none.
+fn percentile(sorted: &[u64], permille: usize) -> u64 {
+    let rank = (sorted.len() * permille).div_ceil(1_000);
+    sorted.get(rank.saturating_sub(1)).copied().unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn percentiles_are_values_that_occurred() {
+        let hundred: Vec<u64> = (1..=100).collect();
+        let of = |permille| percentile(&hundred, permille);
+        assert_eq!((of(500), of(950), of(990), of(1_000)), (50, 95, 99, 100));
+        assert_eq!(percentile(&[7], 500), 7);
+        assert_eq!(percentile(&[], 500), 0);
+    }
+}

@@ -1,0 +1,56 @@
+//! What is said when an invariant does not hold, with the command that shows it again.
+
+use std::fmt;
+
+use paceline_core::Instant;
+
+use crate::fault::Fault;
+
+/// An invariant that did not hold.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Violation {
+    /// Which one.
+    pub invariant: &'static str,
+    /// When, in invented time.
+    pub at: Instant,
+    /// What was seen.
+    pub what: String,
+    /// The scenario's name.
+    pub scenario: &'static str,
+    /// The run's seed.
+    pub seed: u64,
+    /// What was planted.
+    pub fault: Option<Fault>,
+}
+
+impl Violation {
+    /// The command that shows the violation again.
+    pub fn reproduction(&self) -> String {
+        reproduction(self.scenario, self.seed, self.fault)
+    }
+}
+
+/// The command that runs this again.
+pub(crate) fn reproduction(scenario: &str, seed: u64, fault: Option<Fault>) -> String {
+    let plant = fault.map_or(String::new(), |fault| format!(" --plant {}", fault.name()));
+    format!("paceline sim run {scenario} --seed {seed}{plant}")
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (seconds, nanos) = (
+            self.at.as_nanos() / 1_000_000_000,
+            self.at.as_nanos() % 1_000_000_000,
+        );
+        write!(
+            f,
+            "{} does not hold at {seconds}.{nanos:09} s with seed {}: {}\nreproduce: {}",
+            self.invariant,
+            self.seed,
+            self.what,
+            self.reproduction()
+        )
+    }
+}
+
+impl std::error::Error for Violation {}
