@@ -210,9 +210,9 @@ fn side_by_side(rounds: u64, node: &mut Node, bare: &mut Bare) {
 /// Device, mount point and type of the file system that holds `folder`.
 fn file_system(folder: &Path) -> String {
     let mounts = std::fs::read_to_string("/proc/mounts").unwrap_or_default();
-    let mut fields = mounts.lines().map(|line| line.split(' '));
+    let fields = mounts.lines().map(|line| line.split(' '));
     let mut best: Option<(usize, String)> = None;
-    while let Some(mut line) = fields.next() {
+    for mut line in fields {
         let (Some(device), Some(place), Some(kind)) = (line.next(), line.next(), line.next())
         else {
             continue;

@@ -38,20 +38,39 @@ fn sample(line: &str) -> Sample {
         let (name, value) = pair.split_once('=').expect("a label and its value");
         (name.to_owned(), value.trim_matches('"').to_owned())
     };
-    let labels = labels.split(',').filter(|pair| !pair.is_empty()).map(label).collect();
+    let labels = labels
+        .split(',')
+        .filter(|pair| !pair.is_empty())
+        .map(label)
+        .collect();
     Sample {
         name: name.to_owned(),
         labels,
-        value: value.parse().unwrap_or_else(|error| panic!("{line}: {error}")),
+        value: value
+            .parse()
+            .unwrap_or_else(|error| panic!("{line}: {error}")),
     }
 }
 
 /// The value of the series with this name and these labels among its own.
 pub(crate) fn value(samples: &[Sample], name: &str, labels: &[(&str, &str)]) -> f64 {
-    let has = |sample: &&Sample| labels.iter().all(|(key, value)| sample.label(key) == Some(value));
-    let mut found = samples.iter().filter(|sample| sample.name == name).filter(has);
-    let first = found.next().unwrap_or_else(|| panic!("no {name} with {labels:?}"));
-    assert_eq!(found.next(), None, "{labels:?} do not tell the series of {name} apart");
+    let has = |sample: &&Sample| {
+        labels
+            .iter()
+            .all(|(key, value)| sample.label(key) == Some(value))
+    };
+    let mut found = samples
+        .iter()
+        .filter(|sample| sample.name == name)
+        .filter(has);
+    let first = found
+        .next()
+        .unwrap_or_else(|| panic!("no {name} with {labels:?}"));
+    assert_eq!(
+        found.next(),
+        None,
+        "{labels:?} do not tell the series of {name} apart"
+    );
     first.value
 }
 
@@ -61,27 +80,44 @@ fn names_and_labels_follow_the_rule() {
     node.get("/v2/models/digits").ok();
     let answer = crate::http::Connection::open(node.metrics).ask(&Request::get("/metrics"));
     let content_type = answer.header("content-type").unwrap();
-    assert!(content_type.starts_with("application/openmetrics-text"), "{content_type}");
+    assert!(
+        content_type.starts_with("application/openmetrics-text"),
+        "{content_type}"
+    );
     let text = answer.text();
     assert!(text.ends_with("# EOF\n"));
     let components = ["build", "gateway", "device", "registry", "raft", "node"];
-    let closed = BTreeSet::from(["model", "version", "protocol", "code", "stage", "reason", "le"]);
+    let closed = BTreeSet::from([
+        "model", "version", "protocol", "code", "stage", "reason", "le",
+    ]);
     let samples = samples(text);
     assert!(samples.len() > 100, "{}", samples.len());
     for sample in &samples {
-        let rest = sample.name.strip_prefix("paceline_").unwrap_or_else(|| panic!("{sample:?}"));
+        let rest = sample
+            .name
+            .strip_prefix("paceline_")
+            .unwrap_or_else(|| panic!("{sample:?}"));
         let is_snake = |c: char| c.is_ascii_lowercase() || c == '_';
         assert!(rest.chars().all(is_snake), "{sample:?}");
-        assert!(components.iter().any(|known| rest.starts_with(known)), "{sample:?}");
+        assert!(
+            components.iter().any(|known| rest.starts_with(known)),
+            "{sample:?}"
+        );
         for (name, _) in &sample.labels {
             assert!(closed.contains(name.as_str()), "{sample:?}");
         }
     }
-    let families: Vec<_> = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")).collect();
+    let families: Vec<_> = text
+        .lines()
+        .filter_map(|line| line.strip_prefix("# TYPE "))
+        .collect();
     assert!(families.len() >= 18, "{families:?}");
     for family in families {
         let (name, kind) = family.split_once(' ').unwrap();
-        assert!(text.contains(&format!("# HELP {name} ")), "{name} has no help");
+        assert!(
+            text.contains(&format!("# HELP {name} ")),
+            "{name} has no help"
+        );
         if kind == "counter" {
             assert!(text.contains(&format!("\n{name}_total")), "{name}");
         }
@@ -104,7 +140,10 @@ fn counts_are_exact_after_known_traffic() {
     drop(send(&[&pixels[..450], &pixels[..150]].concat()));
     let narrow = identity(&[vec![1.0]]).json().to_string();
     for _ in 0..5 {
-        assert_eq!(node.post("/v2/models/digits/infer", narrow.as_str()).status, 400);
+        assert_eq!(
+            node.post("/v2/models/digits/infer", narrow.as_str()).status,
+            400
+        );
     }
     let samples = samples(&node.scrape());
     let of = |name: &str, more: &[(&str, &str)]| {
@@ -113,7 +152,10 @@ fn counts_are_exact_after_known_traffic() {
     };
     let requests = "paceline_gateway_requests_total";
     assert_eq!(of(requests, &[("code", "OK"), ("protocol", "http")]), 41.0);
-    assert_eq!(of(requests, &[("code", "INPUT_UNKNOWN"), ("protocol", "http")]), 5.0);
+    assert_eq!(
+        of(requests, &[("code", "INPUT_UNKNOWN"), ("protocol", "http")]),
+        5.0
+    );
     assert_eq!(of("paceline_gateway_rows_total", &[]), 37.0 + 24.0 + 600.0);
     let duration = "paceline_gateway_request_duration_seconds";
     assert_eq!(of(&format!("{duration}_count"), &[]), 41.0);
@@ -126,12 +168,29 @@ fn counts_are_exact_after_known_traffic() {
     assert_eq!(of(stage, &[("stage", "queue")]), 43.0);
     assert_eq!(of(stage, &[("stage", "run")]), 43.0);
     let identity = [("model", "identity"), ("code", "OK")];
-    assert_eq!(value(&samples, requests, &identity), 0.0, "visible from its first day");
+    assert_eq!(
+        value(&samples, requests, &identity),
+        0.0,
+        "visible from its first day"
+    );
     let batches = value(&samples, "paceline_device_batches_total", &[]);
     assert!((41.0..=43.0).contains(&batches), "{batches}");
-    assert_eq!(value(&samples, "paceline_device_batch_rows_count", &[]), batches);
-    assert_eq!(value(&samples, "paceline_device_batch_rows_sum", &[]), 661.0);
-    assert_eq!(value(&samples, "paceline_device_batch_rows_bucket", &[("le", "1.0")]), 37.0);
+    assert_eq!(
+        value(&samples, "paceline_device_batch_rows_count", &[]),
+        batches
+    );
+    assert_eq!(
+        value(&samples, "paceline_device_batch_rows_sum", &[]),
+        661.0
+    );
+    assert_eq!(
+        value(
+            &samples,
+            "paceline_device_batch_rows_bucket",
+            &[("le", "1.0")]
+        ),
+        37.0
+    );
 }
 
 #[test]

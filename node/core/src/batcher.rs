@@ -201,7 +201,11 @@ impl Batcher {
             .take(LOOKS_PAST_HEAD, &mut self.passed, |request| {
                 if request.deadline <= finish {
                     let expired = request.deadline <= now;
-                    let why = if expired { DropReason::Expired } else { DropReason::Late };
+                    let why = if expired {
+                        DropReason::Expired
+                    } else {
+                        DropReason::Late
+                    };
                     out.push(Effect::Drop {
                         slot: request.slot,
                         why,

@@ -127,11 +127,17 @@ fn under_pressure_what_cannot_be_finished_makes_room_for_what_can() {
     let soon = Instant::from_nanos(90_000);
     for index in 0..6 {
         let deadline = if index % 3 == 0 { soon } else { at(50) };
-        let request = RequestMeta { deadline, ..request(index, 1, 50) };
+        let request = RequestMeta {
+            deadline,
+            ..request(index, 1, 50)
+        };
         step(&mut batcher, 0, Input::Arrive(request));
     }
     let formed = step(&mut batcher, 0, Input::Form);
-    assert_eq!(formed[..2], [dropped(0, DropReason::Late), dropped(3, DropReason::Late)]);
+    assert_eq!(
+        formed[..2],
+        [dropped(0, DropReason::Late), dropped(3, DropReason::Late)]
+    );
     assert_eq!(joined(&formed), [1, 2, 4, 5]);
 }
 
@@ -140,7 +146,14 @@ fn without_pressure_everything_is_tried() {
     let cost = CostFit::from_warm_up(70_000, 4, 100_000);
     let mut batcher = Batcher::new(Options { rows_max: 4, cost });
     let deadline = Instant::from_nanos(1);
-    step(&mut batcher, 0, Input::Arrive(RequestMeta { deadline, ..request(0, 1, 50) }));
+    step(
+        &mut batcher,
+        0,
+        Input::Arrive(RequestMeta {
+            deadline,
+            ..request(0, 1, 50)
+        }),
+    );
     assert_eq!(joined(&step(&mut batcher, 0, Input::Form)), [0]);
 }
 
