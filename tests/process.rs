@@ -9,6 +9,8 @@ mod bad_input;
 mod http;
 #[path = "process/inference.rs"]
 mod inference;
+#[path = "process/lifecycle.rs"]
+mod lifecycle;
 #[path = "process/metrics.rs"]
 mod metrics;
 #[path = "process/node.rs"]

@@ -59,7 +59,7 @@ pub(crate) fn assert_refused(node: &Node, case: &Case, answer: &Answer) {
     for word in case.words {
         assert!(message.contains(word), "{word:?} is missing: {seen}");
     }
-    let data = node.data.to_str().unwrap();
+    let data = node.data.to_str().expect("temporary paths are text");
     let secrets = [
         data,
         "127.0.0.1",
@@ -122,6 +122,7 @@ fn documents() -> Vec<Case> {
     ]
 }
 
+#[allow(clippy::too_many_lines, reason = "a table, a row a case")]
 fn tensors() -> Vec<Case> {
     let (shape, values) = ((400, "INPUT_SHAPE"), (400, "INPUT_VALUES"));
     let (dtype, unknown) = ((400, "INPUT_DTYPE"), (400, "INPUT_UNKNOWN"));

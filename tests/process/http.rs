@@ -113,17 +113,6 @@ impl Connection {
         self.stream.get_mut().write_all(bytes)
     }
 
-    /// Says that nothing more will be sent.
-    pub(crate) fn end(&mut self) {
-        let ended = self.stream.get_ref().shutdown(std::net::Shutdown::Write);
-        ended.expect("an open connection can be half closed");
-    }
-
-    /// A second handle, for a thread that writes while this one reads.
-    pub(crate) fn writer(&self) -> TcpStream {
-        self.stream.get_ref().try_clone().expect("files are left")
-    }
-
     /// Reads the answer to a request with this method.
     pub(crate) fn read(&mut self, method: &str) -> io::Result<Answer> {
         let status = loop {
@@ -158,11 +147,6 @@ impl Connection {
             self.stream.read_exact(&mut answer.body)?;
         }
         Ok(answer)
-    }
-
-    /// Whether the node has closed the connection.
-    pub(crate) fn is_closed(&mut self) -> bool {
-        matches!(self.stream.fill_buf(), Ok([]) | Err(_))
     }
 
     fn line(&mut self) -> io::Result<String> {
