@@ -258,7 +258,7 @@ fn parameters() -> Vec<Case> {
         ),
         case(with(&many), invalid, &["more than 64"]),
         case(with(&long), invalid, &["1025 bytes", "at most 1024"]),
-        case(with(shared), (501, "UNSUPPORTED"), &["shared memory"]),
+        case(with(shared), (400, "PARAMETER_INVALID"), &["shared memory"]),
         // No answer takes less than a microsecond.
         case(
             with(r#""parameters":{"timeout":1}"#),
