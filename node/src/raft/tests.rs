@@ -223,7 +223,13 @@ async fn a_node_that_founds_nothing_waits_and_says_so() {
     let refused = raft.write(command(2), soon()).await;
     assert_eq!(refused, Err(WriteError::Overloaded { limit: 1 }));
     assert_eq!(raft.read_index(shortly).await, Err(ReadError::NoQuorum));
-    assert_eq!(waiting.await.unwrap(), Err(WriteError::NoQuorum));
+    // On a busy machine the deadline may pass while the library is being asked: then nobody can
+    // say that nothing was done.
+    let ended = waiting.await.unwrap();
+    assert!(
+        matches!(ended, Err(WriteError::NoQuorum | WriteError::Unknown)),
+        "{ended:?}"
+    );
     assert_eq!(raft.metrics().role, Role::Learner);
     assert_eq!(raft.state().epoch(), Epoch(0));
     raft.shutdown().await;
