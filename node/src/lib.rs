@@ -40,6 +40,7 @@ mod router;
 pub mod storage;
 mod supervisor;
 pub mod telemetry;
+pub mod transport;
 mod worker;
 
 pub use config::{Config, ConfigError, Sources};
