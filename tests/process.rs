@@ -5,6 +5,10 @@
 mod about;
 #[path = "process/bad_input.rs"]
 mod bad_input;
+#[path = "process/command_line.rs"]
+mod command_line;
+#[path = "process/damage.rs"]
+mod damage;
 #[path = "process/http.rs"]
 mod http;
 #[path = "process/inference.rs"]
@@ -17,3 +21,5 @@ mod metrics;
 mod node;
 #[path = "process/tensors.rs"]
 mod tensors;
+#[path = "process/versions.rs"]
+mod versions;
