@@ -23,6 +23,7 @@ use crate::publish::Publisher;
 use crate::raft::{RaftNode, RaftStart, StopReason};
 use crate::storage::disk::{DirectoryLock, Disk};
 use crate::storage::{LockError, Owner, RealDisk};
+use crate::telemetry::metrics::Metrics;
 use crate::{registry, router, supervisor};
 
 /// The seams between a node and the world; each has a twin for tests.
@@ -171,6 +172,7 @@ impl Node {
             http: http.local_addr().map_err(disk_error)?,
             metrics: metrics_listener.local_addr().map_err(disk_error)?,
         };
+        let telemetry = Metrics::new();
         let raft = RaftNode::start(RaftStart {
             owner: Owner {
                 cluster: identity.cluster,
@@ -179,6 +181,7 @@ impl Node {
             founds: identity.node == NodeId::FOUNDER,
             disk: ports.raft.clone(),
             options: config.raft.options(),
+            syncs: telemetry.log_syncs(),
         })
         .await?;
         let registry = registry::Handle::new(raft.clone());
@@ -196,6 +199,7 @@ impl Node {
             clock,
             stopping: is_stopping,
             listeners: (http, metrics_listener),
+            metrics: telemetry,
         };
         let parts = assembly.start().await?;
         parts.readiness.set(true);

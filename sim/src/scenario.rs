@@ -87,7 +87,7 @@ pub struct UnknownScenario {
 impl Scenario {
     /// Every scenario.
     pub fn all() -> Vec<Self> {
-        vec![Self::steady()]
+        vec![Self::steady(), Self::overload()]
     }
 
     /// One node under a load that it carries: two fifths of what full batches do. Some budgets
@@ -123,6 +123,27 @@ impl Scenario {
             },
             deploys_ms: vec![0],
             answers_min: 200_000,
+        }
+    }
+
+    /// The same node offered twice what full batches carry, by clients who all wait 50 ms:
+    /// what is answered in time must stay close to the capacity.
+    pub fn overload() -> Self {
+        let steady = Self::steady();
+        let capacity = steady.capacity_per_s();
+        Self {
+            name: "overload",
+            summary: "the node of steady, offered twice what full batches carry",
+            clients: Clients {
+                duration_ms: 10_000,
+                rate_per_s: 2 * capacity,
+                budget_min_us: 50_000,
+                budget_max_us: 50_000,
+                cancel_permille: 0,
+                ..steady.clients
+            },
+            answers_min: 9 * capacity,
+            ..steady
         }
     }
 
@@ -188,7 +209,7 @@ mod tests {
         let unknown = Scenario::named("stead").unwrap_err();
         assert_eq!(
             unknown.to_string(),
-            "there is no scenario 'stead'; there are: steady"
+            "there is no scenario 'stead'; there are: steady, overload"
         );
     }
 

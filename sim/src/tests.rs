@@ -78,6 +78,14 @@ fn three_times_the_capacity_is_shed_and_nothing_else_breaks() {
 }
 
 #[test]
+fn twice_the_capacity_leaves_what_full_batches_carry() {
+    let overload = Scenario::overload();
+    let report = hold(&overload, 7);
+    let possible = overload.capacity_per_s() * overload.clients.duration_ms / 1_000;
+    assert!(report.outcomes.answered * 100 >= possible * 95, "{report}");
+}
+
+#[test]
 fn too_few_permits_are_the_limit_that_holds() {
     let mut scenario = short();
     scenario.clients.budget_min_us = 50_000;

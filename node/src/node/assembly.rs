@@ -32,6 +32,7 @@ pub(super) struct Assembly<'a> {
     pub(super) clock: Clock,
     pub(super) stopping: watch::Receiver<bool>,
     pub(super) listeners: (Arc<TcpListener>, Arc<TcpListener>),
+    pub(super) metrics: Metrics,
 }
 
 /// What the node's handle keeps.
@@ -92,7 +93,7 @@ impl Assembly<'_> {
     }
 
     fn shared(&self) -> Result<Shared, StartError> {
-        let metrics = Metrics::new();
+        let metrics = self.metrics.clone();
         let place = self.ports.blobs.place();
         let artifacts = Artifacts::open(self.ports.blobs.clone())
             .map_err(|cause| StartError::Disk { place, cause })?;

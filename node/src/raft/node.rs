@@ -14,6 +14,7 @@ use openraft::errors::Fatal;
 use paceline_core::registry::Registry;
 use paceline_protocol::NodeId;
 use paceline_protocol::limits::REGISTRY_SNAPSHOT_BYTES_MAX;
+use prometheus_client::metrics::histogram::Histogram;
 use tokio::sync::{oneshot, watch};
 
 use super::error::{StartError, StopReason};
@@ -37,6 +38,8 @@ pub struct RaftStart {
     pub disk: Arc<dyn Disk>,
     /// Tuning.
     pub options: RaftOptions,
+    /// Where the log's syncs are measured, in seconds.
+    pub syncs: Histogram,
 }
 
 /// Consensus on one node.
@@ -124,7 +127,8 @@ impl Opened {
     fn open(start: &RaftStart) -> Result<Self, StartError> {
         start.options.config()?;
         let place = start.disk.place();
-        let (log, recovered) = Log::open(start.disk.clone(), start.owner, start.options.log)?;
+        let what = (start.owner, start.options.log);
+        let (log, recovered) = Log::open_measured(start.disk.clone(), what, start.syncs.clone())?;
         let opened = Self::read(start, log.clone(), recovered, &place);
         if opened.is_err() {
             log.close();

@@ -11,6 +11,7 @@ use paceline_protocol::registry::{
     Change, Command, NodeAddresses, NodeRecord, Outcome, Reply, SCHEMA,
 };
 use paceline_protocol::{Epoch, NodeId, OpId};
+use prometheus_client::metrics::histogram::Histogram;
 use tokio::time::Instant;
 
 use super::log_store::LogStore;
@@ -48,6 +49,7 @@ async fn start_with(disk: &MemoryDisk, options: RaftOptions) -> Result<RaftHandl
         founds: true,
         disk,
         options,
+        syncs: Histogram::new([]),
     })
     .await
 }
@@ -182,6 +184,7 @@ async fn real_disk_keeps_the_registry_too() {
             founds: true,
             disk,
             options,
+            syncs: Histogram::new([]),
         })
     };
     let raft = start().await.unwrap();
@@ -212,6 +215,7 @@ async fn a_node_that_founds_nothing_waits_and_says_so() {
         founds: false,
         disk,
         options,
+        syncs: Histogram::new([]),
     };
     let raft = RaftNode::start(start).await.unwrap();
     let shortly = Instant::now() + Duration::from_millis(200);
@@ -386,6 +390,7 @@ async fn write_latency_is_printed() {
         founds: true,
         disk,
         options,
+        syncs: Histogram::new([]),
     };
     let raft = RaftNode::start(start).await.unwrap();
     write(&raft, 1..20).await;

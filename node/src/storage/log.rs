@@ -20,7 +20,8 @@
 //!
 //! **Failure.** A failed sync or an unexpected error of a write poisons the log: nothing is
 //! acknowledged again, and [`Log::failure`] tells. A full disk refuses the write and all that
-//! waited behind it, and keeps what was acknowledged.
+//! waited behind it, and keeps what was acknowledged. Room for one more segment is kept beside
+//! the log, so artifacts that fill the disk do not stop the registry at once.
 
 mod error;
 mod record;

@@ -3,6 +3,8 @@
 //! Names follow `paceline_<component>_<thing>_<unit>[_total]`, in seconds and bytes; labels
 //! come from closed sets (models, versions, codes, stages), never from requests. The registry
 //! belongs to a node, so several nodes in one process do not mix.
+//!
+//! Long because a name that is written twice is a name that differs one day.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -27,6 +29,7 @@ pub struct Metrics {
     /// What the monitor samples.
     pub gauges: Gauges,
     device: DeviceMetrics,
+    log_syncs: Histogram,
 }
 
 /// Requests of one version, with its labels looked up already.
@@ -149,6 +152,13 @@ impl Metrics {
         );
         let device = DeviceMetrics::register(&mut registry);
         let gauges = Gauges::register(&mut registry);
+        let log_syncs = latency();
+        registry.register_with_unit(
+            "paceline_raft_log_sync_duration",
+            "Time that the log's disk took to make a write durable",
+            Unit::Seconds,
+            log_syncs.clone(),
+        );
         let registry = Arc::new(Mutex::new(registry));
         Self {
             registry,
@@ -158,6 +168,7 @@ impl Metrics {
             rows,
             gauges,
             device,
+            log_syncs,
         }
     }
 
@@ -189,6 +200,11 @@ impl Metrics {
     /// Batches of the node's devices.
     pub fn device(&self) -> DeviceMetrics {
         self.device.clone()
+    }
+
+    /// Syncs of the log, in seconds.
+    pub fn log_syncs(&self) -> Histogram {
+        self.log_syncs.clone()
     }
 
     /// Counts a request that ended before its model was known.

@@ -1,5 +1,7 @@
 //! A node that is killed, whose disk fails, fills up, or rots.
 
+use prometheus_client::metrics::histogram::Histogram;
+
 use super::*;
 
 /// Writes one after the other until the node is gone, and returns what was acknowledged.
@@ -212,6 +214,7 @@ async fn another_nodes_directory_is_refused() {
         founds: true,
         disk: Arc::new(disk),
         options: options(),
+        syncs: Histogram::new([]),
     };
     assert!(matches!(
         RaftNode::start(start).await.err(),

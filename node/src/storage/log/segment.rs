@@ -32,18 +32,24 @@ impl Segment {
     /// Creates a segment with its checkpoint. When it has its name, all of it is durable: a
     /// named segment with a damaged header was not left by a crash.
     pub(super) fn create(disk: &Arc<dyn Disk>, new: NewSegment) -> io::Result<Self> {
-        match disk.remove(TEMPORARY_NAME) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-        let mut file = disk.create(TEMPORARY_NAME)?;
-        let filled = fill(file.as_mut(), &new);
-        if let Err(error) = filled {
-            // What stays would only take room; opening the log removes it too.
-            let _ = disk.remove(TEMPORARY_NAME);
-            return Err(error);
-        }
-        disk.rename(TEMPORARY_NAME, &name(new.sequence))?;
+        let mut file = create_zeros(disk, TEMPORARY_NAME, new.size)?;
+        begin(file.as_mut(), &new)?;
+        Self::named(disk, file, (TEMPORARY_NAME, new))
+    }
+
+    /// The same out of the room that [`reserve`] keeps: it needs no more of the disk.
+    pub(super) fn create_from_reserve(disk: &Arc<dyn Disk>, new: NewSegment) -> io::Result<Self> {
+        let mut file = disk.open(RESERVE_NAME)?;
+        begin(file.as_mut(), &new)?;
+        Self::named(disk, file, (RESERVE_NAME, new))
+    }
+
+    fn named(
+        disk: &Arc<dyn Disk>,
+        file: Box<dyn DiskFile>,
+        (made_as, new): (&str, NewSegment),
+    ) -> io::Result<Self> {
+        disk.rename(made_as, &name(new.sequence))?;
         disk.sync_dir()?;
         Ok(Self {
             file,
@@ -80,7 +86,29 @@ pub(super) fn sequence_of(name: &str) -> Option<u64> {
     (self::name(sequence) == name).then_some(sequence)
 }
 
-fn fill(file: &mut dyn DiskFile, new: &NewSegment) -> io::Result<()> {
+/// Takes the room of a whole segment, so that whatever else fills the disk, the log can go on
+/// for one more. A reserve that an interrupted run left is made anew.
+pub(super) fn reserve(disk: &Arc<dyn Disk>, size: u64) -> io::Result<()> {
+    create_zeros(disk, RESERVE_NAME, size).map(drop)
+}
+
+/// A file of zeros, durable but for its name; nothing of it stays if there is no room.
+fn create_zeros(disk: &Arc<dyn Disk>, name: &str, size: u64) -> io::Result<Box<dyn DiskFile>> {
+    match disk.remove(name) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let mut file = disk.create(name)?;
+    let filled = write_zeros(file.as_mut(), 0, size).and_then(|()| file.sync_data());
+    if let Err(error) = filled {
+        // What stays would only take room; opening the log removes it too.
+        let _ = disk.remove(name);
+        return Err(error);
+    }
+    Ok(file)
+}
+
+fn begin(file: &mut dyn DiskFile, new: &NewSegment) -> io::Result<()> {
     let NewSegment {
         owner,
         sequence,
@@ -98,7 +126,6 @@ fn fill(file: &mut dyn DiskFile, new: &NewSegment) -> io::Result<()> {
     let mut start = header.encode().to_vec();
     start.extend_from_slice(&new.checkpoint);
     file.write_at(0, &start)?;
-    write_zeros(file, start.len() as u64, size)?;
     file.sync_data()
 }
 
@@ -117,4 +144,6 @@ pub(super) fn write_zeros(file: &mut dyn DiskFile, start: u64, end: u64) -> io::
 
 /// A segment that is being made.
 pub(super) const TEMPORARY_NAME: &str = "segment.new";
+/// Room for the next segment.
+const RESERVE_NAME: &str = "segment.reserve";
 const ZEROS_BYTES: usize = 1 << 20;

@@ -4,6 +4,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
+use prometheus_client::metrics::histogram::Histogram;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::LogOptions;
@@ -43,8 +44,21 @@ impl Log {
         owner: Owner,
         options: LogOptions,
     ) -> Result<(Self, Recovered), OpenError> {
+        Self::open_measured(disk, (owner, options), Histogram::new([]))
+    }
+
+    /// The same, with the time of each sync taken into `syncs`, in seconds.
+    ///
+    /// # Errors
+    /// As [`Log::open`].
+    pub fn open_measured(
+        disk: Arc<dyn Disk>,
+        (owner, options): (Owner, LogOptions),
+        syncs: Histogram,
+    ) -> Result<(Self, Recovered), OpenError> {
         let place = disk.place();
         let (writer, recovered) = Writer::open(disk, owner, options)?;
+        let writer = writer.measured(syncs);
         let (jobs, queue) = mpsc::channel(options.queue_writes_max.max(1));
         let (failing, failure) = watch::channel(None);
         let serving = Serving {
@@ -152,6 +166,7 @@ impl Serving {
 
     fn serve(&mut self, mut writer: Writer) {
         let mut is_open = true;
+        writer.keep_reserve();
         while is_open {
             let (group, callbacks) = self.wait_for_group(&mut is_open);
             let results = writer.write(&group);
@@ -166,6 +181,9 @@ impl Serving {
             }
             for (done, result) in callbacks.into_iter().zip(results) {
                 done(result);
+            }
+            if is_open {
+                writer.keep_reserve();
             }
         }
         if let Err(error) = writer.close() {

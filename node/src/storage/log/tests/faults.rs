@@ -150,6 +150,36 @@ fn a_full_disk_is_typed_keeps_what_was_acknowledged_and_recovers() {
 }
 
 #[test]
+fn a_disk_that_others_fill_leaves_the_log_one_more_segment() {
+    let disk = MemoryDisk::new();
+    let (mut writer, _) = open(&disk).unwrap();
+    writer.keep_reserve();
+    disk.limit_bytes(Some(2 * OPTIONS.segment_bytes as usize));
+    let append_until_full = |writer: &mut Writer, from: u64| {
+        let refused = (from..).find(|index| write(writer, append(*index..index + 1)).is_err());
+        refused.unwrap()
+    };
+    let with = append_until_full(&mut writer, 0);
+    let alone = {
+        let disk = MemoryDisk::new();
+        let (mut writer, _) = open(&disk).unwrap();
+        disk.limit_bytes(Some(OPTIONS.segment_bytes as usize));
+        append_until_full(&mut writer, 0)
+    };
+    assert!(
+        with > alone + alone / 2,
+        "{with} entries, {alone} without a reserve"
+    );
+    drop(writer);
+    let (mut writer, recovered) = open(&disk.crash(9)).unwrap();
+    let entries: Vec<_> = (0..with).map(entry).collect();
+    assert_eq!(recovered.entries, entries);
+    disk.limit_bytes(None);
+    writer.keep_reserve();
+    write(&mut writer, append(with..with + 60)).unwrap();
+}
+
+#[test]
 fn an_append_that_fails_half_way_is_replaced_by_its_repeat() {
     let disk = MemoryDisk::new();
     let (mut writer, _) = open(&disk).unwrap();
