@@ -6,6 +6,10 @@
 //! production this is QUIC under mutual TLS; tests run on a twin in memory that delays, cuts
 //! and partitions by seed. Both pass one conformance suite.
 
+#[cfg(test)]
+mod conformance;
+pub mod memory;
+
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::net::SocketAddr;
@@ -26,6 +30,11 @@ pub enum Plane {
     Infer,
     /// Chunks of artifacts.
     Blob,
+}
+
+impl Plane {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Raft, Self::Mesh, Self::Infer, Self::Blob];
 }
 
 /// A future behind a trait object.
