@@ -1,5 +1,10 @@
 //! Who this node is: its cluster and its id, written once when the cluster is founded.
 
+pub mod authority;
+pub mod credentials;
+pub mod subject;
+pub mod trust;
+
 use std::io;
 use std::sync::Arc;
 

@@ -27,7 +27,7 @@ pub mod config;
 mod demo;
 mod device;
 pub mod gateway;
-mod identity;
+pub mod identity;
 mod monitor;
 mod node;
 mod observed;
