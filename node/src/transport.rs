@@ -9,6 +9,7 @@
 #[cfg(test)]
 mod conformance;
 pub mod memory;
+pub mod quic;
 
 use std::collections::BTreeMap;
 use std::future::Future;

@@ -1,0 +1,119 @@
+//! The dialling side of a connection.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use paceline_protocol::NodeId;
+use quinn::Connection;
+use tokio::time::timeout;
+
+use super::options::client_config;
+use super::pool::Next;
+use super::{CLOSE_REFUSED, Shared, accepting};
+use crate::identity::subject::Subject;
+use crate::transport::{OpenError, Plane};
+
+/// What each side says first on a connection; the dialler's reaches the acceptor only if its
+/// certificate was believed.
+pub(super) const HELLO: [u8; 6] = *b"PLHI\x01\x00";
+
+impl Shared {
+    /// A connection with `peer`, dialled if there is none.
+    pub(super) async fn connection(
+        self: &Arc<Self>,
+        peer: NodeId,
+        plane: Plane,
+    ) -> Result<Connection, OpenError> {
+        loop {
+            if self.is_closed() {
+                return Err(OpenError::Closed);
+            }
+            let next = self.pool().next(self.node, peer, plane);
+            let changed = match next {
+                Next::Use(connection) => return Ok(connection),
+                Next::Unknown => return Err(OpenError::Unknown { peer }),
+                Next::Failed(reason) => return Err(OpenError::Unreachable { peer, reason }),
+                Next::Wait(changed) => changed,
+                Next::Dial(address, changed) => {
+                    // A task of its own: whoever waits for it may give up before it is done.
+                    tokio::spawn(self.clone().dial((peer, plane), address));
+                    changed
+                }
+            };
+            let notified = changed.notified();
+            let mut notified = std::pin::pin!(notified);
+            notified.as_mut().enable();
+            // What happened between the look and the enabling is seen by a second look.
+            if matches!(self.pool().next(self.node, peer, plane), Next::Wait(_)) {
+                notified.await;
+            }
+        }
+    }
+
+    async fn dial(self: Arc<Self>, way: (NodeId, Plane), address: SocketAddr) {
+        let dialled = timeout(DIAL_LIMIT, self.try_dial(way, address)).await;
+        match dialled.unwrap_or_else(|_late| Err("it does not answer".to_owned())) {
+            Ok(connection) => {
+                let (peer, plane) = way;
+                self.pool()
+                    .connected((peer, plane), connection.clone(), self.node);
+                accepting::serve(self, way, connection).await;
+            }
+            Err(reason) => {
+                tracing::debug!(peer = way.0.0, plane = ?way.1, reason, "a dial failed");
+                self.pool().failed(way, reason);
+            }
+        }
+    }
+
+    async fn try_dial(
+        &self,
+        (peer, plane): (NodeId, Plane),
+        address: SocketAddr,
+    ) -> Result<Connection, String> {
+        let tls = self.credentials.peer_client(plane.protocol().to_vec());
+        let config = client_config(tls.map_err(|error| error.to_string())?, plane);
+        let cluster = self.credentials.subject().cluster;
+        let name = Subject {
+            node: peer,
+            cluster,
+        };
+        let connecting = self
+            .endpoint
+            .connect_with(config, address, &name.to_string());
+        let connecting = connecting.map_err(|error| error.to_string())?;
+        let connection = connecting.await.map_err(|error| error.to_string())?;
+        match hello(&connection).await {
+            Ok(()) => Ok(connection),
+            Err(reason) => {
+                connection.close(CLOSE_REFUSED, b"no hello");
+                Err(reason)
+            }
+        }
+    }
+}
+
+/// Says hello and waits for the same.
+async fn hello(connection: &Connection) -> Result<(), String> {
+    let (mut send, mut receive) = connection
+        .open_bi()
+        .await
+        .map_err(|error| error.to_string())?;
+    send.write_all(&HELLO)
+        .await
+        .map_err(|error| error.to_string())?;
+    // Finished streams are closed already if the peer has refused them.
+    let _ = send.finish();
+    let answer = receive.read_to_end(HELLO.len()).await;
+    match answer {
+        Ok(answer) if answer == HELLO => Ok(()),
+        Ok(_) => Err("it speaks another version".to_owned()),
+        Err(error) => Err(connection
+            .close_reason()
+            .map_or_else(|| error.to_string(), |reason| reason.to_string())),
+    }
+}
+
+/// The longest dial: three lost packets at QUIC's first timeouts.
+const DIAL_LIMIT: Duration = Duration::from_secs(2);
