@@ -40,6 +40,7 @@ mod router;
 pub mod storage;
 mod supervisor;
 pub mod telemetry;
+pub mod threads;
 pub mod transport;
 mod worker;
 

@@ -182,6 +182,8 @@ impl Node {
             disk: ports.raft.clone(),
             options: config.raft.options(),
             syncs: telemetry.log_syncs(),
+            transport: crate::transport::memory::MemoryNetwork::new(ports.seed).join(identity.node),
+            threads: crate::threads::Threads::Own,
         })
         .await?;
         let registry = registry::Handle::new(raft.clone());

@@ -4,7 +4,7 @@
 //!   RaftHandle ── write, read_index, state, watch, metrics
 //!       │ bounded
 //!   openraft ──────────── raft thread (current-thread runtime)
-//!    │    │    └─ network     peers: unreachable, in a cluster of one
+//!    │    │    └─ network ◀──▶ serving     peers, over the port Transport
 //!    │    └── state machine   Registry in memory, snapshots on disk
 //!    └── log store ────────── raft-log thread, storage::log
 //! ```
@@ -13,23 +13,27 @@
 //! none of its types leave it: on disk everything is in an encoding of ours with a schema
 //! number, since the library is a pre-release whose layouts change.
 //!
-//! Deliberately absent: retries on other nodes (a forwarder's task), and what commands mean
-//! (`paceline_core::registry`).
+//! Deliberately absent: who shall be a member (the membership actor decides), and what commands
+//! mean (`paceline_core::registry`).
 
 mod encoding;
 mod error;
 mod handle;
 mod log_store;
+mod members;
 mod metrics;
 mod network;
 mod node;
 mod options;
+mod serving;
 mod state_machine;
 mod type_config;
+mod wire;
 
 pub use encoding::EncodingError;
 pub use error::{OptionsError, ReadError, StartError, StopReason, WriteError};
 pub use handle::RaftHandle;
+pub use members::MembershipError;
 pub use metrics::{RaftMetrics, Role};
 pub use node::{RaftNode, RaftStart};
 pub use options::RaftOptions;

@@ -1,4 +1,4 @@
-//! What entries, vote, positions, membership and snapshots look like on disk.
+//! What entries, vote, positions, membership and snapshots look like on disk and on the wire.
 //!
 //! Layouts of our own, never the library's: a little-endian `u16` schema number, then the value
 //! as `paceline_protocol::wire` writes it. A schema that this release does not know is refused.
@@ -51,31 +51,11 @@ pub enum EncodingError {
 }
 
 pub(crate) fn encode_entry(entry: &Entry) -> Result<Vec<u8>, EncodingError> {
-    let payload = match &entry.payload {
-        EntryPayload::Blank => StoredPayload::Blank,
-        EntryPayload::Normal(command) => StoredPayload::Command(command.clone()),
-        EntryPayload::Membership(members) => StoredPayload::Membership(members.into()),
-    };
-    encode(
-        ENTRY,
-        &StoredEntry {
-            log_id: (&entry.log_id).into(),
-            payload,
-        },
-    )
+    encode(ENTRY, &StoredEntry::from(entry))
 }
 
 pub(crate) fn decode_entry(bytes: &[u8]) -> Result<Entry, EncodingError> {
-    let stored: StoredEntry = decode(ENTRY, bytes)?;
-    let payload = match stored.payload {
-        StoredPayload::Blank => EntryPayload::Blank,
-        StoredPayload::Command(command) => EntryPayload::Normal(command),
-        StoredPayload::Membership(members) => EntryPayload::Membership(members.restored()?),
-    };
-    Ok(Entry {
-        log_id: stored.log_id.into(),
-        payload,
-    })
+    decode::<StoredEntry>(ENTRY, bytes)?.restored()
 }
 
 pub(crate) fn encode_vote(vote: &Vote) -> Result<Vec<u8>, EncodingError> {
@@ -83,16 +63,7 @@ pub(crate) fn encode_vote(vote: &Vote) -> Result<Vec<u8>, EncodingError> {
 }
 
 pub(crate) fn decode_vote(bytes: &[u8]) -> Result<Vote, EncodingError> {
-    let StoredVote {
-        term,
-        node,
-        committed,
-    } = decode(VOTE, bytes)?;
-    Ok(if committed {
-        Vote::new_committed(term, node)
-    } else {
-        Vote::new(term, node)
-    })
+    Ok(decode::<StoredVote>(VOTE, bytes)?.into())
 }
 
 pub(crate) fn encode_position(position: Option<&LogId>) -> Result<Vec<u8>, EncodingError> {
@@ -104,29 +75,11 @@ pub(crate) fn decode_position(bytes: &[u8]) -> Result<Option<LogId>, EncodingErr
 }
 
 pub(crate) fn encode_meta(meta: &SnapshotMeta) -> Result<Vec<u8>, EncodingError> {
-    let stored = StoredMeta {
-        last: meta.last_log_id.as_ref().map(StoredLogId::from),
-        members_at: meta
-            .last_membership
-            .log_id()
-            .as_ref()
-            .map(StoredLogId::from),
-        members: meta.last_membership.membership().into(),
-    };
-    encode(META, &stored)
+    encode(META, &StoredMeta::from(meta))
 }
 
 pub(crate) fn decode_meta(bytes: &[u8]) -> Result<SnapshotMeta, EncodingError> {
-    let StoredMeta {
-        last,
-        members_at,
-        members,
-    } = decode(META, bytes)?;
-    let last_membership = StoredMembers::new(members_at.map(LogId::from), members.restored()?);
-    Ok(SnapshotMeta {
-        last_log_id: last.map(LogId::from),
-        last_membership,
-    })
+    decode::<StoredMeta>(META, bytes)?.restored()
 }
 
 pub(crate) fn encode_registry(registry: &Registry) -> Result<Vec<u8>, EncodingError> {
@@ -220,20 +173,20 @@ fn decode<T: DeserializeOwned>(layout: Layout, bytes: &[u8]) -> Result<T, Encodi
 }
 
 #[derive(Clone, Copy, Serialize, Deserialize)]
-struct StoredLogId {
+pub(super) struct StoredLogId {
     term: u64,
     leader: u64,
     index: u64,
 }
 
 #[derive(Serialize, Deserialize)]
-struct StoredEntry {
+pub(super) struct StoredEntry {
     log_id: StoredLogId,
     payload: StoredPayload,
 }
 
 #[derive(Serialize, Deserialize)]
-enum StoredPayload {
+pub(super) enum StoredPayload {
     Blank,
     Command(Command),
     Membership(StoredMembership),
@@ -241,20 +194,20 @@ enum StoredPayload {
 
 /// Sets of voters (two while they change) and all members, voters or not.
 #[derive(Serialize, Deserialize)]
-struct StoredMembership {
+pub(super) struct StoredMembership {
     voters: Vec<BTreeSet<u64>>,
     members: BTreeSet<u64>,
 }
 
 #[derive(Serialize, Deserialize)]
-struct StoredVote {
+pub(super) struct StoredVote {
     term: u64,
     node: u64,
     committed: bool,
 }
 
 #[derive(Serialize, Deserialize)]
-struct StoredMeta {
+pub(super) struct StoredMeta {
     last: Option<StoredLogId>,
     members_at: Option<StoredLogId>,
     members: StoredMembership,
@@ -293,6 +246,71 @@ impl From<&Vote> for StoredVote {
             node: leader_id.node_id,
             committed,
         }
+    }
+}
+
+impl From<StoredVote> for Vote {
+    fn from(stored: StoredVote) -> Self {
+        let StoredVote {
+            term,
+            node,
+            committed,
+        } = stored;
+        if committed {
+            Self::new_committed(term, node)
+        } else {
+            Self::new(term, node)
+        }
+    }
+}
+
+impl From<&Entry> for StoredEntry {
+    fn from(entry: &Entry) -> Self {
+        let payload = match &entry.payload {
+            EntryPayload::Blank => StoredPayload::Blank,
+            EntryPayload::Normal(command) => StoredPayload::Command(command.clone()),
+            EntryPayload::Membership(members) => StoredPayload::Membership(members.into()),
+        };
+        Self {
+            log_id: (&entry.log_id).into(),
+            payload,
+        }
+    }
+}
+
+impl StoredEntry {
+    pub(super) fn restored(self) -> Result<Entry, EncodingError> {
+        let payload = match self.payload {
+            StoredPayload::Blank => EntryPayload::Blank,
+            StoredPayload::Command(command) => EntryPayload::Normal(command),
+            StoredPayload::Membership(members) => EntryPayload::Membership(members.restored()?),
+        };
+        Ok(Entry {
+            log_id: self.log_id.into(),
+            payload,
+        })
+    }
+}
+
+impl From<&SnapshotMeta> for StoredMeta {
+    fn from(meta: &SnapshotMeta) -> Self {
+        let members_at = meta.last_membership.log_id();
+        Self {
+            last: meta.last_log_id.as_ref().map(StoredLogId::from),
+            members_at: members_at.as_ref().map(StoredLogId::from),
+            members: meta.last_membership.membership().into(),
+        }
+    }
+}
+
+impl StoredMeta {
+    pub(super) fn restored(self) -> Result<SnapshotMeta, EncodingError> {
+        let members_at = self.members_at.map(LogId::from);
+        let last_membership = StoredMembers::new(members_at, self.members.restored()?);
+        Ok(SnapshotMeta {
+            last_log_id: self.last.map(LogId::from),
+            last_membership,
+        })
     }
 }
 

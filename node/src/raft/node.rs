@@ -15,18 +15,21 @@ use paceline_core::registry::Registry;
 use paceline_protocol::NodeId;
 use paceline_protocol::limits::REGISTRY_SNAPSHOT_BYTES_MAX;
 use prometheus_client::metrics::histogram::Histogram;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{Semaphore, oneshot, watch};
 
 use super::error::{StartError, StopReason};
 use super::handle::RaftHandle;
 use super::log_store::LogStore;
-use super::network::NoPeers;
+use super::network::Peers;
 use super::options::RaftOptions;
+use super::serving::{self, LeaderHeard, Serving};
 use super::state_machine::StateMachine;
 use super::type_config::Raft;
-use crate::storage::log::{AppendError, Log};
+use crate::storage::log::{AppendError, Drive, Log};
 use crate::storage::snapshots::{FoundSnapshots, SnapshotStore};
 use crate::storage::{Disk, Owner};
+use crate::threads::Threads;
+use crate::transport::Transport;
 
 /// What a node starts consensus with.
 pub struct RaftStart {
@@ -40,6 +43,10 @@ pub struct RaftStart {
     pub options: RaftOptions,
     /// Where the log's syncs are measured, in seconds.
     pub syncs: Histogram,
+    /// The way to the other members.
+    pub transport: Arc<dyn Transport>,
+    /// Who runs consensus and its log.
+    pub threads: Threads,
 }
 
 /// Consensus on one node.
@@ -56,10 +63,15 @@ impl RaftNode {
     pub async fn start(start: RaftStart) -> Result<RaftHandle, StartError> {
         let (ready, started) = oneshot::channel();
         let place = start.disk.place();
-        std::thread::Builder::new()
-            .name("raft".to_owned())
-            .spawn(move || run(start, ready))
-            .map_err(|cause| StartError::Thread { cause })?;
+        match start.threads {
+            Threads::Own => drop(
+                std::thread::Builder::new()
+                    .name("raft".to_owned())
+                    .spawn(move || run(start, ready))
+                    .map_err(|cause| StartError::Thread { cause })?,
+            ),
+            Threads::Shared => drop(tokio::spawn(run_here(start, ready))),
+        }
         let reason = "its thread panicked".to_owned();
         started
             .await
@@ -68,7 +80,7 @@ impl RaftNode {
 }
 
 /// The `raft` thread.
-fn run(start: RaftStart, ready: oneshot::Sender<Result<RaftHandle, StartError>>) {
+fn run(start: RaftStart, ready: Ready) {
     let built = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         // One snapshot is written while another is read.
@@ -87,31 +99,58 @@ fn run(start: RaftStart, ready: oneshot::Sender<Result<RaftHandle, StartError>>)
     let opened = Opened::open(&start);
     let log = opened.as_ref().ok().map(|opened| opened.log.clone());
     let (ended, has_ended) = watch::channel(None);
-    let reason = runtime.block_on(async {
-        let running = match opened {
-            Ok(opened) => Running::start(start, opened).await,
-            Err(error) => Err(error),
-        };
-        let running = match running {
-            Ok(running) => running,
-            Err(error) => return Err((ready, error)),
-        };
-        let (stop, stopping) = watch::channel(false);
-        let handle = RaftHandle::new(running.parts(stop, has_ended));
-        // If nobody waits any more, the handle is dropped, and that is a request to stop.
-        let _ = ready.send(Ok(handle));
-        Ok(running.until_stopped(stopping).await)
-    });
+    let lived = runtime.block_on(live(start, opened, (ready, has_ended)));
     runtime.shutdown_timeout(SHUTDOWN_MAX);
     if let Some(log) = log {
         log.close();
     }
-    match reason {
+    tell(lived, &ended);
+}
+
+/// The same as tasks of the present runtime.
+async fn run_here(start: RaftStart, ready: Ready) {
+    let opened = Opened::open(&start);
+    let log = opened.as_ref().ok().map(|opened| opened.log.clone());
+    let (ended, has_ended) = watch::channel(None);
+    let lived = live(start, opened, (ready, has_ended)).await;
+    if let Some(log) = log {
+        log.end().await;
+    }
+    tell(lived, &ended);
+}
+
+/// Told the handle, or why there is none.
+type Ready = oneshot::Sender<Result<RaftHandle, StartError>>;
+
+/// From what was opened to the end.
+async fn live(
+    start: RaftStart,
+    opened: Result<Opened, StartError>,
+    (ready, has_ended): (Ready, watch::Receiver<Option<StopReason>>),
+) -> Result<StopReason, (Ready, StartError)> {
+    let running = match opened {
+        Ok(opened) => Running::start(start, opened).await,
+        Err(error) => Err(error),
+    };
+    let running = match running {
+        Ok(running) => running,
+        Err(error) => return Err((ready, error)),
+    };
+    let (stop, stopping) = watch::channel(false);
+    let handle = RaftHandle::new(running.parts(stop, has_ended));
+    // If nobody waits any more, the handle is dropped, and that is a request to stop.
+    let _ = ready.send(Ok(handle));
+    Ok(running.until_stopped(stopping).await)
+}
+
+/// Says how it ended, or why it did not begin: only now, so that the directory is free when
+/// that is seen.
+fn tell(lived: Result<StopReason, (Ready, StartError)>, ended: &watch::Sender<Option<StopReason>>) {
+    match lived {
         Ok(reason) => {
             tracing::info!(%reason, "consensus has ended");
             ended.send_replace(Some(reason));
         }
-        // Told only now, so that the directory is free when the error is seen.
         Err((ready, error)) => drop(ready.send(Err(error))),
     }
 }
@@ -128,9 +167,13 @@ impl Opened {
         start.options.config()?;
         let place = start.disk.place();
         let what = (start.owner, start.options.log);
-        let (log, recovered) = Log::open_measured(start.disk.clone(), what, start.syncs.clone())?;
+        let drive = Drive {
+            threads: start.threads,
+            syncs: start.syncs.clone(),
+        };
+        let (log, recovered) = Log::open_driven(start.disk.clone(), what, drive)?;
         let opened = Self::read(start, log.clone(), recovered, &place);
-        if opened.is_err() {
+        if opened.is_err() && start.threads == Threads::Own {
             log.close();
         }
         opened
@@ -165,7 +208,7 @@ impl Opened {
         }
         check_reach(place, store.purged(), &found)?;
         let state_machine =
-            StateMachine::new(snapshots, found.newest.as_ref()).map_err(encoding)?;
+            StateMachine::new(snapshots, found.newest.as_ref(), start.threads).map_err(encoding)?;
         Ok(Self {
             log,
             store,
@@ -201,6 +244,8 @@ pub(super) struct Parts {
     pub(super) stop: watch::Sender<bool>,
     pub(super) has_ended: watch::Receiver<Option<StopReason>>,
     pub(super) failure: watch::Receiver<Option<AppendError>>,
+    pub(super) transport: Arc<dyn Transport>,
+    pub(super) heard: LeaderHeard,
 }
 
 struct Running {
@@ -209,6 +254,8 @@ struct Running {
     log: Log,
     state: watch::Receiver<Arc<Registry>>,
     writes_in_flight_max: usize,
+    transport: Arc<dyn Transport>,
+    heard: LeaderHeard,
 }
 
 impl Running {
@@ -227,7 +274,11 @@ impl Running {
         let state = state_machine.watch();
         let founds = start.founds && store.is_pristine();
         let config = Arc::new(start.options.config()?);
-        let raft = Raft::new(node, config, NoPeers, store, state_machine)
+        let transport = start.transport;
+        let peers = Peers {
+            transport: transport.clone(),
+        };
+        let raft = Raft::new(node, config, peers, store, state_machine)
             .await
             .map_err(|fatal| refused(fatal.to_string()))?;
         if founds {
@@ -243,12 +294,22 @@ impl Running {
                 .map_err(|fatal| refused(fatal.to_string()))?;
         }
         let writes_in_flight_max = start.options.writes_in_flight_max;
+        let heard = LeaderHeard::default();
+        let serving = Serving {
+            raft: raft.clone(),
+            transport: transport.clone(),
+            heard: heard.clone(),
+            forwards: Arc::new(Semaphore::new(writes_in_flight_max)),
+        };
+        tokio::spawn(serving::serve(Arc::new(serving)));
         Ok(Self {
             node: NodeId(node),
             raft,
             log,
             state,
             writes_in_flight_max,
+            transport,
+            heard,
         })
     }
 
@@ -265,6 +326,8 @@ impl Running {
             stop,
             has_ended,
             failure: self.log.failure(),
+            transport: self.transport.clone(),
+            heard: self.heard.clone(),
         }
     }
 

@@ -3,6 +3,7 @@
 use openraft::{Config, SnapshotPolicy};
 
 use super::error::OptionsError;
+use super::wire::APPEND_ENTRIES_MAX;
 use crate::storage::log::LogOptions;
 
 /// Options of [`super::RaftNode`]. The defaults suit machines of one data centre whose disks
@@ -83,6 +84,7 @@ impl RaftOptions {
             snapshot_policy: SnapshotPolicy::LogsSinceLast(self.snapshot_every_entries),
             max_in_snapshot_log_to_keep: self.snapshot_every_entries * 2,
             replication_lag_threshold: self.snapshot_every_entries * 2,
+            max_payload_entries: APPEND_ENTRIES_MAX,
             api_channel_size: Some(self.writes_in_flight_max as u64 * 2),
             ..Config::default()
         };

@@ -18,6 +18,7 @@ use tokio::sync::watch;
 use super::encoding::{EncodingError, decode_meta, decode_registry, encode_meta, encode_registry};
 use super::type_config::{LogId, Snapshot, SnapshotBytes, SnapshotMeta, StoredMembers, TypeConfig};
 use crate::storage::snapshots::{SnapshotStore, StoredSnapshot};
+use crate::threads::Threads;
 
 /// The registry as openraft drives it.
 pub(crate) struct StateMachine {
@@ -26,6 +27,7 @@ pub(crate) struct StateMachine {
     members: StoredMembers,
     published: watch::Sender<Arc<Registry>>,
     snapshots: Arc<SnapshotStore>,
+    threads: Threads,
 }
 
 /// Saves one state as a snapshot.
@@ -33,6 +35,7 @@ pub(crate) struct SnapshotBuilder {
     registry: Arc<Registry>,
     meta: SnapshotMeta,
     snapshots: Arc<SnapshotStore>,
+    threads: Threads,
 }
 
 impl StateMachine {
@@ -40,6 +43,7 @@ impl StateMachine {
     pub(crate) fn new(
         snapshots: Arc<SnapshotStore>,
         found: Option<&StoredSnapshot>,
+        threads: Threads,
     ) -> Result<Self, EncodingError> {
         let (meta, registry) = match found {
             Some(found) => (decode_meta(&found.meta)?, decode_registry(&found.state)?),
@@ -51,6 +55,7 @@ impl StateMachine {
             applied: meta.last_log_id,
             members: meta.last_membership,
             snapshots,
+            threads,
         })
     }
 
@@ -71,6 +76,7 @@ impl StateMachine {
                 last_membership: self.members.clone(),
             },
             snapshots: self.snapshots.clone(),
+            threads: self.threads,
         }
     }
 }
@@ -130,7 +136,10 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
             state: snapshot.to_vec(),
         };
         let snapshots = self.snapshots.clone();
-        blocking(move || snapshots.save(&stored).map_err(io::Error::other)).await?;
+        blocking(self.threads, move || {
+            snapshots.save(&stored).map_err(io::Error::other)
+        })
+        .await?;
         self.registry = registry;
         self.applied = meta.last_log_id;
         self.members = meta.last_membership.clone();
@@ -140,7 +149,10 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
 
     async fn get_current_snapshot(&mut self) -> Result<Option<Snapshot>, io::Error> {
         let snapshots = self.snapshots.clone();
-        let found = blocking(move || snapshots.find().map_err(io::Error::other)).await?;
+        let found = blocking(self.threads, move || {
+            snapshots.find().map_err(io::Error::other)
+        })
+        .await?;
         let Some(stored) = found.newest else {
             return Ok(None);
         };
@@ -169,7 +181,7 @@ impl RaftSnapshotBuilder<TypeConfig> for SnapshotBuilder {
         let (registry, snapshots) = (self.registry.clone(), self.snapshots.clone());
         let index = self.meta.last_log_id.map_or(0, |id| id.index);
         let meta = encode_meta(&self.meta).map_err(io::Error::other)?;
-        let state = blocking(move || {
+        let state = blocking(self.threads, move || {
             let state = encode_registry(&registry).map_err(io::Error::other)?;
             let stored = StoredSnapshot { index, meta, state };
             snapshots.save(&stored).map_err(io::Error::other)?;
@@ -183,9 +195,13 @@ impl RaftSnapshotBuilder<TypeConfig> for SnapshotBuilder {
 }
 
 async fn blocking<T: Send + 'static>(
+    threads: Threads,
     work: impl FnOnce() -> io::Result<T> + Send + 'static,
 ) -> io::Result<T> {
-    tokio::task::spawn_blocking(work)
-        .await
-        .map_err(io::Error::other)?
+    match threads {
+        Threads::Own => tokio::task::spawn_blocking(work)
+            .await
+            .map_err(io::Error::other)?,
+        Threads::Shared => work(),
+    }
 }

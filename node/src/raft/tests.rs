@@ -21,7 +21,10 @@ use super::*;
 use crate::storage::log::{Log, LogOptions, OpenError};
 use crate::storage::snapshots::SnapshotStore;
 use crate::storage::{Disk, HeaderError, LockError, MemoryDisk, Owner, RealDisk};
+use crate::threads::Threads;
+use crate::transport::memory::MemoryNetwork;
 
+mod cluster;
 mod encoding;
 mod faults;
 
@@ -50,6 +53,8 @@ async fn start_with(disk: &MemoryDisk, options: RaftOptions) -> Result<RaftHandl
         disk,
         options,
         syncs: Histogram::new([]),
+        transport: MemoryNetwork::new(1).join(NodeId(1)),
+        threads: Threads::Own,
     })
     .await
 }
@@ -185,6 +190,8 @@ async fn real_disk_keeps_the_registry_too() {
             disk,
             options,
             syncs: Histogram::new([]),
+            transport: MemoryNetwork::new(1).join(NodeId(1)),
+            threads: Threads::Own,
         })
     };
     let raft = start().await.unwrap();
@@ -216,6 +223,8 @@ async fn a_node_that_founds_nothing_waits_and_says_so() {
         disk,
         options,
         syncs: Histogram::new([]),
+        transport: MemoryNetwork::new(1).join(NodeId(1)),
+        threads: Threads::Own,
     };
     let raft = RaftNode::start(start).await.unwrap();
     let shortly = Instant::now() + Duration::from_millis(200);
@@ -364,7 +373,11 @@ impl StoreBuilder<TypeConfig, LogStore, StateMachine, Option<tempfile::TempDir>>
         let (log, recovered) = Log::open(disk.clone(), OWNER, options().log).unwrap();
         let store = LogStore::new(log, recovered).unwrap();
         let snapshots = Arc::new(SnapshotStore::new(disk, OWNER, 1 << 20));
-        Ok((home, store, StateMachine::new(snapshots, None).unwrap()))
+        Ok((
+            home,
+            store,
+            StateMachine::new(snapshots, None, Threads::Own).unwrap(),
+        ))
     }
 }
 
@@ -391,6 +404,8 @@ async fn write_latency_is_printed() {
         disk,
         options,
         syncs: Histogram::new([]),
+        transport: MemoryNetwork::new(1).join(NodeId(1)),
+        threads: Threads::Own,
     };
     let raft = RaftNode::start(start).await.unwrap();
     write(&raft, 1..20).await;

@@ -34,7 +34,7 @@ mod writer;
 
 pub use error::{AppendError, OpenError};
 pub use state::{Entry, Mark, Recovered, Write};
-pub use thread::{Done, Log};
+pub use thread::{Done, Drive, Log};
 
 /// How the log uses its disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -215,6 +215,8 @@ async fn another_nodes_directory_is_refused() {
         disk: Arc::new(disk),
         options: options(),
         syncs: Histogram::new([]),
+        transport: MemoryNetwork::new(1).join(NodeId(1)),
+        threads: Threads::Own,
     };
     assert!(matches!(
         RaftNode::start(start).await.err(),

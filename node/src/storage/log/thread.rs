@@ -1,4 +1,5 @@
-//! The log's own thread: takes what waits, writes it as one group, answers in order.
+//! The log's own thread: takes what waits, writes it as one group, answers in order. In tests
+//! that share one runtime it is a task instead, and its disk is memory.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,6 +15,7 @@ use super::state::{Recovered, Write};
 use super::writer::Writer;
 use crate::storage::disk::Disk;
 use crate::storage::header::Owner;
+use crate::threads::Threads;
 
 /// Told once what became of a write: on the medium, or why not.
 pub type Done = Box<dyn FnOnce(Result<(), AppendError>) + Send>;
@@ -25,6 +27,16 @@ pub struct Log {
     jobs: mpsc::Sender<Job>,
     failure: watch::Receiver<Option<AppendError>>,
     thread: Arc<Mutex<Option<JoinHandle<()>>>>,
+    /// Turns true when nothing is written any more.
+    has_ended: watch::Receiver<bool>,
+}
+
+/// Who drives a log, and where its syncs are measured.
+pub struct Drive {
+    /// Its own thread, or a task of the present runtime.
+    pub threads: Threads,
+    /// Takes the time of each sync, in seconds.
+    pub syncs: Histogram,
 }
 
 enum Job {
@@ -44,43 +56,48 @@ impl Log {
         owner: Owner,
         options: LogOptions,
     ) -> Result<(Self, Recovered), OpenError> {
-        Self::open_measured(disk, (owner, options), Histogram::new([]))
+        let drive = Drive {
+            threads: Threads::Own,
+            syncs: Histogram::new([]),
+        };
+        Self::open_driven(disk, (owner, options), drive)
     }
 
-    /// The same, with the time of each sync taken into `syncs`, in seconds.
+    /// The same, driven and measured as `drive` says.
     ///
     /// # Errors
     /// As [`Log::open`].
-    pub fn open_measured(
+    pub fn open_driven(
         disk: Arc<dyn Disk>,
         (owner, options): (Owner, LogOptions),
-        syncs: Histogram,
+        drive: Drive,
     ) -> Result<(Self, Recovered), OpenError> {
         let place = disk.place();
         let (writer, recovered) = Writer::open(disk, owner, options)?;
-        let writer = writer.measured(syncs);
+        let writer = writer.measured(drive.syncs);
         let (jobs, queue) = mpsc::channel(options.queue_writes_max.max(1));
         let (failing, failure) = watch::channel(None);
+        let (ending, has_ended) = watch::channel(false);
         let serving = Serving {
             queue,
             failing,
+            ending,
             group_bytes_max: options.group_bytes_max,
             place,
         };
-        let thread = std::thread::Builder::new()
-            .name("raft-log".to_owned())
-            .spawn(move || serving.run(writer))
-            .map_err(|cause| OpenError::Io {
-                place: String::new(),
-                action: "start the thread of",
-                file: "raft-log".to_owned(),
-                cause,
-            })?;
+        let thread = match drive.threads {
+            Threads::Own => Some(serving.start_thread(writer)?),
+            Threads::Shared => {
+                tokio::spawn(serving.run_here(writer));
+                None
+            }
+        };
         Ok((
             Self {
                 jobs,
                 failure,
-                thread: Arc::new(Mutex::new(Some(thread))),
+                thread: Arc::new(Mutex::new(thread)),
+                has_ended,
             },
             recovered,
         ))
@@ -123,6 +140,13 @@ impl Log {
         self.failure.clone()
     }
 
+    /// As [`Log::close`], for a log that is a task.
+    pub async fn end(&self) {
+        // The task may have ended already, and then nothing is left to do.
+        let _ = self.jobs.send(Job::Close).await;
+        let _ = self.has_ended.clone().wait_for(|ended| *ended).await;
+    }
+
     /// Writes what waits, marks the end, and gives the directory back. Blocks until then.
     pub fn close(&self) {
         // The thread may have ended already, and then nothing is left to do.
@@ -147,11 +171,34 @@ impl Log {
 struct Serving {
     queue: mpsc::Receiver<Job>,
     failing: watch::Sender<Option<AppendError>>,
+    ending: watch::Sender<bool>,
     group_bytes_max: usize,
     place: String,
 }
 
+/// Writes that share a sync.
+#[derive(Default)]
+struct Group {
+    writes: Vec<Write>,
+    callbacks: Vec<Done>,
+    bytes: usize,
+    /// Nothing comes after it.
+    is_last: bool,
+}
+
 impl Serving {
+    fn start_thread(self, writer: Writer) -> Result<JoinHandle<()>, OpenError> {
+        std::thread::Builder::new()
+            .name("raft-log".to_owned())
+            .spawn(move || self.run(writer))
+            .map_err(|cause| OpenError::Io {
+                place: String::new(),
+                action: "start the thread of",
+                file: "raft-log".to_owned(),
+                cause,
+            })
+    }
+
     fn run(mut self, writer: Writer) {
         let served = catch_unwind(AssertUnwindSafe(|| self.serve(writer)));
         if served.is_err() {
@@ -162,62 +209,88 @@ impl Serving {
             };
             self.failing.send_replace(Some(failure));
         }
+        self.ending.send_replace(true);
     }
 
     fn serve(&mut self, mut writer: Writer) {
-        let mut is_open = true;
         writer.keep_reserve();
-        while is_open {
-            let (group, callbacks) = self.wait_for_group(&mut is_open);
-            let results = writer.write(&group);
-            if let Some(Err(error)) = results.last()
-                && matches!(
-                    error,
-                    AppendError::Full { .. } | AppendError::Poisoned { .. }
-                )
-            {
-                tracing::error!(%error, "the log refuses a write");
-                self.failing.send_replace(Some(error.clone()));
-            }
-            for (done, result) in callbacks.into_iter().zip(results) {
-                done(result);
-            }
-            if is_open {
-                writer.keep_reserve();
+        loop {
+            let job = self.queue.blocking_recv();
+            let group = self.group(job);
+            let is_last = group.is_last;
+            self.write(&mut writer, group);
+            if is_last {
+                break;
             }
         }
+        self.finish(writer);
+    }
+
+    async fn run_here(mut self, mut writer: Writer) {
+        writer.keep_reserve();
+        loop {
+            let job = self.queue.recv().await;
+            let group = self.group(job);
+            let is_last = group.is_last;
+            self.write(&mut writer, group);
+            if is_last {
+                break;
+            }
+        }
+        self.finish(writer);
+        self.ending.send_replace(true);
+    }
+
+    fn write(&self, writer: &mut Writer, group: Group) {
+        let results = writer.write(&group.writes);
+        if let Some(Err(error)) = results.last()
+            && matches!(
+                error,
+                AppendError::Full { .. } | AppendError::Poisoned { .. }
+            )
+        {
+            tracing::error!(%error, "the log refuses a write");
+            self.failing.send_replace(Some(error.clone()));
+        }
+        for (done, result) in group.callbacks.into_iter().zip(results) {
+            done(result);
+        }
+        if !group.is_last {
+            writer.keep_reserve();
+        }
+    }
+
+    fn finish(&self, writer: Writer) {
         if let Err(error) = writer.close() {
             tracing::error!(%error, "the log was closed without a mark");
             self.failing.send_replace(Some(error));
         }
     }
 
-    /// Waits for a write, then takes all that wait with it.
-    fn wait_for_group(&mut self, is_open: &mut bool) -> (Vec<Write>, Vec<Done>) {
-        let (mut group, mut callbacks) = (Vec::new(), Vec::new());
-        let mut bytes = 0;
-        let mut next = self.queue.blocking_recv();
+    /// A first job, and all that wait behind it.
+    fn group(&mut self, first: Option<Job>) -> Group {
+        let mut group = Group::default();
+        let mut next = first;
         loop {
             match next {
                 Some(Job::Write(write, done)) => {
-                    bytes += bytes_of(&write);
-                    group.push(write);
-                    callbacks.push(done);
+                    group.bytes += bytes_of(&write);
+                    group.writes.push(write);
+                    group.callbacks.push(done);
                 }
                 Some(Job::Close) | None => {
-                    *is_open = false;
-                    break;
+                    group.is_last = true;
+                    return group;
                 }
             }
-            if bytes >= self.group_bytes_max {
-                break;
+            if group.bytes >= self.group_bytes_max {
+                return group;
             }
             match self.queue.try_recv() {
                 Ok(job) => next = Some(job),
-                Err(_) => break,
+                Err(_) => return group,
             }
         }
-        (group, callbacks)
     }
 }
 

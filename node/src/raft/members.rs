@@ -1,0 +1,168 @@
+//! Changes of membership, for the one actor that makes them.
+//!
+//! openraft lets two changes interleave, after which a cluster may stay between two memberships
+//! for ever; so the second one is refused here until the first has ended.
+
+use std::collections::BTreeSet;
+use std::future::Future;
+use std::time::Duration;
+
+use openraft::errors::{ChangeMembershipError, ClientWriteError, RaftError};
+use openraft::{ChangeMembers, EmptyNode};
+use paceline_protocol::NodeId;
+use tokio::time::{Instant, timeout_at};
+
+use super::handle::RaftHandle;
+use super::type_config::TypeConfig;
+
+/// Why a membership was not changed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum MembershipError {
+    /// Another change is under way; nothing was done.
+    #[error("another change of membership is under way")]
+    UnderWay,
+    /// This node does not lead; nothing was done.
+    #[error("this node does not lead")]
+    NotLeader,
+    /// The cluster does not allow it; nothing was done.
+    #[error("the change is not possible: {reason}")]
+    Refused {
+        /// Why.
+        reason: String,
+    },
+    /// It was not done before the deadline, and may be done later.
+    #[error("the change was not committed in time; it may still be")]
+    Unknown,
+}
+
+impl RaftHandle {
+    /// Lets `node` receive the log, without a vote. Returns when that is committed, not when
+    /// the node has caught up.
+    ///
+    /// # Errors
+    /// As [`MembershipError`] says.
+    pub async fn add_learner(
+        &self,
+        node: NodeId,
+        deadline: Instant,
+    ) -> Result<(), MembershipError> {
+        let adding = || self.raft().add_learner(node.0, EmptyNode::new(), false);
+        self.change(adding, deadline).await
+    }
+
+    /// Gives the vote to exactly these members, in one joint step (Ongaro 2014, section 4.3);
+    /// voters that are not among them become learners. Their number must be odd.
+    ///
+    /// # Errors
+    /// As [`MembershipError`] says.
+    pub async fn change_voters(
+        &self,
+        voters: BTreeSet<NodeId>,
+        deadline: Instant,
+    ) -> Result<(), MembershipError> {
+        if voters.len().is_multiple_of(2) {
+            return Err(MembershipError::Refused {
+                reason: format!(
+                    "{} voters survive no more losses than {}",
+                    voters.len(),
+                    voters.len().saturating_sub(1)
+                ),
+            });
+        }
+        let ids: BTreeSet<u64> = voters.into_iter().map(|node| node.0).collect();
+        let changing = || {
+            let voters = ChangeMembers::ReplaceAllVoters(ids.clone());
+            self.raft().change_membership(voters, true)
+        };
+        self.change(changing, deadline).await
+    }
+
+    /// Takes a member without a vote out.
+    ///
+    /// # Errors
+    /// As [`MembershipError`] says; a voter must lose its vote first.
+    pub async fn remove_member(
+        &self,
+        node: NodeId,
+        deadline: Instant,
+    ) -> Result<(), MembershipError> {
+        if self.metrics().voters.contains(&node) {
+            return Err(MembershipError::Refused {
+                reason: format!("node {node} has a vote"),
+            });
+        }
+        let removing = || {
+            let gone = ChangeMembers::RemoveNodes(BTreeSet::from([node.0]));
+            self.raft().change_membership(gone, true)
+        };
+        self.change(removing, deadline).await
+    }
+
+    /// Asks `to` to lead, and returns when this node no longer does.
+    ///
+    /// # Errors
+    /// This node does not lead, `to` has no vote, or it has not taken over in time.
+    pub async fn transfer_leader(
+        &self,
+        to: NodeId,
+        deadline: Instant,
+    ) -> Result<(), MembershipError> {
+        let before = self.metrics();
+        if before.leader != Some(self.node()) {
+            return Err(MembershipError::NotLeader);
+        }
+        if !before.voters.contains(&to) {
+            return Err(MembershipError::Refused {
+                reason: format!("node {to} has no vote"),
+            });
+        }
+        let asked = self.raft().trigger().transfer_leader(to.0).await;
+        asked.map_err(|fatal| MembershipError::Refused {
+            reason: fatal.to_string(),
+        })?;
+        while self.metrics().leader != Some(to) {
+            if Instant::now() > deadline {
+                return Err(MembershipError::Unknown);
+            }
+            tokio::time::sleep(POLL).await;
+        }
+        Ok(())
+    }
+
+    /// Makes one change, after the one before it is committed: a leader that has just been
+    /// elected may still be about to finish its predecessor's.
+    async fn change<T, F>(
+        &self,
+        change: impl Fn() -> F,
+        deadline: Instant,
+    ) -> Result<(), MembershipError>
+    where
+        F: Future<Output = Result<T, RaftError<TypeConfig, ClientWriteError<TypeConfig>>>>,
+    {
+        let Ok(_only) = self.changing().try_lock() else {
+            return Err(MembershipError::UnderWay);
+        };
+        loop {
+            let error = match timeout_at(deadline, change()).await {
+                Ok(Ok(_)) => return Ok(()),
+                Ok(Err(error)) => error,
+                Err(_late) => return Err(MembershipError::Unknown),
+            };
+            match error {
+                RaftError::APIError(ClientWriteError::ForwardToLeader(_)) => {
+                    return Err(MembershipError::NotLeader);
+                }
+                RaftError::APIError(ClientWriteError::ChangeMembershipError(
+                    ChangeMembershipError::InProgress(_),
+                )) if Instant::now() < deadline => tokio::time::sleep(POLL).await,
+                error => {
+                    let reason = error.to_string();
+                    return Err(MembershipError::Refused { reason });
+                }
+            }
+        }
+    }
+}
+
+/// How often it is looked whether something has come to its end.
+const POLL: Duration = Duration::from_millis(5);

@@ -1,0 +1,186 @@
+//! What peers ask of this node about consensus, and the answers.
+//!
+//! Runs on the raft thread. A peer speaks for itself only: an entry, a vote or a snapshot that
+//! names another node as its author is refused. Requests at a time are bounded, and each has a
+//! deadline.
+
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use openraft::ReadPolicy;
+use openraft::errors::{ClientWriteError, LinearizableReadError, RaftError};
+use openraft::raft::{AppendEntriesRequest, TransferLeaderRequest};
+use paceline_protocol::NodeId;
+use paceline_protocol::registry::Command;
+use tokio::sync::Semaphore;
+use tokio::time::{Instant, timeout};
+
+use super::encoding::StoredEntry;
+use super::type_config::{LogId, Raft, Snapshot};
+use super::wire::{self, Answer, Elsewhere, Forwarded, Request};
+use crate::transport::{Incoming, Plane, Transport};
+
+/// When this node heard from a leader last. Cheap to clone.
+#[derive(Clone, Default)]
+pub(super) struct LeaderHeard {
+    at: Arc<Mutex<Option<Instant>>>,
+}
+
+pub(super) struct Serving {
+    pub(super) raft: Raft,
+    pub(super) transport: Arc<dyn Transport>,
+    pub(super) heard: LeaderHeard,
+    pub(super) forwards: Arc<Semaphore>,
+}
+
+impl LeaderHeard {
+    fn now(&self) {
+        *self.at.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+    }
+
+    /// How long ago; `None` if never.
+    pub(super) fn age(&self) -> Option<Duration> {
+        let at = *self.at.lock().unwrap_or_else(PoisonError::into_inner);
+        at.map(|at| at.elapsed())
+    }
+}
+
+/// Answers until the transport is closed.
+pub(super) async fn serve(serving: Arc<Serving>) {
+    let places = Arc::new(Semaphore::new(REQUESTS_MAX));
+    while let Some(incoming) = serving.transport.accept(Plane::Raft).await {
+        let Ok(place) = places.clone().acquire_owned().await else {
+            return;
+        };
+        let serving = serving.clone();
+        tokio::spawn(async move {
+            let Incoming { peer, mut stream } = incoming;
+            let exchange = async {
+                let request = wire::receive(&mut *stream.receive).await?;
+                let answer = serving.answer(peer, request, &mut *stream.receive).await?;
+                wire::send(&mut *stream.send, &answer).await?;
+                stream.send.finish();
+                io::Result::Ok(())
+            };
+            match timeout(REQUEST_LIMIT, exchange).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => tracing::debug!(%peer, %error, "a request was not understood"),
+                Err(_late) => tracing::debug!(%peer, "a request took too long"),
+            }
+            drop(place);
+        });
+    }
+}
+
+impl Serving {
+    async fn answer(
+        &self,
+        peer: NodeId,
+        request: Request,
+        more: &mut (dyn tokio::io::AsyncRead + Send + Unpin),
+    ) -> io::Result<Answer> {
+        Ok(match request {
+            Request::Append {
+                vote,
+                previous,
+                entries,
+                committed,
+            } => {
+                let entries = entries.into_iter().map(StoredEntry::restored);
+                let request = AppendEntriesRequest {
+                    vote: vote.into(),
+                    prev_log_id: previous.map(LogId::from),
+                    entries: entries
+                        .collect::<Result<Vec<_>, _>>()
+                        .map_err(io::Error::other)?,
+                    leader_commit: committed.map(LogId::from),
+                };
+                own(peer, wire::author(&request.vote))?;
+                let answer = self.raft.append_entries(request).await;
+                if matches!(&answer, Ok(answer) if !matches!(answer, openraft::raft::AppendEntriesResponse::HigherVote(_)))
+                {
+                    self.heard.now();
+                }
+                answer.map_or_else(Answer::failed, |answer| Answer::Append(answer.into()))
+            }
+            Request::Vote(ballot) => {
+                let request = ballot.restored();
+                own(peer, wire::author(&request.vote))?;
+                let answer = self.raft.vote(request).await;
+                answer.map_or_else(Answer::failed, |answer| Answer::voted(&answer))
+            }
+            Request::PreVote(ballot) => {
+                let request = ballot.restored();
+                own(peer, wire::author(&request.vote))?;
+                let answer = self.raft.pre_vote(request).await;
+                answer.map_or_else(Answer::failed, |answer| Answer::voted(&answer))
+            }
+            Request::Transfer { from, to, last } => {
+                let request = TransferLeaderRequest::new(from.into(), to, last.map(LogId::from));
+                own(peer, wire::author(request.from_leader()))?;
+                let answer = self.raft.handle_transfer_leader(request).await;
+                answer.map_or_else(Answer::failed, |taken| Answer::Transfer {
+                    accepted: taken.is_ok(),
+                })
+            }
+            Request::Snapshot { vote, meta, bytes } => {
+                let vote = vote.into();
+                own(peer, wire::author(&vote))?;
+                let state = wire::receive_snapshot(more, bytes).await?;
+                let snapshot = Snapshot {
+                    meta: meta.restored().map_err(io::Error::other)?,
+                    snapshot: state.into(),
+                };
+                let answer = self.raft.install_full_snapshot(vote, snapshot).await;
+                answer.map_or_else(Answer::failed, |installed| Answer::Snapshot {
+                    vote: (&installed.vote).into(),
+                })
+            }
+            Request::Forward { command, budget_ms } => {
+                Answer::Forward(self.write(command, budget_ms).await)
+            }
+            Request::ReadIndex => self.read_index().await,
+        })
+    }
+
+    async fn write(&self, command: Command, budget_ms: u64) -> Forwarded {
+        let Ok(_permit) = self.forwards.try_acquire() else {
+            return Forwarded::Overloaded;
+        };
+        let budget = Duration::from_millis(budget_ms).min(REQUEST_LIMIT);
+        match timeout(budget, self.raft.client_write(command)).await {
+            Ok(Ok(written)) => Forwarded::Done(written.data),
+            Ok(Err(RaftError::APIError(ClientWriteError::ForwardToLeader(forward)))) => {
+                let leader = forward.leader_id;
+                Forwarded::Elsewhere(Elsewhere { leader })
+            }
+            Ok(Err(_)) | Err(_) => Forwarded::Unknown,
+        }
+    }
+
+    async fn read_index(&self) -> Answer {
+        match self.raft.get_read_log_id(ReadPolicy::ReadIndex).await {
+            Ok((read, _)) => Answer::ReadIndex(Ok(read.index())),
+            Err(RaftError::APIError(LinearizableReadError::ForwardToLeader(forward))) => {
+                let leader = forward.leader_id;
+                Answer::ReadIndex(Err(Elsewhere { leader }))
+            }
+            Err(error) => Answer::failed(error),
+        }
+    }
+}
+
+/// A peer speaks for itself only.
+fn own(peer: NodeId, author: u64) -> io::Result<()> {
+    if peer.0 == author {
+        return Ok(());
+    }
+    let reason = format!("node {peer} speaks for node {author}");
+    Err(io::Error::new(io::ErrorKind::PermissionDenied, reason))
+}
+
+/// Requests of all peers at a time; further ones wait in their streams.
+const REQUESTS_MAX: usize = 1_024;
+/// A snapshot over a slow line; everything else has its own, shorter limit at the asker.
+const REQUEST_LIMIT: Duration = Duration::from_secs(60);

@@ -1,0 +1,302 @@
+//! What nodes say to each other about consensus: requests and answers of `Plane::Raft`.
+//!
+//! One request and one answer a stream: a little-endian `u32` length, then a `u16` schema
+//! number and the value as `paceline_protocol::wire` writes it. Layouts of our own, as on disk.
+//! A snapshot's bytes follow its request on the same stream.
+
+use std::io;
+
+use openraft::alias::VoteOf;
+use openraft::raft::{
+    AppendEntriesRequest, AppendEntriesResponse, TransferLeaderRequest, VoteRequest, VoteResponse,
+};
+use paceline_protocol::limits::{REGISTRY_ENTRY_BYTES_MAX, REGISTRY_SNAPSHOT_BYTES_MAX};
+use paceline_protocol::registry::{Command, Outcome};
+use paceline_protocol::wire;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+
+use super::encoding::{EncodingError, StoredEntry, StoredLogId, StoredMeta, StoredVote};
+use super::type_config::{LogId, TypeConfig, Vote};
+
+/// What a node asks of a peer. Variants are only ever appended.
+#[derive(Serialize, Deserialize)]
+pub(super) enum Request {
+    Append {
+        vote: StoredVote,
+        previous: Option<StoredLogId>,
+        entries: Vec<StoredEntry>,
+        committed: Option<StoredLogId>,
+    },
+    Vote(Ballot),
+    PreVote(Ballot),
+    Transfer {
+        from: StoredVote,
+        to: u64,
+        last: Option<StoredLogId>,
+    },
+    /// So many bytes of a snapshot follow.
+    Snapshot {
+        vote: StoredVote,
+        meta: StoredMeta,
+        bytes: u64,
+    },
+    /// Write this, if you lead; within so many milliseconds.
+    Forward {
+        command: Command,
+        budget_ms: u64,
+    },
+    /// What was committed up to now, if you lead.
+    ReadIndex,
+}
+
+#[derive(Serialize, Deserialize)]
+pub(super) struct Ballot {
+    vote: StoredVote,
+    last: Option<StoredLogId>,
+    transfer: bool,
+}
+
+/// What the peer answers. Variants are only ever appended.
+#[derive(Serialize, Deserialize)]
+pub(super) enum Answer {
+    Append(Appended),
+    Vote {
+        vote: StoredVote,
+        granted: bool,
+        last: Option<StoredLogId>,
+    },
+    /// Whether leadership may be taken over.
+    Transfer {
+        accepted: bool,
+    },
+    Snapshot {
+        vote: StoredVote,
+    },
+    Forward(Forwarded),
+    ReadIndex(Result<u64, Elsewhere>),
+    /// The peer could not do it.
+    Failed {
+        reason: String,
+    },
+}
+
+#[derive(Serialize, Deserialize)]
+pub(super) enum Appended {
+    Success,
+    Partial(Option<StoredLogId>),
+    Conflict,
+    HigherVote(StoredVote),
+}
+
+/// What became of a forwarded command.
+#[derive(Serialize, Deserialize)]
+pub(super) enum Forwarded {
+    /// It was applied.
+    Done(Outcome),
+    /// Nothing was done: the peer does not lead.
+    Elsewhere(Elsewhere),
+    /// Nothing was done: the peer works on as many writes as it takes.
+    Overloaded,
+    /// It may be done or not.
+    Unknown,
+}
+
+/// The peer does not lead; perhaps it knows who does.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub(super) struct Elsewhere {
+    pub(super) leader: Option<u64>,
+}
+
+impl Request {
+    pub(super) fn append(request: &AppendEntriesRequest<TypeConfig>) -> Self {
+        Self::Append {
+            vote: (&request.vote).into(),
+            previous: request.prev_log_id.as_ref().map(StoredLogId::from),
+            entries: request.entries.iter().map(StoredEntry::from).collect(),
+            committed: request.leader_commit.as_ref().map(StoredLogId::from),
+        }
+    }
+
+    pub(super) fn transfer(request: &TransferLeaderRequest<TypeConfig>) -> Self {
+        Self::Transfer {
+            from: request.from_leader().into(),
+            to: *request.to_node_id(),
+            last: request.last_log_id().map(StoredLogId::from),
+        }
+    }
+}
+
+impl Ballot {
+    pub(super) fn of(request: &VoteRequest<TypeConfig>) -> Self {
+        Self {
+            vote: (&request.vote).into(),
+            last: request.last_log_id.as_ref().map(StoredLogId::from),
+            transfer: request.leadership_transfer,
+        }
+    }
+
+    pub(super) fn restored(self) -> VoteRequest<TypeConfig> {
+        let mut request = VoteRequest::new(self.vote.into(), self.last.map(LogId::from));
+        request.leadership_transfer = self.transfer;
+        request
+    }
+}
+
+impl Answer {
+    pub(super) fn voted(answer: &VoteResponse<TypeConfig>) -> Self {
+        Self::Vote {
+            vote: (&answer.vote).into(),
+            granted: answer.vote_granted,
+            last: answer.last_log_id.as_ref().map(StoredLogId::from),
+        }
+    }
+
+    pub(super) fn failed(reason: impl ToString) -> Self {
+        Self::Failed {
+            reason: reason.to_string(),
+        }
+    }
+}
+
+impl From<AppendEntriesResponse<TypeConfig>> for Appended {
+    fn from(answer: AppendEntriesResponse<TypeConfig>) -> Self {
+        match answer {
+            AppendEntriesResponse::Success => Self::Success,
+            AppendEntriesResponse::PartialSuccess(last) => {
+                Self::Partial(last.as_ref().map(StoredLogId::from))
+            }
+            AppendEntriesResponse::Conflict => Self::Conflict,
+            AppendEntriesResponse::HigherVote(vote) => Self::HigherVote((&vote).into()),
+        }
+    }
+}
+
+impl From<Appended> for AppendEntriesResponse<TypeConfig> {
+    fn from(answer: Appended) -> Self {
+        match answer {
+            Appended::Success => Self::Success,
+            Appended::Partial(last) => Self::PartialSuccess(last.map(LogId::from)),
+            Appended::Conflict => Self::Conflict,
+            Appended::HigherVote(vote) => Self::HigherVote(vote.into()),
+        }
+    }
+}
+
+/// Who stands behind a vote: what a peer says of itself must be its own.
+pub(super) fn author(vote: &VoteOf<TypeConfig>) -> u64 {
+    let Vote { leader_id, .. } = vote;
+    leader_id.node_id
+}
+
+/// Writes one message.
+pub(super) async fn send<T: Serialize>(
+    out: &mut (impl AsyncWrite + Unpin + ?Sized),
+    message: &T,
+) -> io::Result<()> {
+    let encoded = wire::encode(message).map_err(io::Error::other)?;
+    let length = u32::try_from(encoded.len() + 2).map_err(io::Error::other)?;
+    let mut bytes = Vec::with_capacity(encoded.len() + 6);
+    bytes.extend_from_slice(&length.to_le_bytes());
+    bytes.extend_from_slice(&SCHEMA.to_le_bytes());
+    bytes.extend_from_slice(&encoded);
+    out.write_all(&bytes).await
+}
+
+/// Reads one message; nothing is allocated for a length over the limit.
+pub(super) async fn receive<T: DeserializeOwned>(
+    from: &mut (impl AsyncRead + Unpin + ?Sized),
+) -> io::Result<T> {
+    let length = from.read_u32_le().await? as usize;
+    if !(2..=MESSAGE_BYTES_MAX).contains(&length) {
+        let reason = format!("a message of {length} bytes; at most {MESSAGE_BYTES_MAX} are read");
+        return Err(io::Error::new(io::ErrorKind::InvalidData, reason));
+    }
+    let schema = from.read_u16_le().await?;
+    if schema != SCHEMA {
+        let cause = EncodingError::Schema {
+            what: "message about consensus",
+            found: schema,
+            supported: SCHEMA,
+        };
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            cause.to_string(),
+        ));
+    }
+    // What the peer really sends decides how much is taken, not what it has announced.
+    let mut bytes = Vec::new();
+    let expected = length - 2;
+    from.take(expected as u64).read_to_end(&mut bytes).await?;
+    if bytes.len() != expected {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
+    wire::decode(&bytes, MESSAGE_BYTES_MAX)
+        .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error.to_string()))
+}
+
+/// Reads a snapshot's bytes behind its request.
+pub(super) async fn receive_snapshot(
+    from: &mut (impl AsyncRead + Unpin + ?Sized),
+    length: u64,
+) -> io::Result<Vec<u8>> {
+    // The schema number stands before the encoded registry.
+    let limit = REGISTRY_SNAPSHOT_BYTES_MAX as u64 + 2;
+    if length > limit {
+        let reason = format!("a snapshot of {length} bytes; at most {limit} are read");
+        return Err(io::Error::new(io::ErrorKind::InvalidData, reason));
+    }
+    let mut bytes = Vec::new();
+    from.take(length).read_to_end(&mut bytes).await?;
+    if bytes.len() as u64 != length {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
+    Ok(bytes)
+}
+
+const SCHEMA: u16 = 1;
+/// Entries of one append: few enough that the largest ones fit into a message.
+pub(super) const APPEND_ENTRIES_MAX: u64 = 64;
+/// An append of the largest entries, with room for what stands around them.
+const MESSAGE_BYTES_MAX: usize = APPEND_ENTRIES_MAX as usize * (REGISTRY_ENTRY_BYTES_MAX + 128);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn read(bytes: &[u8]) -> io::Result<Request> {
+        receive(&mut &*bytes).await
+    }
+
+    #[tokio::test]
+    async fn hostile_bytes_are_refused_before_anything_is_taken() {
+        let mut good = Vec::new();
+        send(&mut good, &Request::ReadIndex).await.unwrap();
+        assert!(matches!(read(&good).await, Ok(Request::ReadIndex)));
+        let with_length = |length: u32| {
+            let mut bytes = good.clone();
+            bytes[..4].copy_from_slice(&length.to_le_bytes());
+            bytes
+        };
+        for length in [0, 1, u32::MAX, MESSAGE_BYTES_MAX as u32 + 1] {
+            let refused = read(&with_length(length)).await.map(|_| ()).unwrap_err();
+            assert_eq!(refused.kind(), io::ErrorKind::InvalidData, "{length}");
+        }
+        // A length that is allowed and not delivered.
+        assert!(read(&with_length(MESSAGE_BYTES_MAX as u32)).await.is_err());
+        let mut later = good.clone();
+        later[4] = 9;
+        let refused = read(&later).await.map(|_| ()).unwrap_err().to_string();
+        assert!(refused.contains("schema 9"), "{refused}");
+        let mut chance = paceline_core::Random::from_seed(5);
+        for _ in 0..20_000 {
+            let length = chance.below(64) as usize;
+            let mut bytes = (length as u32 + 2).to_le_bytes().to_vec();
+            bytes.extend_from_slice(&SCHEMA.to_le_bytes());
+            bytes.extend((0..length).map(|_| chance.next_u64() as u8));
+            // Whatever it says, it ends in a value or an error.
+            let _ = read(&bytes).await;
+        }
+    }
+}
