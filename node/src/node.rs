@@ -240,6 +240,7 @@ async fn register(
         addresses: NodeAddresses {
             http: addresses.http.to_string(),
             metrics: addresses.metrics.to_string(),
+            ..NodeAddresses::default()
         },
         devices: vec![DeviceRecord {
             kind: DeviceKind::Cpu,

@@ -92,7 +92,7 @@ impl Publisher {
                 record,
                 epoch,
             }),
-            (_, Reply::Done | Reply::Assigned(_)) => Err(Failure::new(
+            (_, Reply::Done | Reply::Assigned(_) | Reply::Admitted(_)) => Err(Failure::new(
                 ErrorCode::Conflict,
                 "this op-id was used for another kind of write before; choose a fresh one",
             )),

@@ -88,6 +88,8 @@ pub enum ErrorCode {
     StorageFailed,
     /// A fault in Paceline itself.
     Internal,
+    /// The token, key or certificate that was shown is not accepted, or no longer.
+    Unauthenticated,
 }
 
 /// What is known about a code.
@@ -109,7 +111,7 @@ pub struct Explanation {
 
 impl ErrorCode {
     /// Every code, in the order of the wire.
-    pub const ALL: [Self; 37] = [
+    pub const ALL: [Self; 38] = [
         Self::JsonInvalid,
         Self::BinaryInvalid,
         Self::InputUnknown,
@@ -147,6 +149,7 @@ impl ErrorCode {
         Self::Unsupported,
         Self::StorageFailed,
         Self::Internal,
+        Self::Unauthenticated,
     ];
 
     /// What the code means, its statuses, and what to do about it.

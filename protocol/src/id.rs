@@ -36,6 +36,10 @@ pub struct VersionNumber(pub u32);
 #[serde(transparent)]
 pub struct DeviceId(pub u16);
 
+/// Names a join token: the half of it that is no secret. Its text form stands in `token.rs`.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TokenId(pub [u8; 8]);
+
 /// Names one intended write, chosen by its author. A repeat with the same id is answered with
 /// the first answer and changes nothing.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -28,6 +28,7 @@ mod request;
 mod shape;
 mod signature;
 mod tensor;
+mod token;
 pub mod wire;
 
 pub use buffer::AlignedBuffer;
@@ -35,10 +36,11 @@ pub use dtype::{Dtype, UnknownDtype};
 pub use error::{ErrorCode, Failure};
 pub use id::{
     DeviceId, Digest, DigestError, Epoch, ModelName, NameError, NodeId, OpId, ReplicaId,
-    TenantName, VersionNumber,
+    TenantName, TokenId, VersionNumber,
 };
 pub use manifest::{Manifest, ManifestError, ManifestFile};
 pub use request::{Answer, InferRequest};
 pub use shape::{Dim, Shape, ShapeError, ShapePattern};
 pub use signature::{Signature, SignatureError, TensorSpec};
 pub use tensor::{Tensor, TensorError};
+pub use token::{JoinToken, Secret, TokenError};

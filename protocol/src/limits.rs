@@ -43,6 +43,10 @@ pub const IN_PLACE_COST_MAX_US: u64 = 50;
 pub const NODES_MAX: usize = 64;
 /// Most voters: beyond seven, each write waits for more disks without surviving more in practice.
 pub const VOTERS_MAX: usize = 7;
+/// Join tokens that are kept: a rack at a time, many times over; expired ones go first.
+pub const TOKENS_MAX: usize = 1_024;
+/// Ids of removed nodes that are remembered; an older one's certificate expired long ago.
+pub const BURNT_IDS_MAX: usize = 4_096;
 /// Most models in a registry: their desired state must fit a snapshot of 64 MiB.
 pub const MODELS_MAX: usize = 10_000;
 /// Versions kept of a model; older ones that serve nothing are forgotten first.

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{ErrorCode, Failure};
 use crate::id::{
-    DeviceId, Digest, Epoch, ModelName, NodeId, OpId, ReplicaId, TenantName, VersionNumber,
+    DeviceId, Digest, Epoch, ModelName, NodeId, OpId, ReplicaId, TenantName, TokenId, VersionNumber,
 };
 use crate::signature::Signature;
 
@@ -89,6 +89,76 @@ pub enum Change {
         /// The model.
         model: ModelName,
     },
+    /// Somebody who knows a secret may join.
+    CreateToken(TokenRecord),
+    /// A token admits nobody any more.
+    RevokeToken {
+        /// Which one.
+        token: TokenId,
+    },
+    /// A machine becomes a node; its id is the index of this entry. The same key again is the
+    /// same node, whatever has become of the token.
+    AdmitNode {
+        /// The token that it has shown.
+        token: TokenId,
+        /// SHA-256 of the secret that it has shown.
+        secret_sha256: Digest,
+        /// SHA-256 of its public key (SubjectPublicKeyInfo, DER).
+        key_sha256: Digest,
+        /// What people shall call it.
+        name: String,
+        /// Where it stands.
+        zone: String,
+    },
+    /// A node was not heard for long: its replicas are replaced. By the leader.
+    MarkDown {
+        /// The node.
+        node: NodeId,
+        /// The epoch that this was decided at.
+        computed_at: Epoch,
+    },
+    /// A node that was down is heard again. By the leader.
+    MarkUp {
+        /// The node.
+        node: NodeId,
+        /// The epoch that this was decided at.
+        computed_at: Epoch,
+    },
+    /// A node takes no new work from the index of this entry on.
+    Drain {
+        /// The node.
+        node: NodeId,
+    },
+    /// A draining node has finished what it had accepted.
+    Drained {
+        /// The node.
+        node: NodeId,
+        /// The index of the drain that this ends.
+        since: Epoch,
+    },
+    /// A node takes work again.
+    Undrain {
+        /// The node.
+        node: NodeId,
+    },
+    /// A node leaves for ever: its replicas go, and its id is never believed again.
+    RemoveNode {
+        /// The node.
+        node: NodeId,
+    },
+}
+
+/// What the registry knows of a join token: enough to recognise its secret, not to show it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TokenRecord {
+    /// Which one.
+    pub id: TokenId,
+    /// SHA-256 of the secret.
+    pub secret_sha256: Digest,
+    /// When it admits nobody any more, in milliseconds since 1970.
+    pub expires_ms: u64,
+    /// How many nodes it still admits.
+    pub uses_left: u32,
 }
 
 /// How many replicas a deployment wants.
@@ -121,8 +191,14 @@ pub struct NodeRecord {
 pub struct NodeAddresses {
     /// HTTP inference and operator API.
     pub http: String,
+    /// gRPC inference; empty where there is no such door.
+    pub grpc: String,
     /// Prometheus metrics.
     pub metrics: String,
+    /// SDK and joining, over QUIC.
+    pub sdk: String,
+    /// Peers, over QUIC.
+    pub peer: String,
 }
 
 /// A device of a node.
@@ -190,6 +266,8 @@ pub enum Reply {
     },
     /// The replica has this id.
     Assigned(ReplicaId),
+    /// The node has this id.
+    Admitted(NodeId),
 }
 
 /// Why a command did nothing. Variants are only ever appended.
@@ -269,6 +347,44 @@ pub enum Refusal {
         /// The entry's.
         schema: u16,
     },
+    /// No such token, or not its secret: which of both is not told.
+    #[error("the join token is not known here; `paceline token create` makes one")]
+    TokenUnknown,
+    /// The token's time is over.
+    #[error("the join token has expired; `paceline token create` makes another one")]
+    TokenExpired,
+    /// The token has admitted as many nodes as it may.
+    #[error("the join token has been used; `paceline token create` makes another one")]
+    TokenUsed,
+    /// A token of this id exists.
+    #[error("a join token of this id exists")]
+    TokenExists,
+    /// No such node.
+    #[error("there is no node {node}")]
+    NodeUnknown {
+        /// What was named.
+        node: NodeId,
+    },
+    /// The node was removed: neither its id nor its key is believed again.
+    #[error("node {node} was removed; a machine that comes back joins with a new key")]
+    NodeBurnt {
+        /// Which one.
+        node: NodeId,
+    },
+    /// The last node cannot leave.
+    #[error("node {node} is the only one; a cluster has at least one node")]
+    LastNode {
+        /// Which one.
+        node: NodeId,
+    },
+    /// The node is not draining, or a later drain is under way.
+    #[error("node {node} is not draining since epoch {since}")]
+    NotDraining {
+        /// Which one.
+        node: NodeId,
+        /// The drain that was named.
+        since: Epoch,
+    },
 }
 
 impl Refusal {
@@ -282,6 +398,12 @@ impl Refusal {
             Self::DeviceUnknown { .. } | Self::ReplicaCount { .. } => ErrorCode::ParameterInvalid,
             Self::Limit { .. } => ErrorCode::LimitReached,
             Self::Schema { .. } => ErrorCode::Unsupported,
+            Self::TokenUnknown | Self::TokenExpired | Self::TokenUsed | Self::NodeBurnt { .. } => {
+                ErrorCode::Unauthenticated
+            }
+            Self::TokenExists => ErrorCode::AlreadyExists,
+            Self::NodeUnknown { .. } => ErrorCode::NotFound,
+            Self::LastNode { .. } | Self::NotDraining { .. } => ErrorCode::Conflict,
         }
     }
 }
@@ -318,6 +440,15 @@ impl Change {
             Self::Assign { .. } => "assign",
             Self::Unassign { .. } => "unassign",
             Self::DeleteModel { .. } => "delete-model",
+            Self::CreateToken(_) => "create-token",
+            Self::RevokeToken { .. } => "revoke-token",
+            Self::AdmitNode { .. } => "admit-node",
+            Self::MarkDown { .. } => "mark-down",
+            Self::MarkUp { .. } => "mark-up",
+            Self::Drain { .. } => "drain",
+            Self::Drained { .. } => "drained",
+            Self::Undrain { .. } => "undrain",
+            Self::RemoveNode { .. } => "remove-node",
         }
     }
 }

@@ -184,6 +184,7 @@ fn registry_commands_withstand_hostile_lengths() {
         addresses: NodeAddresses {
             http: "127.0.0.1:8000".into(),
             metrics: "127.0.0.1:8002".into(),
+            ..NodeAddresses::default()
         },
         devices: vec![DeviceRecord {
             kind: DeviceKind::Cpu,

@@ -7,19 +7,25 @@
 
 mod model;
 mod ops;
+mod seat;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use paceline_protocol::limits::{MODELS_MAX, NODES_MAX, REPLICAS_MAX, VERSIONS_KEPT_MAX};
 use paceline_protocol::registry::{
-    Change, Command, NodeRecord, Outcome, Refusal, ReplicaTarget, Reply, SCHEMA, VersionRecord,
+    Change, Command, NodeRecord, Outcome, Refusal, ReplicaTarget, Reply, SCHEMA, TokenRecord,
+    VersionRecord,
 };
-use paceline_protocol::{Epoch, ModelName, NodeId, ReplicaId, TenantName, VersionNumber};
+use paceline_protocol::{
+    Digest, Epoch, ModelName, NodeId, ReplicaId, TenantName, TokenId, VersionNumber,
+};
 use serde::{Deserialize, Serialize};
 
 pub use self::model::{Assignment, Deployment, Model, PublishedVersion};
 use self::ops::RememberedOps;
+pub use self::seat::NodeState;
+use self::seat::Seat;
 
 /// The replicated state. Cloning shares the models, so a clone is cheap to publish.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,6 +33,11 @@ pub struct Registry {
     epoch: Epoch,
     assignments_changed_at: Epoch,
     nodes: BTreeMap<NodeId, Arc<NodeRecord>>,
+    /// Who may be a node, also before it has said where it is reached.
+    seats: BTreeMap<NodeId, Seat>,
+    /// Ids of nodes that were removed, and their keys.
+    burnt: BTreeMap<NodeId, Option<Digest>>,
+    tokens: BTreeMap<TokenId, TokenRecord>,
     models: BTreeMap<ModelName, Arc<Model>>,
     replicas: BTreeMap<ReplicaId, Arc<Assignment>>,
     ops: RememberedOps,
@@ -173,19 +184,22 @@ impl Registry {
                 self.assignments_changed_at = epoch;
                 Ok(Reply::Done)
             }
+            Change::CreateToken(_)
+            | Change::RevokeToken { .. }
+            | Change::AdmitNode { .. }
+            | Change::MarkDown { .. }
+            | Change::MarkUp { .. }
+            | Change::Drain { .. }
+            | Change::Drained { .. }
+            | Change::Undrain { .. }
+            | Change::RemoveNode { .. } => self.change_members(epoch, command),
         }
     }
 
     fn register_node(&mut self, epoch: Epoch, node: &NodeRecord) -> Result<Reply, Refusal> {
-        let twin = self
-            .nodes
-            .values()
-            .find(|known| known.name == node.name && known.id != node.id);
-        if let Some(twin) = twin {
-            return Err(Refusal::NodeName {
-                name: node.name.clone(),
-                node: twin.id,
-            });
+        self.check_name(&node.name, Some(node.id))?;
+        if self.burnt.contains_key(&node.id) {
+            return Err(Refusal::NodeBurnt { node: node.id });
         }
         let known = self.nodes.get(&node.id);
         if known.is_none() && self.nodes.len() >= NODES_MAX {
@@ -196,6 +210,8 @@ impl Registry {
         }
         if known.is_none_or(|known| **known != *node) {
             self.nodes.insert(node.id, Arc::new(node.clone()));
+            let seat = self.seats.entry(node.id).or_default();
+            seat.name.clone_from(&node.name);
             self.assignments_changed_at = epoch;
         }
         Ok(Reply::Done)

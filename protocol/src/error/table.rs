@@ -14,9 +14,10 @@ const GRPC_ABORTED: u8 = 10;
 const GRPC_UNIMPLEMENTED: u8 = 12;
 const GRPC_INTERNAL: u8 = 13;
 const GRPC_UNAVAILABLE: u8 = 14;
+const GRPC_UNAUTHENTICATED: u8 = 16;
 
 /// A row a code, in the order of [`super::ErrorCode::ALL`].
-pub(super) const EXPLANATIONS: [Explanation; 37] = [
+pub(super) const EXPLANATIONS: [Explanation; 38] = [
     Explanation {
         name: "JSON_INVALID",
         http: 400,
@@ -312,5 +313,13 @@ pub(super) const EXPLANATIONS: [Explanation; 37] = [
         retryable: false,
         cause: "a fault in Paceline",
         remedy: "report it with the request id and the log lines that carry it",
+    },
+    Explanation {
+        name: "UNAUTHENTICATED",
+        http: 401,
+        grpc: GRPC_UNAUTHENTICATED,
+        retryable: false,
+        cause: "the token, key or certificate that was shown is not accepted, or no longer",
+        remedy: "use one that is; `paceline token create` makes a new token for one more node",
     },
 ];

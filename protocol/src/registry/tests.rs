@@ -40,14 +40,21 @@ fn nodes() -> impl Strategy<Value = NodeRecord> {
         lanes,
         memory_bytes,
     });
-    let texts = (".{0,20}", ".{0,20}", ".{0,20}", ".{0,20}");
+    let text = || ".{0,20}";
+    let texts = (text(), text(), text(), text(), text(), text(), text());
     (any::<u64>(), texts, vec(device, 0..5)).prop_map(|(id, texts, devices)| {
-        let (name, zone, http, metrics) = texts;
+        let (name, zone, http, grpc, metrics, sdk, peer) = texts;
         NodeRecord {
             id: NodeId(id),
             name,
             zone,
-            addresses: NodeAddresses { http, metrics },
+            addresses: NodeAddresses {
+                http,
+                grpc,
+                metrics,
+                sdk,
+                peer,
+            },
             devices,
         }
     })
@@ -124,6 +131,41 @@ fn changes() -> impl Strategy<Value = Change> {
             computed_at
         }),
         models().prop_map(|model| Change::DeleteModel { model }),
+        members(),
+    ]
+}
+
+/// Changes of who the nodes are.
+fn members() -> impl Strategy<Value = Change> {
+    let node = || any::<u64>().prop_map(NodeId);
+    let token = || any::<[u8; 8]>().prop_map(TokenId);
+    let record = (token(), digests(), any::<u64>(), any::<u32>());
+    let admission = (token(), digests(), digests(), ".{0,20}", ".{0,20}");
+    prop_oneof![
+        record.prop_map(|(id, secret_sha256, expires_ms, uses_left)| {
+            Change::CreateToken(TokenRecord {
+                id,
+                secret_sha256,
+                expires_ms,
+                uses_left,
+            })
+        }),
+        token().prop_map(|token| Change::RevokeToken { token }),
+        admission.prop_map(|(token, secret_sha256, key_sha256, name, zone)| {
+            Change::AdmitNode {
+                token,
+                secret_sha256,
+                key_sha256,
+                name,
+                zone,
+            }
+        }),
+        (node(), epochs()).prop_map(|(node, computed_at)| Change::MarkDown { node, computed_at }),
+        (node(), epochs()).prop_map(|(node, computed_at)| Change::MarkUp { node, computed_at }),
+        node().prop_map(|node| Change::Drain { node }),
+        (node(), epochs()).prop_map(|(node, since)| Change::Drained { node, since }),
+        node().prop_map(|node| Change::Undrain { node }),
+        node().prop_map(|node| Change::RemoveNode { node }),
     ]
 }
 
@@ -144,6 +186,7 @@ fn replies() -> impl Strategy<Value = Reply> {
         (versions(), any::<bool>())
             .prop_map(|(version, created)| Reply::Published { version, created }),
         any::<u64>().prop_map(|replica| Reply::Assigned(ReplicaId(replica))),
+        any::<u64>().prop_map(|node| Reply::Admitted(NodeId(node))),
     ]
 }
 
@@ -176,6 +219,17 @@ fn refusals() -> impl Strategy<Value = Refusal> {
             node: NodeId(node)
         }),
         any::<u16>().prop_map(|schema| Refusal::Schema { schema }),
+        Just(Refusal::TokenUnknown),
+        Just(Refusal::TokenExpired),
+        Just(Refusal::TokenUsed),
+        Just(Refusal::TokenExists),
+        any::<u64>().prop_map(|node| Refusal::NodeUnknown { node: NodeId(node) }),
+        any::<u64>().prop_map(|node| Refusal::NodeBurnt { node: NodeId(node) }),
+        any::<u64>().prop_map(|node| Refusal::LastNode { node: NodeId(node) }),
+        (any::<u64>(), epochs()).prop_map(|(node, since)| Refusal::NotDraining {
+            node: NodeId(node),
+            since
+        }),
     ]
 }
 
@@ -206,6 +260,15 @@ fn change_number(change: &Change) -> u8 {
         Change::Assign { .. } => 4,
         Change::Unassign { .. } => 5,
         Change::DeleteModel { .. } => 6,
+        Change::CreateToken(_) => 7,
+        Change::RevokeToken { .. } => 8,
+        Change::AdmitNode { .. } => 9,
+        Change::MarkDown { .. } => 10,
+        Change::MarkUp { .. } => 11,
+        Change::Drain { .. } => 12,
+        Change::Drained { .. } => 13,
+        Change::Undrain { .. } => 14,
+        Change::RemoveNode { .. } => 15,
     }
 }
 
@@ -222,6 +285,14 @@ fn refusal_number(refusal: &Refusal) -> u8 {
         Refusal::ReplicaCount { .. } => 7,
         Refusal::NodeName { .. } => 8,
         Refusal::Schema { .. } => 9,
+        Refusal::TokenUnknown => 10,
+        Refusal::TokenExpired => 11,
+        Refusal::TokenUsed => 12,
+        Refusal::TokenExists => 13,
+        Refusal::NodeUnknown { .. } => 14,
+        Refusal::NodeBurnt { .. } => 15,
+        Refusal::LastNode { .. } => 16,
+        Refusal::NotDraining { .. } => 17,
     }
 }
 
@@ -233,7 +304,7 @@ fn hold_numbers<T: Serialize + fmt::Debug>(
 ) {
     let mut runner = TestRunner::deterministic();
     let mut seen = BTreeSet::new();
-    for _ in 0..1_000 {
+    for _ in 0..3_000 {
         let value = values.new_tree(&mut runner).unwrap().current();
         let bytes = wire::encode(&value).unwrap();
         assert_eq!(bytes[0], number(&value), "{value:?}");
@@ -244,8 +315,8 @@ fn hold_numbers<T: Serialize + fmt::Debug>(
 
 #[test]
 fn variants_keep_their_numbers() {
-    hold_numbers(changes(), change_number, 7);
-    hold_numbers(refusals(), refusal_number, 10);
+    hold_numbers(changes(), change_number, 16);
+    hold_numbers(refusals(), refusal_number, 18);
 }
 
 #[test]

@@ -6,6 +6,8 @@ use paceline_protocol::{DeviceId, Digest, Dtype, OpId, ShapePattern, Signature, 
 
 use super::*;
 
+mod members;
+
 fn name(text: &str) -> ModelName {
     ModelName::new(text).unwrap()
 }
