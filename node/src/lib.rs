@@ -41,6 +41,7 @@ pub mod storage;
 mod supervisor;
 pub mod telemetry;
 pub mod transport;
+mod up;
 mod worker;
 
 pub use config::{Config, ConfigError, Sources};
