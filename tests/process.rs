@@ -21,5 +21,7 @@ mod metrics;
 mod node;
 #[path = "process/tensors.rs"]
 mod tensors;
+#[path = "process/up.rs"]
+mod up;
 #[path = "process/versions.rs"]
 mod versions;

@@ -4,9 +4,11 @@
 //! are settled or their time is over, so a repeat after a lost answer changes nothing twice.
 
 mod address;
+mod doors;
 mod error;
 mod http;
 mod inference;
+mod membership;
 mod retry;
 #[cfg(test)]
 pub(crate) mod scripted;
@@ -28,10 +30,12 @@ use ureq::http::Method;
 
 pub use address::{AddressError, DEFAULT_PORT, NodeAddress};
 pub use error::ApiError;
+pub(crate) use inference::inference_path;
 pub use inference::{InferenceAnswer, ModelMetadata, OutputTensor, TensorMetadata};
 pub use upload::{UploadError, UploadSource};
 
-use http::{Answer, Call, Door, Payload};
+use doors::{Again, Doors};
+use http::{Answer, Call, Payload};
 pub(crate) use retry::Deadline;
 use retry::until_settled;
 use upload::Exactly;
@@ -40,18 +44,45 @@ use upload::Exactly;
 /// line. An upload may take its size at this rate on top of the client's timeout.
 const UPLOAD_BYTES_PER_SECOND_MIN: u64 = 100 << 10;
 
-/// Speaks to one node for operators. Not to be shared by threads; make one for each.
+/// Speaks to a cluster for operators, to one node at a time: when that one does not answer, the
+/// next of its addresses is tried. Not to be shared by threads; make one for each.
 pub struct OperatorClient {
-    door: Door,
+    cluster: ClusterAddress,
+    doors: Doors,
     timeout: Duration,
     notice: Box<dyn Fn(&ApiError)>,
 }
 
+/// Where a cluster is reached, and as whom.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClusterAddress {
+    /// HTTP doors of its nodes, in the order in which they are tried; at least one.
+    pub nodes: Vec<NodeAddress>,
+    /// Who the caller is, where keys are needed.
+    pub api_key: Option<String>,
+}
+
+/// What a read has to show.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Freshness {
+    /// What the node that is asked has applied.
+    #[default]
+    Local,
+    /// Everything that was acknowledged before the question; needs a quorum.
+    Consistent,
+}
+
 impl OperatorClient {
-    /// A client of the node at `address`. `timeout` bounds each call, repeats included.
-    pub fn new(address: NodeAddress, timeout: Duration) -> Self {
+    /// A client of the cluster at `cluster`, or of the one node at an address. `timeout` bounds
+    /// each call, repeats included.
+    ///
+    /// # Panics
+    /// If the cluster has no address.
+    pub fn new(cluster: impl Into<ClusterAddress>, timeout: Duration) -> Self {
+        let cluster = cluster.into();
         Self {
-            door: Door::new(address),
+            doors: Doors::new(&cluster.nodes, cluster.api_key.as_deref()),
+            cluster,
             timeout,
             notice: Box::new(|_| {}),
         }
@@ -63,33 +94,38 @@ impl OperatorClient {
         self
     }
 
-    /// Who is asked.
+    /// The same cluster with another timeout and without notices.
+    pub fn within(&self, timeout: Duration) -> Self {
+        Self::new(self.cluster.clone(), timeout)
+    }
+
+    /// Who is asked first.
     pub fn address(&self) -> &NodeAddress {
-        self.door.address()
+        self.doors.first().address()
     }
 
     /// What the node says about itself.
     ///
     /// # Errors
-    /// [`ApiError`]; asked once.
-    pub fn status(&self) -> Result<Status, ApiError> {
-        self.read("/v2/paceline/status")
+    /// [`ApiError`]; each node is asked once.
+    pub fn status(&self, freshness: Freshness) -> Result<Status, ApiError> {
+        self.read(&freshness.path("/v2/paceline/status"))
     }
 
     /// The cluster's nodes, sorted by id.
     ///
     /// # Errors
-    /// [`ApiError`]; asked once.
-    pub fn nodes(&self) -> Result<Vec<NodeView>, ApiError> {
-        self.read("/v2/paceline/nodes")
+    /// [`ApiError`]; each node is asked once.
+    pub fn nodes(&self, freshness: Freshness) -> Result<Vec<NodeView>, ApiError> {
+        self.read(&freshness.path("/v2/paceline/nodes"))
     }
 
     /// Every model.
     ///
     /// # Errors
-    /// [`ApiError`]; asked once.
-    pub fn models(&self) -> Result<Vec<ModelView>, ApiError> {
-        self.read("/v2/paceline/models")
+    /// [`ApiError`]; each node is asked once.
+    pub fn models(&self, freshness: Freshness) -> Result<Vec<ModelView>, ApiError> {
+        self.read(&freshness.path("/v2/paceline/models"))
     }
 
     /// One model.
@@ -124,7 +160,7 @@ impl OperatorClient {
         let path = format!("/v2/paceline/blobs/{sha256}");
         let slowest = Duration::from_secs(source.bytes / UPLOAD_BYTES_PER_SECOND_MIN);
         let deadline = Deadline::after(self.timeout.saturating_add(slowest));
-        let settled = until_settled(deadline, &*self.notice, |limit| {
+        let settled = self.until_settled(deadline, |door, limit| {
             let mut file = match Exactly::open(source, on_bytes) {
                 Ok(file) => file,
                 Err(error) => return Ok(Err(error)),
@@ -137,7 +173,7 @@ impl OperatorClient {
                     length: source.bytes,
                 },
             };
-            let answer = self.door.exchange(call, limit);
+            let answer = door.exchange(call, limit);
             match (answer, file.failure()) {
                 // The file's own trouble explains the broken exchange; a repeat would meet it again.
                 (Err(_), Some(error)) => Ok(Err(error)),
@@ -173,20 +209,26 @@ impl OperatorClient {
     /// # Errors
     /// [`ApiError`]; repeated with the op-id until settled.
     pub fn delete(&self, name: &ModelName, op: OpId) -> Result<Committed, ApiError> {
-        let path = format!("{}?op={op}", model_path(name));
-        let answer = self.settle(&path, || (Method::DELETE, Payload::None))?;
-        self.door.json(&path, &answer)
+        self.remove(&format!("{}?op={op}", model_path(name)))
     }
 
-    /// Asks once.
+    /// Asks each node once, until one answers.
     fn read<T: DeserializeOwned>(&self, path: &str) -> Result<T, ApiError> {
-        let call = Call {
-            method: Method::GET,
-            path,
-            body: Payload::None,
-        };
-        let answer = self.door.exchange(call, self.timeout)?;
-        self.door.json(path, &answer)
+        let answer = self.doors.ask(self.timeout, Again::Any, |door, limit| {
+            let call = Call {
+                method: Method::GET,
+                path,
+                body: Payload::None,
+            };
+            door.exchange(call, limit)
+        })?;
+        self.doors.first().json(path, &answer)
+    }
+
+    /// Deletes what a path names, until it is settled.
+    fn remove<T: DeserializeOwned>(&self, path: &str) -> Result<T, ApiError> {
+        let answer = self.settle(path, || (Method::DELETE, Payload::None))?;
+        self.doors.first().json(path, &answer)
     }
 
     /// Posts JSON until it is settled.
@@ -197,7 +239,7 @@ impl OperatorClient {
     ) -> Result<T, ApiError> {
         let body = serde_json::to_vec(request).expect("the operator API's types have text keys");
         let answer = self.settle(path, || (Method::POST, Payload::Json(&body)))?;
-        self.door.json(path, &answer)
+        self.doors.first().json(path, &answer)
     }
 
     fn settle<'b>(
@@ -205,10 +247,46 @@ impl OperatorClient {
         path: &'b str,
         request: impl Fn() -> (Method, Payload<'b>),
     ) -> Result<Answer, ApiError> {
-        until_settled(Deadline::after(self.timeout), &*self.notice, |limit| {
+        self.until_settled(Deadline::after(self.timeout), |door, limit| {
             let (method, body) = request();
-            self.door.exchange(Call { method, path, body }, limit)
+            door.exchange(Call { method, path, body }, limit)
         })
+    }
+
+    /// Makes attempts, and after each that was not settled begins at the next node: with an
+    /// op-id, the write is done at most once wherever it arrives.
+    fn until_settled<T>(
+        &self,
+        deadline: Deadline,
+        mut attempt: impl FnMut(&http::Door, Duration) -> Result<T, ApiError>,
+    ) -> Result<T, ApiError> {
+        until_settled(deadline, &*self.notice, |limit| {
+            // A node that hangs leaves time for the others.
+            let share = limit / self.doors.count();
+            let ended = self.doors.ask(share, Again::Unsent, &mut attempt);
+            if ended.is_err() {
+                self.doors.turn();
+            }
+            ended
+        })
+    }
+}
+
+impl Freshness {
+    fn path(self, path: &str) -> String {
+        match self {
+            Self::Local => path.to_owned(),
+            Self::Consistent => format!("{path}?consistent=true"),
+        }
+    }
+}
+
+impl From<NodeAddress> for ClusterAddress {
+    fn from(node: NodeAddress) -> Self {
+        Self {
+            nodes: vec![node],
+            api_key: None,
+        }
     }
 }
 

@@ -5,11 +5,15 @@
 //! so there is nothing for NO_COLOR to switch off.
 
 mod artifact;
+mod bench;
 mod connection;
+mod context;
+mod drain;
 mod explain;
 mod failure;
 mod infer;
 mod model;
+mod node;
 mod nodes;
 mod operation;
 mod progress;
@@ -19,10 +23,13 @@ mod target;
 mod terminal;
 #[cfg(test)]
 mod tests;
+mod token;
 mod units;
 
 use std::process::ExitCode;
 
+use bench::BenchArgs;
+use drain::{DrainArgs, RemoveArgs, UndrainArgs};
 use explain::ExplainArgs;
 use failure::Failure;
 use infer::InferArgs;
@@ -30,6 +37,7 @@ use model::ModelCommand;
 use nodes::NodesArgs;
 use status::StatusArgs;
 use terminal::Terminal;
+use token::TokenCommand;
 
 /// What an operator can ask of a cluster.
 #[derive(Debug, clap::Subcommand)]
@@ -44,6 +52,17 @@ pub enum Command {
     Model(ModelCommand),
     /// Send one request to a model and print its answer
     Infer(InferArgs),
+    /// Make load on a model and measure how it answers
+    Bench(BenchArgs),
+    /// Make, list and revoke the tokens that nodes join with
+    #[command(subcommand)]
+    Token(TokenCommand),
+    /// Empty a node without losing a request
+    Drain(DrainArgs),
+    /// Let a drained node take requests again
+    Undrain(UndrainArgs),
+    /// Remove a node from the cluster for ever
+    Remove(RemoveArgs),
     /// Explain an error code: its cause, its remedy, its statuses
     Explain(ExplainArgs),
 }
@@ -79,6 +98,11 @@ impl Command {
             Self::Nodes(args) => args.run(terminal),
             Self::Model(command) => command.run(terminal),
             Self::Infer(args) => args.run(terminal),
+            Self::Bench(args) => args.run(terminal),
+            Self::Token(command) => command.run(terminal),
+            Self::Drain(args) => args.run(terminal),
+            Self::Undrain(args) => args.run(terminal),
+            Self::Remove(args) => args.run(terminal),
             Self::Explain(args) => args.run(terminal),
         }
     }

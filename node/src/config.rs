@@ -4,6 +4,7 @@
 //! are checked before any port opens, and an error names the key, the value and what is
 //! allowed. The effective configuration can be printed, and read back.
 
+mod block;
 mod options;
 
 use std::net::SocketAddr;
@@ -12,8 +13,10 @@ use std::path::{Path, PathBuf};
 use paceline_protocol::limits::{BODY_BYTES_MAX, NAME_BYTES_MAX};
 use serde::{Deserialize, Serialize};
 
+pub use self::block::Block;
 pub use self::options::{
-    AdmissionOptions, DeviceOptions, HttpOptions, MetricsOptions, NodeOptions, RaftOptions,
+    AdmissionOptions, DeviceOptions, HttpOptions, MetricsOptions, NodeOptions, PeerOptions,
+    RaftOptions, SdkOptions,
 };
 use crate::telemetry::logging;
 
@@ -27,6 +30,10 @@ pub struct Config {
     pub http: HttpOptions,
     /// Prometheus metrics.
     pub metrics: MetricsOptions,
+    /// QUIC for SDKs and for nodes that join.
+    pub sdk: SdkOptions,
+    /// QUIC between nodes.
+    pub peer: PeerOptions,
     /// How much is taken on at once.
     pub admission: AdmissionOptions,
     /// What models run on.
@@ -165,6 +172,8 @@ impl Config {
         )?;
         check_exposure("http.listen", self.http.listen, self.node.insecure)?;
         check_exposure("metrics.listen", self.metrics.listen, self.node.insecure)?;
+        check_exposure("sdk.listen", self.sdk.listen, self.node.insecure)?;
+        // The peer port may be anywhere: both sides show certificates there.
         self.log.check().map_err(|error| ConfigError::Syntax {
             source_name: "effective configuration".to_owned(),
             cause: error.to_string(),

@@ -149,7 +149,15 @@ const FILE: &str = "identity.json";
 const FORMAT: u16 = 1;
 const FILE_BYTES_MAX: u64 = 4 << 10;
 /// What a start that was interrupted may have left before the identity was written.
-const OURS: [&str; 4] = ["LOCK", "lock", "identity.json.new", "addresses.json"];
+const OURS: [&str; 6] = [
+    "LOCK",
+    "lock",
+    "identity.json.new",
+    "addresses.json",
+    // Written by whoever started the node.
+    "log",
+    "log.1",
+];
 
 #[cfg(test)]
 mod tests {

@@ -42,6 +42,7 @@ mod supervisor;
 pub mod telemetry;
 pub mod threads;
 pub mod transport;
+mod up;
 mod worker;
 
 pub use config::{Config, ConfigError, Sources};

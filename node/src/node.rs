@@ -67,8 +67,17 @@ pub struct NodeHandle {
 pub struct Addresses {
     /// HTTP inference and operator API.
     pub http: SocketAddr,
+    /// gRPC inference, if it is open.
+    #[serde(default)]
+    pub grpc: Option<SocketAddr>,
     /// Prometheus metrics.
     pub metrics: SocketAddr,
+    /// QUIC for SDKs and for nodes that join, if it is open.
+    #[serde(default)]
+    pub sdk: Option<SocketAddr>,
+    /// QUIC between nodes, if it is open.
+    #[serde(default)]
+    pub peer: Option<SocketAddr>,
 }
 
 /// Why a node did not start.
@@ -170,7 +179,10 @@ impl Node {
         };
         let addresses = Addresses {
             http: http.local_addr().map_err(disk_error)?,
+            grpc: None,
             metrics: metrics_listener.local_addr().map_err(disk_error)?,
+            sdk: None,
+            peer: None,
         };
         let telemetry = Metrics::new();
         let raft = RaftNode::start(RaftStart {

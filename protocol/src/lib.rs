@@ -7,6 +7,7 @@
 //!
 //!   registry (commands, answers) ── manifest             what the cluster agrees on
 //!   operator                                             what operators read and write, as JSON
+//!   context                                              where a cluster is, as a file
 //!   error ── limits                                      what can go wrong, and where it stops
 //! ```
 //!
@@ -16,6 +17,7 @@
 //! can be built, checked, encoded and decoded; what to do with it is decided elsewhere.
 
 mod buffer;
+pub mod context;
 mod dtype;
 pub mod error;
 pub mod frame;

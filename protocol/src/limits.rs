@@ -41,6 +41,11 @@ pub const IN_PLACE_COST_MAX_US: u64 = 50;
 
 /// Most nodes in a cluster: what one leader can observe every second without effort.
 pub const NODES_MAX: usize = 64;
+/// Longest life of a join token, in milliseconds: a week lets machines be ordered and set up;
+/// a secret that lives longer is forgotten in some script.
+pub const TOKEN_TTL_MAX_MS: u64 = 7 * 24 * 3_600_000;
+/// Life of a join token whose maker names none, in milliseconds.
+pub const TOKEN_TTL_DEFAULT_MS: u64 = 3_600_000;
 /// Most voters: beyond seven, each write waits for more disks without surviving more in practice.
 pub const VOTERS_MAX: usize = 7;
 /// Join tokens that are kept: a rack at a time, many times over; expired ones go first.

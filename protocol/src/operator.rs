@@ -19,7 +19,9 @@ pub struct ErrorBody {
     pub code: String,
 }
 
-/// `GET /v2/paceline/status`
+/// `GET /v2/paceline/status`; with `?consistent=true`, after contact to a quorum, as for every
+/// read that names it: what was acknowledged before the question is in the answer, and without
+/// a quorum the answer is `NO_QUORUM`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Status {
     /// The cluster's identity, 32 hexadecimal digits.
@@ -38,6 +40,15 @@ pub struct Status {
     pub raft: RaftStatus,
     /// How many nodes may be lost before writes stop, and then before requests fail.
     pub survivable_losses: u32,
+    /// Whether the node has contact to a quorum: writes are possible, and what it knows is new.
+    #[serde(default)]
+    pub quorum: bool,
+    /// For how many seconds it has been without contact to a quorum; null while it has one.
+    #[serde(default)]
+    pub stale_seconds: Option<u64>,
+    /// What an operator should know before it hurts, a sentence each; empty when all is well.
+    #[serde(default)]
+    pub warnings: Vec<String>,
     /// Models known, and how many of them are ready.
     pub models: usize,
     /// How many models have a ready replica.
@@ -86,7 +97,7 @@ pub struct DeviceStatus {
     pub memory_bytes: u64,
 }
 
-/// One entry of `GET /v2/paceline/nodes`, sorted by id.
+/// One entry of `GET /v2/paceline/nodes[?consistent=true]`, sorted by id.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NodeView {
     /// Identity.
@@ -99,11 +110,11 @@ pub struct NodeView {
     pub role: String,
     /// Where it stands.
     pub zone: String,
-    /// Process id, known for the node that answers.
+    /// Process id, as far as the node that answers knows it.
     pub pid: Option<u32>,
     /// Where it is reached; doors that are not open are null.
     pub addresses: AddressesView,
-    /// The epoch that it has applied, known for the node that answers.
+    /// The epoch that it has applied, as far as the node that answers knows it.
     pub epoch: Option<Epoch>,
 }
 
@@ -122,7 +133,7 @@ pub struct AddressesView {
     pub peer: Option<String>,
 }
 
-/// One entry of `GET /v2/paceline/models`, and `GET /v2/paceline/models/NAME`.
+/// One entry of `GET /v2/paceline/models[?consistent=true]`, and `GET /v2/paceline/models/NAME`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ModelView {
     /// Name.
@@ -245,4 +256,74 @@ pub struct Committed {
     pub applied_on: u32,
     /// Ready nodes.
     pub nodes: u32,
+}
+
+/// `POST /v2/paceline/tokens`: a secret that lets new nodes join.
+///
+/// It has no op-id: a repeat makes another token, and the first, whose secret nobody has seen,
+/// expires unused. A node that answers the repeat of a write with its first outcome could not
+/// show the first secret, since only its digest is kept.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TokenRequest {
+    /// For how long it can be used, in milliseconds; an hour if absent, at most
+    /// [`crate::limits::TOKEN_TTL_MAX_MS`].
+    #[serde(default)]
+    pub ttl_ms: Option<u64>,
+    /// How many nodes can join with it; 1 if absent, at most [`crate::limits::NODES_MAX`].
+    #[serde(default)]
+    pub uses: Option<u32>,
+}
+
+/// Answer to [`TokenRequest`]: the only time that the token is shown.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TokenCreated {
+    /// What `paceline join --token` takes; it begins with `pcl1.` and pins the cluster's
+    /// authority.
+    pub token: String,
+    /// What names it without being secret.
+    pub id: String,
+    /// When it expires, in milliseconds since 1970.
+    pub expires_ms: u64,
+}
+
+/// One entry of `GET /v2/paceline/tokens`, sorted by id: tokens that can still be used. Revoked
+/// with `DELETE /v2/paceline/tokens/ID?op=OP`, which is answered with [`Committed`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TokenView {
+    /// What names it.
+    pub id: String,
+    /// When it expires, in milliseconds since 1970.
+    pub expires_ms: u64,
+    /// How many nodes can still join with it.
+    pub uses_left: u32,
+}
+
+/// `POST /v2/paceline/nodes/ID/drain`: the node shall leave without losing a request.
+///
+/// Answered with [`Committed`] when the drain is committed, which is after the replacements of
+/// its replicas are ready: within `deadline_ms`. The node is empty once
+/// `GET /v2/paceline/nodes` calls it `drained`. A drain that would break the quorum or a
+/// version's minimum is refused with 409 and the reason. A node that is draining or drained
+/// already stays so, and the answer says since when.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DrainRequest {
+    /// How long placing elsewhere and running empty may take together, in milliseconds. What
+    /// is left then ends with a typed status that may be sent again.
+    pub deadline_ms: u64,
+    /// Names the intention.
+    pub op: OpId,
+}
+
+/// `POST /v2/paceline/nodes/ID/undrain`: the node takes requests again. Answered with
+/// [`Committed`].
+///
+/// `DELETE /v2/paceline/nodes/ID?op=OP` removes a node for ever, and burns its id; it is
+/// answered with [`Committed`], too.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct UndrainRequest {
+    /// Names the intention.
+    pub op: OpId,
 }

@@ -169,9 +169,7 @@ impl Node {
 
     /// Sends a signal by name.
     pub(crate) fn signal(&self, name: &str) {
-        let pid = self.process.child.id().to_string();
-        let sent = Command::new("kill").args(["-s", name, &pid]).status();
-        assert!(sent.expect("there is a kill command").success());
+        self.process.signal(name);
     }
 
     /// Waits for the node to end by itself.
@@ -191,6 +189,15 @@ impl Node {
             assert!(Instant::now() < deadline, "{path} stays at {body}");
             thread::sleep(POLL);
         }
+    }
+}
+
+/// Waits until something holds.
+pub(crate) fn until(limit: Duration, what: &str, holds: impl Fn() -> bool) {
+    let deadline = Instant::now() + limit;
+    while !holds() {
+        assert!(Instant::now() < deadline, "not within {limit:?}: {what}");
+        thread::sleep(POLL);
     }
 }
 
@@ -226,6 +233,37 @@ impl Process {
             keeper,
             stdout,
             stderr,
+        }
+    }
+
+    /// Its process id.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Sends a signal by name.
+    pub(crate) fn signal(&self, name: &str) {
+        let pid = self.child.id().to_string();
+        let sent = Command::new("kill").args(["-s", name, &pid]).status();
+        assert!(sent.expect("there is a kill command").success());
+    }
+
+    /// What it has written to standard output so far.
+    pub(crate) fn stdout(&self) -> String {
+        self.stdout.text()
+    }
+
+    /// Waits until it has said something so many times, on either stream.
+    pub(crate) fn until_said(&self, words: &str, times: usize) {
+        let said = || format!("{}\n{}", self.stdout.text(), self.stderr.text());
+        let deadline = Instant::now() + READY_LIMIT;
+        while said().matches(words).count() < times {
+            assert!(
+                Instant::now() < deadline,
+                "{words:?} is not in:\n{}",
+                said()
+            );
+            thread::sleep(POLL);
         }
     }
 

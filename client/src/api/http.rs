@@ -23,6 +23,8 @@ const EXCERPT_CHARS: usize = 200;
 pub(crate) struct Door {
     agent: Agent,
     address: NodeAddress,
+    /// `Authorization`, if the caller says who they are.
+    authorization: Option<String>,
 }
 
 /// What to send.
@@ -52,7 +54,7 @@ pub(crate) struct Answer {
 }
 
 impl Door {
-    pub(crate) fn new(address: NodeAddress) -> Self {
+    pub(crate) fn new(address: NodeAddress, api_key: Option<&str>) -> Self {
         let config = Agent::config_builder()
             // A node is asked directly: a proxy of the environment would not know loopback.
             .proxy(None)
@@ -66,6 +68,7 @@ impl Door {
         Self {
             agent: config.build().new_agent(),
             address,
+            authorization: api_key.map(|key| format!("Bearer {key}")),
         }
     }
 
@@ -110,6 +113,9 @@ impl Door {
         let mut request = Request::builder()
             .method(call.method)
             .uri(self.address.url(call.path));
+        if let Some(authorization) = &self.authorization {
+            request = request.header(header::AUTHORIZATION, authorization);
+        }
         match call.body {
             Payload::None => self.run(request.body(())?, limit),
             Payload::Json(bytes) => {

@@ -5,6 +5,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use ureq::http::{HeaderMap, Method};
 
+use super::doors::Again;
 use super::http::{Call, Payload};
 use super::{ApiError, OperatorClient};
 
@@ -68,7 +69,7 @@ impl OperatorClient {
     /// What a model, or one version of it, takes and gives.
     ///
     /// # Errors
-    /// [`ApiError`]; asked once.
+    /// [`ApiError`]; each node is asked once.
     pub fn metadata(
         &self,
         name: &ModelName,
@@ -77,8 +78,8 @@ impl OperatorClient {
         self.read(&inference_path(name, version))
     }
 
-    /// Sends the body of an inference request. Sent once: the node that takes it repeats what
-    /// is worth repeating.
+    /// Sends the body of an inference request to the first node that is reached. Sent once: the
+    /// node that takes it repeats what is worth repeating.
     ///
     /// # Errors
     /// [`ApiError`].
@@ -89,13 +90,15 @@ impl OperatorClient {
         body: &[u8],
     ) -> Result<InferenceAnswer, ApiError> {
         let path = format!("{}/infer", inference_path(name, version));
-        let call = Call {
-            method: Method::POST,
-            path: &path,
-            body: Payload::Json(body),
-        };
-        let answer = self.door.exchange(call, self.timeout)?;
-        let Outputs { outputs } = self.door.json(&path, &answer)?;
+        let answer = self.doors.ask(self.timeout, Again::Unsent, |door, limit| {
+            let call = Call {
+                method: Method::POST,
+                path: &path,
+                body: Payload::Json(body),
+            };
+            door.exchange(call, limit)
+        })?;
+        let Outputs { outputs } = self.doors.first().json(&path, &answer)?;
         let header = |name| text(&answer.headers, name);
         Ok(InferenceAnswer {
             outputs,
@@ -107,7 +110,7 @@ impl OperatorClient {
     }
 }
 
-fn inference_path(name: &ModelName, version: Option<VersionNumber>) -> String {
+pub(crate) fn inference_path(name: &ModelName, version: Option<VersionNumber>) -> String {
     version.map_or_else(
         || format!("/v2/models/{name}"),
         |version| format!("/v2/models/{name}/versions/{version}"),

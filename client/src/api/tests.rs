@@ -123,7 +123,7 @@ fn a_write_that_stays_open_says_so_at_its_deadline() {
 #[test]
 fn a_read_is_asked_once() {
     let server = Scripted::serve(|_| Reply::error(503, "SHUTTING_DOWN", "leaving"));
-    assert!(client(&server).status().is_err());
+    assert!(client(&server).status(Freshness::Local).is_err());
     assert_eq!(server.lines(), ["GET /v2/paceline/status"]);
 }
 
@@ -150,15 +150,15 @@ fn nobody_there_is_told_from_somebody_else_there() {
 
     let page = b"<html>hello</html>".to_vec();
     let other = Scripted::serve(move |_| Reply::Answer(200, vec![], page.clone()));
-    let ended = client(&other).nodes().unwrap_err();
+    let ended = client(&other).nodes(Freshness::Local).unwrap_err();
     assert!(matches!(ended, ApiError::Malformed { .. }), "{ended:?}");
 
     let proxy = Scripted::serve(|_| Reply::Answer(502, vec![], b"<h1>Bad\nGateway</h1>".to_vec()));
-    let ended = client(&proxy).nodes().unwrap_err();
+    let ended = client(&proxy).nodes(Freshness::Local).unwrap_err();
     assert_eq!(ended.to_string(), "status 502: <h1>Bad Gateway</h1>");
     let elsewhere = vec![("Location", "http://127.0.0.1:1/".to_owned())];
     let moved = Scripted::serve(move |_| Reply::Answer(302, elsewhere.clone(), vec![]));
-    let ended = client(&moved).nodes().unwrap_err();
+    let ended = client(&moved).nodes(Freshness::Local).unwrap_err();
     assert!(matches!(ended, ApiError::Malformed { .. }), "{ended:?}");
 }
 
@@ -248,4 +248,77 @@ fn an_inference_names_version_and_epoch() {
     assert_eq!(answer.stale_seconds, None);
     assert_eq!(answer.outputs[0].data, ["4"]);
     assert_eq!(server.lines(), ["POST /v2/models/digits/versions/2/infer"]);
+}
+
+/// An address that nothing listens on.
+fn nobody() -> NodeAddress {
+    let free = TcpListener::bind("127.0.0.1:0").unwrap();
+    free.local_addr().unwrap().to_string().parse().unwrap()
+}
+
+fn cluster(nodes: &[NodeAddress], timeout: Duration) -> OperatorClient {
+    let cluster = ClusterAddress {
+        nodes: nodes.to_vec(),
+        api_key: Some("pk_1".to_owned()),
+    };
+    OperatorClient::new(cluster, timeout)
+}
+
+#[test]
+fn the_next_node_is_asked_when_the_first_is_not_there() {
+    let server = Scripted::serve(|asked| match asked.method.as_str() {
+        "GET" => Reply::json(200, &json!([])),
+        _ => Reply::json(200, &committed()),
+    });
+    let client = cluster(&[nobody(), server.address()], Duration::from_secs(10));
+    assert_eq!(client.nodes(Freshness::Consistent), Ok(vec![]));
+    assert_eq!(client.address(), &server.address(), "it is asked first now");
+    assert_eq!(client.deploy(&name(), &deployment()), Ok(committed()));
+    assert_eq!(
+        server.lines(),
+        [
+            "GET /v2/paceline/nodes?consistent=true",
+            "POST /v2/paceline/models/digits/deploy"
+        ]
+    );
+    let key = ("authorization".to_owned(), "Bearer pk_1".to_owned());
+    assert!(server.asked()[0].headers.contains(&key));
+
+    let away = cluster(&[nobody(), nobody()], Duration::from_secs(10));
+    let ended = away.deploy(&name(), &deployment()).unwrap_err();
+    assert!(matches!(ended, ApiError::Unreachable { .. }), "{ended:?}");
+}
+
+#[test]
+fn a_node_that_hangs_leaves_time_for_the_next() {
+    // The system takes the connection; nobody ever answers.
+    let hanging = TcpListener::bind("127.0.0.1:0").unwrap();
+    let hangs: NodeAddress = hanging.local_addr().unwrap().to_string().parse().unwrap();
+    let server = Scripted::serve(|asked| match asked.method.as_str() {
+        "GET" => Reply::json(200, &json!([])),
+        _ => Reply::json(200, &committed()),
+    });
+    let nodes = [hangs, server.address()];
+    let reader = cluster(&nodes, Duration::from_secs(2));
+    assert_eq!(reader.models(Freshness::Local), Ok(vec![]));
+    let writer = cluster(&nodes, Duration::from_secs(4));
+    assert_eq!(writer.deploy(&name(), &deployment()), Ok(committed()));
+    let body: DeployRequest = serde_json::from_slice(&server.asked()[1].body).unwrap();
+    assert_eq!(body.op, OP, "the same write at another node");
+    // What may have arrived is not done twice without an op-id.
+    let asker = cluster(&nodes, Duration::from_millis(400));
+    let ended = asker.infer(&name(), None, b"{}").unwrap_err();
+    assert!(matches!(ended, ApiError::NoAnswer { .. }), "{ended:?}");
+    assert_eq!(server.asked().len(), 2);
+}
+
+#[test]
+fn a_write_that_a_node_cannot_take_now_is_taken_to_another() {
+    let first = Scripted::serve(|_| Reply::error(503, "NO_QUORUM", "cut off"));
+    let second = Scripted::serve(|_| Reply::json(200, &committed()));
+    let nodes = [first.address(), second.address()];
+    let client = cluster(&nodes, Duration::from_secs(10));
+    assert_eq!(client.delete(&name(), OP), Ok(committed()));
+    assert_eq!((first.asked().len(), second.asked().len()), (1, 1));
+    assert_eq!(first.lines(), second.lines());
 }

@@ -1,28 +1,39 @@
 //! Arguments that every command which asks a node shares: whom, how long, and in which format.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 
-use crate::api::{ApiError, NodeAddress, OperatorClient};
+use crate::api::{ApiError, ClusterAddress, Freshness, NodeAddress, OperatorClient};
 
+use super::context;
+use super::failure::Failure;
 use super::terminal::{Terminal, visible};
 use super::units::parse_duration;
 
 /// Whom to ask and how long.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct Connection {
-    /// HTTP address of any node of the cluster: HOST, HOST:PORT, :PORT, with or without http://
-    #[arg(
-        long,
-        value_name = "HOST[:PORT]",
-        env = "PACELINE_ADDR",
-        default_value = "127.0.0.1:8000"
-    )]
-    addr: NodeAddress,
+    /// HTTP address of any node of the cluster: HOST, HOST:PORT, :PORT, with or without http://;
+    /// 127.0.0.1:8000 unless a context names others
+    #[arg(long, value_name = "HOST[:PORT]", env = "PACELINE_ADDR")]
+    addr: Option<NodeAddress>,
+    /// File that says where the cluster is, as `paceline up` writes it; its nodes are tried in
+    /// turn. An --addr wins over it
+    #[arg(long, value_name = "FILE", env = "PACELINE_CONTEXT")]
+    context: Option<PathBuf>,
     /// How long to try or wait: 500ms, 30s, 5m, 1h; the default depends on the command
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     timeout: Option<Duration>,
+}
+
+/// What a read has to show.
+#[derive(Clone, Copy, Debug, Args)]
+pub(crate) struct Consistency {
+    /// Show what a quorum knows, not what the node that is asked has applied; fails without one
+    #[arg(long)]
+    consistent: bool,
 }
 
 /// How data is printed.
@@ -48,15 +59,42 @@ pub(crate) enum Format {
 
 impl Connection {
     /// A client that tells on stderr when it has to try again.
-    pub(crate) fn client(&self, terminal: &Terminal, default: Duration) -> OperatorClient {
+    ///
+    /// # Errors
+    /// The context cannot be read.
+    pub(crate) fn client(
+        &self,
+        terminal: &Terminal,
+        default: Duration,
+    ) -> Result<OperatorClient, Failure> {
         self.client_within(terminal, self.timeout_or(default))
     }
 
     /// The same with a timeout that is decided already.
-    pub(crate) fn client_within(&self, terminal: &Terminal, timeout: Duration) -> OperatorClient {
+    ///
+    /// # Errors
+    /// The context cannot be read.
+    pub(crate) fn client_within(
+        &self,
+        terminal: &Terminal,
+        timeout: Duration,
+    ) -> Result<OperatorClient, Failure> {
         let talk = terminal.talk();
-        OperatorClient::new(self.addr.clone(), timeout)
-            .with_notice(move |error: &ApiError| talk.say(&format!("trying again: {error}")))
+        let client = OperatorClient::new(self.cluster()?, timeout);
+        Ok(client.with_notice(move |error: &ApiError| talk.say(&format!("trying again: {error}"))))
+    }
+
+    /// Where the cluster is: the address that was given, else the context's nodes, else a node
+    /// on this machine.
+    ///
+    /// # Errors
+    /// The context cannot be read.
+    pub(crate) fn cluster(&self) -> Result<ClusterAddress, Failure> {
+        match (&self.addr, &self.context) {
+            (Some(address), _) => Ok(address.clone().into()),
+            (None, Some(file)) => Ok(context::read(file)?),
+            (None, None) => Ok(NodeAddress::default().into()),
+        }
     }
 
     pub(crate) fn timeout_or(&self, default: Duration) -> Duration {
@@ -66,6 +104,16 @@ impl Connection {
     /// The time that was asked for, if one was.
     pub(crate) fn timeout(&self) -> Option<Duration> {
         self.timeout
+    }
+}
+
+impl Consistency {
+    pub(crate) fn freshness(self) -> Freshness {
+        if self.consistent {
+            Freshness::Consistent
+        } else {
+            Freshness::Local
+        }
     }
 }
 

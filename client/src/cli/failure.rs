@@ -5,6 +5,7 @@ use std::io;
 use crate::api::{ApiError, NodeAddress, UploadError};
 
 use super::artifact::ArtifactError;
+use super::context::ContextError;
 
 /// Why a command is not done.
 #[derive(Debug, thiserror::Error)]
@@ -31,6 +32,9 @@ pub(crate) enum Failure {
     /// The folder is no artifact.
     #[error(transparent)]
     Artifact(#[from] ArtifactError),
+    /// The context does not say where the cluster is.
+    #[error(transparent)]
+    Context(#[from] ContextError),
     /// Stdout cannot be written.
     #[error("cannot write to stdout: {0}")]
     Stdout(io::Error),
@@ -43,7 +47,7 @@ impl Failure {
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
             Self::ReaderGone => 0,
-            Self::Usage(_) => 2,
+            Self::Usage(_) | Self::Context(_) => 2,
             Self::Api(error) | Self::Write { error, .. } => exit_code_of(error),
             Self::Upload(UploadError::Api(error)) => exit_code_of(error),
             Self::Failed(_) | Self::Upload(_) | Self::Artifact(_) | Self::Stdout(_) => 1,

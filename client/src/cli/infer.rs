@@ -46,9 +46,10 @@ pub struct InferArgs {
     format: Output,
 }
 
+/// What a request holds.
 #[derive(Clone, Debug, Args)]
 #[group(required = true, multiple = false)]
-struct Input {
+pub(super) struct Input {
     /// One row of values for a model with one input; may be repeated
     #[arg(long, value_name = "V,V,…", allow_hyphen_values = true)]
     row: Vec<String>,
@@ -69,11 +70,10 @@ impl InferArgs {
         let budget = self.connection.timeout();
         let default = Duration::from_millis(REQUEST_BUDGET_DEFAULT_MS);
         let patience = budget.unwrap_or(default).saturating_add(GRACE);
-        let client = self.connection.client_within(terminal, patience);
-        let body = match &self.input.json {
-            Some(source) => read_body(source, terminal)?,
-            None => self.build(&client, budget)?,
-        };
+        let client = self.connection.client_within(terminal, patience)?;
+        let body = self
+            .input
+            .body(&self.target, &self.output, budget, (&client, terminal))?;
         let ModelTarget { name, version } = &self.target;
         let answer = client.infer(name, *version, &body)?;
         tell(&terminal.talk(), &answer);
@@ -85,19 +85,31 @@ impl InferArgs {
             }
         }
     }
+}
 
-    fn build(&self, client: &OperatorClient, budget: Option<Duration>) -> Result<Vec<u8>, Failure> {
-        let metadata = client.metadata(&self.target.name, self.target.version)?;
-        let rows = if self.input.text.is_empty() {
-            Rows::Values(&self.input.row)
+impl Input {
+    /// The body of a request to `target` for these outputs, or for all if none is named.
+    pub(super) fn body(
+        &self,
+        target: &ModelTarget,
+        outputs: &[String],
+        budget: Option<Duration>,
+        (client, terminal): (&OperatorClient, &mut Terminal),
+    ) -> Result<Vec<u8>, Failure> {
+        if let Some(source) = &self.json {
+            return read_body(source, terminal);
+        }
+        let metadata = client.metadata(&target.name, target.version)?;
+        let rows = if self.text.is_empty() {
+            Rows::Values(&self.row)
         } else {
-            Rows::Texts(&self.input.text)
+            Rows::Texts(&self.text)
         };
         let most = Duration::from_millis(REQUEST_BUDGET_MAX_MS);
         let question = Question {
             metadata: &metadata,
             rows,
-            outputs: &self.output,
+            outputs,
             budget: budget.map(|budget| budget.min(most)),
         };
         let body = question.body();

@@ -5,7 +5,7 @@ use std::time::Duration;
 use clap::Args;
 use paceline_protocol::operator::NodeView;
 
-use super::connection::{Connection, Output, or_dash};
+use super::connection::{Connection, Consistency, Output, or_dash};
 use super::failure::Failure;
 use super::table::{Side, Table};
 use super::terminal::Terminal;
@@ -15,8 +15,11 @@ use super::terminal::Terminal;
 #[command(after_help = "\
 Examples:
   paceline nodes
+  paceline nodes --consistent
   paceline nodes --addr 10.0.0.7 -o json")]
 pub struct NodesArgs {
+    #[command(flatten)]
+    consistency: Consistency,
     #[command(flatten)]
     connection: Connection,
     #[command(flatten)]
@@ -28,7 +31,8 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 
 impl NodesArgs {
     pub(crate) fn run(self, terminal: &mut Terminal) -> Result<(), Failure> {
-        let nodes = self.connection.client(terminal, TIMEOUT).nodes()?;
+        let client = self.connection.client(terminal, TIMEOUT)?;
+        let nodes = client.nodes(self.consistency.freshness())?;
         terminal.show(self.output.format, &nodes, |nodes| table(nodes))
     }
 }
@@ -43,7 +47,10 @@ fn table(nodes: &[NodeView]) -> String {
         ("EPOCH", Side::Right),
         ("PID", Side::Right),
         ("HTTP", Side::Left),
+        ("GRPC", Side::Left),
         ("METRICS", Side::Left),
+        ("SDK", Side::Left),
+        ("PEER", Side::Left),
     ]);
     for node in nodes {
         table.row([
@@ -55,7 +62,10 @@ fn table(nodes: &[NodeView]) -> String {
             or_dash(node.epoch),
             or_dash(node.pid),
             or_dash(node.addresses.http.as_ref()),
+            or_dash(node.addresses.grpc.as_ref()),
             or_dash(node.addresses.metrics.as_ref()),
+            or_dash(node.addresses.sdk.as_ref()),
+            or_dash(node.addresses.peer.as_ref()),
         ]);
     }
     table.render()

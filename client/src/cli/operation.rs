@@ -2,6 +2,7 @@
 
 use clap::Args;
 use paceline_protocol::OpId;
+use paceline_protocol::operator::Committed;
 
 use crate::api::ApiError;
 
@@ -28,6 +29,16 @@ pub(crate) fn fresh() -> Result<OpId, Failure> {
     getrandom::fill(&mut bytes)
         .map_err(|e| Failure::Failed(format!("the system gives no random bytes: {e}")))?;
     Ok(OpId(u128::from_le_bytes(bytes)))
+}
+
+/// What became of a write, for people.
+pub(crate) fn committed(done: &Committed) -> String {
+    let Committed {
+        epoch,
+        applied_on,
+        nodes,
+    } = done;
+    format!("committed at {epoch}, applied on {applied_on} of {nodes}")
 }
 
 /// A failure that tells how to repeat the write: `command`, which means the same, with `op`.

@@ -6,7 +6,7 @@ use clap::Args;
 use paceline_protocol::operator::{DeviceStatus, RaftStatus, Status};
 use paceline_protocol::registry::DeviceKind;
 
-use super::connection::{Connection, Output};
+use super::connection::{Connection, Consistency, Output};
 use super::failure::Failure;
 use super::table::{Side, Table, fields};
 use super::terminal::Terminal;
@@ -18,8 +18,11 @@ use super::units;
 Examples:
   paceline status
   paceline status --addr :8010
+  paceline status --consistent
   paceline status -o json | jq .ready")]
 pub struct StatusArgs {
+    #[command(flatten)]
+    consistency: Consistency,
     #[command(flatten)]
     connection: Connection,
     #[command(flatten)]
@@ -31,7 +34,8 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 
 impl StatusArgs {
     pub(crate) fn run(self, terminal: &mut Terminal) -> Result<(), Failure> {
-        let status = self.connection.client(terminal, TIMEOUT).status()?;
+        let client = self.connection.client(terminal, TIMEOUT)?;
+        let status = client.status(self.consistency.freshness())?;
         terminal.show(self.output.format, &status, text)
     }
 }
@@ -46,12 +50,16 @@ fn text(status: &Status) -> String {
         ("cluster", status.cluster.clone()),
         ("epoch", status.epoch.to_string()),
         ("raft", raft(&status.raft)),
+        ("quorum", quorum(status)),
         ("losses", losses(status.survivable_losses)),
         (
             "models",
             format!("{} of {} ready", status.models_ready, status.models),
         ),
     ];
+    for warning in &status.warnings {
+        pairs.push(("warning", warning.clone()));
+    }
     for reason in &status.degraded {
         pairs.push(("degraded", reason.clone()));
     }
@@ -70,6 +78,17 @@ fn raft(raft: &RaftStatus) -> String {
         raft.term,
         voters.join(" ")
     )
+}
+
+fn quorum(status: &Status) -> String {
+    match (status.quorum, status.stale_seconds) {
+        (true, _) => "yes".to_owned(),
+        (false, None) => "no: writes are not possible".to_owned(),
+        (false, Some(stale)) => format!(
+            "no, for {}: writes are not possible, answers may be stale",
+            units::seconds(stale)
+        ),
+    }
 }
 
 fn losses(survivable: u32) -> String {

@@ -1,5 +1,7 @@
 //! Whole commands, from arguments to exit code, against a real HTTP server.
 
+mod membership;
+
 use std::cell::RefCell;
 use std::fs;
 use std::io::{self, BufRead, Cursor, Write};
@@ -174,7 +176,7 @@ fn the_arguments_are_consistent_and_every_command_shows_examples() {
         }
         waiting.extend(below);
     }
-    assert_eq!(leaves, 9);
+    assert_eq!(leaves, 16);
 }
 
 #[test]
@@ -186,6 +188,14 @@ fn wrong_use_is_told_before_any_node_is_asked() {
     assert!(usage(&["model", "deploy", "digits", "--replicas", "0"]).contains("'each'"));
     assert!(usage(&["status", "--addr", "https://a"]).contains("only http://"));
     assert!(usage(&["status", "--timeout", "soon"]).contains("500ms"));
+    assert!(usage(&["drain"]).contains("NODE"));
+    assert!(usage(&["drain", "n1", "--self"]).contains("cannot be used"));
+    assert!(usage(&["token", "create", "--ttl", "200h"]).contains("168 hours"));
+    assert!(usage(&["token", "create", "--uses", "0"]).contains("1..=64"));
+    assert!(usage(&["token", "revoke", "pcl1.x"]).contains("token list"));
+    assert!(usage(&["token", "revoke", "../x"]).contains("letters"));
+    assert!(usage(&["bench", "digits"]).contains("--row"));
+    assert!(usage(&["bench", "digits", "--row", "1", "--rate", "0"]).contains("1..="));
     assert!(usage(&["explain", "NO_SUCH_CODE"]).contains("NO_SUCH_CODE"));
 }
 
@@ -309,7 +319,7 @@ fn a_deployment_is_awaited_until_it_serves() {
     assert_eq!(run.code, 0, "{}", run.err);
     assert_eq!(
         run.out,
-        "digits@2 serves with 1 replica: committed at epoch 12, applied on 1 of 1 nodes\n"
+        "digits@2 serves with 1 replica: committed at 12, applied on 1 of 1\n"
     );
     assert!(
         run.err
@@ -421,7 +431,7 @@ fn a_delete_asks_a_person_and_nobody_else() {
         "{}",
         agreed.err
     );
-    let wanted = "deleted digits: committed at epoch 12, applied on 1 of 1 nodes\n";
+    let wanted = "deleted digits: committed at 12, applied on 1 of 1\n";
     assert_eq!(agreed.out, wanted);
 }
 
@@ -517,7 +527,8 @@ fn what_is_read_is_printed_as_tables_and_as_json() {
             "role": "leader", "term": 3, "leader": 1, "last_log": 812, "committed": 812,
             "applied": 812, "voters": [1, 2, 3],
         },
-        "survivable_losses": 0, "models": 3, "models_ready": 2, "uptime_seconds": 200,
+        "survivable_losses": 0, "quorum": false, "stale_seconds": 75,
+        "warnings": ["two nodes: no loss is survivable"], "models": 3, "models_ready": 2, "uptime_seconds": 200,
         "devices": [{
             "kind": "cpu", "lanes": 2, "running": 1, "queued_rows": 5,
             "memory_used_bytes": 1_048_576, "memory_bytes": 1_073_741_824u64,
@@ -543,7 +554,9 @@ fn what_is_read_is_printed_as_tables_and_as_json() {
     for wanted in [
         "state     ready\n",
         "uptime    3m 20s\n",
+        "quorum    no, for 1m 15s: writes are not possible, answers may be stale\n",
         "losses    no loss of a node is survivable\n",
+        "warning   two nodes: no loss is survivable\n",
         "raft      leader, term 3, leader is node 1, voters 1 2 3\n",
         "degraded  device 0 is lost\n",
         "     0  cpu       2        1            5      1.0 MiB  1.0 GiB\n",
@@ -553,7 +566,8 @@ fn what_is_read_is_printed_as_tables_and_as_json() {
     assert_eq!(run(&server, &["status", "-o", "json"]).json(), status);
 
     let text = run(&server, &["nodes"]).out;
-    let wanted = " 1  n0    up     leader  a       812   42  127.0.0.1:8000  -\n";
+    let wanted =
+        " 1  n0    up     leader  a       812   42  127.0.0.1:8000  -     -        -    -\n";
     assert!(text.ends_with(wanted), "{text}");
     assert_eq!(run(&server, &["nodes", "-o", "json"]).json(), nodes);
 

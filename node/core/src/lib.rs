@@ -6,6 +6,8 @@
 //!                                    restart                   what fails is started again
 //!
 //!   registry.apply(command) ─▶ placement ─▶ next change         what the cluster wants
+//!
+//!   up                                                          processes of a local cluster
 //! ```
 //!
 //! A *machine* owns state and answers inputs with effects; a *policy* is a pure function from
@@ -32,6 +34,7 @@ mod request;
 pub mod restart;
 pub mod router;
 mod time;
+pub mod up;
 
 pub use machine::Machine;
 pub use random::Random;

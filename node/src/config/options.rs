@@ -43,6 +43,24 @@ pub struct MetricsOptions {
     pub listen: SocketAddr,
 }
 
+/// QUIC for SDKs, and for nodes that join.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SdkOptions {
+    /// Address and UDP port; port 0 takes a free one. Default `127.0.0.1:8003`. Nodes of other
+    /// machines join through it, so it has to be an address that they reach.
+    pub listen: SocketAddr,
+}
+
+/// QUIC between nodes. Both sides show certificates of the cluster's authority.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct PeerOptions {
+    /// Address and UDP port; port 0 takes a free one. Default `127.0.0.1:8004`. It has to be
+    /// an address that all other nodes reach.
+    pub listen: SocketAddr,
+}
+
 /// How much is taken on at once.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -106,6 +124,22 @@ impl Default for MetricsOptions {
     }
 }
 
+impl Default for SdkOptions {
+    fn default() -> Self {
+        Self {
+            listen: loopback(8003),
+        }
+    }
+}
+
+impl Default for PeerOptions {
+    fn default() -> Self {
+        Self {
+            listen: loopback(8004),
+        }
+    }
+}
+
 impl Default for AdmissionOptions {
     fn default() -> Self {
         Self {
@@ -151,6 +185,6 @@ impl RaftOptions {
     }
 }
 
-fn loopback(port: u16) -> SocketAddr {
+pub(super) fn loopback(port: u16) -> SocketAddr {
     SocketAddr::new(IpAddr::from([127, 0, 0, 1]), port)
 }

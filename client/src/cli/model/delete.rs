@@ -7,7 +7,7 @@ use paceline_protocol::ModelName;
 
 use crate::cli::connection::{Connection, Output};
 use crate::cli::failure::Failure;
-use crate::cli::operation::{Operation, unsettled};
+use crate::cli::operation::{Operation, committed, unsettled};
 use crate::cli::target::parse_name;
 use crate::cli::terminal::Terminal;
 
@@ -50,13 +50,10 @@ impl DeleteArgs {
         }
         let op = self.operation.op()?;
         let command = format!("model delete {name} --yes");
-        let client = self.connection.client(terminal, TIMEOUT);
-        let committed = client.delete(name, op).map_err(unsettled(&command, op))?;
-        terminal.show(self.output.format, &committed, |done| {
-            format!(
-                "deleted {name}: committed at epoch {}, applied on {} of {} nodes\n",
-                done.epoch, done.applied_on, done.nodes
-            )
+        let client = self.connection.client(terminal, TIMEOUT)?;
+        let done = client.delete(name, op).map_err(unsettled(&command, op))?;
+        terminal.show(self.output.format, &done, |done| {
+            format!("deleted {name}: {}\n", committed(done))
         })
     }
 }

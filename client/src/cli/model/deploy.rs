@@ -12,7 +12,7 @@ use serde::Serialize;
 use crate::api::{ApiError, Deadline, OperatorClient};
 use crate::cli::connection::{Connection, Output};
 use crate::cli::failure::Failure;
-use crate::cli::operation::{Operation, unsettled};
+use crate::cli::operation::{Operation, committed, unsettled};
 use crate::cli::target::{ModelTarget, parse_replicas};
 use crate::cli::terminal::{Talk, Terminal};
 use crate::cli::units;
@@ -84,7 +84,7 @@ const LOOK_TIMEOUT: Duration = Duration::from_secs(5);
 
 impl DeployArgs {
     pub(crate) fn run(self, terminal: &mut Terminal) -> Result<(), Failure> {
-        let client = self.connection.client(terminal, WRITE_TIMEOUT);
+        let client = self.connection.client(terminal, WRITE_TIMEOUT)?;
         let version = match self.target.version {
             Some(version) => version,
             None => newest(&client, &self.target.name)?,
@@ -133,19 +133,19 @@ impl Wish {
     ) -> Result<Deployed, Failure> {
         let timeout = connection.timeout_or(SERVING_TIMEOUT);
         let deadline = Deadline::after(timeout);
-        let client = connection.client(terminal, WRITE_TIMEOUT);
+        let client = connection.client(terminal, WRITE_TIMEOUT)?;
         let request = DeployRequest {
             version: Some(self.version),
             replicas: self.rollout.replicas,
             op: self.op,
         };
-        let committed = client
+        let done = client
             .deploy(&self.name, &request)
             .map_err(unsettled(&self.command(), self.op))?;
         let mut deployed = Deployed {
             model: self.name,
             version: self.version,
-            committed,
+            committed: done,
             serving: false,
             replicas: Vec::new(),
         };
@@ -154,8 +154,10 @@ impl Wish {
         }
         let talk = terminal.talk();
         talk.say(&format!(
-            "committed at epoch {}; waiting until {}@{} serves",
-            deployed.committed.epoch, deployed.model, deployed.version
+            "{}; waiting until {}@{} serves",
+            committed(&deployed.committed),
+            deployed.model,
+            deployed.version
         ));
         let waiting = Waiting {
             deployed: &deployed,
@@ -180,11 +182,6 @@ impl Wish {
 impl Deployed {
     /// One line for people.
     pub(crate) fn sentence(&self) -> String {
-        let Committed {
-            epoch,
-            applied_on,
-            nodes,
-        } = self.committed;
         let state = if self.serving {
             format!(
                 "serves with {}",
@@ -193,10 +190,8 @@ impl Deployed {
         } else {
             "serves as soon as its replicas are ready".to_owned()
         };
-        format!(
-            "{}@{} {state}: committed at epoch {epoch}, applied on {applied_on} of {nodes} nodes",
-            self.model, self.version
-        )
+        let (model, version) = (&self.model, self.version);
+        format!("{model}@{version} {state}: {}", committed(&self.committed))
     }
 }
 
@@ -228,7 +223,7 @@ impl Waiting<'_> {
         let mut told = String::new();
         loop {
             let limit = deadline.remaining().min(LOOK_TIMEOUT);
-            let looker = OperatorClient::new(self.client.address().clone(), limit);
+            let looker = self.client.within(limit);
             let awaited = match looker.model(&self.deployed.model) {
                 Ok(model) => match judge(&model, self.deployed) {
                     Verdict::Serves => return Ok(replicas_of(model, self.deployed.version)),

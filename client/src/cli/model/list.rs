@@ -5,7 +5,7 @@ use std::time::Duration;
 use clap::Args;
 use paceline_protocol::operator::ModelView;
 
-use crate::cli::connection::{Connection, Output, or_dash};
+use crate::cli::connection::{Connection, Consistency, Output, or_dash};
 use crate::cli::failure::Failure;
 use crate::cli::table::{Side, Table};
 use crate::cli::terminal::Terminal;
@@ -18,6 +18,8 @@ Examples:
   paceline model list -o json | jq '.[] | select(.ready | not) | .name'")]
 pub struct ListArgs {
     #[command(flatten)]
+    consistency: Consistency,
+    #[command(flatten)]
     connection: Connection,
     #[command(flatten)]
     output: Output,
@@ -28,7 +30,8 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 
 impl ListArgs {
     pub(crate) fn run(self, terminal: &mut Terminal) -> Result<(), Failure> {
-        let models = self.connection.client(terminal, TIMEOUT).models()?;
+        let client = self.connection.client(terminal, TIMEOUT)?;
+        let models = client.models(self.consistency.freshness())?;
         terminal.show(self.output.format, &models, |models| table(models))
     }
 }

@@ -74,7 +74,7 @@ impl PushArgs {
         let folder = Folder::read(&self.path)?;
         let manifest = folder.manifest(&mut Progress::reading(talk.clone(), folder.totals()))?;
         announce(&talk, &folder);
-        let client = self.connection.client(terminal, TIMEOUT);
+        let client = self.connection.client(terminal, TIMEOUT)?;
         let push = Push {
             client: &client,
             talk: &talk,

@@ -37,7 +37,7 @@ impl ShowArgs {
     pub(crate) fn run(self, terminal: &mut Terminal) -> Result<(), Failure> {
         let model = self
             .connection
-            .client(terminal, TIMEOUT)
+            .client(terminal, TIMEOUT)?
             .model(&self.name)?;
         terminal.show(self.output.format, &model, text)
     }

@@ -46,11 +46,22 @@ pub(super) fn status(parts: &OperatorParts) -> Status {
             voters: raft.voters,
         },
         survivable_losses: u32::try_from(voters.saturating_sub(1) / 2).unwrap_or(0),
+        quorum: raft.leader.is_some(),
+        stale_seconds: None,
+        warnings: warnings(registry.nodes().len()),
         models: registry.models().len(),
         models_ready: parts.router.routes().ready_models(),
         uptime_seconds: parts.clock.now().as_nanos() / 1_000_000_000,
         devices,
         degraded: parts.health.degraded(),
+    }
+}
+
+/// What is allowed and unwise.
+fn warnings(nodes: usize) -> Vec<String> {
+    match nodes {
+        2 => vec!["two nodes: no loss is survivable; a third node makes one so".to_owned()],
+        _ => Vec::new(),
     }
 }
 

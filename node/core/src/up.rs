@@ -1,0 +1,407 @@
+//! Machine that brings up a local cluster of processes, keeps it up, and ends it.
+//!
+//! The founder is started first; a node that has never joined is started when all before it are
+//! ready, so that ids rise in the order of names; members are started together. A node that
+//! dies is started again after a wait. What fails by itself while the cluster comes up for the
+//! first time (a port in use, a damaged disk) would fail again, and ends it all.
+
+use std::time::Duration;
+
+use crate::machine::Machine;
+use crate::time::Instant;
+
+/// How patient the supervisor of a local cluster is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// Whether a dead node is started again.
+    pub restarts: bool,
+    /// Wait before a dead node is started again. Default 2 s: its ports and its lock are free
+    /// by then, and a person has seen that it died.
+    pub backoff_min: Duration,
+    /// Longest wait; each start that did not get as far as ready doubles it. Default 30 s.
+    pub backoff_max: Duration,
+    /// Starts in a row that may end before the node was ready. Default 5.
+    pub failures_max: u32,
+    /// After how long a node that is not ready, or whose models are not, is reported. Default
+    /// 20 s. It is only reported: one that reads a long log is not helped by an end.
+    pub late_after: Duration,
+    /// How long nodes may take to stop. Default 6 s: the 5 s that a node gives its requests,
+    /// and one to close its log.
+    pub stop_limit: Duration,
+    /// How long ends of killed processes are waited for. Default 1 s.
+    pub kill_limit: Duration,
+}
+
+/// What can happen. Nodes are counted from 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Input {
+    /// Everything is prepared; nodes may be started.
+    Begin,
+    /// The node answers that it is ready.
+    Ready {
+        /// Which.
+        node: usize,
+    },
+    /// Every model answers on the node.
+    Serving {
+        /// Which.
+        node: usize,
+    },
+    /// The node's process has ended, or did not begin.
+    Ended {
+        /// Which.
+        node: usize,
+        /// How.
+        ending: Ending,
+    },
+    /// A person or the system wants the cluster to end.
+    StopAsked,
+}
+
+/// How a process ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// There was none: what it needs could not be prepared.
+    NotStarted,
+    /// By itself, with an exit code that says it failed.
+    Failed,
+    /// By itself, without a failure.
+    Done,
+    /// By a signal.
+    Killed,
+}
+
+/// What shall be done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// Start the node's process; ends in [`Input::Ready`] or [`Input::Ended`].
+    Start {
+        /// Which.
+        node: usize,
+    },
+    /// Say that the dead node will be started again then.
+    Wait {
+        /// Which.
+        node: usize,
+        /// When.
+        until: Instant,
+    },
+    /// Say that the dead node is left so.
+    Leave {
+        /// Which.
+        node: usize,
+        /// Starts in a row that did not get as far as ready.
+        failures: u32,
+    },
+    /// Say that the node takes long.
+    Late {
+        /// Which.
+        node: usize,
+    },
+    /// Say that the cluster is ready: every model answers on every node. Once.
+    Raised,
+    /// Say that a node which had died is ready again.
+    Back {
+        /// Which.
+        node: usize,
+    },
+    /// Ask the node's process to stop; ends in [`Input::Ended`].
+    Stop {
+        /// Which.
+        node: usize,
+    },
+    /// End the node's process at once; ends in [`Input::Ended`].
+    Kill {
+        /// Which.
+        node: usize,
+    },
+    /// All is over.
+    Finish {
+        /// Whether it ended as it was asked to.
+        well: bool,
+    },
+}
+
+/// The machine, one for a local cluster.
+#[derive(Clone, Debug)]
+pub struct Up {
+    options: Options,
+    nodes: Vec<Node>,
+    phase: Phase,
+}
+
+#[derive(Clone, Debug)]
+struct Node {
+    state: State,
+    /// Whether it belongs to the cluster already.
+    joined: bool,
+    /// Starts in a row that ended before it was ready.
+    failures: u32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// Not started yet.
+    Absent,
+    Starting {
+        late_at: Option<Instant>,
+    },
+    Ready {
+        late_at: Option<Instant>,
+    },
+    Serving,
+    Waiting {
+        until: Instant,
+    },
+    /// Dead for good.
+    Gone,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Raising,
+    Kept,
+    /// Nodes were asked to stop; those left at `until` are killed.
+    Stopping {
+        until: Instant,
+        well: bool,
+    },
+    /// They were killed; those left at `until` are not waited for.
+    Killing {
+        until: Instant,
+    },
+    Over,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            restarts: true,
+            backoff_min: Duration::from_secs(2),
+            backoff_max: Duration::from_secs(30),
+            failures_max: 5,
+            late_after: Duration::from_secs(20),
+            stop_limit: Duration::from_secs(6),
+            kill_limit: Duration::from_secs(1),
+        }
+    }
+}
+
+impl Up {
+    /// A cluster of which nothing runs. `joined` says of each node whether it was a member
+    /// before.
+    ///
+    /// # Panics
+    /// If there is no node.
+    pub fn new(options: Options, joined: &[bool]) -> Self {
+        assert!(!joined.is_empty(), "a cluster has a node");
+        let node = |joined: &bool| Node {
+            state: State::Absent,
+            joined: *joined,
+            failures: 0,
+        };
+        Self {
+            options,
+            nodes: joined.iter().map(node).collect(),
+            phase: Phase::Raising,
+        }
+    }
+
+    /// Whether the end has been asked for or has come.
+    pub fn is_ending(&self) -> bool {
+        !matches!(self.phase, Phase::Raising | Phase::Kept)
+    }
+
+    /// Starts what may be started: members, the founder, and the first that has yet to join
+    /// once all before it are ready.
+    fn start_what_may(&mut self, now: Instant, out: &mut Vec<Effect>) {
+        let mut all_before_ready = true;
+        for at in 0..self.nodes.len() {
+            let Node { state, joined, .. } = self.nodes[at];
+            if state == State::Absent && (joined || all_before_ready) {
+                self.start(at, now, out);
+            }
+            all_before_ready &= matches!(state, State::Ready { .. } | State::Serving);
+        }
+    }
+
+    fn start(&mut self, node: usize, now: Instant, out: &mut Vec<Effect>) {
+        let late_at = Some(now + self.options.late_after);
+        self.nodes[node].state = State::Starting { late_at };
+        out.push(Effect::Start { node });
+    }
+
+    fn ready(&mut self, node: usize, now: Instant, out: &mut Vec<Effect>) {
+        if !matches!(self.nodes[node].state, State::Starting { .. }) {
+            return;
+        }
+        let late_at = Some(now + self.options.late_after);
+        self.nodes[node] = Node {
+            state: State::Ready { late_at },
+            joined: true,
+            failures: 0,
+        };
+        if self.phase == Phase::Kept {
+            out.push(Effect::Back { node });
+        }
+        self.start_what_may(now, out);
+    }
+
+    fn serving(&mut self, node: usize, out: &mut Vec<Effect>) {
+        if !matches!(self.nodes[node].state, State::Ready { .. }) {
+            return;
+        }
+        self.nodes[node].state = State::Serving;
+        let all = self.nodes.iter().all(|node| node.state == State::Serving);
+        if self.phase == Phase::Raising && all {
+            self.phase = Phase::Kept;
+            out.push(Effect::Raised);
+        }
+    }
+
+    fn ended(&mut self, node: usize, ending: Ending, now: Instant, out: &mut Vec<Effect>) {
+        if self.is_ending() {
+            self.nodes[node].state = State::Gone;
+            self.finish_if_empty(out);
+            return;
+        }
+        let Node {
+            state, failures, ..
+        } = self.nodes[node];
+        let starting = matches!(state, State::Starting { .. });
+        let failures = failures + u32::from(starting);
+        self.nodes[node].failures = failures;
+        let raising = self.phase == Phase::Raising;
+        let hopeless = raising && starting && ending == Ending::Failed;
+        if self.options.restarts && failures < self.options.failures_max && !hopeless {
+            let until = now + self.backoff(failures);
+            self.nodes[node].state = State::Waiting { until };
+            out.push(Effect::Wait { node, until });
+            return;
+        }
+        self.nodes[node].state = State::Gone;
+        out.push(Effect::Leave { node, failures });
+        // Without it the cluster cannot become ready; without any there is none.
+        if raising || self.nodes.iter().all(|node| node.state == State::Gone) {
+            self.stop(now, false, out);
+        }
+    }
+
+    fn backoff(&self, failures: u32) -> Duration {
+        let doublings = failures.saturating_sub(1).min(16);
+        let doubled = self.options.backoff_min.saturating_mul(1 << doublings);
+        doubled.min(self.options.backoff_max)
+    }
+
+    /// Stops the youngest first, all at the same time: the founder, which most of them know
+    /// best, is there until the others have been told.
+    fn stop(&mut self, now: Instant, well: bool, out: &mut Vec<Effect>) {
+        let until = now + self.options.stop_limit;
+        self.phase = Phase::Stopping { until, well };
+        for node in self.nodes.iter_mut().filter(|node| !node.is_alive()) {
+            node.state = State::Gone;
+        }
+        out.extend(self.alive().map(|node| Effect::Stop { node }));
+        self.finish_if_empty(out);
+    }
+
+    fn kill(&mut self, now: Instant, out: &mut Vec<Effect>) {
+        let until = now + self.options.kill_limit;
+        self.phase = Phase::Killing { until };
+        out.extend(self.alive().map(|node| Effect::Kill { node }));
+    }
+
+    /// Nodes with a process, the youngest first.
+    fn alive(&self) -> impl Iterator<Item = usize> {
+        let nodes = self.nodes.iter().enumerate().rev();
+        nodes.filter(|(_, node)| node.is_alive()).map(|(at, _)| at)
+    }
+
+    fn finish_if_empty(&mut self, out: &mut Vec<Effect>) {
+        let well = match self.phase {
+            Phase::Raising | Phase::Kept | Phase::Over => return,
+            Phase::Stopping { well, .. } => well,
+            Phase::Killing { .. } => false,
+        };
+        if self.nodes.iter().all(|node| node.state == State::Gone) {
+            self.phase = Phase::Over;
+            out.push(Effect::Finish { well });
+        }
+    }
+}
+
+impl Node {
+    fn is_alive(&self) -> bool {
+        match self.state {
+            State::Starting { .. } | State::Ready { .. } | State::Serving => true,
+            State::Absent | State::Waiting { .. } | State::Gone => false,
+        }
+    }
+
+    /// Reports lateness once.
+    fn is_late(&mut self, now: Instant) -> bool {
+        match &mut self.state {
+            State::Starting { late_at } | State::Ready { late_at } => {
+                late_at.take_if(|at| *at <= now).is_some()
+            }
+            State::Absent | State::Serving | State::Waiting { .. } | State::Gone => false,
+        }
+    }
+}
+
+impl Machine for Up {
+    type Input = Input;
+    type Effect = Effect;
+
+    fn step(&mut self, now: Instant, input: Input, out: &mut Vec<Effect>) {
+        match input {
+            Input::Ended { node, ending } => self.ended(node, ending, now, out),
+            Input::StopAsked => match self.phase {
+                Phase::Raising | Phase::Kept => self.stop(now, true, out),
+                Phase::Stopping { .. } => self.kill(now, out),
+                Phase::Killing { .. } | Phase::Over => {}
+            },
+            Input::Begin | Input::Ready { .. } | Input::Serving { .. } if self.is_ending() => {}
+            Input::Begin => self.start_what_may(now, out),
+            Input::Ready { node } => self.ready(node, now, out),
+            Input::Serving { node } => self.serving(node, out),
+        }
+    }
+
+    fn wake(&mut self, now: Instant, out: &mut Vec<Effect>) {
+        match self.phase {
+            Phase::Raising | Phase::Kept => {
+                for at in 0..self.nodes.len() {
+                    if self.nodes[at].is_late(now) {
+                        out.push(Effect::Late { node: at });
+                    }
+                    if matches!(self.nodes[at].state, State::Waiting { until } if until <= now) {
+                        self.start(at, now, out);
+                    }
+                }
+            }
+            Phase::Stopping { until, .. } if until <= now => self.kill(now, out),
+            Phase::Killing { until } if until <= now => {
+                self.phase = Phase::Over;
+                out.push(Effect::Finish { well: false });
+            }
+            Phase::Stopping { .. } | Phase::Killing { .. } | Phase::Over => {}
+        }
+    }
+
+    fn next_wakeup(&self) -> Option<Instant> {
+        let of_node = |node: &Node| match node.state {
+            State::Starting { late_at } | State::Ready { late_at } => late_at,
+            State::Waiting { until } => Some(until),
+            State::Absent | State::Serving | State::Gone => None,
+        };
+        match self.phase {
+            Phase::Raising | Phase::Kept => self.nodes.iter().filter_map(of_node).min(),
+            Phase::Stopping { until, .. } | Phase::Killing { until } => Some(until),
+            Phase::Over => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,77 @@
+//! Arguments that every command has which looks at a node's configuration.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use crate::config::{Block, Config, Sources};
+
+/// Where a configuration comes from: defaults, then a file, then `PACELINE__SECTION__KEY`
+/// variables, then flags.
+#[derive(Debug, Args)]
+pub struct ConfigArgs {
+    /// Configuration file (TOML); `paceline config print` shows every key.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Where the node keeps its log, snapshots and artifacts [default: paceline-data].
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+    /// The node's name [default: n0].
+    #[arg(long, value_name = "NAME")]
+    name: Option<String>,
+    /// Where it stands; replicas are spread over zones [default: default].
+    #[arg(long, value_name = "ZONE")]
+    zone: Option<String>,
+    /// First port of the node's block: HTTP here, metrics two above, then QUIC for SDKs and for
+    /// other nodes [default: 8000].
+    #[arg(long, value_name = "PORT")]
+    http_port: Option<u16>,
+    /// Allow addresses other than loopback without encryption and keys.
+    #[arg(long)]
+    insecure: bool,
+    /// Set one option, e.g. admission.permits=100; may be repeated.
+    #[arg(long, value_name = "SECTION.KEY=VALUE")]
+    set: Vec<String>,
+}
+
+impl ConfigArgs {
+    /// Composes and checks the configuration.
+    ///
+    /// # Errors
+    /// The key, its value and what is allowed.
+    pub(super) fn load(self) -> Result<Config, String> {
+        let mut flags = Vec::new();
+        let mut flag = |key: &str, value: String| flags.push((key.to_owned(), value));
+        let text = |value: String| toml::Value::String(value).to_string();
+        if let Some(directory) = self.data_dir {
+            flag("node.data_dir", text(directory.display().to_string()));
+        }
+        if let Some(name) = self.name {
+            flag("node.name", text(name));
+        }
+        if let Some(zone) = self.zone {
+            flag("node.zone", text(zone));
+        }
+        if let Some(port) = self.http_port {
+            for (key, listen) in Block::at(port)?.listens() {
+                flag(key, listen.to_string());
+            }
+        }
+        if self.insecure {
+            flag("node.insecure", "true".to_owned());
+        }
+        for pair in self.set {
+            let (key, value) = pair
+                .split_once('=')
+                .ok_or_else(|| format!("--set {pair}: expected SECTION.KEY=VALUE"))?;
+            flag(key, value.to_owned());
+        }
+        let environment = std::env::vars().collect();
+        Config::load(&Sources {
+            file: self.config,
+            environment,
+            flags,
+        })
+        .map_err(|error| error.to_string())
+    }
+}
