@@ -1,0 +1,166 @@
+//! Membership: view, exact step; who may leave, and the words of why not.
+
+use paceline_protocol::registry::{
+    Change, Command, DeviceKind, DeviceRecord, NodeAddresses, NodeRecord, SCHEMA,
+};
+use paceline_protocol::{Epoch, OpId};
+
+use super::*;
+
+/// Nodes 1 to `count`, in the zones that are named in turn.
+fn registry(count: u64, zones: &[&str]) -> Registry {
+    let mut registry = Registry::default();
+    for id in 1..=count {
+        let record = NodeRecord {
+            id: NodeId(id),
+            name: format!("n{id}"),
+            zone: zones[(id as usize - 1) % zones.len()].into(),
+            addresses: NodeAddresses::default(),
+            devices: vec![DeviceRecord {
+                kind: DeviceKind::Cpu,
+                lanes: 1,
+                memory_bytes: 1,
+            }],
+        };
+        apply(&mut registry, Change::RegisterNode(record));
+    }
+    registry
+}
+
+fn apply(registry: &mut Registry, change: Change) {
+    let index = registry.epoch().0 + 1;
+    let command = Command {
+        schema: SCHEMA,
+        op: OpId(index.into()),
+        stamped_ms: 0,
+        change,
+    };
+    let outcome = registry.apply(index, &command);
+    assert!(outcome.result.is_ok(), "{outcome}");
+}
+
+fn ids(ids: &[u64]) -> BTreeSet<NodeId> {
+    ids.iter().copied().map(NodeId).collect()
+}
+
+fn view<'a>(registry: &'a Registry, voters: &[u64], learners: &[u64]) -> View<'a> {
+    let learners = ids(learners);
+    View {
+        registry,
+        leader: NodeId(voters[0]),
+        voters: ids(voters),
+        lags: learners.iter().map(|node| (*node, 0)).collect(),
+        learners,
+        voters_wanted: 3,
+    }
+}
+
+fn step(view: &View<'_>) -> Option<Step> {
+    next(view)
+}
+
+#[test]
+fn a_second_node_learns_and_the_third_makes_three_voters_in_one_step() {
+    let two = registry(2, &["a"]);
+    let learn = Some(Step::AddLearner(NodeId(2)));
+    assert_eq!(step(&view(&two, &[1], &[])), learn);
+    assert_eq!(
+        step(&view(&two, &[1], &[2])),
+        None,
+        "two voters help nobody"
+    );
+    let three = registry(3, &["a"]);
+    let voters = Some(Step::SetVoters(ids(&[1, 2, 3])));
+    assert_eq!(step(&view(&three, &[1], &[2, 3])), voters);
+    assert_eq!(step(&view(&three, &[1, 2, 3], &[])), None);
+    let four = registry(4, &["a"]);
+    assert_eq!(
+        step(&view(&four, &[1, 2, 3], &[4])),
+        None,
+        "three are enough"
+    );
+    let mut five = view(&four, &[1, 2, 3], &[4]);
+    five.voters_wanted = 5;
+    assert_eq!(step(&five), None, "four would survive no more than three");
+}
+
+#[test]
+fn who_has_not_caught_up_or_is_not_up_gets_no_vote() {
+    let mut three = registry(3, &["a"]);
+    let mut behind = view(&three, &[1], &[2, 3]);
+    behind.lags.insert(NodeId(3), LAG_MAX + 1);
+    assert_eq!(step(&behind), None);
+    behind.lags.remove(&NodeId(3));
+    assert_eq!(step(&behind), None, "not heard yet");
+    apply(&mut three, Change::Drain { node: NodeId(2) });
+    assert_eq!(step(&view(&three, &[1], &[2, 3])), None);
+}
+
+#[test]
+fn voters_are_spread_over_zones() {
+    let five = registry(5, &["a", "a", "a", "b", "c"]);
+    let voters = Some(Step::SetVoters(ids(&[1, 4, 5])));
+    assert_eq!(step(&view(&five, &[1], &[2, 3, 4, 5])), voters);
+}
+
+#[test]
+fn a_removed_voter_is_replaced_in_one_step_and_then_forgotten() {
+    let mut four = registry(4, &["a"]);
+    apply(&mut four, Change::RemoveNode { node: NodeId(2) });
+    let replaced = Some(Step::SetVoters(ids(&[1, 3, 4])));
+    assert_eq!(step(&view(&four, &[1, 2, 3], &[4])), replaced);
+    let forgotten = Some(Step::RemoveMember(NodeId(2)));
+    assert_eq!(step(&view(&four, &[1, 3, 4], &[2])), forgotten);
+    // Without a spare one, one voter decides alone rather than two together.
+    let mut three = registry(3, &["a"]);
+    apply(&mut three, Change::RemoveNode { node: NodeId(2) });
+    let mut left = view(&three, &[1, 2, 3], &[]);
+    left.leader = NodeId(3);
+    assert_eq!(step(&left), Some(Step::SetVoters(ids(&[3]))));
+}
+
+#[test]
+fn a_drain_must_leave_a_majority_that_works() {
+    let mut three = registry(3, &["a"]);
+    let observed = Observed::new();
+    assert_eq!(
+        may_drain(&view(&three, &[1, 2, 3], &[]), &observed, NodeId(2)),
+        Ok(())
+    );
+    apply(&mut three, Change::Drain { node: NodeId(1) });
+    let objection = Objection::Quorum {
+        left: 1,
+        voters: 3,
+        majority: 2,
+    };
+    assert_eq!(
+        may_drain(&view(&three, &[1, 2, 3], &[]), &observed, NodeId(2)),
+        Err(objection.clone())
+    );
+    assert!(objection.to_string().contains("1 of 3 voters"));
+    let one = registry(1, &["a"]);
+    let alone = may_drain(&view(&one, &[1], &[]), &observed, NodeId(1));
+    assert!(matches!(alone, Err(Objection::Quorum { left: 0, .. })));
+    let node = NodeId(9);
+    assert_eq!(
+        may_drain(&view(&one, &[1], &[]), &observed, node),
+        Err(Objection::Unknown { node })
+    );
+}
+
+#[test]
+fn losses_that_are_survived_are_counted_from_those_who_live() {
+    let mut three = registry(3, &["a"]);
+    let voters = ids(&[1, 2, 3]);
+    assert_eq!(survivable_losses(&three, &voters), 1);
+    let computed_at: Epoch = three.epoch();
+    apply(
+        &mut three,
+        Change::MarkDown {
+            node: NodeId(3),
+            computed_at,
+        },
+    );
+    assert_eq!(survivable_losses(&three, &voters), 0);
+    assert_eq!(survivable_losses(&three, &ids(&[1])), 0);
+}
