@@ -26,6 +26,7 @@ pub mod command;
 pub mod config;
 mod demo;
 mod device;
+pub mod dispatch;
 pub mod gateway;
 pub mod identity;
 mod monitor;

@@ -12,6 +12,10 @@
 //! of 64 within the body. Sending copies nothing: a frame is a list of byte slices. Receiving
 //! copies once, into an aligned buffer that the tensors then share.
 
+mod decoder;
+
+pub use decoder::FrameDecoder;
+
 use bytes::{Bytes, BytesMut};
 use serde::{Deserialize, Serialize};
 
