@@ -28,6 +28,7 @@ mod demo;
 mod device;
 pub mod gateway;
 pub mod identity;
+pub mod join;
 mod monitor;
 mod node;
 mod observed;
