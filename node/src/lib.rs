@@ -36,6 +36,7 @@ mod publish;
 pub mod raft;
 mod reconciler;
 mod registry;
+pub mod renewal;
 mod replica;
 mod router;
 pub mod storage;

@@ -211,3 +211,6 @@ fn certified(
     certified.keys_match()?;
     Ok(certified)
 }
+
+#[cfg(test)]
+mod tests;

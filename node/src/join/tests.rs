@@ -164,6 +164,11 @@ impl Member {
         token
     }
 
+    fn expire(&self, token: &JoinToken) {
+        let mut tokens = self.registry.tokens.lock().unwrap();
+        tokens.get_mut(&token.id).unwrap().is_expired = true;
+    }
+
     async fn join(&self, disk: &Arc<dyn Disk>, token: &JoinToken) -> Result<Joined, JoinError> {
         join(disk, &self.address.to_string(), token, &wish()).await
     }
@@ -258,9 +263,7 @@ async fn tokens_that_are_wrong_used_up_or_expired_admit_nobody() {
     let used = refusal(member.join(&disk(), &token).await);
     assert!(used.message.contains("used up"), "{used}");
     let old = member.token(2);
-    let mut tokens = member.registry.tokens.lock().unwrap();
-    tokens.get_mut(&old.id).unwrap().is_expired = true;
-    drop(tokens);
+    member.expire(&old);
     let expired = refusal(member.join(&disk(), &old).await);
     assert!(expired.message.contains("expired"), "{expired}");
     let asked = member.registry.asked.load(Ordering::Relaxed);
@@ -506,14 +509,22 @@ async fn a_learner_that_slept_for_three_days_gets_a_new_certificate() {
     assert_eq!(late.certificate(), renewed);
 }
 
-#[tokio::test]
-async fn early_data_is_never_taken() {
-    let member = Member::start();
+/// Whether a client that sends early data whenever it may gets to do so at a door like this.
+async fn is_early_data_taken(tls: rustls::ServerConfig, pin: Digest) -> bool {
+    let config = ServerConfig::with_crypto(Arc::new(QuicServerConfig::try_from(tls).unwrap()));
+    let door = Endpoint::server(config, (Ipv4Addr::LOCALHOST, 0).into()).unwrap();
+    let address = door.local_addr().unwrap();
+    let serving = tokio::spawn(async move {
+        while let Some(incoming) = door.accept().await {
+            let connection = incoming.await.unwrap();
+            let (mut send, _receive) = connection.accept_bi().await.unwrap();
+            send.write_all(b"after the tickets").await.unwrap();
+            send.finish().unwrap();
+            connection.closed().await;
+        }
+    });
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let pinned = Arc::new(pinned::Pinned::new(
-        member.authority.pin(),
-        provider.clone(),
-    ));
+    let pinned = Arc::new(pinned::Pinned::new(pin, provider.clone()));
     let mut tls = rustls::ClientConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS13])
         .unwrap()
@@ -521,21 +532,84 @@ async fn early_data_is_never_taken() {
         .with_custom_certificate_verifier(pinned)
         .with_no_client_auth();
     tls.alpn_protocols = vec![PROTOCOL.to_vec()];
-    // A client that would send early data whenever it may.
     tls.enable_early_data = true;
     let tls = QuicClientConfig::try_from(tls).unwrap();
     let config = quinn::ClientConfig::new(Arc::new(tls));
-    let endpoint = Endpoint::client((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
-    for turn in 0..3 {
-        let connecting = endpoint
-            .connect_with(config.clone(), member.address, "join.paceline")
-            .unwrap();
-        let Err(connecting) = connecting.into_0rtt() else {
-            panic!("turn {turn}: early data was offered");
+    let client = Endpoint::client((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
+    let mut is_taken = false;
+    for _ in 0..2 {
+        let connecting = client.connect_with(config.clone(), address, "join.paceline");
+        let connection = match connecting.unwrap().into_0rtt() {
+            Ok((connection, accepted)) => {
+                is_taken |= accepted.await;
+                connection
+            }
+            Err(connecting) => connecting.await.unwrap(),
         };
-        let connection = connecting.await.unwrap();
-        // An answer comes after the tickets, so there is something to resume next time.
-        assert!(exchange(&connection, b"").await.is_some());
+        let (mut send, mut receive) = connection.open_bi().await.unwrap();
+        send.write_all(b"x").await.unwrap();
+        assert!(!receive.read_to_end(64).await.unwrap().is_empty());
+        connection.close(0_u32.into(), b"done");
+    }
+    serving.abort();
+    is_taken
+}
+
+#[tokio::test]
+async fn early_data_is_never_taken() {
+    let authority = Authority::found(CLUSTER).unwrap();
+    let member = credentials(&authority, NodeId::FOUNDER, SystemTime::now());
+    let protocols = vec![PROTOCOL.to_vec()];
+    let mut tls = member.client_server(protocols.clone()).unwrap();
+    assert!(!is_early_data_taken(tls.clone(), authority.pin()).await);
+    assert_eq!(
+        member.peer_server(protocols).unwrap().max_early_data_size,
+        0
+    );
+    // A door that would take it shows that this test sees the difference.
+    tls.max_early_data_size = u32::MAX;
+    assert!(is_early_data_taken(tls, authority.pin()).await);
+}
+
+#[tokio::test]
+async fn a_certificate_is_kept_fresh_by_whoever_can_sign() {
+    let member = Member::start();
+    let yesterday = SystemTime::now() - Duration::from_secs(20 * 3600);
+    let learner = Member::of(&member.authority, yesterday, {
+        let registry = registry(&member.authority, true);
+        *registry.authority.lock().unwrap() = None;
+        registry
+    });
+    let voter = Member::of(
+        &member.authority,
+        yesterday,
+        registry(&member.authority, true),
+    );
+    *learner.registry.voter.lock().unwrap() = Some(member.address.to_string());
+    for node in [&learner, &voter] {
+        let old = node.credentials.certificate();
+        let disk = disk();
+        let (stop, stopping) = tokio::sync::watch::channel(false);
+        let keeping = tokio::spawn(crate::renewal::keep_fresh(crate::renewal::Renewal {
+            credentials: node.credentials.clone(),
+            files: Files::new(disk.clone()),
+            admits: node.registry.clone(),
+            seed: 1,
+            stopping,
+        }));
+        let renewed = async {
+            while !disk.list().unwrap().contains(&"node.crt".to_owned()) {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        let renewed = tokio::time::timeout(Duration::from_secs(60), renewed).await;
+        renewed.unwrap();
+        assert_ne!(node.credentials.certificate(), old);
+        check(&node.credentials, &node.credentials.certificate()).unwrap();
+        assert!(!keeping.is_finished());
+        stop.send_replace(true);
+        let stopped = tokio::time::timeout(Duration::from_secs(60), keeping).await;
+        stopped.unwrap().unwrap();
     }
 }
 
