@@ -6,6 +6,7 @@
 //!                request / answer ── frame ── wire       how it travels between nodes
 //!
 //!   registry (commands, answers) ── manifest             what the cluster agrees on
+//!   token ── join                                        how a node becomes one of them
 //!   operator                                             what operators read and write, as JSON
 //!   context                                              where a cluster is, as a file
 //!   error ── limits                                      what can go wrong, and where it stops
@@ -22,6 +23,7 @@ mod dtype;
 pub mod error;
 pub mod frame;
 mod id;
+pub mod join;
 pub mod limits;
 mod manifest;
 pub mod operator;
