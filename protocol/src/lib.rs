@@ -6,6 +6,7 @@
 //!                request / answer ── frame ── wire       how it travels between nodes
 //!
 //!   registry (commands, answers) ── manifest             what the cluster agrees on
+//!   client                                               how clients are greeted
 //!   operator                                             what operators read and write, as JSON
 //!   context                                              where a cluster is, as a file
 //!   error ── limits                                      what can go wrong, and where it stops
@@ -17,6 +18,7 @@
 //! can be built, checked, encoded and decoded; what to do with it is decided elsewhere.
 
 mod buffer;
+pub mod client;
 pub mod context;
 mod dtype;
 pub mod error;
