@@ -12,6 +12,8 @@
 //! of 64 within the body. Sending copies nothing: a frame is a list of byte slices. Receiving
 //! copies once, into an aligned buffer that the tensors then share.
 
+mod decoder;
+
 use bytes::{Bytes, BytesMut};
 use serde::{Deserialize, Serialize};
 
@@ -23,6 +25,8 @@ use crate::limits::{FRAME_HEADER_BYTES_MAX, TENSOR_ALIGN_BYTES, TENSORS_MAX};
 use crate::shape::{Shape, ShapeError};
 use crate::tensor::{Tensor, TensorError};
 use crate::wire::{self, WireError};
+
+pub use decoder::FrameDecoder;
 
 /// Bytes in front of every header.
 pub const PRELUDE_BYTES: usize = 16;
