@@ -9,6 +9,7 @@ pub mod infer;
 pub mod oip;
 mod operator;
 mod path;
+pub mod quic;
 mod server;
 
 use std::net::SocketAddr;

@@ -39,6 +39,16 @@ impl AlignedBuffer {
         self.len() == 0
     }
 
+    /// The bytes collected so far.
+    pub fn filled(&self) -> &[u8] {
+        &self.bytes[self.start..]
+    }
+
+    /// Where further bytes are appended, for readers that can write into it without a copy.
+    pub(crate) fn bytes_mut(&mut self) -> &mut BytesMut {
+        &mut self.bytes
+    }
+
     /// Grows or shrinks to `len` bytes, new ones being zero, and lends them for writing.
     pub fn resized(&mut self, len: usize) -> &mut [u8] {
         self.bytes.resize(self.start + len, 0);

@@ -90,6 +90,8 @@ pub enum ErrorCode {
     Internal,
     /// The token, key or certificate that was shown is not accepted, or no longer.
     Unauthenticated,
+    /// No node could be reached, or the one that was asked was lost before it answered.
+    Unreachable,
 }
 
 /// What is known about a code.
@@ -111,7 +113,7 @@ pub struct Explanation {
 
 impl ErrorCode {
     /// Every code, in the order of the wire.
-    pub const ALL: [Self; 38] = [
+    pub const ALL: [Self; 39] = [
         Self::JsonInvalid,
         Self::BinaryInvalid,
         Self::InputUnknown,
@@ -150,6 +152,7 @@ impl ErrorCode {
         Self::StorageFailed,
         Self::Internal,
         Self::Unauthenticated,
+        Self::Unreachable,
     ];
 
     /// What the code means, its statuses, and what to do about it.

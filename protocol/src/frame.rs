@@ -14,8 +14,6 @@
 
 mod decoder;
 
-pub use decoder::FrameDecoder;
-
 use bytes::{Bytes, BytesMut};
 use serde::{Deserialize, Serialize};
 
@@ -27,6 +25,8 @@ use crate::limits::{FRAME_HEADER_BYTES_MAX, TENSOR_ALIGN_BYTES, TENSORS_MAX};
 use crate::shape::{Shape, ShapeError};
 use crate::tensor::{Tensor, TensorError};
 use crate::wire::{self, WireError};
+
+pub use decoder::FrameDecoder;
 
 /// Bytes in front of every header.
 pub const PRELUDE_BYTES: usize = 16;
@@ -85,6 +85,38 @@ pub enum Message {
     },
     /// The caller has gone away.
     Cancel,
+    /// A client's request; its inputs follow in the order of their names.
+    ClientInfer(ClientInfer),
+    /// A client's request ran; its outputs follow in the order of their names.
+    ClientAnswer {
+        /// The version that ran.
+        version: VersionNumber,
+        /// The epoch that the request was pinned at.
+        epoch: Epoch,
+        /// Names of the outputs.
+        outputs: Vec<String>,
+    },
+}
+
+/// A request as a client makes it: by names, before anything is known about versions.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClientInfer {
+    /// The model.
+    pub model: ModelName,
+    /// The version, if it must be this one.
+    pub version: Option<VersionNumber>,
+    /// What is left of the budget, in microseconds.
+    pub budget_us: u64,
+    /// Which attempt this is, from 1.
+    pub attempt: u8,
+    /// The highest epoch that the client has seen.
+    pub epoch_seen: Epoch,
+    /// Whether it may be executed more than once.
+    pub idempotent: bool,
+    /// Names of the tensors that follow.
+    pub inputs: Vec<String>,
+    /// Outputs that are wanted; all of them if it names none.
+    pub outputs: Vec<String>,
 }
 
 /// Whether a failed attempt may have been executed.

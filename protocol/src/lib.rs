@@ -7,6 +7,7 @@
 //!
 //!   registry (commands, answers) ── manifest             what the cluster agrees on
 //!   token ── join                                        how a node becomes one of them
+//!   client                                               how clients are greeted
 //!   operator                                             what operators read and write, as JSON
 //!   context                                              where a cluster is, as a file
 //!   error ── limits                                      what can go wrong, and where it stops
@@ -18,6 +19,7 @@
 //! can be built, checked, encoded and decoded; what to do with it is decided elsewhere.
 
 mod buffer;
+pub mod client;
 pub mod context;
 mod dtype;
 pub mod error;

@@ -3,6 +3,8 @@
 //! Hot path: everything here runs in the request's own task; admission, router and device are
 //! stepped through their handles. Every way out is one typed status.
 
+mod tensors;
+
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -13,11 +15,12 @@ use paceline_core::router::Report;
 use paceline_protocol::limits::{REQUEST_BUDGET_DEFAULT_MS, REQUEST_BUDGET_MAX_MS};
 use paceline_protocol::{Epoch, ErrorCode, Failure, Tensor, VersionNumber};
 
+pub use self::tensors::{TensorAnswer, TensorRequest, execution_of};
 use super::oip::{self, AnswerView, ParseOptions, ParsedRequest, Rendered};
 use crate::clock::Clock;
 use crate::device::{End, Ran, Submission, Work};
 use crate::router::{Picked, VersionRoute};
-use crate::telemetry::metrics::{Metrics, Stage};
+use crate::telemetry::metrics::{Metrics, Protocol, Stage};
 use crate::{admission, device, router};
 
 /// The request path of a node. Cheap to clone.
@@ -33,6 +36,13 @@ pub struct Serving {
     pub device: device::Handle,
     /// Where requests are counted.
     pub metrics: Metrics,
+}
+
+/// What a request is addressed to.
+#[derive(Clone, Copy)]
+struct Target<'a> {
+    model: &'a str,
+    version: Option<&'a str>,
 }
 
 /// An inference request as the door has read it.
@@ -76,16 +86,17 @@ impl Serving {
     /// Exactly one [`Failure`], by the request's deadline.
     pub async fn infer(&self, request: InferBody<'_>) -> Result<Answered, Failure> {
         let arrived = self.clock.now();
-        let pinned = self
-            .pin(request.model, request.version)
-            .inspect_err(|failure| {
-                self.metrics.refused(failure.code);
-            })?;
+        let pinned = self.pin(request.target()).inspect_err(|failure| {
+            self.metrics.refused(Protocol::Http, failure.code);
+        })?;
         let metrics = pinned.version.metrics.clone();
         let answered = self.infer_pinned(arrived, pinned, request).await;
         match &answered {
-            Ok((rows, _)) => metrics.succeeded(*rows, self.clock.now().nanos_since(arrived)),
-            Err(failure) => metrics.failed(failure.code),
+            Ok((rows, _)) => {
+                let nanos = self.clock.now().nanos_since(arrived);
+                metrics.succeeded(Protocol::Http, *rows, nanos);
+            }
+            Err(failure) => metrics.failed(Protocol::Http, failure.code),
         }
         answered.map(|(_, answered)| answered)
     }
@@ -112,7 +123,9 @@ impl Serving {
         let _permit = self.admission.admit(parsed_at, deadline).map_err(refused)?;
         let rows = parsed.rows() as u32;
         let inputs = std::mem::take(&mut parsed.inputs);
-        let (outputs, pinned) = self.execute(pinned, inputs, deadline, &request).await?;
+        let (outputs, pinned) = self
+            .execute(pinned, inputs, deadline, request.target())
+            .await?;
         let ran_at = self.clock.now();
         let rendered = render(&request, &pinned, &parsed, &outputs)?;
         let metrics = &pinned.version.metrics;
@@ -136,7 +149,7 @@ impl Serving {
         mut pinned: Pinned,
         mut inputs: Vec<Tensor>,
         deadline: Instant,
-        request: &InferBody<'_>,
+        target: Target<'_>,
     ) -> Result<(Vec<Tensor>, Pinned), Failure> {
         for _ in 0..ROUTES_MAX {
             let rows = inputs.first().map_or(0, Tensor::rows);
@@ -155,7 +168,7 @@ impl Serving {
                 return Err(failure);
             }
             inputs = unexecuted;
-            let again = self.pin(request.model, request.version)?;
+            let again = self.pin(target)?;
             if again.version.signature != pinned.version.signature {
                 return Err(failure);
             }
@@ -290,13 +303,22 @@ impl Serving {
         }
     }
 
-    fn pin(&self, model: &str, version: Option<&str>) -> Result<Pinned, Failure> {
+    fn pin(&self, target: Target<'_>) -> Result<Pinned, Failure> {
         let routes = self.router.routes();
-        let version = routes.resolve(model, version)?.clone();
+        let version = routes.resolve(target.model, target.version)?.clone();
         Ok(Pinned {
             version,
             epoch: routes.epoch,
         })
+    }
+}
+
+impl<'a> InferBody<'a> {
+    fn target(&self) -> Target<'a> {
+        Target {
+            model: self.model,
+            version: self.version,
+        }
     }
 }
 

@@ -24,6 +24,7 @@ use super::body::{AnswerBody, JSON_BYTES, read_inference};
 use super::infer::{Answered, InferBody};
 use super::oip::{self, ModelMetadata};
 use super::path::Route;
+use crate::telemetry::metrics::Protocol;
 
 /// Limits of the doors.
 #[derive(Clone, Copy, Debug)]
@@ -157,7 +158,7 @@ async fn dispatch(
         Route::Infer { model, version } => {
             let read = read_inference(&parts.headers, body, doors.options.body_bytes_max).await;
             let (json_bytes, body) =
-                read.inspect_err(|failure| doors.metrics.refused(failure.code))?;
+                read.inspect_err(|failure| doors.metrics.refused(Protocol::Http, failure.code))?;
             let request = InferBody {
                 model,
                 version,

@@ -37,7 +37,7 @@ pub struct Metrics {
 pub struct VersionMetrics {
     requests: Family<RequestLabels, Counter>,
     labels: VersionLabels,
-    succeeded: Counter,
+    succeeded: [Counter; 2],
     rows: Counter,
     duration: Histogram,
     stages: [Histogram; 4],
@@ -57,6 +57,8 @@ pub struct DeviceMetrics {
 pub struct Gauges {
     /// Requests in flight.
     pub in_flight: Gauge,
+    /// Clients connected over QUIC.
+    pub quic_connections: Gauge,
     /// Rows that wait at devices.
     pub queued_rows: Gauge,
     /// Batches that run.
@@ -77,6 +79,15 @@ pub struct Gauges {
     pub raft_applied: Gauge,
     /// Parts that have been given up.
     pub degraded: Gauge,
+}
+
+/// How a request came in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    /// HTTP.
+    Http,
+    /// The SDK's frames over QUIC.
+    Quic,
 }
 
 /// A part of a request's time on this node.
@@ -178,10 +189,13 @@ impl Metrics {
             model: model.to_owned(),
             version: version.0,
         };
-        let ok = RequestLabels::of(&labels, OK);
+        let succeeded = Protocol::ALL.map(|protocol| {
+            let ok = RequestLabels::of(&labels, protocol, OK);
+            self.requests.get_or_create_owned(&ok)
+        });
         VersionMetrics {
             requests: self.requests.clone(),
-            succeeded: self.requests.get_or_create_owned(&ok),
+            succeeded,
             rows: self.rows.get_or_create_owned(&labels),
             duration: self.duration.get_or_create_owned(&labels),
             stages: Stage::ALL.map(|stage| {
@@ -208,13 +222,13 @@ impl Metrics {
     }
 
     /// Counts a request that ended before its model was known.
-    pub fn refused(&self, code: ErrorCode) {
+    pub fn refused(&self, protocol: Protocol, code: ErrorCode) {
         let labels = VersionLabels {
             model: String::new(),
             version: 0,
         };
         self.requests
-            .get_or_create(&RequestLabels::of(&labels, code.name()))
+            .get_or_create(&RequestLabels::of(&labels, protocol, code.name()))
             .inc();
     }
 
@@ -235,16 +249,16 @@ impl Default for Metrics {
 
 impl VersionMetrics {
     /// Counts a request that was answered, with the nanoseconds that it took.
-    pub fn succeeded(&self, rows: u32, nanos: u64) {
-        self.succeeded.inc();
+    pub fn succeeded(&self, protocol: Protocol, rows: u32, nanos: u64) {
+        self.succeeded[protocol as usize].inc();
         self.rows.inc_by(u64::from(rows));
         self.duration.observe(seconds(nanos));
     }
 
     /// Counts a request that ended otherwise.
-    pub fn failed(&self, code: ErrorCode) {
+    pub fn failed(&self, protocol: Protocol, code: ErrorCode) {
         self.requests
-            .get_or_create(&RequestLabels::of(&self.labels, code.name()))
+            .get_or_create(&RequestLabels::of(&self.labels, protocol, code.name()))
             .inc();
     }
 
@@ -319,6 +333,11 @@ impl Gauges {
                 &gauges.in_flight,
             ),
             (
+                "paceline_gateway_quic_connections",
+                "Clients connected over QUIC",
+                &gauges.quic_connections,
+            ),
+            (
                 "paceline_device_queued_rows",
                 "Rows that wait",
                 &gauges.queued_rows,
@@ -372,6 +391,17 @@ impl Gauges {
     }
 }
 
+impl Protocol {
+    const ALL: [Self; 2] = [Self::Http, Self::Quic];
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Quic => "quic",
+        }
+    }
+}
+
 impl Stage {
     const ALL: [Self; 4] = [Self::Parse, Self::Queue, Self::Run, Self::Render];
 
@@ -386,12 +416,12 @@ impl Stage {
 }
 
 impl RequestLabels {
-    fn of(labels: &VersionLabels, code: &'static str) -> Self {
+    fn of(labels: &VersionLabels, protocol: Protocol, code: &'static str) -> Self {
         let VersionLabels { model, version } = labels.clone();
         Self {
             model,
             version,
-            protocol: PROTOCOL_HTTP,
+            protocol: protocol.name(),
             code,
         }
     }
@@ -410,7 +440,6 @@ fn latency() -> Histogram {
 }
 
 const OK: &str = "OK";
-const PROTOCOL_HTTP: &str = "http";
 
 #[cfg(test)]
 mod tests {
@@ -424,11 +453,14 @@ mod tests {
         assert!(zero.contains(
             "paceline_gateway_requests_total{model=\"digits\",version=\"3\",protocol=\"http\",code=\"OK\"} 0"
         ), "{zero}");
-        version.succeeded(2, 1_500_000);
-        version.failed(ErrorCode::QueueFull);
+        version.succeeded(Protocol::Http, 2, 1_500_000);
+        version.failed(Protocol::Quic, ErrorCode::QueueFull);
         version.stage(Stage::Run, 30_000);
         let text = metrics.render();
-        assert!(text.contains("code=\"QUEUE_FULL\"} 1"), "{text}");
+        assert!(
+            text.contains("protocol=\"quic\",code=\"QUEUE_FULL\"} 1"),
+            "{text}"
+        );
         assert!(text.contains("paceline_gateway_rows_total{model=\"digits\",version=\"3\"} 2"));
         let run = "le=\"0.00005\",model=\"digits\",version=\"3\",stage=\"run\"} 1";
         assert!(text.contains(run), "{text}");

@@ -17,7 +17,7 @@ const GRPC_UNAVAILABLE: u8 = 14;
 const GRPC_UNAUTHENTICATED: u8 = 16;
 
 /// A row a code, in the order of [`super::ErrorCode::ALL`].
-pub(super) const EXPLANATIONS: [Explanation; 38] = [
+pub(super) const EXPLANATIONS: [Explanation; 39] = [
     Explanation {
         name: "JSON_INVALID",
         http: 400,
@@ -321,5 +321,13 @@ pub(super) const EXPLANATIONS: [Explanation; 38] = [
         retryable: false,
         cause: "the token, key or certificate that was shown is not accepted, or no longer",
         remedy: "use one that is; `paceline token create` makes a new token for one more node",
+    },
+    Explanation {
+        name: "UNREACHABLE",
+        http: 503,
+        grpc: GRPC_UNAVAILABLE,
+        retryable: true,
+        cause: "no node could be reached, or the one that was asked was lost before it answered",
+        remedy: "check the addresses and that the nodes run; a request that may run twice can be sent again",
     },
 ];

@@ -37,7 +37,32 @@ fn messages() -> impl Strategy<Value = Message> {
     });
     let name = "[a-z0-9][a-z0-9._-]{0,30}".prop_map(|name| ModelName::new(name).unwrap());
     let code = proptest::sample::select(ErrorCode::ALL.to_vec());
+    let names = proptest::collection::vec(".{0,20}", 0..4);
+    let client_infer = (
+        (name.clone(), any::<Option<u32>>(), any::<u64>()),
+        (any::<u8>(), any::<u64>(), any::<bool>()),
+        (names.clone(), names.clone()),
+    );
     prop_oneof![
+        client_infer.prop_map(|(what, how, (inputs, outputs))| {
+            Message::ClientInfer(ClientInfer {
+                model: what.0,
+                version: what.1.map(VersionNumber),
+                budget_us: what.2,
+                attempt: how.0,
+                epoch_seen: Epoch(how.1),
+                idempotent: how.2,
+                inputs,
+                outputs,
+            })
+        }),
+        (any::<u32>(), any::<u64>(), names).prop_map(|(version, epoch, outputs)| {
+            Message::ClientAnswer {
+                version: VersionNumber(version),
+                epoch: Epoch(epoch),
+                outputs,
+            }
+        }),
         (
             name,
             any::<u32>(),

@@ -1,0 +1,242 @@
+//! A request, from its tensors to its one end.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use paceline_protocol::frame::{ClientInfer, Execution, Frame, Message};
+use paceline_protocol::limits::{NAME_BYTES_MAX, REQUEST_BUDGET_MAX_MS, TENSORS_MAX};
+use paceline_protocol::{ErrorCode, ModelName, Tensor, VersionNumber};
+use tokio::time::{Instant, timeout_at};
+
+use super::Client;
+use super::answer::Answer;
+use super::error::InferError;
+use super::pool::Pool;
+use super::session::{Attempt, NotStarted, Outcome, Session};
+
+/// A request that is being put together; [`send`](Self::send) sends it.
+#[must_use = "a request does nothing until it is sent"]
+#[derive(Clone)]
+pub struct Inference {
+    client: Client,
+    model: String,
+    version: Option<VersionNumber>,
+    inputs: Vec<(String, Tensor)>,
+    outputs: Vec<String>,
+    budget: Duration,
+    is_idempotent: bool,
+}
+
+/// A request that is complete, and when it must have ended.
+struct Sending<'a> {
+    pool: &'a Pool,
+    request: ClientInfer,
+    tensors: Vec<Tensor>,
+    deadline: Instant,
+}
+
+impl Inference {
+    pub(super) fn new(client: Client, model: String) -> Self {
+        let budget = client.pool().options.budget;
+        Self {
+            client,
+            model,
+            version: None,
+            inputs: Vec::new(),
+            outputs: Vec::new(),
+            budget,
+            is_idempotent: true,
+        }
+    }
+
+    /// Adds an input. Tensors are shared, not copied.
+    pub fn input(mut self, name: impl Into<String>, tensor: Tensor) -> Self {
+        self.inputs.push((name.into(), tensor));
+        self
+    }
+
+    /// Asks for this output, and others so named, only. Without it the answer holds all.
+    pub fn output(mut self, name: impl Into<String>) -> Self {
+        self.outputs.push(name.into());
+        self
+    }
+
+    /// Asks for a certain version. Without it the model's traffic policy decides.
+    pub fn version(mut self, version: VersionNumber) -> Self {
+        self.version = Some(version);
+        self
+    }
+
+    /// How long the answer may take, from [`send`](Self::send) on; at most ten minutes. What is
+    /// left of it travels with the request, and work whose time is over is not done.
+    pub fn deadline(mut self, budget: Duration) -> Self {
+        self.budget = budget;
+        self
+    }
+
+    /// Whether the request may run twice. It may, unless said otherwise: inference changes
+    /// nothing. A request that may not is not tried again when its node is lost.
+    pub fn idempotent(mut self, is_idempotent: bool) -> Self {
+        self.is_idempotent = is_idempotent;
+        self
+    }
+
+    /// Sends the request and waits for its end. Dropping the future cancels the request, also at
+    /// the node: rows that have not started are not computed.
+    ///
+    /// # Errors
+    /// Exactly one [`InferError`], at the latest at the deadline.
+    pub async fn send(self) -> Result<Answer, InferError> {
+        let pool = self.client.pool();
+        let budget = self
+            .budget
+            .min(Duration::from_millis(REQUEST_BUDGET_MAX_MS));
+        let deadline = Instant::now() + budget;
+        let _permit = self.client.permit().ok_or_else(|| {
+            let message = "as many requests are in flight as the client's options allow";
+            InferError::local(ErrorCode::Overloaded, message)
+        })?;
+        let sending = self.sending(pool, deadline)?;
+        let mut was_sent = false;
+        let ended = timeout_at(deadline, sending.run(&mut was_sent)).await;
+        ended.unwrap_or_else(|_late| Err(late(pool, was_sent)))
+    }
+
+    fn sending<'a>(&self, pool: &'a Pool, deadline: Instant) -> Result<Sending<'a>, InferError> {
+        let invalid = |message: String| InferError::local(ErrorCode::ParameterInvalid, message);
+        let model = ModelName::new(self.model.as_str());
+        let model = model.map_err(|error| invalid(format!("the model's name: {error}")))?;
+        let (inputs, tensors): (Vec<String>, Vec<Tensor>) = self.inputs.iter().cloned().unzip();
+        for (what, names) in [("inputs", &inputs), ("outputs", &self.outputs)] {
+            if names.len() > TENSORS_MAX || names.iter().any(|name| name.len() > NAME_BYTES_MAX) {
+                let allowed = format!(
+                    "a request names at most {TENSORS_MAX} {what}, each with at most {NAME_BYTES_MAX} bytes"
+                );
+                return Err(invalid(allowed));
+            }
+        }
+        let request = ClientInfer {
+            model,
+            version: self.version,
+            budget_us: 0,
+            attempt: 0,
+            epoch_seen: pool.epoch(),
+            idempotent: self.is_idempotent,
+            inputs,
+            outputs: self.outputs.clone(),
+        };
+        Ok(Sending {
+            pool,
+            request,
+            tensors,
+            deadline,
+        })
+    }
+}
+
+impl Sending<'_> {
+    /// One attempt; and, if its node falls silent or is lost, one more at another node, once.
+    async fn run(&self, was_sent: &mut bool) -> Result<Answer, InferError> {
+        let mut first = self.start_anywhere(was_sent).await?;
+        let session = first.session.clone();
+        tokio::select! {
+            biased;
+            outcome = first.end() => match outcome {
+                Outcome::Told(frame) => return self.told(frame, &session, 1),
+                Outcome::Lost if !self.request.idempotent => {
+                    return Err(InferError::lost(session.welcome.node, false));
+                }
+                Outcome::Lost => return self.second(&session).await,
+            },
+            () = session.suspected(), if self.request.idempotent => {}
+        }
+        // The first may still be answered: a silent node need not be a dead one.
+        tokio::select! {
+            biased;
+            outcome = first.end() => match outcome {
+                Outcome::Told(frame) => self.told(frame, &session, 1),
+                Outcome::Lost => self.second(&session).await,
+            },
+            answer = self.second(&session) => answer,
+        }
+    }
+
+    /// The first attempt, at whichever node takes it. Nothing has been sent where it fails.
+    async fn start_anywhere(&self, was_sent: &mut bool) -> Result<Attempt, InferError> {
+        loop {
+            let session = self.pool.pick(None).await;
+            match self.start(&session, 1) {
+                Ok(attempt) => {
+                    *was_sent = true;
+                    return Ok(attempt);
+                }
+                Err(NotStarted::Lost) => tokio::task::yield_now().await,
+                Err(not_started) => return Err(refused(not_started)),
+            }
+        }
+    }
+
+    async fn second(&self, avoided: &Arc<Session>) -> Result<Answer, InferError> {
+        let mut attempt = loop {
+            let session = self.pool.pick(Some(avoided)).await;
+            match self.start(&session, 2) {
+                Ok(attempt) => break attempt,
+                Err(NotStarted::Lost) => tokio::task::yield_now().await,
+                Err(not_started) => return Err(refused(not_started)),
+            }
+        };
+        let session = attempt.session.clone();
+        match attempt.end().await {
+            Outcome::Told(frame) => self.told(frame, &session, 2),
+            Outcome::Lost => Err(InferError::lost(session.welcome.node, true)),
+        }
+    }
+
+    fn start(&self, session: &Arc<Session>, attempt: u8) -> Result<Attempt, NotStarted> {
+        let left = self.deadline.saturating_duration_since(Instant::now());
+        session.start(|number| Frame {
+            number,
+            message: Message::ClientInfer(ClientInfer {
+                budget_us: u64::try_from(left.as_micros()).unwrap_or(u64::MAX).max(1),
+                attempt,
+                ..self.request.clone()
+            }),
+            tensors: self.tensors.clone(),
+        })
+    }
+
+    fn told(&self, frame: Frame, by: &Session, attempt: u8) -> Result<Answer, InferError> {
+        let answer = Answer::of(frame, by.welcome.node, attempt)?;
+        self.pool.saw(answer.epoch);
+        Ok(answer)
+    }
+}
+
+fn refused(not_started: NotStarted) -> InferError {
+    match not_started {
+        NotStarted::Full => {
+            let message = "as many requests are in flight as the node allows on one connection";
+            InferError::local(ErrorCode::Overloaded, message)
+        }
+        NotStarted::TooLarge { bytes, limit } => {
+            let message = format!("the tensors have {bytes} bytes; the node takes {limit}");
+            InferError::local(ErrorCode::TooLarge, message)
+        }
+        NotStarted::Malformed(error) => {
+            InferError::local(ErrorCode::ParameterInvalid, error.to_string())
+        }
+        NotStarted::Lost => InferError::local(ErrorCode::Unreachable, "the connection is gone"),
+    }
+}
+
+fn late(pool: &Pool, was_sent: bool) -> InferError {
+    if was_sent {
+        let message = "the request's budget ran out before its answer was there";
+        return InferError {
+            execution: Execution::Unknown,
+            ..InferError::local(ErrorCode::DeadlineExceeded, message)
+        };
+    }
+    let message = format!("no node could be reached in time: {}", pool.reasons());
+    InferError::local(ErrorCode::Unreachable, message)
+}

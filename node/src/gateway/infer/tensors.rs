@@ -1,0 +1,137 @@
+//! Inference whose tensors have arrived as tensors: the way of the doors that speak frames.
+
+use std::time::Duration;
+
+use paceline_core::Instant;
+use paceline_protocol::frame::Execution;
+use paceline_protocol::{Epoch, ErrorCode, Failure, Tensor, VersionNumber};
+
+use super::{Pinned, Serving, Target, budget_nanos, refused};
+use crate::gateway::oip::{ParseOptions, arrange, arrange_outputs};
+use crate::telemetry::metrics::{Protocol, Stage};
+
+/// A request by names.
+#[derive(Clone, Debug)]
+pub struct TensorRequest {
+    /// The model.
+    pub model: String,
+    /// The version, if it must be this one.
+    pub version: Option<VersionNumber>,
+    /// Inputs by name, in any order.
+    pub inputs: Vec<(String, Tensor)>,
+    /// Outputs that are wanted; all of them if it names none.
+    pub outputs: Vec<String>,
+    /// What is left of the budget, in microseconds.
+    pub budget_us: u64,
+    /// The highest epoch that the caller has seen.
+    pub epoch_seen: Epoch,
+}
+
+/// Its answer.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TensorAnswer {
+    /// The outputs that were wanted, by name.
+    pub outputs: Vec<(String, Tensor)>,
+    /// The version that ran.
+    pub version: VersionNumber,
+    /// The epoch that the request was pinned at.
+    pub epoch: Epoch,
+}
+
+impl Serving {
+    /// Answers a request.
+    ///
+    /// # Errors
+    /// Exactly one [`Failure`], by the request's deadline.
+    pub async fn infer_tensors(&self, request: TensorRequest) -> Result<TensorAnswer, Failure> {
+        let arrived = self.clock.now();
+        self.catch_up(request.epoch_seen).await;
+        let version = request.version.map(|version| version.to_string());
+        let target = Target {
+            model: &request.model,
+            version: version.as_deref(),
+        };
+        let pinned = self.pin(target).inspect_err(|failure| {
+            self.metrics.refused(Protocol::Quic, failure.code);
+        })?;
+        let metrics = pinned.version.metrics.clone();
+        let answered = self
+            .infer_tensors_pinned((arrived, pinned), target, &request)
+            .await;
+        match &answered {
+            Ok((rows, _)) => {
+                let nanos = self.clock.now().nanos_since(arrived);
+                metrics.succeeded(Protocol::Quic, *rows, nanos);
+            }
+            Err(failure) => metrics.failed(Protocol::Quic, failure.code),
+        }
+        answered.map(|(_, answer)| answer)
+    }
+
+    async fn infer_tensors_pinned(
+        &self,
+        (arrived, pinned): (Instant, Pinned),
+        target: Target<'_>,
+        request: &TensorRequest,
+    ) -> Result<(u32, TensorAnswer), Failure> {
+        let version = &pinned.version;
+        let options = ParseOptions {
+            finite_inputs: version.finite_inputs,
+        };
+        let wanted = arrange_outputs(&request.outputs, &version.signature)?;
+        // Tensors are shared: a copy of the list copies no values.
+        let inputs = arrange(request.inputs.clone(), &version.signature, options)?;
+        let arranged_at = self.clock.now();
+        version
+            .metrics
+            .stage(Stage::Parse, arranged_at.nanos_since(arrived));
+        let deadline = arrived.plus_nanos(budget_nanos(Some(request.budget_us)));
+        let _permit = self
+            .admission
+            .admit(arranged_at, deadline)
+            .map_err(refused)?;
+        let rows = inputs.first().map_or(0, Tensor::rows) as u32;
+        let (mut outputs, pinned) = self.execute(pinned, inputs, deadline, target).await?;
+        let names = &pinned.version.signature.outputs;
+        let mut named = Vec::with_capacity(wanted.len());
+        for place in wanted {
+            let (Some(spec), Some(tensor)) = (names.get(place), outputs.get_mut(place)) else {
+                let message = "the engine's outputs are not those of the signature";
+                return Err(Failure::new(ErrorCode::EngineFailed, message));
+            };
+            named.push((spec.name.clone(), tensor.clone()));
+        }
+        let answer = TensorAnswer {
+            outputs: named,
+            version: pinned.version.version,
+            epoch: pinned.epoch,
+        };
+        Ok((rows, answer))
+    }
+
+    /// Waits until this node has applied what the caller has seen elsewhere, so that its view
+    /// does not go backwards; not for long, since a node that is cut off still serves.
+    async fn catch_up(&self, seen: Epoch) {
+        let until = tokio::time::Instant::now() + CATCH_UP_MAX;
+        while self.router.routes().epoch < seen && tokio::time::Instant::now() < until {
+            tokio::time::sleep(CATCH_UP_PACE).await;
+        }
+    }
+}
+
+/// Whether a request that failed so may have been executed.
+pub fn execution_of(code: ErrorCode) -> Execution {
+    match code {
+        ErrorCode::EngineFailed | ErrorCode::Poison => Execution::Executed,
+        ErrorCode::DeadlineExceeded
+        | ErrorCode::Cancelled
+        | ErrorCode::Unknown
+        | ErrorCode::Unreachable
+        | ErrorCode::Internal => Execution::Unknown,
+        _ => Execution::NotExecuted,
+    }
+}
+
+/// A follower is behind by a round trip, or else by an election.
+const CATCH_UP_MAX: Duration = Duration::from_millis(50);
+const CATCH_UP_PACE: Duration = Duration::from_millis(2);

@@ -1,0 +1,292 @@
+//! One stream: requests in, answers out, each as soon as it is there.
+//!
+//! The task of a stream owns the tasks of its requests: when the stream is reset, stopped or
+//! lost, they are dropped, and with them whatever had not started to run.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use paceline_protocol::client::LANE_BYTES_MAX;
+use paceline_protocol::frame::{ClientInfer, Execution, Frame, FrameError, LoadReport, Message};
+use paceline_protocol::{ErrorCode, Failure};
+use quinn::{Connection, RecvStream, SendStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::task::{AbortHandle, Id, JoinSet};
+use tokio::time::timeout;
+
+use super::door::{ClientFailure, ClientRequest, Door};
+use super::frames::{Reading, Received, Unreadable};
+
+/// What the streams of a connection have in common.
+pub(super) struct Shared {
+    pub(super) door: Arc<dyn Door>,
+    pub(super) connection: Connection,
+    /// Requests in flight.
+    pub(super) permits: Arc<Semaphore>,
+    pub(super) reading: Reading,
+}
+
+/// How a stream ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ended {
+    /// As streams do.
+    Done,
+    /// With something that no client of ours says: the connection is not worth keeping.
+    Malformed,
+}
+
+/// Requests that run, by the number that cancels them.
+#[derive(Default)]
+struct Running {
+    tasks: JoinSet<()>,
+    numbers: BTreeMap<u64, AbortHandle>,
+    ids: BTreeMap<Id, u64>,
+}
+
+/// A request on its way to the door.
+struct Request {
+    shared: Arc<Shared>,
+    number: u64,
+    request: ClientRequest,
+    /// Whether a large answer has to keep off the stream, since others share it.
+    is_shared: bool,
+    answers: mpsc::Sender<Vec<Bytes>>,
+    held: (OwnedSemaphorePermit, Option<OwnedSemaphorePermit>),
+}
+
+/// Serves a stream to its end.
+pub(super) async fn serve(shared: Arc<Shared>, send: SendStream, receive: RecvStream) -> Ended {
+    let (answers, queue) = mpsc::channel(ANSWERS_WAITING_MAX);
+    let stopped = send.stopped();
+    let writing = write(send, queue, shared.reading.stall_limit);
+    let reading = read(shared.clone(), receive, answers);
+    let (mut writing, mut reading) = (std::pin::pin!(writing), std::pin::pin!(reading));
+    tokio::select! {
+        biased;
+        ended = &mut reading => {
+            // What is still to be said is said, unless nobody would understand it.
+            if ended == Ended::Done {
+                writing.await;
+            }
+            ended
+        }
+        Ok(Some(_code)) = stopped => Ended::Done,
+        // It ends first only if the client is gone, or takes nothing.
+        () = &mut writing => Ended::Done,
+    }
+}
+
+/// Reads requests and runs them, until there are no more and all have ended.
+async fn read(
+    shared: Arc<Shared>,
+    receive: RecvStream,
+    answers: mpsc::Sender<Vec<Bytes>>,
+) -> Ended {
+    let mut running = Running::default();
+    let mut next = std::pin::pin!(next(shared.clone(), receive));
+    loop {
+        tokio::select! {
+            Some(ended) = running.tasks.join_next_with_id() => running.ended(ended),
+            (receive, received) = &mut next => match received {
+                Ok(None) => break,
+                Ok(Some(received)) => {
+                    if !take(&shared, &mut running, received, &answers).await {
+                        return Ended::Malformed;
+                    }
+                    next.set(self::next(shared.clone(), receive));
+                }
+                Err(Unreadable::Broken) => return Ended::Done,
+                Err(Unreadable::Frame(FrameError::BodyTooLarge { limit, .. })) => {
+                    let message = format!("the body is larger than the {limit} bytes allowed");
+                    let failure = Failure::new(ErrorCode::TooLarge, message);
+                    drop(answers.send(failed(WHOLE_STREAM, failure)).await);
+                    return Ended::Done;
+                }
+                Err(error) => {
+                    tracing::debug!(%error, "a client's stream makes no sense");
+                    return Ended::Malformed;
+                }
+            },
+        }
+    }
+    while running.tasks.join_next().await.is_some() {}
+    Ended::Done
+}
+
+async fn next(
+    shared: Arc<Shared>,
+    mut receive: RecvStream,
+) -> (RecvStream, Result<Option<Received>, Unreadable>) {
+    let received = shared.reading.next(&mut receive).await;
+    (receive, received)
+}
+
+/// `false` if this is nothing that a client says.
+async fn take(
+    shared: &Arc<Shared>,
+    running: &mut Running,
+    received: Received,
+    answers: &mpsc::Sender<Vec<Bytes>>,
+) -> bool {
+    let Frame {
+        number,
+        message,
+        tensors,
+    } = received.frame;
+    let head = match message {
+        Message::ClientInfer(head) => head,
+        Message::Cancel => {
+            running.cancel(number);
+            return true;
+        }
+        _ => return false,
+    };
+    if head.inputs.len() != tensors.len() || running.numbers.contains_key(&number) {
+        return false;
+    }
+    let Ok(permit) = shared.permits.clone().try_acquire_owned() else {
+        let message = "as many requests are in flight on this connection as it may have";
+        let failure = Failure::new(ErrorCode::Overloaded, message);
+        return answers.send(failed(number, failure)).await.is_ok();
+    };
+    running.start(Request {
+        shared: shared.clone(),
+        number,
+        request: ClientRequest {
+            head,
+            inputs: tensors,
+        },
+        is_shared: received.body_bytes <= LANE_BYTES_MAX,
+        answers: answers.clone(),
+        held: (permit, received.held),
+    });
+    true
+}
+
+impl Running {
+    fn start(&mut self, request: Request) {
+        let number = request.number;
+        let task = self.tasks.spawn(request.run());
+        self.ids.insert(task.id(), number);
+        self.numbers.insert(number, task);
+    }
+
+    fn cancel(&mut self, number: u64) {
+        if let Some(task) = self.numbers.get(&number) {
+            task.abort();
+        }
+    }
+
+    fn ended(&mut self, ended: Result<(Id, ()), tokio::task::JoinError>) {
+        let id = match ended {
+            Ok((id, ())) => id,
+            Err(error) => error.id(),
+        };
+        if let Some(number) = self.ids.remove(&id) {
+            self.numbers.remove(&number);
+        }
+    }
+}
+
+impl Request {
+    async fn run(self) {
+        let ClientInfer { budget_us, .. } = self.request.head;
+        let parts = match self.shared.door.infer(self.request).await {
+            Ok(answer) => {
+                let (outputs, tensors) = answer.outputs.into_iter().unzip();
+                let message = Message::ClientAnswer {
+                    version: answer.version,
+                    epoch: answer.epoch,
+                    outputs,
+                };
+                encoded(self.number, message, tensors)
+            }
+            Err(ClientFailure { failure, execution }) => {
+                encoded(self.number, failure_message(failure, execution), Vec::new())
+            }
+        };
+        // The memory of a large request is free from here on.
+        let (_permit, large) = self.held;
+        drop(large);
+        let body: usize = parts.iter().skip(1).map(Bytes::len).sum();
+        if self.is_shared && body > LANE_BYTES_MAX {
+            // Nobody waits for it past its budget.
+            let limit = Duration::from_micros(budget_us) + self.shared.reading.stall_limit;
+            let sent = on_own_stream(&self.shared.connection, parts);
+            drop(timeout(limit, sent).await);
+        } else {
+            drop(self.answers.send(parts).await);
+        }
+    }
+}
+
+/// Writes answers out; several that wait go together.
+async fn write(mut send: SendStream, mut queue: mpsc::Receiver<Vec<Bytes>>, stall: Duration) {
+    let mut batch = Vec::with_capacity(ANSWERS_WAITING_MAX);
+    let mut chunks = Vec::with_capacity(ANSWERS_WAITING_MAX * 4);
+    while queue.recv_many(&mut batch, ANSWERS_WAITING_MAX).await > 0 {
+        chunks.extend(batch.drain(..).flatten());
+        let mut rest = &mut chunks[..];
+        while !rest.is_empty() {
+            match timeout(stall, send.write_chunks(rest)).await {
+                Ok(Ok(written)) => {
+                    rest = &mut rest[written.chunks..];
+                }
+                // The client is gone, or takes nothing: its requests are no longer wanted.
+                Ok(Err(_)) | Err(_) => {
+                    drop(send.reset(UNWANTED));
+                    return;
+                }
+            }
+        }
+        chunks.clear();
+    }
+    let _ = send.finish();
+}
+
+async fn on_own_stream(connection: &Connection, mut parts: Vec<Bytes>) -> Option<()> {
+    let mut send = connection.open_uni().await.ok()?;
+    send.write_all_chunks(&mut parts).await.ok()?;
+    send.finish().ok()
+}
+
+fn failed(number: u64, failure: Failure) -> Vec<Bytes> {
+    let message = failure_message(failure, Execution::NotExecuted);
+    encoded(number, message, Vec::new())
+}
+
+fn failure_message(failure: Failure, execution: Execution) -> Message {
+    Message::Failed {
+        failure,
+        execution,
+        load: LoadReport::default(),
+    }
+}
+
+fn encoded(number: u64, message: Message, tensors: Vec<paceline_protocol::Tensor>) -> Vec<Bytes> {
+    let frame = Frame {
+        number,
+        message,
+        tensors,
+    };
+    frame.encode().unwrap_or_else(|error| {
+        let failure = Failure::new(ErrorCode::Internal, error.to_string());
+        let message = failure_message(failure, Execution::Executed);
+        let frame = Frame {
+            number,
+            message,
+            tensors: Vec::new(),
+        };
+        frame
+            .encode()
+            .expect("one short sentence is within the limits of a frame")
+    })
+}
+
+/// Answers of one stream that wait for the socket.
+const ANSWERS_WAITING_MAX: usize = 64;
+/// The number of a frame that ends a stream as a whole; requests count from 1.
+const WHOLE_STREAM: u64 = 0;
+const UNWANTED: quinn::VarInt = quinn::VarInt::from_u32(1);

@@ -1,0 +1,14 @@
+//! Clients as their users hold them, against the doors of nodes over real sockets on loopback.
+
+#[path = "clients/door.rs"]
+mod door;
+#[path = "clients/failover.rs"]
+mod failover;
+#[path = "clients/hostile.rs"]
+mod hostile;
+#[path = "clients/proxy.rs"]
+mod proxy;
+#[path = "clients/requests.rs"]
+mod requests;
+#[path = "clients/trust.rs"]
+mod trust;

@@ -1,0 +1,122 @@
+//! Who is believed, and who is let in.
+
+use std::net::UdpSocket;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use paceline_client::{ApiKey, Client, ClientOptions, ConnectError, Trust};
+use paceline_node::gateway::quic;
+use paceline_node::identity::authority::request;
+use paceline_node::identity::subject::Subject;
+use paceline_protocol::{Digest, NodeId};
+use rcgen::KeyPair;
+use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+
+use super::door::{CLUSTER, Cluster, limits, open};
+
+async fn refused(seed: String, options: ClientOptions) -> String {
+    match Client::connect([seed], options).await {
+        Err(ConnectError::Unreachable { reason }) => reason,
+        Err(error) => panic!("{error}"),
+        Ok(_) => panic!("the client was let in"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn only_nodes_of_the_cluster_are_believed() {
+    let (ours, theirs) = (Cluster::found(), Cluster::found());
+    let door = theirs.door(1);
+    let reason = refused(door.seed(), ours.options()).await;
+    assert!(reason.contains("certificate"), "{reason}");
+    let junk = ClientOptions::new(Trust::Authority("junk".to_owned()));
+    let error = Client::connect([door.seed()], junk).await.err().unwrap();
+    assert!(matches!(error, ConnectError::Trust(_)), "{error}");
+    Client::connect([door.seed()], theirs.options())
+        .await
+        .unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pinned_authority_has_to_be_shown() {
+    let cluster = Cluster::found();
+    let subject = Subject {
+        node: NodeId(1),
+        cluster: CLUSTER,
+    };
+    let key = KeyPair::generate().unwrap();
+    let signed = cluster
+        .authority
+        .sign(&request(&key).unwrap(), subject, SystemTime::now());
+    let chain = vec![signed.unwrap(), cluster.authority.certificate().clone()];
+    let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let mut tls = rustls::ServerConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(chain, key)
+        .unwrap();
+    tls.alpn_protocols = quic::protocols();
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let showing = open(1, socket, tls, limits());
+    let pinned = || ClientOptions::new(Trust::Pin(cluster.authority.pin()));
+    Client::connect([showing.seed()], pinned()).await.unwrap();
+    let reason = refused(
+        showing.seed(),
+        ClientOptions::new(Trust::Pin(Digest([7; 32]))),
+    )
+    .await;
+    assert!(reason.contains("certificate"), "{reason}");
+    let silent = cluster.door(1);
+    let reason = refused(silent.seed(), pinned()).await;
+    assert!(reason.contains("certificate"), "{reason}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_that_is_refused_reads_why() {
+    let cluster = Cluster::found();
+    let door = cluster.door(1);
+    let with_key = |key: &str| ClientOptions {
+        api_key: Some(ApiKey::new(key).unwrap()),
+        ..cluster.options()
+    };
+    let reason = refused(door.seed(), with_key("pk_wrong")).await;
+    assert!(reason.contains("HOST_REFUSED: no such key"), "{reason}");
+    assert!(!reason.contains("pk_wrong"), "{reason}");
+    Client::connect([door.seed()], with_key("pk_right"))
+        .await
+        .unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn where_nobody_is_the_client_says_so_in_time() {
+    let cluster = Cluster::found();
+    let nobody = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let options = ClientOptions {
+        connect_timeout: Duration::from_millis(300),
+        ..cluster.options()
+    };
+    let seed = nobody.local_addr().unwrap().to_string();
+    let reason = refused(seed, options).await;
+    assert!(reason.contains("no address has answered yet"), "{reason}");
+    let error = Client::connect(Vec::<String>::new(), cluster.options()).await;
+    assert!(matches!(error, Err(ConnectError::NoSeeds)));
+    let reason = refused("not an address".to_owned(), cluster.options()).await;
+    assert!(reason.contains("not an address"), "{reason}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_context_file_is_enough() {
+    let cluster = Cluster::found();
+    let door = cluster.door(1);
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("ca.pem"), cluster.pem()).unwrap();
+    let context = format!(
+        "ca = 'ca.pem'\n[[nodes]]\nname = 'n0'\nhttp = '127.0.0.1:1'\nsdk = '{}'\n",
+        door.seed()
+    );
+    let path = folder.path().join("context.toml");
+    std::fs::write(&path, context).unwrap();
+    let client = Client::from_context(Some(&path)).await.unwrap();
+    client.infer("echo").send().await.unwrap();
+}
