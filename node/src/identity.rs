@@ -193,11 +193,12 @@ const FILE: &str = "identity.json";
 const FORMAT: u16 = 1;
 const FILE_BYTES_MAX: u64 = 4 << 10;
 /// What a start that was interrupted may have left before the identity was written.
-const OURS: [&str; 6] = [
+const OURS: [&str; 7] = [
     "LOCK",
     "lock",
     FILE,
     "addresses.json",
+    "peers.json",
     // Written by whoever started the node.
     "log",
     "log.1",

@@ -10,6 +10,7 @@ use paceline_protocol::{ErrorCode, ModelName};
 use super::*;
 use crate::gateway::infer::{InferBody, Serving};
 use crate::storage::MemoryDisk;
+use crate::transport::memory::MemoryNetwork;
 
 const FILES: &[(&str, &[u8])] = &[(
     "model.toml",
@@ -58,6 +59,8 @@ impl World {
             raft: Arc::new(self.raft.clone()),
             blobs: Arc::new(self.blobs.clone()),
             engine: Arc::new(self.engine.clone()),
+            network: Network::Memory(MemoryNetwork::new(1)),
+            threads: Threads::Own,
             seed: 1,
         };
         Node::start(self.config.clone(), ports).await
