@@ -71,6 +71,11 @@ impl Handle {
         }
     }
 
+    /// How long ago a quorum was known to stand behind a leader; `None` if never.
+    pub fn quorum_age(&self) -> Option<Duration> {
+        self.raft.quorum_age()
+    }
+
     /// The state as applied here, whenever it changes.
     pub fn watch(&self) -> tokio::sync::watch::Receiver<Arc<Registry>> {
         self.raft.watch()

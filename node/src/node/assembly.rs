@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use paceline_core::registry::Registry;
-use paceline_protocol::DeviceId;
 use paceline_protocol::client::ClientDoor;
+use paceline_protocol::{DeviceId, Digest};
 use ractor::{Actor, ActorRef};
 use tokio::sync::watch;
 
@@ -16,6 +16,7 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::gateway::{self, Doors, Gateway, Operator, OperatorParts, Readiness, Serving, quic};
 use crate::identity::Identity;
+use crate::identity::authority::key_in_certificate;
 use crate::join::{self, Admits};
 use crate::membership::{self, Membership};
 use crate::monitor::{self, Monitor};
@@ -229,6 +230,12 @@ impl Assembly<'_> {
         }));
     }
 
+    /// What join tokens pin: the key of the cluster's authority.
+    fn pin(&self) -> Option<Digest> {
+        let secured = self.links.secured.as_ref()?;
+        key_in_certificate(secured.credentials.trust().authority())
+    }
+
     fn serving(&self, shared: &Shared) -> Serving {
         Serving {
             clock: self.clock,
@@ -265,6 +272,7 @@ impl Assembly<'_> {
             readiness: shared.readiness.clone(),
             clock: self.clock,
             node: self.identity.node,
+            pin: self.pin(),
         });
         let http = &self.config.http;
         let options = gateway::HttpOptions {
