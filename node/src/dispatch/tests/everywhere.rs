@@ -359,3 +359,29 @@ async fn a_request_behind_a_cut_ends_at_its_deadline() {
     network.heal();
     pair.ask(request(ECHO, tensor(16, 1.0))).await.unwrap();
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_reads_no_answers_is_asked_for_no_more_requests() {
+    let pair = pair(&MemoryNetwork::new(4));
+    let mut stream = open(&pair.nodes[0], B, Plane::Infer).await;
+    let flooding = async {
+        for number in 0..40_000 {
+            let frame = Frame {
+                number,
+                ..request(ECHO, tensor(1_000, 1.0))
+            };
+            let bytes = frame.encode().unwrap().concat();
+            stream.send.write_all(&bytes).await.unwrap();
+        }
+    };
+    let held = timeout(Duration::from_secs(30), flooding).await;
+    assert!(held.is_err(), "the flood has to wait");
+    let begun = pair.handler.begun.load(Ordering::Relaxed);
+    // What is served at a time, and what two windows of 1 MiB and the buffers hold.
+    assert!((200..=PERMITS + 600).contains(&begun), "{begun} requests");
+    pair.ask(request(ECHO, tensor(5_000, 1.0)))
+        .await
+        .unwrap_or_else(|lost| {
+            panic!("a request on another stream: {lost}");
+        });
+}
