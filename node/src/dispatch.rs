@@ -1,56 +1,37 @@
-//! Requests and answers between nodes, on `Plane::Infer`.
+//! Requests to replicas on other nodes, and their answers: what travels on `Plane::Infer`.
 //!
-//! What has at most [`LANE_BYTES_MAX`] travels on a lane: one of a few streams to each peer that
-//! stay open, on which frames of many requests follow each other under their numbers. What is
-//! larger has a stream of its own, so that it stands in nobody's way. A caller that goes away
-//! cancels: by a frame on a lane, by a reset of its own stream.
+//! ```text
+//!    Peers::ask ─┬─ small ─▶ lane: many requests on one lasting stream ─┐
+//!                └─ large ─▶ a stream of its own ───────────────────────┴─▶ serve ─▶ Handler
+//! ```
 //!
-//! Who waits for an answer that can no longer come is told at once, and told whether the
-//! request can have been executed: that decides whether it may be tried elsewhere.
+//! A stream carries frames: requests and `Cancel`s one way, answers in any order the other way,
+//! told apart by their numbers. A *lane* is such a stream that lasts and is shared: what waits
+//! for its writer leaves in one write, so that a loaded node sends many requests a packet.
+//! What is large has a stream of its own, behind which nothing waits. The accepting side does
+//! not tell the two apart.
+//!
+//! A caller that loses interest drops its future: a `Cancel` follows on a lane, a stream of its
+//! own is reset, and the handler's future is dropped either way. When a connection goes,
+//! everything that waits on it ends at once.
 
 mod lane;
-mod own;
+mod peers;
+mod reading;
 mod serving;
 #[cfg(test)]
 mod tests;
-
-use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+mod writing;
 
 use paceline_protocol::NodeId;
-use paceline_protocol::frame::Frame;
-use tokio::sync::Semaphore;
-use tokio::time::{Instant, timeout_at};
 
-use self::lane::Lane;
+pub use self::peers::Peers;
 pub use self::serving::{Handler, serve};
-use crate::transport::{OpenError, Plane, Transport};
-
-/// The way to workers on other nodes. Cheap to clone.
-#[derive(Clone)]
-pub struct Peers {
-    inner: Arc<Inner>,
-}
-
-struct Inner {
-    transport: Arc<dyn Transport>,
-    body_bytes_max: usize,
-    numbers: AtomicU64,
-    peers: Mutex<BTreeMap<NodeId, Arc<Peer>>>,
-}
-
-struct Peer {
-    node: NodeId,
-    permits: Semaphore,
-    lanes: [tokio::sync::Mutex<Option<Lane>>; LANES],
-}
 
 /// A request that was sent to another node has no answer.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Lost {
-    /// It was certainly not executed.
+    /// It did not leave, or not whole: it was certainly not executed.
     #[error("node {peer} did not get it: {reason}")]
     NotSent {
         /// Where it should have gone.
@@ -65,14 +46,12 @@ pub enum Lost {
         peer: NodeId,
     },
     /// It may have been executed, and its answer will not come.
-    #[error("node {peer} fell silent: {reason}")]
+    #[error("node {peer} fell silent: its stream was lost")]
     Silent {
         /// Where it went.
         peer: NodeId,
-        /// What is known.
-        reason: String,
     },
-    /// The deadline has passed; it may have been executed.
+    /// The deadline has passed; it may have been executed. The peer is told to stop.
     #[error("node {peer} did not answer in time")]
     Late {
         /// Where it went.
@@ -80,97 +59,15 @@ pub enum Lost {
     },
 }
 
-impl Peers {
-    /// Ways over `transport`; answers have at most `body_bytes_max` bytes of tensors.
-    pub fn new(transport: Arc<dyn Transport>, body_bytes_max: usize) -> Self {
-        Self {
-            inner: Arc::new(Inner {
-                transport,
-                body_bytes_max,
-                numbers: AtomicU64::new(1),
-                peers: Mutex::default(),
-            }),
-        }
-    }
-
-    /// Sends a request and waits for its answer, until `deadline`. The frame's number is
-    /// chosen here. Dropping the future cancels the request.
-    ///
-    /// # Errors
-    /// [`Lost`] says why there is no answer, and whether it can have been executed.
-    pub async fn ask(
-        &self,
-        peer: NodeId,
-        mut frame: Frame,
-        deadline: Instant,
-    ) -> Result<Frame, Lost> {
-        frame.number = self.inner.numbers.fetch_add(1, Ordering::Relaxed);
-        let number = frame.number;
-        let parts = frame.encode().map_err(|error| Lost::NotSent {
-            peer,
-            reason: error.to_string(),
-        })?;
-        let to = self.peer(peer);
-        let Ok(_permit) = to.permits.try_acquire() else {
-            return Err(Lost::Full { peer });
-        };
-        let bytes: usize = parts.iter().map(bytes::Bytes::len).sum();
-        let late = |_| Lost::Late { peer };
-        if bytes <= LANE_BYTES_MAX {
-            let lane = timeout_at(deadline, self.lane(&to, number));
-            let lane = lane.await.map_err(late)??;
-            let answer = timeout_at(deadline, lane.ask(number, parts));
-            return answer.await.map_err(late)?;
-        }
-        let limit = deadline.saturating_duration_since(Instant::now());
-        let opened = self.inner.transport.open(peer, Plane::Infer, limit);
-        let stream = opened.await.map_err(|error| not_sent(peer, &error))?;
-        let answer = own::ask(stream, &parts, (peer, self.inner.body_bytes_max));
-        timeout_at(deadline, answer).await.map_err(late)?
-    }
-
-    fn peer(&self, node: NodeId) -> Arc<Peer> {
-        let peers = self.inner.peers.lock();
-        let mut peers = peers.unwrap_or_else(PoisonError::into_inner);
-        let new = || {
-            Arc::new(Peer {
-                node,
-                permits: Semaphore::new(PERMITS),
-                lanes: std::array::from_fn(|_| tokio::sync::Mutex::default()),
-            })
-        };
-        peers.entry(node).or_insert_with(new).clone()
-    }
-
-    /// The lane of a request, opened if there is none that works.
-    async fn lane(&self, peer: &Peer, number: u64) -> Result<Lane, Lost> {
-        let mut lane = peer.lanes[number as usize % LANES].lock().await;
-        if let Some(lane) = lane.as_ref().filter(|lane| lane.works()) {
-            return Ok(lane.clone());
-        }
-        let inner = &self.inner;
-        let opened = inner.transport.open(peer.node, Plane::Infer, OPEN_LIMIT);
-        let stream = opened.await.map_err(|error| not_sent(peer.node, &error))?;
-        let opened = Lane::start(peer.node, stream, inner.body_bytes_max);
-        Ok(lane.insert(opened).clone())
+impl Lost {
+    fn not_sent(peer: NodeId, reason: impl ToString) -> Self {
+        let reason = reason.to_string();
+        Self::NotSent { peer, reason }
     }
 }
 
-fn not_sent(peer: NodeId, error: &OpenError) -> Lost {
-    Lost::NotSent {
-        peer,
-        reason: error.to_string(),
-    }
-}
-
-/// The first byte of a stream says what it is.
-const KIND_LANE: u8 = b'L';
-const KIND_OWN: u8 = b'O';
-/// The largest request that waits behind others on a lane.
-pub const LANE_BYTES_MAX: usize = 16 << 10;
-/// Lanes to each peer: one would put every answer behind every other's lost packet.
-const LANES: usize = 2;
-/// Requests to one peer at a time.
+/// Requests under way to one peer, or from one peer: more than its devices take at a time.
 pub const PERMITS: usize = 1_024;
-/// A peer that takes longer is tried again by the next request.
-const OPEN_LIMIT: Duration = Duration::from_secs(1);
+/// Longest request, and longest expected answer, on a lane: it is written in a few packets, so
+/// what waits behind it waits for microseconds.
+pub const LANE_BYTES_MAX: usize = 16 << 10;

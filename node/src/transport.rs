@@ -7,7 +7,7 @@
 //! and partitions by seed. Both pass one conformance suite.
 
 #[cfg(test)]
-mod conformance;
+pub(crate) mod conformance;
 pub mod memory;
 pub mod quic;
 

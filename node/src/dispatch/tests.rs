@@ -1,17 +1,22 @@
 //! Requests over lanes and over streams of their own, on the twin of the transport.
 
+mod everywhere;
+
+use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::atomic::AtomicUsize;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
-use paceline_protocol::frame::{Execution, Message};
+use paceline_protocol::frame::{Execution, Frame, Message};
 use paceline_protocol::{Dtype, Epoch, ErrorCode, ModelName, ReplicaId, Shape, Tensor};
 use paceline_protocol::{VersionNumber, frame};
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use super::*;
 use crate::transport::memory::MemoryNetwork;
-use crate::transport::{Boxed, Transport};
+use crate::transport::{Boxed, Plane, Transport};
 
 const A: NodeId = NodeId(1);
 const B: NodeId = NodeId(2);
