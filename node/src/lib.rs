@@ -20,7 +20,7 @@
 //! panic hook are the binary's.
 
 mod admission;
-mod artifacts;
+pub mod artifacts;
 mod clock;
 pub mod command;
 pub mod config;
