@@ -24,6 +24,7 @@ pub mod limits;
 mod manifest;
 pub mod operator;
 pub mod registry;
+pub mod report;
 mod request;
 mod shape;
 mod signature;
