@@ -29,6 +29,7 @@ mod device;
 pub mod directory;
 pub mod gateway;
 pub mod identity;
+pub mod mesh;
 mod monitor;
 mod node;
 pub mod observed;
