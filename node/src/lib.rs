@@ -20,20 +20,23 @@
 //! panic hook are the binary's.
 
 mod admission;
-mod artifacts;
+pub mod artifacts;
 mod clock;
 pub mod command;
 pub mod config;
 mod demo;
 mod device;
+pub mod directory;
 pub mod dispatch;
 pub mod gateway;
 pub mod identity;
 pub mod join;
 mod membership;
+pub mod mesh;
 mod monitor;
 mod node;
-mod observed;
+pub mod observed;
+pub mod observer;
 mod peers;
 mod publish;
 pub mod raft;

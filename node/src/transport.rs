@@ -9,6 +9,7 @@
 #[cfg(test)]
 pub(crate) mod conformance;
 pub mod memory;
+pub(crate) mod message;
 pub mod quic;
 
 use std::collections::BTreeMap;

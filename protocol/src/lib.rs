@@ -30,6 +30,7 @@ pub mod limits;
 mod manifest;
 pub mod operator;
 pub mod registry;
+pub mod report;
 mod request;
 mod shape;
 mod signature;

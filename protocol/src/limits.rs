@@ -58,6 +58,9 @@ pub const MODELS_MAX: usize = 10_000;
 pub const VERSIONS_KEPT_MAX: usize = 100;
 /// Most replicas in a cluster.
 pub const REPLICAS_MAX: usize = 20_000;
+/// Largest report of a node on what it observes: 20,000 replicas of 32 bytes, their reasons for
+/// having failed, and as much again.
+pub const NODE_REPORT_BYTES_MAX: usize = 1 << 20;
 /// Largest encoded registry entry.
 pub const REGISTRY_ENTRY_BYTES_MAX: usize = 256 << 10;
 /// Largest snapshot of the registry.
