@@ -22,6 +22,7 @@ use tokio::sync::watch;
 pub use self::infer::Serving;
 pub use self::operator::{Operator, OperatorParts};
 pub use self::server::HttpOptions;
+use crate::observer::OwnFacts;
 use crate::telemetry::metrics::Metrics;
 
 /// What the gateway needs to start.
@@ -56,6 +57,7 @@ pub struct Doors {
 pub struct Readiness {
     ready: Arc<AtomicBool>,
     leaving: watch::Sender<bool>,
+    facts: watch::Sender<OwnFacts>,
 }
 
 /// The actor.
@@ -87,11 +89,23 @@ impl Readiness {
     /// what still comes.
     pub fn leave(&self, leaving: bool) {
         self.leaving.send_replace(leaving);
+        self.tell();
+    }
+
+    /// What other nodes are told of it.
+    pub fn facts(&self) -> watch::Receiver<OwnFacts> {
+        self.facts.subscribe()
+    }
+
+    fn tell(&self) {
+        let ready = self.is_ready();
+        self.facts.send_modify(|facts| facts.ready = ready);
     }
 
     /// Says whether it is.
     pub fn set(&self, ready: bool) {
         self.ready.store(ready, Ordering::Release);
+        self.tell();
     }
 }
 

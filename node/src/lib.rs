@@ -25,6 +25,7 @@ mod clock;
 pub mod command;
 pub mod config;
 mod demo;
+mod detector;
 mod device;
 pub mod directory;
 pub mod dispatch;

@@ -24,6 +24,7 @@ use crate::config::Config;
 use crate::gateway::{self, Readiness};
 use crate::identity::files::FilesError;
 use crate::identity::{Identity, IdentityError, replace};
+use crate::mesh::MeshError;
 use crate::publish::Publisher;
 use crate::raft::{RaftHandle, RaftNode, RaftStart, StopReason};
 use crate::storage::disk::{DirectoryLock, Disk};
@@ -71,7 +72,8 @@ pub struct NodeHandle {
     supervisor: ActorRef<supervisor::Message>,
     in_flight: crate::admission::Handle,
     #[cfg(test)]
-    clock: Clock,
+    serving: gateway::Serving,
+    directory: Arc<dyn crate::directory::Directory>,
     _lock: DirectoryLock,
 }
 
@@ -130,6 +132,9 @@ pub enum StartError {
     /// The peer port.
     #[error(transparent)]
     Quic(#[from] QuicError),
+    /// The actor mesh.
+    #[error(transparent)]
+    Mesh(#[from] MeshError),
     /// The disk.
     #[error("'{place}' cannot be used: {cause}")]
     Disk {
@@ -201,7 +206,7 @@ impl Node {
             place: ports.root.place(),
             cause,
         };
-        let links = Links::open(&config, &ports, identity)?;
+        let links = Box::pin(Links::open(&config, &ports, identity)).await?;
         let addresses = Addresses {
             http: http.local_addr().map_err(disk_error)?,
             grpc: None,
@@ -217,7 +222,7 @@ impl Node {
             .map_err(disk_error)?;
         let (stopping, is_stopping) = watch::channel(false);
         let clock = Clock::start();
-        let transport = links.transport.clone();
+        let (transport, directory) = (links.transport.clone(), links.directory.clone());
         let record = registration::record(identity.node, &config, &ports, addresses);
         let assembly = Assembly {
             identity,
@@ -248,7 +253,8 @@ impl Node {
             supervisor: parts.supervisor,
             in_flight: parts.admission,
             #[cfg(test)]
-            clock,
+            serving: parts.serving,
+            directory,
             _lock: lock,
         })
     }
@@ -381,6 +387,7 @@ impl NodeHandle {
         self.supervisor.stop(None);
         self.device.stop();
         let reason = self.raft.shutdown().await;
+        self.directory.close();
         self.transport.close();
         tracing::info!(%reason, "stopped");
     }

@@ -14,6 +14,7 @@ use std::time::Duration;
 use paceline_protocol::NodeId;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 
+use crate::directory::Directory;
 use crate::node::Secured;
 use crate::raft::RaftHandle;
 use crate::registry;
@@ -41,6 +42,8 @@ pub(crate) struct Arguments {
     pub raft: RaftHandle,
     /// What is told.
     pub transport: Arc<dyn Transport>,
+    /// And what is told who they are.
+    pub directory: Arc<dyn Directory>,
     /// Who this node is, where connections are secured.
     pub secured: Option<Secured>,
     /// Peers that are known before the registry is.
@@ -98,6 +101,8 @@ impl State {
         let peers = self.arguments.peers();
         if peers != self.told {
             self.arguments.transport.set_peers(peers.clone());
+            let named = peers.keys().copied().collect();
+            self.arguments.directory.set_peers(named);
             self.told = peers;
         }
         let Some(secured) = &self.arguments.secured else {

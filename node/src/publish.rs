@@ -1,7 +1,9 @@
 //! From stored files to a version: read, loaded, measured, never executed as code, committed.
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use paceline_core::placement::keepers;
 use paceline_models::Engine;
 use paceline_protocol::registry::{Change, Reply, VersionRecord};
 use paceline_protocol::{
@@ -9,7 +11,7 @@ use paceline_protocol::{
 };
 use tokio::sync::Semaphore;
 
-use crate::artifacts::Artifacts;
+use crate::artifacts::{Artifacts, Replicate};
 use crate::registry;
 
 /// Makes versions of artifacts. Cheap to clone.
@@ -18,6 +20,7 @@ pub struct Publisher {
     artifacts: Artifacts,
     engine: Arc<dyn Engine>,
     registry: registry::Handle,
+    replicate: Replicate,
     /// One measurement at a time: two would disturb each other, and the traffic.
     measuring: Arc<Semaphore>,
 }
@@ -37,11 +40,17 @@ pub struct Published {
 
 impl Publisher {
     /// A publisher over a node's parts.
-    pub fn new(artifacts: Artifacts, engine: Arc<dyn Engine>, registry: registry::Handle) -> Self {
+    pub fn new(
+        artifacts: Artifacts,
+        engine: Arc<dyn Engine>,
+        registry: registry::Handle,
+        replicate: Replicate,
+    ) -> Self {
         Self {
             artifacts,
             engine,
             registry,
+            replicate,
             measuring: Arc::new(Semaphore::new(1)),
         }
     }
@@ -78,6 +87,7 @@ impl Publisher {
         let record =
             blocking(move || measure(&artifacts, &*engine, (digest, artifact_bytes))).await?;
         drop(permit);
+        self.copy(digest).await?;
         let owner = TenantName::default();
         let version = Box::new(record.clone());
         let change = Change::PublishVersion {
@@ -97,6 +107,28 @@ impl Publisher {
                 "this op-id was used for another kind of write before; choose a fresh one",
             )),
         }
+    }
+}
+
+impl Publisher {
+    /// What is acknowledged survives the loss of a node: it lies on two of them before.
+    async fn copy(&self, digest: Digest) -> Result<(), Failure> {
+        let keepers = keepers(&self.registry.current(), digest);
+        let wanted = keepers.len().clamp(1, ARTIFACT_COPIES);
+        let deadline = tokio::time::Instant::now() + COPY_LIMIT;
+        let copies = self
+            .replicate
+            .copies(digest, &keepers, wanted, deadline)
+            .await;
+        if copies >= wanted {
+            return Ok(());
+        }
+        Err(Failure::new(
+            ErrorCode::StorageFailed,
+            format!(
+                "the artifact is on {copies} nodes and must be on {wanted}; nothing was published, push it again"
+            ),
+        ))
     }
 }
 
@@ -148,3 +180,9 @@ pub(crate) async fn blocking<T: Send + 'static>(
             ))
         })
 }
+
+/// Copies of each artifact, where there are so many nodes.
+const ARTIFACT_COPIES: usize = 2;
+/// How long the second copy may take: the largest artifacts over a slow line need a push again,
+/// which goes on where this one ended.
+const COPY_LIMIT: Duration = Duration::from_secs(300);

@@ -7,20 +7,24 @@
 //! it stops or dies, its attachment goes with it: what waits is told that the replica is gone.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use paceline_core::Machine;
 use paceline_core::batcher::Options;
 use paceline_core::cost::CostFit;
 use paceline_core::placement::ReplicaState;
+use paceline_core::placement::keepers;
 use paceline_core::restart::{Effect, Input, Restart, RestartBudget};
 use paceline_models::{Engine, LoadedModel, WarmUp};
-use paceline_protocol::{Digest, ModelName, ReplicaId, VersionNumber};
+use paceline_protocol::{Digest, ModelName, NodeId, ReplicaId, VersionNumber};
 use ractor::{Actor, ActorProcessingErr, ActorRef};
+use tracing::Instrument;
 
-use crate::artifacts::Artifacts;
+use crate::artifacts::{Artifacts, Fetcher};
 use crate::clock::Clock;
 use crate::device::{self, Attachment};
 use crate::observed::{Observation, Observed};
+use crate::registry;
 
 /// What the replica hears.
 pub(crate) enum Message {
@@ -57,6 +61,10 @@ pub(crate) struct Arguments {
     pub engine: Arc<dyn Engine>,
     /// Where its artifact is.
     pub artifacts: Artifacts,
+    /// Where it is fetched from, if it is not here.
+    pub fetcher: Fetcher,
+    /// Who may have it.
+    pub registry: registry::Handle,
     /// Where it reports.
     pub observed: Observed,
     /// For deadlines of restarts.
@@ -117,23 +125,20 @@ impl Actor for Replica {
 impl State {
     fn load(&self, myself: &ActorRef<Message>) {
         self.note(ReplicaState::Loading);
-        let Arguments {
-            digest,
-            engine,
-            artifacts,
-            model,
-            version,
-            id,
-            ..
-        } = self.arguments.clone();
+        let arguments = self.arguments.clone();
         let myself = myself.clone();
-        let span = tracing::info_span!("replica", replica = id.0, %model, version = version.0);
-        tokio::task::spawn_blocking(move || {
-            let _entered = span.enter();
-            let result = load(&artifacts, digest, &*engine);
+        let span = tracing::info_span!(
+            "replica",
+            replica = arguments.id.0,
+            model = %arguments.model,
+            version = arguments.version.0
+        );
+        let loading = async move {
+            let result = arguments.fetch_and_load().await;
             // A replica that was taken away meanwhile needs no model.
             let _ = myself.cast(Message::Loaded(result));
-        });
+        };
+        tokio::spawn(loading.instrument(span));
     }
 
     fn attach(&mut self, myself: &ActorRef<Message>, ready: Ready) {
@@ -210,12 +215,66 @@ impl State {
     }
 }
 
+impl Arguments {
+    /// Loads what is here; what is missing or damaged is fetched from peers first.
+    async fn fetch_and_load(&self) -> Result<Ready, String> {
+        match self.load().await {
+            Err(LoadError::Artifact(reason)) => {
+                let peers = self.peers();
+                let deadline = tokio::time::Instant::now() + FETCH_LIMIT;
+                let fetched = self.fetcher.fetch(self.digest, &peers, deadline).await;
+                // Nobody else has it: then what is wrong here is what matters.
+                fetched.map_err(|error| format!("{reason}; {error}"))?;
+                self.load().await.map_err(LoadError::into_reason)
+            }
+            loaded => loaded.map_err(LoadError::into_reason),
+        }
+    }
+
+    async fn load(&self) -> Result<Ready, LoadError> {
+        let (artifacts, engine, digest) =
+            (self.artifacts.clone(), self.engine.clone(), self.digest);
+        let loading = tokio::task::spawn_blocking(move || load(&artifacts, digest, &*engine));
+        loading.await.unwrap_or_else(|error| {
+            tracing::error!(%error, "loading a model panicked");
+            Err(LoadError::Engine("loading it panicked".to_owned()))
+        })
+    }
+
+    fn peers(&self) -> Vec<NodeId> {
+        keepers(&self.registry.current(), self.digest)
+    }
+}
+
+/// Why a model could not be loaded.
+enum LoadError {
+    /// A file is missing or damaged: another copy helps.
+    Artifact(String),
+    /// The model itself; another copy does not help.
+    Engine(String),
+}
+
+impl LoadError {
+    fn into_reason(self) -> String {
+        match self {
+            Self::Artifact(reason) | Self::Engine(reason) => reason,
+        }
+    }
+}
+
 /// Reads, verifies, loads and warms up; blocks for as long as that takes.
-fn load(artifacts: &Artifacts, digest: Digest, engine: &dyn Engine) -> Result<Ready, String> {
+fn load(artifacts: &Artifacts, digest: Digest, engine: &dyn Engine) -> Result<Ready, LoadError> {
     let source = artifacts
         .source(digest)
-        .map_err(|error| error.to_string())?;
-    let model = engine.load(&source).map_err(|error| error.to_string())?;
-    let warm_up = paceline_models::warm_up(&*model).map_err(|error| error.to_string())?;
+        .map_err(|error| LoadError::Artifact(error.to_string()))?;
+    let engine_error = |error: String| LoadError::Engine(error);
+    let model = engine
+        .load(&source)
+        .map_err(|error| engine_error(error.to_string()))?;
+    let warm_up =
+        paceline_models::warm_up(&*model).map_err(|error| engine_error(error.to_string()))?;
     Ok(Ready { model, warm_up })
 }
+
+/// How long an artifact may take to arrive: 10 GiB over a line of 200 Mbit/s.
+const FETCH_LIMIT: Duration = Duration::from_secs(600);

@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use arc_swap::ArcSwap;
 use paceline_core::device::BatcherId;
 use paceline_core::placement::ReplicaState;
+use paceline_core::registry::NodeState;
 use paceline_core::router::{Effect, Input, Report, RouteId, Router, Target};
 use paceline_core::{Machine, Slot};
 use paceline_protocol::{ErrorCode, Failure, NodeId, ReplicaId};
@@ -19,6 +20,7 @@ use ractor::{Actor, ActorProcessingErr, ActorRef};
 
 pub(crate) use self::routes::{ModelRoute, Routes, VersionRoute};
 use crate::clock::Clock;
+use crate::detector::Suspects;
 use crate::observed::{Observations, Observed};
 use crate::registry;
 use crate::telemetry::metrics::Metrics;
@@ -42,8 +44,10 @@ struct State {
 pub struct Picked {
     /// The replica.
     pub replica: ReplicaId,
-    /// Its queue on this node.
-    pub batcher: BatcherId,
+    /// The node that it is on.
+    pub node: NodeId,
+    /// Its queue, if it is on this node.
+    pub batcher: Option<BatcherId>,
     route: RouteId,
     rows: u32,
 }
@@ -66,6 +70,8 @@ pub(crate) struct Arguments {
     pub registry: registry::Handle,
     /// What is.
     pub observed: Observed,
+    /// Nodes that get no new work.
+    pub suspects: Suspects,
     /// Where request metrics live.
     pub metrics: Metrics,
 }
@@ -112,24 +118,48 @@ impl Handle {
         }) {
             Some(Effect::Dispatch {
                 replica,
-                local: Some(batcher),
+                node,
+                local,
                 ..
             }) => Ok(Picked {
                 replica,
-                batcher,
+                node,
+                batcher: local,
                 route,
                 rows,
             }),
-            Some(Effect::Dispatch { local: None, .. } | Effect::NoReplica { .. }) | None => {
-                Err(Failure::new(
-                    ErrorCode::ModelNotReady,
-                    format!(
-                        "model '{}' version {} has no ready replica",
-                        version.model, version.version
-                    ),
-                ))
-            }
+            Some(Effect::NoReplica { .. }) | None => Err(Failure::new(
+                ErrorCode::ModelNotReady,
+                format!(
+                    "model '{}' version {} has no ready replica",
+                    version.model, version.version
+                ),
+            )),
         }
+    }
+
+    /// As [`Handle::pick`], but not on `avoid` if there is a replica elsewhere.
+    ///
+    /// # Errors
+    /// As [`Handle::pick`].
+    pub fn pick_elsewhere(
+        &self,
+        version: &VersionRoute,
+        (rows, bytes): (u32, u64),
+        avoid: Option<NodeId>,
+    ) -> Result<Picked, Failure> {
+        let mut picked = self.pick(version, rows, bytes)?;
+        // Each try draws two others at random: a few of them find another node if there is one.
+        for _ in 0..PICKS_MAX {
+            if avoid != Some(picked.node) {
+                break;
+            }
+            // Picked first, so that what is avoided counts as busy meanwhile.
+            let next = self.pick(version, rows, bytes)?;
+            self.done(picked, None);
+            picked = next;
+        }
+        Ok(picked)
     }
 
     /// Reports that a picked replica has ended its request.
@@ -169,6 +199,7 @@ impl Actor for RouterActor {
     ) -> Result<Arguments, ActorProcessingErr> {
         arguments.registry.tell(&myself, || Message::Changed);
         arguments.observed.tell(&myself, || Message::Changed);
+        arguments.suspects.tell(&myself, || Message::Changed);
         arguments.publish();
         Ok(arguments)
     }
@@ -191,7 +222,7 @@ impl Arguments {
     /// request that sees a route finds its replicas.
     fn publish(&self) {
         let registry = self.registry.current();
-        let observed = self.observed.current();
+        let observed = self.usable(&registry);
         let before = self.handle.routes.load_full();
         let routes = Routes::next(&before, &registry, &observed, &self.metrics);
         for version in routes.versions() {
@@ -214,6 +245,25 @@ impl Arguments {
     }
 }
 
+impl Arguments {
+    /// What is observed of replicas that can be given work: on nodes that are neither suspect,
+    /// nor down, nor about to leave.
+    fn usable(&self, registry: &paceline_core::registry::Registry) -> Observations {
+        let suspects = self.suspects.current();
+        let observed = self.observed.current();
+        let is_usable = |replica: &ReplicaId| {
+            let node = registry.replicas().get(replica).map(|a| a.node);
+            node.is_some_and(|node| {
+                !suspects.contains(&node) && registry.node_state(node) == Some(NodeState::Up)
+            })
+        };
+        let usable = observed.iter().filter(|(replica, _)| is_usable(replica));
+        usable
+            .map(|(replica, seen)| (*replica, seen.clone()))
+            .collect()
+    }
+}
+
 fn targets(
     registry: &paceline_core::registry::Registry,
     observed: &Observations,
@@ -233,3 +283,6 @@ fn targets(
     });
     ready.collect()
 }
+
+/// How often another replica is looked for.
+const PICKS_MAX: usize = 8;

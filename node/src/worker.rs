@@ -13,7 +13,7 @@ use paceline_core::registry::{Assignment, Registry};
 use paceline_protocol::{DeviceId, NodeId, ReplicaId};
 use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, SupervisionEvent};
 
-use crate::artifacts::Artifacts;
+use crate::artifacts::{Artifacts, Fetcher};
 use crate::clock::Clock;
 use crate::device;
 use crate::observed::{Observation, Observed};
@@ -44,6 +44,8 @@ pub(crate) struct Arguments {
     pub engine: Arc<dyn paceline_models::Engine>,
     /// Where artifacts are.
     pub artifacts: Artifacts,
+    /// Where they are fetched from.
+    pub fetcher: Fetcher,
     /// What shall be.
     pub registry: registry::Handle,
     /// Where it reports.
@@ -182,6 +184,8 @@ impl State {
             device: self.arguments.device.clone(),
             engine: self.arguments.engine.clone(),
             artifacts: self.arguments.artifacts.clone(),
+            fetcher: self.arguments.fetcher.clone(),
+            registry: self.arguments.registry.clone(),
             observed: self.arguments.observed.clone(),
             clock: self.arguments.clock,
         };

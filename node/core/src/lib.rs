@@ -24,6 +24,7 @@
 #![warn(clippy::wildcard_enum_match_arm)]
 
 pub mod admission;
+pub mod attempt;
 pub mod attempts;
 pub mod batcher;
 pub mod cost;

@@ -6,9 +6,10 @@
 use std::collections::BTreeMap;
 
 use paceline_protocol::registry::{Change, ReplicaTarget};
-use paceline_protocol::{DeviceId, ModelName, NodeId, ReplicaId, VersionNumber};
+use paceline_protocol::{DeviceId, Digest, ModelName, NodeId, ReplicaId, VersionNumber};
 
-use crate::registry::{Deployment, Model, Registry};
+use crate::random::Random;
+use crate::registry::{Deployment, Model, NodeState, Registry};
 
 /// What is known of a replica's condition.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -122,11 +123,19 @@ fn surplus(registry: &Registry, observed: &Observed) -> Option<Change> {
     }
     registry.models().iter().find_map(|(name, model)| {
         let deployment = model.deployment?;
-        let present: Vec<ReplicaId> = registry
+        let (present, stranded): (Vec<_>, Vec<_>) = registry
             .replicas_of(name, deployment.version)
-            .map(|(id, _)| id)
-            .collect();
-        if present.len() <= wanted(registry, deployment) {
+            .partition(|(_, assignment)| takes_work(registry, assignment.node));
+        let wanted = wanted(registry, deployment);
+        // What is on a node that is down or leaves goes once it has been replaced.
+        if present.len() >= wanted
+            && wanted > 0
+            && let Some((stranded, _)) = stranded.first()
+        {
+            return Some(unassign(*stranded));
+        }
+        let present: Vec<ReplicaId> = present.into_iter().map(|(id, _)| id).collect();
+        if present.len() <= wanted {
             return None;
         }
         let failed =
@@ -143,15 +152,32 @@ fn surplus(registry: &Registry, observed: &Observed) -> Option<Change> {
 /// A second copy of a version on one device gives nothing but memory use, so a deployment is
 /// never larger than the number of devices.
 fn wanted(registry: &Registry, deployment: Deployment) -> usize {
-    let devices: usize = registry
-        .nodes()
-        .values()
-        .map(|node| node.devices.len())
-        .sum();
+    let nodes = registry.nodes().iter();
+    let working = nodes.filter(|(node, _)| takes_work(registry, **node));
     match deployment.replicas {
-        ReplicaTarget::Count(count) => devices.min(count as usize),
-        ReplicaTarget::Each => registry.nodes().len(),
+        ReplicaTarget::Count(count) => {
+            let devices: usize = working.map(|(_, record)| record.devices.len()).sum();
+            devices.min(count as usize)
+        }
+        ReplicaTarget::Each => working.count(),
     }
+}
+
+/// Whether a node can be given replicas: it is neither down nor about to leave.
+fn takes_work(registry: &Registry, node: NodeId) -> bool {
+    registry.node_state(node) == Some(NodeState::Up)
+}
+
+/// Nodes in the order in which they should keep a copy of an artifact, by rendezvous (Thaler
+/// and Ravishankar, 1998): every node computes the same order, and a node that leaves moves
+/// only what it kept.
+pub fn keepers(registry: &Registry, artifact: Digest) -> Vec<NodeId> {
+    let [a, b, c, d, e, f, g, h, ..] = artifact.0;
+    let seed = u64::from_le_bytes([a, b, c, d, e, f, g, h]);
+    let nodes = registry.nodes().keys().copied();
+    let mut keepers: Vec<NodeId> = nodes.filter(|node| takes_work(registry, *node)).collect();
+    keepers.sort_by_key(|node| Random::from_seed(seed ^ node.0.rotate_left(32)).next_u64());
+    keepers
 }
 
 fn missing(
@@ -161,7 +187,10 @@ fn missing(
     deployment: Deployment,
 ) -> Missing {
     let version = deployment.version;
-    let present = registry.replicas_of(name, version).count();
+    let replicas = registry.replicas_of(name, version);
+    let present = replicas
+        .filter(|(_, assignment)| takes_work(registry, assignment.node))
+        .count();
     if present >= wanted(registry, deployment) {
         return Missing::None;
     }
@@ -222,7 +251,11 @@ fn free_devices(registry: &Registry, name: &ModelName, version: VersionNumber) -
         .collect();
     let zone_of = |node: &NodeId| registry.nodes().get(node).map(|node| node.zone.as_str());
     let mut free = Vec::new();
-    for (id, node) in registry.nodes() {
+    let working = registry
+        .nodes()
+        .iter()
+        .filter(|(node, _)| takes_work(registry, **node));
+    for (id, node) in working {
         let on_node = copies.iter().filter(|(at, _)| at == id).count();
         let in_zone = copies
             .iter()
@@ -254,7 +287,10 @@ fn all_ready(
     name: &ModelName,
     version: VersionNumber,
 ) -> bool {
-    let mut replicas = registry.replicas_of(name, version).peekable();
+    let mut replicas = registry
+        .replicas_of(name, version)
+        .filter(|(_, assignment)| takes_work(registry, assignment.node))
+        .peekable();
     replicas.peek().is_some()
         && replicas.all(|(id, _)| observed.get(&id) == Some(&ReplicaState::Ready))
 }

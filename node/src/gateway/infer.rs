@@ -3,6 +3,7 @@
 //! Hot path: everything here runs in the request's own task; admission, router and device are
 //! stepped through their handles. Every way out is one typed status.
 
+mod remote;
 mod tensors;
 
 use std::sync::Arc;
@@ -10,18 +11,22 @@ use std::sync::Arc;
 use bytes::Bytes;
 use paceline_core::Instant;
 use paceline_core::admission::Refusal;
+use paceline_core::attempt::{self, Attempts, Verdict};
 use paceline_core::batcher::DropReason;
 use paceline_core::router::Report;
 use paceline_protocol::limits::{REQUEST_BUDGET_DEFAULT_MS, REQUEST_BUDGET_MAX_MS};
-use paceline_protocol::{Epoch, ErrorCode, Failure, Tensor, VersionNumber};
+use paceline_protocol::{Epoch, ErrorCode, Failure, NodeId, Tensor, VersionNumber};
 
+use self::remote::There;
 pub use self::tensors::{TensorAnswer, TensorRequest, execution_of};
 use super::oip::{self, AnswerView, ParseOptions, ParsedRequest, Rendered};
 use crate::clock::Clock;
+use crate::detector::Suspects;
 use crate::device::{End, Ran, Submission, Work};
+use crate::observed::Observed;
 use crate::router::{Picked, VersionRoute};
 use crate::telemetry::metrics::{Metrics, Protocol, Stage};
-use crate::{admission, device, router};
+use crate::{admission, device, dispatch, router};
 
 /// The request path of a node. Cheap to clone.
 #[derive(Clone)]
@@ -32,8 +37,14 @@ pub struct Serving {
     pub admission: admission::Handle,
     /// Picks replicas.
     pub router: router::Handle,
-    /// Runs them.
+    /// Runs them, on this node.
     pub device: device::Handle,
+    /// Runs them, on others.
+    pub peers: dispatch::Peers,
+    /// Nodes whose answers are not waited for.
+    pub suspects: Suspects,
+    /// Which replicas are here.
+    pub observed: Observed,
     /// Where requests are counted.
     pub metrics: Metrics,
 }
@@ -73,10 +84,37 @@ struct Pinned {
     epoch: Epoch,
 }
 
+/// How an attempt is sent.
+#[derive(Clone, Copy)]
+struct Sending {
+    deadline: Instant,
+    number: u8,
+    /// A node that fell silent over the attempt before.
+    avoid: Option<NodeId>,
+}
+
 /// Rows on their way to one replica.
 struct Shard {
     picked: Picked,
-    submission: Submission,
+    way: Way,
+}
+
+/// Where a replica is.
+enum Way {
+    /// On this node.
+    Here(Submission),
+    /// On another one.
+    There(Box<There>),
+}
+
+/// How an attempt ended without an answer.
+enum Missed {
+    /// It was certainly not executed; its inputs come back.
+    Unexecuted(Failure, Vec<Tensor>),
+    /// That is how it ended.
+    Ended(Failure),
+    /// The node fell silent, and it may have been executed there.
+    Silent(NodeId, Failure, Vec<Tensor>),
 }
 
 impl Serving {
@@ -141,9 +179,9 @@ impl Serving {
         ))
     }
 
-    /// Runs the request, and once more elsewhere while its replica is gone unexecuted. A
-    /// request keeps its version and epoch; if the version has lost its last replica, it is
-    /// pinned anew, provided that the newer version takes the same inputs.
+    /// Runs the request, and once more elsewhere as [`Attempts`] allows. A request keeps its
+    /// version and epoch; if the version has lost its last replica and nothing was executed, it
+    /// is pinned anew, provided that the newer version takes the same inputs.
     async fn execute(
         &self,
         mut pinned: Pinned,
@@ -151,33 +189,51 @@ impl Serving {
         deadline: Instant,
         target: Target<'_>,
     ) -> Result<(Vec<Tensor>, Pinned), Failure> {
-        for _ in 0..ROUTES_MAX {
+        let mut attempts = Attempts::new(true);
+        let mut silent = None;
+        loop {
+            let how = Sending {
+                deadline,
+                number: attempts.next_number(),
+                avoid: silent,
+            };
             let rows = inputs.first().map_or(0, Tensor::rows);
             let ran = if rows <= u64::from(pinned.version.rows_max) {
-                self.run(&pinned, inputs, deadline).await
+                self.run(&pinned, inputs, how).await
             } else {
-                self.run_sharded(&pinned, &inputs, deadline)
-                    .await
-                    .map_err(|end| (end, inputs))
+                self.run_sharded(&pinned, inputs, how).await
             };
-            let (failure, unexecuted) = match ran {
+            let (failure, verdict) = match ran {
                 Ok(outputs) => return Ok((outputs, pinned)),
-                Err(missed) => missed,
+                Err(Missed::Ended(failure)) => return Err(failure),
+                Err(Missed::Unexecuted(failure, back)) => {
+                    if failure.code != ErrorCode::VersionGone {
+                        return Err(failure);
+                    }
+                    inputs = back;
+                    (failure, attempts.ended(attempt::End::NotExecuted))
+                }
+                Err(Missed::Silent(node, failure, back)) => {
+                    inputs = back;
+                    silent = Some(node);
+                    (failure, attempts.ended(attempt::End::Silent))
+                }
             };
-            if failure.code != ErrorCode::VersionGone {
-                return Err(failure);
+            match verdict {
+                Verdict::Again => {}
+                Verdict::GiveUp => return Err(failure),
+                Verdict::Poison => {
+                    let message = "two nodes fell silent while they worked on the request";
+                    return Err(Failure::new(ErrorCode::Poison, message));
+                }
             }
-            inputs = unexecuted;
+            // The newest routes know best where a replica is now; the version stays.
             let again = self.pin(target)?;
             if again.version.signature != pinned.version.signature {
                 return Err(failure);
             }
             pinned = again;
         }
-        Err(Failure::new(
-            ErrorCode::VersionGone,
-            "the model's replicas are changing; try again",
-        ))
     }
 
     /// One replica takes the request whole.
@@ -185,27 +241,29 @@ impl Serving {
         &self,
         pinned: &Pinned,
         inputs: Vec<Tensor>,
-        deadline: Instant,
-    ) -> Result<Vec<Tensor>, (Failure, Vec<Tensor>)> {
-        let mut shard = match self.submit(pinned, inputs, deadline) {
-            Ok(shard) => shard,
-            Err(failed) => return Err(failed),
-        };
-        self.end(pinned, &mut shard, deadline)
-            .await
-            .map(|ran| ran.outputs)
+        how: Sending,
+    ) -> Result<Vec<Tensor>, Missed> {
+        let shard = self.submit(pinned, inputs, how)?;
+        let ran = self.end(pinned, shard, how.deadline).await;
+        ran.map(|ran| ran.outputs)
     }
 
     /// Several replicas, or several batches of one, take rows of the request; the answers are
-    /// put together in order. A shard that is not executed fails the request as a whole.
+    /// put together in order. A shard without an answer ends the attempt as a whole.
     async fn run_sharded(
         &self,
         pinned: &Pinned,
-        inputs: &[Tensor],
-        deadline: Instant,
-    ) -> Result<Vec<Tensor>, Failure> {
+        inputs: Vec<Tensor>,
+        how: Sending,
+    ) -> Result<Vec<Tensor>, Missed> {
         let rows = inputs.first().map_or(0, Tensor::rows);
         let step = u64::from(pinned.version.rows_max);
+        // What comes back of a shard is a part: the whole is what is sent again.
+        let whole = |missed| match missed {
+            Missed::Unexecuted(failure, _) => Missed::Unexecuted(failure, inputs.clone()),
+            Missed::Silent(node, failure, _) => Missed::Silent(node, failure, inputs.clone()),
+            Missed::Ended(failure) => Missed::Ended(failure),
+        };
         let mut shards = Vec::new();
         for start in (0..rows).step_by(step as usize) {
             let range = start..(start + step).min(rows);
@@ -213,18 +271,12 @@ impl Serving {
                 .iter()
                 .map(|tensor| tensor.slice_rows(range.clone()))
                 .collect();
-            shards.push(
-                self.submit(pinned, part, deadline)
-                    .map_err(|(failure, _)| failure)?,
-            );
+            shards.push(self.submit(pinned, part, how).map_err(whole)?);
         }
         let mut parts = Vec::with_capacity(shards.len());
-        for shard in &mut shards {
-            let ran = self
-                .end(pinned, shard, deadline)
-                .await
-                .map_err(|(failure, _)| failure)?;
-            parts.push(ran.outputs);
+        for shard in shards {
+            let ran = self.end(pinned, shard, how.deadline).await;
+            parts.push(ran.map_err(whole)?.outputs);
         }
         let outputs = 0..pinned.version.signature.outputs.len();
         let gathered = outputs.map(|output| {
@@ -232,74 +284,76 @@ impl Serving {
             parts
                 .and_then(|parts| Tensor::concat_rows(&parts))
                 .ok_or_else(|| {
-                    Failure::new(
+                    Missed::Ended(Failure::new(
                         ErrorCode::EngineFailed,
                         "shards of the answer do not fit together",
-                    )
+                    ))
                 })
         });
         gathered.collect()
     }
 
-    fn submit(
-        &self,
-        pinned: &Pinned,
-        inputs: Vec<Tensor>,
-        deadline: Instant,
-    ) -> Result<Shard, (Failure, Vec<Tensor>)> {
+    fn submit(&self, pinned: &Pinned, inputs: Vec<Tensor>, how: Sending) -> Result<Shard, Missed> {
         let rows = inputs.first().map_or(0, Tensor::rows) as u32;
         let bytes = inputs.iter().map(|tensor| tensor.data().len() as u64).sum();
-        match self.router.pick(&pinned.version, rows, bytes) {
-            Ok(picked) => {
-                let batcher = picked.batcher;
-                let work = Work {
-                    batcher,
-                    inputs,
-                    rows,
-                    bytes,
-                    deadline,
-                };
-                Ok(Shard {
-                    picked,
-                    submission: self.device.submit(work),
-                })
+        let picked = self
+            .router
+            .pick_elsewhere(&pinned.version, (rows, bytes), how.avoid);
+        let picked = match picked {
+            Ok(picked) => picked,
+            Err(failure) => return Err(Missed::Unexecuted(failure, inputs)),
+        };
+        let way = match picked.batcher {
+            Some(batcher) => Way::Here(self.device.submit(Work {
+                batcher,
+                inputs,
+                rows,
+                bytes,
+                deadline: how.deadline,
+            })),
+            None => {
+                let sent = self.send(pinned, (&picked, how.number), inputs, how.deadline);
+                Way::There(Box::new(sent))
             }
-            Err(failure) => Err((failure, inputs)),
-        }
+        };
+        Ok(Shard { picked, way })
     }
 
     /// Waits for a shard's end, at most until the deadline, and tells the router.
-    async fn end(
-        &self,
-        pinned: &Pinned,
-        shard: &mut Shard,
-        deadline: Instant,
-    ) -> Result<Ran, (Failure, Vec<Tensor>)> {
-        let end = match shard.submission.try_end() {
+    async fn end(&self, pinned: &Pinned, shard: Shard, deadline: Instant) -> Result<Ran, Missed> {
+        let Shard { picked, way } = shard;
+        let mut submission = match way {
+            Way::Here(submission) => submission,
+            Way::There(there) => {
+                let (ran, report) = self.receive(*there).await;
+                self.router.done(picked, report);
+                return ran;
+            }
+        };
+        let end = match submission.try_end() {
             Some(end) => Some(end),
             None => {
                 let until = self.clock.deadline(deadline);
-                tokio::time::timeout_at(until, &mut shard.submission)
-                    .await
-                    .ok()
+                tokio::time::timeout_at(until, &mut submission).await.ok()
             }
         };
-        let load = self.device.load(shard.picked.batcher);
+        let load = picked.batcher.map(|batcher| self.device.load(batcher));
+        let load = load.unwrap_or_default();
         let report = matches!(end, Some(End::Ran(_))).then_some(Report {
             queued_rows: load.queued_rows,
             row_nanos: load.row_nanos,
             round_trip_nanos: 0,
         });
-        self.router.done(shard.picked, report);
+        self.router.done(picked, report);
         match end {
             Some(End::Ran(ran)) => {
                 pinned.version.metrics.stage(Stage::Queue, ran.queue_nanos);
                 pinned.version.metrics.stage(Stage::Run, ran.run_nanos);
                 Ok(ran)
             }
-            Some(End::Dropped(why, inputs)) => Err((dropped(why), inputs)),
-            Some(End::Failed(failure)) => Err((failure, Vec::new())),
-            None => Err((dropped(DropReason::Expired), Vec::new())),
+            Some(End::Dropped(why, inputs)) => Err(Missed::Unexecuted(dropped(why), inputs)),
+            Some(End::Failed(failure)) => Err(Missed::Ended(failure)),
+            None => Err(Missed::Ended(dropped(DropReason::Expired))),
         }
     }
 
@@ -385,6 +439,3 @@ fn dropped(why: DropReason) -> Failure {
         ),
     }
 }
-
-/// How often a request that was not executed is sent elsewhere.
-const ROUTES_MAX: usize = 3;

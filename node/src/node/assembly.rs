@@ -11,9 +11,10 @@ use ractor::{Actor, ActorRef};
 use tokio::sync::watch;
 
 use super::{Ports, StartError};
-use crate::artifacts::Artifacts;
+use crate::artifacts::{Artifacts, Fetcher, Replicate};
 use crate::clock::Clock;
 use crate::config::Config;
+use crate::detector::{self, Detector, Suspects};
 use crate::gateway::{self, Doors, Gateway, Operator, OperatorParts, Readiness, Serving, quic};
 use crate::identity::Identity;
 use crate::identity::authority::key_in_certificate;
@@ -22,6 +23,7 @@ use crate::membership::{self, Membership};
 use crate::monitor::{self, Monitor};
 use crate::node::Links;
 use crate::observed::Observed;
+use crate::observer::{self, Observer};
 use crate::peers::{self, Peers};
 use crate::publish::Publisher;
 use crate::raft::RaftHandle;
@@ -32,7 +34,7 @@ use crate::router::RouterActor;
 use crate::supervisor::{self, Child, Health, Supervisor};
 use crate::telemetry::metrics::Metrics;
 use crate::worker::{self, Worker};
-use crate::{admission, device, registry, router};
+use crate::{admission, device, dispatch, registry, router};
 
 pub(super) struct Assembly<'a> {
     pub(super) identity: Identity,
@@ -56,6 +58,9 @@ pub(super) struct Parts {
     pub(super) admission: admission::Handle,
     pub(super) readiness: Readiness,
     pub(super) supervisor: ActorRef<supervisor::Message>,
+    /// The request path, for tests that need no door.
+    #[cfg(test)]
+    pub(super) serving: Serving,
 }
 
 /// Parts without actors of their own, shared by those that have one.
@@ -68,7 +73,10 @@ struct Shared {
     device: device::Handle,
     admission: admission::Handle,
     artifacts: Artifacts,
+    fetcher: Fetcher,
     publisher: Publisher,
+    peers: dispatch::Peers,
+    suspects: Suspects,
 }
 
 impl Assembly<'_> {
@@ -88,6 +96,8 @@ impl Assembly<'_> {
                 },
             ),
             Child::new("peers", || Peers, self.peers()),
+            Child::new("observer", || Observer, self.observer(&shared)),
+            Child::new("detector", || Detector, self.detector(&shared)),
             Child::new("membership", || Membership, self.membership()),
             Child::new("monitor", || Monitor, self.monitor(&shared)),
             Child::new("gateway", || Gateway, self.gateway(&shared)),
@@ -96,7 +106,14 @@ impl Assembly<'_> {
         let spawned = Actor::spawn(None, Supervisor, arguments).await;
         let (supervisor, _) = spawned.map_err(|error| StartError::Parts(error.to_string()))?;
         self.open_sdk_door(&shared);
+        tokio::spawn(dispatch::serve(
+            self.links.transport.clone(),
+            Arc::new(self.serving(&shared)),
+            self.config.http.body_bytes_max,
+        ));
         Ok(Parts {
+            #[cfg(test)]
+            serving: self.serving(&shared),
             publisher: shared.publisher,
             artifacts: shared.artifacts,
             router: shared.router,
@@ -116,7 +133,12 @@ impl Assembly<'_> {
         let lanes = u16::try_from(engine.device().threads).unwrap_or(u16::MAX);
         let device = device::Handle::start(lanes, self.clock, metrics.device())
             .map_err(|error| StartError::Parts(format!("a device thread: {error}")))?;
-        let publisher = Publisher::new(artifacts.clone(), engine, self.registry.clone());
+        let transport = self.links.transport.clone();
+        let fetcher = Fetcher::new(artifacts.clone(), transport.clone());
+        tokio::spawn(crate::artifacts::serve(fetcher.clone()));
+        let replicate = Replicate::new(transport.clone());
+        let publisher = Publisher::new(artifacts.clone(), engine, self.registry.clone(), replicate);
+        let peers = dispatch::Peers::new(transport, self.config.http.body_bytes_max);
         let options = paceline_core::admission::Options {
             permits: self.config.admission.permits,
         };
@@ -129,7 +151,10 @@ impl Assembly<'_> {
             metrics,
             device,
             artifacts,
+            fetcher,
             publisher,
+            peers,
+            suspects: Suspects::default(),
         })
     }
 
@@ -152,6 +177,7 @@ impl Assembly<'_> {
             handle: shared.router.clone(),
             registry: self.registry.clone(),
             observed: shared.observed.clone(),
+            suspects: shared.suspects.clone(),
             metrics: shared.metrics.clone(),
         };
         Child::new("router", || RouterActor, arguments)
@@ -164,6 +190,7 @@ impl Assembly<'_> {
             device: shared.device.clone(),
             engine: self.ports.engine.clone(),
             artifacts: shared.artifacts.clone(),
+            fetcher: shared.fetcher.clone(),
             registry: self.registry.clone(),
             observed: shared.observed.clone(),
             clock: self.clock,
@@ -177,8 +204,30 @@ impl Assembly<'_> {
             registry: self.registry.clone(),
             raft: self.raft.clone(),
             transport: self.links.transport.clone(),
+            directory: self.links.directory.clone(),
             secured: self.links.secured.clone(),
             first_peers: self.links.first_peers.clone(),
+        }
+    }
+
+    fn observer(&self, shared: &Shared) -> observer::Arguments {
+        observer::Arguments {
+            node: self.identity.node,
+            pid: std::process::id(),
+            facts: shared.readiness.facts(),
+            registry: self.registry.clone(),
+            observed: shared.observed.clone(),
+            directory: self.links.directory.clone(),
+        }
+    }
+
+    fn detector(&self, shared: &Shared) -> detector::Arguments {
+        detector::Arguments {
+            node: self.identity.node,
+            clock: self.clock,
+            registry: self.registry.clone(),
+            transport: self.links.transport.clone(),
+            suspects: shared.suspects.clone(),
         }
     }
 
@@ -242,6 +291,9 @@ impl Assembly<'_> {
             admission: shared.admission.clone(),
             router: shared.router.clone(),
             device: shared.device.clone(),
+            peers: shared.peers.clone(),
+            suspects: shared.suspects.clone(),
+            observed: shared.observed.clone(),
             metrics: shared.metrics.clone(),
         }
     }

@@ -11,11 +11,13 @@ use serde::{Deserialize, Serialize};
 
 use super::{Ports, StartError};
 use crate::config::Config;
+use crate::directory::{Directory, StreamDirectory};
 use crate::gateway::quic;
 use crate::identity::authority::Authority;
 use crate::identity::credentials::Credentials;
 use crate::identity::files::Files;
 use crate::identity::{Identity, replace};
+use crate::mesh::{Mesh, MeshOptions};
 use crate::storage::disk::read_file;
 use crate::transport::Transport;
 use crate::transport::memory::MemoryNetwork;
@@ -33,6 +35,8 @@ pub enum Network {
 /// A node's ways to others, open.
 pub(crate) struct Links {
     pub(crate) transport: Arc<dyn Transport>,
+    /// What nodes say of themselves.
+    pub(crate) directory: Arc<dyn Directory>,
     /// Where peers reach this node.
     pub(crate) peer: Option<SocketAddr>,
     /// What only QUIC needs.
@@ -63,15 +67,17 @@ impl Links {
     ///
     /// # Errors
     /// A port cannot be bound, or the identity's files cannot be used.
-    pub(super) fn open(
+    pub(super) async fn open(
         config: &Config,
         ports: &Ports,
         identity: Identity,
     ) -> Result<Self, StartError> {
         let first_peers = first_peers(ports);
         if let Network::Memory(network) = &ports.network {
+            let transport = network.join(identity.node);
             return Ok(Self {
-                transport: network.join(identity.node),
+                directory: Arc::new(StreamDirectory::start(transport.clone(), ports.seed)),
+                transport,
                 peer: None,
                 secured: None,
                 first_peers,
@@ -85,8 +91,16 @@ impl Links {
             .map_err(|cause| bind_error("sdk.listen", config.sdk.listen, cause))?;
         let peer = bind("peer.listen", config.peer.listen)?;
         let transport = QuicTransport::start(peer, loaded.credentials.clone())?;
+        let options = MeshOptions {
+            cookie: *loaded.cookie.reveal(),
+            cluster: identity.cluster,
+            life: ports.seed,
+        };
+        let peer = transport.address().ok();
+        let transport: Arc<dyn Transport> = transport;
         Ok(Self {
-            peer: transport.address().ok(),
+            peer,
+            directory: Arc::new(Mesh::start(transport.clone(), options).await?),
             transport,
             secured: Some(Secured {
                 credentials: loaded.credentials,

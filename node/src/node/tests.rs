@@ -83,13 +83,7 @@ fn model() -> ModelName {
 }
 
 fn serving(node: &NodeHandle) -> Serving {
-    Serving {
-        clock: node.clock,
-        admission: node.in_flight.clone(),
-        router: node.router.clone(),
-        device: node.device.clone(),
-        metrics: crate::telemetry::metrics::Metrics::new(),
-    }
+    node.serving.clone()
 }
 
 async fn infer(serving: &Serving, parameters: &str) -> Result<Bytes, ErrorCode> {

@@ -1,0 +1,217 @@
+//! Watches peers' silence, and says who is suspect, lost and down.
+//!
+//! Owns a [`paceline_core::detector`] for each peer. Supervised by the node. Hears its own
+//! timer; speaks to the transport (whose connections it gives up), to the board of suspects,
+//! and, on the leader, to the registry. When it dies, suspects stay what they are until its
+//! successor has heard their peers again.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use paceline_core::Machine;
+use paceline_core::detector::{self, Effect, Input, Liveness, Options};
+use paceline_core::registry::NodeState;
+use paceline_protocol::NodeId;
+use paceline_protocol::registry::Change;
+use ractor::{Actor, ActorProcessingErr, ActorRef};
+use tokio::sync::watch;
+
+use crate::clock::Clock;
+use crate::registry::{self, fresh_op};
+use crate::supervisor::notify;
+use crate::transport::Transport;
+
+/// Peers that get no new work. Cheap to clone.
+#[derive(Clone)]
+pub struct Suspects {
+    board: watch::Sender<Arc<BTreeSet<NodeId>>>,
+}
+
+/// What the detector hears.
+#[derive(Debug)]
+pub(crate) enum Message {
+    /// Time to listen.
+    Tick,
+    /// The mark that was being written is written, or not.
+    Marked,
+}
+
+impl ractor::Message for Message {}
+
+/// What the detector needs to start.
+#[derive(Clone)]
+pub(crate) struct Arguments {
+    /// This node.
+    pub node: NodeId,
+    /// For silences.
+    pub clock: Clock,
+    /// Who the peers are, and what was agreed of them.
+    pub registry: registry::Handle,
+    /// Where they are heard.
+    pub transport: Arc<dyn Transport>,
+    /// Who is not trusted with work.
+    pub suspects: Suspects,
+}
+
+/// The actor.
+pub(crate) struct Detector;
+
+/// Its state.
+pub(crate) struct State {
+    arguments: Arguments,
+    peers: BTreeMap<NodeId, Peer>,
+    is_marking: bool,
+}
+
+struct Peer {
+    machine: detector::Detector,
+    heard: u64,
+}
+
+impl Default for Suspects {
+    fn default() -> Self {
+        Self {
+            board: watch::Sender::new(Arc::default()),
+        }
+    }
+}
+
+impl Suspects {
+    /// Who is suspect now.
+    pub fn current(&self) -> Arc<BTreeSet<NodeId>> {
+        self.board.borrow().clone()
+    }
+
+    /// Resolves once `node` is suspect.
+    pub async fn wait_for(&self, node: NodeId) {
+        let mut board = self.board.subscribe();
+        // The board lives as long as whoever waits.
+        let _ = board.wait_for(|suspects| suspects.contains(&node)).await;
+    }
+
+    /// Sends `message` to `actor` after each change, until the actor is gone.
+    pub fn tell<M: ractor::Message>(
+        &self,
+        actor: &ActorRef<M>,
+        message: impl Fn() -> M + Send + 'static,
+    ) {
+        notify(self.board.subscribe(), actor.clone(), message);
+    }
+
+    fn set(&self, suspects: BTreeSet<NodeId>) {
+        self.board.send_if_modified(|board| {
+            let changed = **board != suspects;
+            if changed {
+                *board = Arc::new(suspects);
+            }
+            changed
+        });
+    }
+}
+
+impl Actor for Detector {
+    type Msg = Message;
+    type State = State;
+    type Arguments = Arguments;
+
+    async fn pre_start(
+        &self,
+        myself: ActorRef<Message>,
+        arguments: Arguments,
+    ) -> Result<State, ActorProcessingErr> {
+        myself.send_interval(LISTEN_EVERY, || Message::Tick);
+        Ok(State {
+            arguments,
+            peers: BTreeMap::new(),
+            is_marking: false,
+        })
+    }
+
+    async fn handle(
+        &self,
+        myself: ActorRef<Message>,
+        message: Message,
+        state: &mut State,
+    ) -> Result<(), ActorProcessingErr> {
+        match message {
+            Message::Tick => {
+                state.listen();
+                state.mark(&myself);
+            }
+            Message::Marked => state.is_marking = false,
+        }
+        Ok(())
+    }
+}
+
+impl State {
+    fn listen(&mut self) {
+        let now = self.arguments.clock.now();
+        let registry = self.arguments.registry.current();
+        let me = self.arguments.node;
+        self.peers
+            .retain(|node, _| registry.nodes().contains_key(node));
+        let mut effects = Vec::new();
+        for node in registry.nodes().keys().filter(|node| **node != me) {
+            let heard = self.arguments.transport.heard(*node);
+            let peer = self.peers.entry(*node).or_insert_with(|| Peer {
+                machine: detector::Detector::new(Options::default(), now),
+                heard,
+            });
+            if heard == peer.heard {
+                peer.machine.wake(now, &mut effects);
+            } else {
+                peer.heard = heard;
+                peer.machine.step(now, Input::Heard, &mut effects);
+            }
+            for effect in effects.drain(..) {
+                tracing::info!(peer = node.0, ?effect, "a peer's liveness changes");
+                match effect {
+                    Effect::Lost => self.arguments.transport.disconnect(*node),
+                    // Both are read from the machines below.
+                    Effect::Alive | Effect::Suspect | Effect::Down => {}
+                }
+            }
+        }
+        let suspects = self.peers.iter().filter(|(_, peer)| {
+            let liveness = peer.machine.liveness();
+            liveness != Liveness::Alive
+        });
+        let suspects = suspects.map(|(node, _)| *node).collect();
+        self.arguments.suspects.set(suspects);
+    }
+
+    /// On the leader: what was agreed of a peer follows what is heard of it, one at a time.
+    fn mark(&mut self, myself: &ActorRef<Message>) {
+        if self.is_marking || !self.arguments.registry.is_leader() {
+            return;
+        }
+        let registry = self.arguments.registry.current();
+        let computed_at = registry.epoch();
+        let change = self.peers.iter().find_map(|(node, peer)| {
+            let is_down = registry.node_state(*node)? == NodeState::Down;
+            let node = *node;
+            match (peer.machine.liveness(), is_down) {
+                (Liveness::Down, false) => Some(Change::MarkDown { node, computed_at }),
+                (Liveness::Alive, true) => Some(Change::MarkUp { node, computed_at }),
+                _ => None,
+            }
+        });
+        let Some(change) = change else {
+            return;
+        };
+        self.is_marking = true;
+        let (registry, myself) = (self.arguments.registry.clone(), myself.clone());
+        tokio::spawn(async move {
+            if let Ok(op) = fresh_op() {
+                // What was outdated meanwhile is decided anew at the next tick.
+                let _ = registry.write(op, change).await;
+            }
+            let _ = myself.cast(Message::Marked);
+        });
+    }
+}
+
+/// Half of what a peer may be late: silence is noticed at most this much after it is one.
+const LISTEN_EVERY: Duration = Duration::from_millis(50);
