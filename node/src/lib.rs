@@ -29,6 +29,7 @@ mod detector;
 mod device;
 pub mod directory;
 pub mod dispatch;
+mod drain;
 pub mod gateway;
 pub mod identity;
 pub mod join;

@@ -7,12 +7,13 @@
 
 mod routes;
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
 use paceline_core::device::BatcherId;
 use paceline_core::placement::ReplicaState;
-use paceline_core::registry::NodeState;
+use paceline_core::registry::{NodeState, Registry};
 use paceline_core::router::{Effect, Input, Report, RouteId, Router, Target};
 use paceline_core::{Machine, Slot};
 use paceline_protocol::{ErrorCode, Failure, NodeId, ReplicaId};
@@ -246,16 +247,30 @@ impl Arguments {
 }
 
 impl Arguments {
-    /// What is observed of replicas that can be given work: on nodes that are neither suspect,
-    /// nor down, nor about to leave.
-    fn usable(&self, registry: &paceline_core::registry::Registry) -> Observations {
+    /// What is observed of replicas that can be given work: not on suspect nodes, nor on those
+    /// that are down. Of versions that are ready elsewhere, not on nodes that leave either.
+    fn usable(&self, registry: &Registry) -> Observations {
         let suspects = self.suspects.current();
         let observed = self.observed.current();
-        let is_usable = |replica: &ReplicaId| {
-            let node = registry.replicas().get(replica).map(|a| a.node);
-            node.is_some_and(|node| {
-                !suspects.contains(&node) && registry.node_state(node) == Some(NodeState::Up)
-            })
+        let state_of = |replica: &ReplicaId| {
+            let assignment = registry.replicas().get(replica)?;
+            let heard = !suspects.contains(&assignment.node);
+            let state = registry.node_state(assignment.node).filter(|_| heard)?;
+            Some(((&assignment.model, assignment.version), state))
+        };
+        let served_elsewhere: BTreeSet<_> = observed
+            .iter()
+            .filter(|(_, seen)| seen.state == ReplicaState::Ready)
+            .filter_map(|(replica, _)| state_of(replica))
+            .filter(|(_, state)| *state == NodeState::Up)
+            .map(|(version, _)| version)
+            .collect();
+        let is_usable = |replica: &ReplicaId| match state_of(replica) {
+            None | Some((_, NodeState::Down)) => false,
+            Some((_, NodeState::Up)) => true,
+            Some((version, NodeState::Draining { .. } | NodeState::Drained)) => {
+                !served_elsewhere.contains(&version)
+            }
         };
         let usable = observed.iter().filter(|(replica, _)| is_usable(replica));
         usable
@@ -265,7 +280,7 @@ impl Arguments {
 }
 
 fn targets(
-    registry: &paceline_core::registry::Registry,
+    registry: &Registry,
     observed: &Observations,
     version: &VersionRoute,
     here: NodeId,

@@ -127,8 +127,11 @@ fn surplus(registry: &Registry, observed: &Observed) -> Option<Change> {
             .replicas_of(name, deployment.version)
             .partition(|(_, assignment)| takes_work(registry, assignment.node));
         let wanted = wanted(registry, deployment);
-        // What is on a node that is down or leaves goes once it has been replaced.
-        if present.len() >= wanted
+        // What is on a node that is down or leaves goes once its replacements can serve.
+        let ready = present
+            .iter()
+            .filter(|(id, _)| observed.get(id) == Some(&ReplicaState::Ready));
+        if ready.count() >= wanted
             && wanted > 0
             && let Some((stranded, _)) = stranded.first()
         {

@@ -15,6 +15,7 @@ use crate::artifacts::{Artifacts, Fetcher, Replicate};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::detector::{self, Detector, Suspects};
+use crate::drain::{self, Drain};
 use crate::gateway::{self, Doors, Gateway, Operator, OperatorParts, Readiness, Serving, quic};
 use crate::identity::Identity;
 use crate::identity::authority::key_in_certificate;
@@ -98,6 +99,7 @@ impl Assembly<'_> {
             Child::new("peers", || Peers, self.peers()),
             Child::new("observer", || Observer, self.observer(&shared)),
             Child::new("detector", || Detector, self.detector(&shared)),
+            Child::new("drain", || Drain, self.drain(&shared)),
             Child::new("membership", || Membership, self.membership()),
             Child::new("monitor", || Monitor, self.monitor(&shared)),
             Child::new("gateway", || Gateway, self.gateway(&shared)),
@@ -228,6 +230,15 @@ impl Assembly<'_> {
             registry: self.registry.clone(),
             transport: self.links.transport.clone(),
             suspects: shared.suspects.clone(),
+        }
+    }
+
+    fn drain(&self, shared: &Shared) -> drain::Arguments {
+        drain::Arguments {
+            node: self.identity.node,
+            registry: self.registry.clone(),
+            readiness: shared.readiness.clone(),
+            device: shared.device.clone(),
         }
     }
 
