@@ -166,24 +166,9 @@ impl Registry {
                 computed_at,
             } => {
                 self.check_current(*computed_at)?;
-                let replica = *replica;
-                self.replicas
-                    .remove(&replica)
-                    .ok_or(Refusal::ReplicaUnknown { replica })?;
-                self.assignments_changed_at = epoch;
-                Ok(Reply::Done)
+                self.unassign(epoch, *replica)
             }
-            Change::DeleteModel { model } => {
-                self.models
-                    .remove(model)
-                    .ok_or_else(|| Refusal::ModelUnknown {
-                        model: model.clone(),
-                    })?;
-                self.replicas
-                    .retain(|_, assignment| assignment.model != *model);
-                self.assignments_changed_at = epoch;
-                Ok(Reply::Done)
-            }
+            Change::DeleteModel { model } => self.delete_model(epoch, model),
             Change::CreateToken(_)
             | Change::RevokeToken { .. }
             | Change::AdmitNode { .. }
@@ -325,6 +310,26 @@ impl Registry {
         self.replicas.insert(replica, Arc::new(assignment));
         self.assignments_changed_at = epoch;
         Ok(Reply::Assigned(replica))
+    }
+
+    fn unassign(&mut self, epoch: Epoch, replica: ReplicaId) -> Result<Reply, Refusal> {
+        self.replicas
+            .remove(&replica)
+            .ok_or(Refusal::ReplicaUnknown { replica })?;
+        self.assignments_changed_at = epoch;
+        Ok(Reply::Done)
+    }
+
+    fn delete_model(&mut self, epoch: Epoch, name: &ModelName) -> Result<Reply, Refusal> {
+        self.models
+            .remove(name)
+            .ok_or_else(|| Refusal::ModelUnknown {
+                model: name.clone(),
+            })?;
+        self.replicas
+            .retain(|_, assignment| assignment.model != *name);
+        self.assignments_changed_at = epoch;
+        Ok(Reply::Done)
     }
 
     fn check_current(&self, computed_at: Epoch) -> Result<(), Refusal> {
