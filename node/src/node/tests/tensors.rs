@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use paceline_models::stub::CostCurve;
+use paceline_models::CostCurve;
 use paceline_protocol::{Epoch, ErrorCode, Tensor, VersionNumber};
 
 use super::{FILES, World, model, serving};
@@ -35,18 +35,31 @@ async fn tensors_by_name_take_the_same_way_as_json() {
     let answer = ask(&serving, request("INPUT0")).await.unwrap();
     assert_eq!(answer.version, VersionNumber(1));
     assert_eq!(answer.epoch, serving.router.routes().epoch);
-    let names: Vec<&str> = answer.outputs.iter().map(|(name, _)| name.as_str()).collect();
+    let names: Vec<&str> = answer
+        .outputs
+        .iter()
+        .map(|(name, _)| name.as_str())
+        .collect();
     assert_eq!(names, ["OUTPUT0"]);
     assert_eq!(answer.outputs[0].1.rows(), 1);
 
-    assert_eq!(ask(&serving, request("other")).await, Err(ErrorCode::InputUnknown));
+    assert_eq!(
+        ask(&serving, request("other")).await,
+        Err(ErrorCode::InputUnknown)
+    );
     let other = |model: &str, outputs: &[&str]| TensorRequest {
         model: model.to_owned(),
         outputs: outputs.iter().map(|&name| name.to_owned()).collect(),
         ..request("INPUT0")
     };
-    assert_eq!(ask(&serving, other("m", &["x"])).await, Err(ErrorCode::OutputUnknown));
-    assert_eq!(ask(&serving, other("x", &[])).await, Err(ErrorCode::ModelNotFound));
+    assert_eq!(
+        ask(&serving, other("m", &["x"])).await,
+        Err(ErrorCode::OutputUnknown)
+    );
+    assert_eq!(
+        ask(&serving, other("x", &[])).await,
+        Err(ErrorCode::ModelNotFound)
+    );
     let text = serving.metrics.render();
     let refused = "protocol=\"quic\",code=\"MODEL_NOT_FOUND\"} 1";
     assert!(text.contains(refused), "{text}");
