@@ -55,6 +55,7 @@ pub struct Doors {
 #[derive(Clone, Default)]
 pub struct Readiness {
     ready: Arc<AtomicBool>,
+    leaving: watch::Sender<bool>,
 }
 
 /// The actor.
@@ -74,7 +75,18 @@ impl ractor::Message for Message {}
 impl Readiness {
     /// Whether the node is ready.
     pub fn is_ready(&self) -> bool {
-        self.ready.load(Ordering::Acquire)
+        self.ready.load(Ordering::Acquire) && !*self.leaving.borrow()
+    }
+
+    /// Whether clients shall go elsewhere.
+    pub fn leaving(&self) -> watch::Receiver<bool> {
+        self.leaving.subscribe()
+    }
+
+    /// Says whether clients shall go elsewhere: the node is not ready then, and goes on serving
+    /// what still comes.
+    pub fn leave(&self, leaving: bool) {
+        self.leaving.send_replace(leaving);
     }
 
     /// Says whether it is.

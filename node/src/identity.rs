@@ -1,7 +1,9 @@
-//! Who this node is: its cluster and its id, written once when the cluster is founded.
+//! Who this node is: its cluster and its id, written once, when it founds the cluster or has
+//! joined it.
 
 pub mod authority;
 pub mod credentials;
+pub mod files;
 pub mod subject;
 pub mod trust;
 
@@ -11,6 +13,7 @@ use std::sync::Arc;
 use paceline_protocol::NodeId;
 use serde::{Deserialize, Serialize};
 
+use self::subject::Subject;
 use crate::storage::disk::{Disk, read_file};
 
 /// Which node of which cluster a directory belongs to.
@@ -41,6 +44,15 @@ pub enum IdentityError {
         /// What is wrong.
         cause: String,
     },
+    /// A node began to join from here and did not finish.
+    #[error(
+        "'{place}' holds the key of a node that has not joined yet: \
+         repeat `paceline join SEED --token T --data-dir {place}`, or choose another directory"
+    )]
+    Unfinished {
+        /// The directory.
+        place: String,
+    },
     /// The disk, or the system's entropy.
     #[error("'{place}' cannot be used: {cause}")]
     Io {
@@ -65,24 +77,42 @@ impl Identity {
     /// # Errors
     /// The directory belongs to something else, is damaged, or cannot be used.
     pub(crate) fn load_or_found(disk: &Arc<dyn Disk>) -> Result<Self, IdentityError> {
+        if let Some(identity) = Self::load(disk)? {
+            return Ok(identity);
+        }
+        let place = disk.place();
+        let names = disk.list();
+        let is_key = |name: &String| name == files::KEY;
+        match names.map(|names| names.iter().any(is_key)) {
+            Ok(true) => Err(IdentityError::Unfinished { place }),
+            Ok(false) => Self::found(disk).map_err(|cause| IdentityError::Io { place, cause }),
+            Err(cause) => Err(IdentityError::Io { place, cause }),
+        }
+    }
+
+    /// Reads the identity; there is none in a directory that holds nothing foreign.
+    ///
+    /// # Errors
+    /// The directory belongs to something else, is damaged, or cannot be used.
+    pub(crate) fn load(disk: &Arc<dyn Disk>) -> Result<Option<Self>, IdentityError> {
         let place = disk.place();
         let io = |cause: io::Error| IdentityError::Io {
             place: place.clone(),
             cause,
         };
         match read_file(disk, FILE, FILE_BYTES_MAX) {
-            Ok(bytes) => Self::parse(&place, &bytes),
+            Ok(bytes) => Self::parse(&place, &bytes).map(Some),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                let ours = |name: &String| OURS.contains(&name.as_str());
+                let ours = |name: &str| OURS.contains(&name) || files::OURS.contains(&name);
                 let foreign = disk
                     .list()
                     .map_err(io)?
                     .into_iter()
-                    .find(|name| !ours(name));
-                if let Some(found) = foreign {
-                    return Err(IdentityError::Foreign { place, found });
+                    .find(|name| !ours(name.strip_suffix(".new").unwrap_or(name)));
+                match foreign {
+                    Some(found) => Err(IdentityError::Foreign { place, found }),
+                    None => Ok(None),
                 }
-                Self::found(disk).map_err(io)
             }
             Err(error) => Err(io(error)),
         }
@@ -116,15 +146,29 @@ impl Identity {
             cluster: u128::from_le_bytes(bytes),
             node: NodeId::FOUNDER,
         };
-        let cluster = format!("{:032x}", identity.cluster);
+        identity.store(disk)?;
+        Ok(identity)
+    }
+
+    /// Writes the identity: from now on the directory is this node's.
+    ///
+    /// # Errors
+    /// What the disk says.
+    pub(crate) fn store(&self, disk: &Arc<dyn Disk>) -> io::Result<()> {
         let stored = Stored {
             format: FORMAT,
-            cluster,
-            node: identity.node,
+            cluster: format!("{:032x}", self.cluster),
+            node: self.node,
         };
-        let json = serde_json::to_vec_pretty(&stored)?;
-        replace(disk, FILE, &json)?;
-        Ok(identity)
+        replace(disk, FILE, &serde_json::to_vec_pretty(&stored)?)
+    }
+
+    /// As the node's certificate names it.
+    pub(crate) fn subject(&self) -> Subject {
+        Subject {
+            node: self.node,
+            cluster: self.cluster,
+        }
     }
 }
 
@@ -149,11 +193,12 @@ const FILE: &str = "identity.json";
 const FORMAT: u16 = 1;
 const FILE_BYTES_MAX: u64 = 4 << 10;
 /// What a start that was interrupted may have left before the identity was written.
-const OURS: [&str; 6] = [
+const OURS: [&str; 7] = [
     "LOCK",
     "lock",
-    "identity.json.new",
+    FILE,
     "addresses.json",
+    "peers.json",
     // Written by whoever started the node.
     "log",
     "log.1",

@@ -20,21 +20,30 @@
 //! panic hook are the binary's.
 
 mod admission;
-mod artifacts;
+pub mod artifacts;
 mod clock;
 pub mod command;
 pub mod config;
 mod demo;
 mod device;
+pub mod directory;
+pub mod dispatch;
 pub mod gateway;
 pub mod identity;
+pub mod join;
+mod membership;
+pub mod mesh;
 mod monitor;
 mod node;
-mod observed;
+pub mod observed;
+pub mod observer;
+mod peers;
 mod publish;
 pub mod raft;
 mod reconciler;
+mod registrar;
 mod registry;
+pub mod renewal;
 mod replica;
 mod router;
 pub mod storage;
@@ -47,4 +56,4 @@ mod worker;
 
 pub use config::{Config, ConfigError, Sources};
 pub use demo::{DemoError, install_demo};
-pub use node::{Addresses, Node, NodeHandle, Ports, StartError};
+pub use node::{Addresses, Network, Node, NodeHandle, Ports, StartError};

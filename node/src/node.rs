@@ -1,29 +1,37 @@
 //! A node as a value: its parts put together, started in order, and stopped in the reverse.
 
 mod assembly;
+mod network;
+mod registration;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use paceline_models::Engine;
-use paceline_protocol::registry::{Change, DeviceKind, DeviceRecord, NodeAddresses, NodeRecord};
+use paceline_protocol::registry::Change;
 use paceline_protocol::{Digest, Failure, ModelName, NodeId, OpId, VersionNumber};
 use ractor::ActorRef;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use self::assembly::Assembly;
+pub use self::network::Network;
+pub(crate) use self::network::{Links, Secured, keep_first_peers};
 use crate::artifacts::Artifacts;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::gateway::{self, Readiness};
+use crate::identity::files::FilesError;
 use crate::identity::{Identity, IdentityError, replace};
 use crate::publish::Publisher;
-use crate::raft::{RaftNode, RaftStart, StopReason};
+use crate::raft::{RaftHandle, RaftNode, RaftStart, StopReason};
 use crate::storage::disk::{DirectoryLock, Disk};
 use crate::storage::{LockError, Owner, RealDisk};
 use crate::telemetry::metrics::Metrics;
+use crate::threads::Threads;
+use crate::transport::Transport;
+use crate::transport::quic::QuicError;
 use crate::{registry, router, supervisor};
 
 /// The seams between a node and the world; each has a twin for tests.
@@ -37,6 +45,10 @@ pub struct Ports {
     pub blobs: Arc<dyn Disk>,
     /// What loads and runs models.
     pub engine: Arc<dyn Engine>,
+    /// What it speaks to other nodes over.
+    pub network: Network,
+    /// Who runs its own loops.
+    pub threads: Threads,
     /// Seed of everything that is drawn at random and is not a secret.
     pub seed: u64,
 }
@@ -52,7 +64,8 @@ pub struct NodeHandle {
     artifacts: Artifacts,
     router: router::Handle,
     device: crate::device::Handle,
-    raft: crate::raft::RaftHandle,
+    raft: RaftHandle,
+    transport: Arc<dyn Transport>,
     readiness: Readiness,
     stopping: watch::Sender<bool>,
     supervisor: ActorRef<supervisor::Message>,
@@ -108,6 +121,15 @@ pub enum StartError {
     /// A part did not start.
     #[error("the node's parts did not start: {0}")]
     Parts(String),
+    /// What the node shows to others is missing or damaged.
+    #[error(transparent)]
+    Files(#[from] FilesError),
+    /// TLS cannot be set up.
+    #[error("TLS cannot be set up: {0}")]
+    Tls(#[from] rustls::Error),
+    /// The peer port.
+    #[error(transparent)]
+    Quic(#[from] QuicError),
     /// The disk.
     #[error("'{place}' cannot be used: {cause}")]
     Disk {
@@ -150,6 +172,8 @@ impl Ports {
             raft: open(data.join("raft"))?,
             blobs: open(data.join("blobs"))?,
             engine: Arc::new(engine.with_memory(memory)),
+            network: Network::Quic,
+            threads: Threads::Own,
             seed: u64::from_le_bytes(seed),
         })
     }
@@ -177,34 +201,24 @@ impl Node {
             place: ports.root.place(),
             cause,
         };
+        let links = Links::open(&config, &ports, identity)?;
         let addresses = Addresses {
             http: http.local_addr().map_err(disk_error)?,
             grpc: None,
             metrics: metrics_listener.local_addr().map_err(disk_error)?,
-            sdk: None,
-            peer: None,
+            sdk: links.sdk(),
+            peer: links.peer,
         };
         let telemetry = Metrics::new();
-        let raft = RaftNode::start(RaftStart {
-            owner: Owner {
-                cluster: identity.cluster,
-                node: identity.node.0,
-            },
-            founds: identity.node == NodeId::FOUNDER,
-            disk: ports.raft.clone(),
-            options: config.raft.options(),
-            syncs: telemetry.log_syncs(),
-            transport: crate::transport::memory::MemoryNetwork::new(ports.seed).join(identity.node),
-            threads: crate::threads::Threads::Own,
-        })
-        .await?;
+        let raft = start_raft(&config, &ports, (identity, &links, &telemetry)).await?;
         let registry = registry::Handle::new(raft.clone());
-        register(&registry, identity.node, &config, &ports, addresses).await?;
         let json = serde_json::to_vec_pretty(&addresses).map_err(std::io::Error::other);
         json.and_then(|json| replace(&ports.root, "addresses.json", &json))
             .map_err(disk_error)?;
         let (stopping, is_stopping) = watch::channel(false);
         let clock = Clock::start();
+        let transport = links.transport.clone();
+        let record = registration::record(identity.node, &config, &ports, addresses);
         let assembly = Assembly {
             identity,
             config: &config,
@@ -214,9 +228,12 @@ impl Node {
             stopping: is_stopping,
             listeners: (http, metrics_listener),
             metrics: telemetry,
+            raft: raft.clone(),
+            links,
         };
-        let parts = assembly.start().await?;
-        parts.readiness.set(true);
+        let parts = Box::pin(assembly.start()).await?;
+        registration::register(&registry, record).await?;
+        registration::catch_up(&registry, &parts.readiness).await;
         Ok(NodeHandle {
             addresses,
             registry,
@@ -225,6 +242,7 @@ impl Node {
             router: parts.router,
             device: parts.device,
             raft,
+            transport,
             readiness: parts.readiness,
             stopping,
             supervisor: parts.supervisor,
@@ -236,41 +254,33 @@ impl Node {
     }
 }
 
-/// Tells the registry what this node is, if it does not know already.
-async fn register(
-    registry: &registry::Handle,
-    node: NodeId,
+/// Consensus on the node's disk, over its links.
+async fn start_raft(
     config: &Config,
     ports: &Ports,
-    addresses: Addresses,
-) -> Result<(), StartError> {
-    let spec = ports.engine.device();
-    let record = NodeRecord {
-        id: node,
-        name: config.node.name.clone(),
-        zone: config.node.zone.clone(),
-        addresses: NodeAddresses {
-            http: addresses.http.to_string(),
-            metrics: addresses.metrics.to_string(),
-            ..NodeAddresses::default()
+    (identity, links, telemetry): (Identity, &Links, &Metrics),
+) -> Result<RaftHandle, StartError> {
+    let authority = links
+        .secured
+        .as_ref()
+        .map(|secured| secured.authority.clone());
+    // The first peers are there before the registry is, also for consensus itself.
+    links.transport.set_peers(links.first_peers.clone());
+    let start = RaftStart {
+        owner: Owner {
+            cluster: identity.cluster,
+            node: identity.node.0,
         },
-        devices: vec![DeviceRecord {
-            kind: DeviceKind::Cpu,
-            lanes: u16::try_from(spec.threads).unwrap_or(u16::MAX),
-            memory_bytes: spec.memory_bytes,
-        }],
+        founds: identity.node == NodeId::FOUNDER,
+        disk: ports.raft.clone(),
+        options: config.raft.options(),
+        syncs: telemetry.log_syncs(),
+        transport: links.transport.clone(),
+        threads: ports.threads,
+        guides: links.first_peers.keys().copied().collect(),
+        authority_key: Arc::new(move || Some(authority.as_ref()?.load_full()?.key_pem())),
     };
-    let known = registry
-        .current()
-        .nodes()
-        .get(&node)
-        .is_some_and(|known| **known == record);
-    if known {
-        return Ok(());
-    }
-    let op = registry::fresh_op().map_err(StartError::Register)?;
-    let written = registry.write(op, Change::RegisterNode(record)).await;
-    written.map(drop).map_err(StartError::Register)
+    Ok(RaftNode::start(start).await?)
 }
 
 impl NodeHandle {
@@ -371,6 +381,7 @@ impl NodeHandle {
         self.supervisor.stop(None);
         self.device.stop();
         let reason = self.raft.shutdown().await;
+        self.transport.close();
         tracing::info!(%reason, "stopped");
     }
 }

@@ -1,14 +1,20 @@
-//! What workers see of their replicas, where routers and the reconciler can read it.
+//! What is seen of replicas and nodes, where routers and the reconciler can read it.
+//!
+//! This node's workers note what they see; what peers report is put beside it. Whatever nobody
+//! has said is not on the board: it is unknown, and no value stands for that.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use paceline_core::device::BatcherId;
 use paceline_core::placement::{self, ReplicaState};
-use paceline_protocol::ReplicaId;
+use paceline_protocol::report::{ReplicaCondition, ReplicaReport};
+use paceline_protocol::{Epoch, NodeId, ReplicaId};
 use ractor::{ActorRef, Message};
 use tokio::sync::watch;
+use tokio::time::Instant;
 
+use crate::directory::{Report, Reports};
 use crate::supervisor::notify;
 
 /// What is known of a replica.
@@ -16,7 +22,7 @@ use crate::supervisor::notify;
 pub struct Observation {
     /// Its condition.
     pub state: ReplicaState,
-    /// Its queue, once it is ready.
+    /// Its queue, once it is ready; of this node's replicas only.
     pub batcher: Option<BatcherId>,
     /// Measured time of a row in a full batch, in nanoseconds.
     pub row_nanos: u64,
@@ -24,19 +30,40 @@ pub struct Observation {
     pub memory_bytes: u64,
 }
 
+/// What a node has said of itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeFacts {
+    /// How much of the registry's log it has applied.
+    pub epoch: Epoch,
+    /// Whether it answers requests.
+    pub ready: bool,
+    /// The entry that told it to drain, once it has applied it.
+    pub draining: Option<Epoch>,
+    /// Its process.
+    pub pid: u32,
+    /// When it said, last, that this is so, as of the board's last change. Repetition changes
+    /// nothing here: how old a report is at any moment, the directory knows.
+    pub heard_at: Instant,
+}
+
 /// What is known of all replicas.
-pub(crate) type Observations = BTreeMap<ReplicaId, Observation>;
+pub type Observations = BTreeMap<ReplicaId, Observation>;
 
 /// The board that observations are written on. Cheap to clone.
 #[derive(Clone)]
 pub struct Observed {
     board: watch::Sender<Arc<Observations>>,
+    /// Those that this node's workers have noted.
+    own: Arc<Mutex<BTreeSet<ReplicaId>>>,
+    nodes: watch::Sender<Arc<BTreeMap<NodeId, NodeFacts>>>,
 }
 
 impl Default for Observed {
     fn default() -> Self {
         Self {
             board: watch::Sender::new(Arc::default()),
+            own: Arc::default(),
+            nodes: watch::Sender::new(Arc::default()),
         }
     }
 }
@@ -58,6 +85,8 @@ impl Observed {
 
     /// Notes what is known of a replica now.
     pub fn note(&self, replica: ReplicaId, observation: Observation) {
+        let mut own = self.own.lock().unwrap_or_else(PoisonError::into_inner);
+        own.insert(replica);
         self.board.send_if_modified(|board| {
             let changed = board.get(&replica) != Some(&observation);
             if changed {
@@ -69,12 +98,195 @@ impl Observed {
 
     /// Forgets a replica that is no longer assigned.
     pub fn forget(&self, replica: ReplicaId) {
+        let mut own = self.own.lock().unwrap_or_else(PoisonError::into_inner);
+        own.remove(&replica);
         self.board
             .send_if_modified(|board| Arc::make_mut(board).remove(&replica).is_some());
+    }
+
+    /// What is known of the peers that have reported. A node that is not here is unknown.
+    pub fn nodes(&self) -> Arc<BTreeMap<NodeId, NodeFacts>> {
+        self.nodes.borrow().clone()
+    }
+
+    /// The same, now and later.
+    pub fn watch_nodes(&self) -> watch::Receiver<Arc<BTreeMap<NodeId, NodeFacts>>> {
+        self.nodes.subscribe()
+    }
+
+    /// What this node's workers have noted, as peers are told. What they do not know is left out.
+    pub fn own(&self) -> Vec<(ReplicaId, ReplicaReport)> {
+        let own = self.own.lock().unwrap_or_else(PoisonError::into_inner);
+        let board = self.board.borrow();
+        let known = own.iter().filter_map(|replica| {
+            let report = reported(board.get(replica)?)?;
+            Some((*replica, report))
+        });
+        known.collect()
+    }
+
+    /// Puts what peers report in the place of what they reported before. Only the node that a
+    /// replica is assigned to, as `assigned` knows, may speak of it, and none speaks of those
+    /// that this node's workers have.
+    pub fn hear(&self, reports: &Reports, assigned: impl Fn(ReplicaId) -> Option<NodeId>) {
+        let own = self.own.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut next = Observations::new();
+        for (node, known) in reports {
+            for (replica, report) in &known.report.replicas {
+                if assigned(*replica) == Some(*node) && !own.contains(replica) {
+                    next.insert(*replica, observed(report));
+                }
+            }
+        }
+        self.board.send_if_modified(|board| {
+            let noted = own
+                .iter()
+                .filter_map(|id| Some((*id, board.get(id)?.clone())));
+            next.extend(noted);
+            let changed = **board != next;
+            if changed {
+                *board = Arc::new(next);
+            }
+            changed
+        });
+        let facts = reports
+            .iter()
+            .map(|(node, known)| (*node, NodeFacts::of(known)));
+        let facts: BTreeMap<NodeId, NodeFacts> = facts.collect();
+        self.nodes.send_if_modified(|nodes| {
+            let changed = **nodes != facts;
+            if changed {
+                *nodes = Arc::new(facts);
+            }
+            changed
+        });
     }
 
     /// Sends `message` to `actor` after each change, until the actor is gone.
     pub fn tell<M: Message>(&self, actor: &ActorRef<M>, message: impl Fn() -> M + Send + 'static) {
         notify(self.board.subscribe(), actor.clone(), message);
+    }
+}
+
+impl NodeFacts {
+    fn of(known: &Report) -> Self {
+        Self {
+            epoch: known.report.epoch,
+            ready: known.report.ready,
+            draining: known.report.draining,
+            pid: known.report.pid,
+            heard_at: known.heard_at,
+        }
+    }
+}
+
+fn reported(observation: &Observation) -> Option<ReplicaReport> {
+    let condition = match &observation.state {
+        ReplicaState::Unknown => return None,
+        ReplicaState::Loading => ReplicaCondition::Loading,
+        ReplicaState::Ready => ReplicaCondition::Ready,
+        ReplicaState::Failed { reason } => ReplicaCondition::Failed {
+            reason: reason.clone(),
+        },
+    };
+    Some(ReplicaReport {
+        condition,
+        row_nanos: observation.row_nanos,
+        memory_bytes: observation.memory_bytes,
+    })
+}
+
+fn observed(report: &ReplicaReport) -> Observation {
+    let state = match &report.condition {
+        ReplicaCondition::Loading => ReplicaState::Loading,
+        ReplicaCondition::Ready => ReplicaState::Ready,
+        ReplicaCondition::Failed { reason } => ReplicaState::Failed {
+            reason: reason.clone(),
+        },
+    };
+    Observation {
+        state,
+        batcher: None,
+        row_nanos: report.row_nanos,
+        memory_bytes: report.memory_bytes,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use paceline_protocol::report::NodeReport;
+
+    use super::*;
+
+    fn ready(row_nanos: u64) -> Observation {
+        Observation {
+            state: ReplicaState::Ready,
+            row_nanos,
+            ..Observation::default()
+        }
+    }
+
+    fn reports(node: NodeId, replicas: &[(ReplicaId, Observation)]) -> Reports {
+        let replicas = replicas
+            .iter()
+            .map(|(replica, seen)| (*replica, reported(seen).unwrap()));
+        let report = NodeReport {
+            node,
+            epoch: Epoch(8),
+            ready: true,
+            draining: None,
+            pid: 5,
+            replicas: replicas.collect(),
+        };
+        let report = Report {
+            report: Arc::new(report),
+            heard_at: Instant::now(),
+        };
+        [(node, report)].into()
+    }
+
+    const PEER: NodeId = NodeId(2);
+    const OWN: ReplicaId = ReplicaId(10);
+    const THEIRS: ReplicaId = ReplicaId(20);
+    const FOREIGN: ReplicaId = ReplicaId(30);
+
+    fn assigned(replica: ReplicaId) -> Option<NodeId> {
+        match replica {
+            OWN => Some(NodeId(1)),
+            THEIRS => Some(PEER),
+            _ => Some(NodeId(3)),
+        }
+    }
+
+    #[test]
+    fn peers_speak_of_their_own_replicas_only_and_are_unknown_when_they_are_gone() {
+        let observed = Observed::default();
+        observed.note(OWN, ready(1));
+        assert_eq!(observed.own(), vec![(OWN, reported(&ready(1)).unwrap())]);
+        let claims = [(OWN, ready(9)), (THEIRS, ready(9)), (FOREIGN, ready(9))];
+        observed.hear(&reports(PEER, &claims), assigned);
+        let board = observed.current();
+        assert_eq!(board[&OWN], ready(1));
+        assert_eq!(board[&THEIRS], ready(9));
+        assert!(!board.contains_key(&FOREIGN), "it is another node's");
+        assert_eq!(observed.nodes()[&PEER].epoch, Epoch(8));
+        assert_eq!(
+            observed.own().len(),
+            1,
+            "others' are not repeated to others"
+        );
+
+        observed.hear(&Reports::new(), assigned);
+        assert_eq!(observed.current().keys().collect::<Vec<_>>(), [&OWN]);
+        assert!(observed.nodes().is_empty());
+        observed.forget(OWN);
+        assert!(observed.current().is_empty() && observed.own().is_empty());
+    }
+
+    #[test]
+    fn what_is_not_known_yet_is_not_reported() {
+        let observed = Observed::default();
+        observed.note(OWN, Observation::default());
+        assert!(observed.own().is_empty());
     }
 }

@@ -35,7 +35,7 @@ pub use error::{OptionsError, ReadError, StartError, StopReason, WriteError};
 pub use handle::RaftHandle;
 pub use members::MembershipError;
 pub use metrics::{RaftMetrics, Role};
-pub use node::{RaftNode, RaftStart};
+pub use node::{AuthorityKey, RaftNode, RaftStart};
 pub use options::RaftOptions;
 
 #[cfg(test)]

@@ -71,6 +71,23 @@ impl Handle {
         }
     }
 
+    /// How long ago a quorum was known to stand behind a leader; `None` if never.
+    pub fn quorum_age(&self) -> Option<Duration> {
+        self.raft.quorum_age()
+    }
+
+    /// The state as applied here, whenever it changes.
+    pub fn watch(&self) -> tokio::sync::watch::Receiver<Arc<Registry>> {
+        self.raft.watch()
+    }
+
+    /// Waits until this node holds all that was committed anywhere up to now, but not for long;
+    /// says whether it does.
+    pub async fn catch_up(&self) -> bool {
+        let deadline = tokio::time::Instant::now() + CATCH_UP_LIMIT;
+        self.raft.read_index(deadline).await.is_ok()
+    }
+
     /// Waits until this node has applied `epoch`, or `limit` has passed; says which.
     pub async fn wait_for(&self, epoch: Epoch, limit: Duration) -> bool {
         let mut states = self.raft.watch();
@@ -116,5 +133,7 @@ fn failure(error: &WriteError) -> Failure {
     Failure::new(code, error.to_string())
 }
 
+/// How long a read that must be current may wait for a leader.
+const CATCH_UP_LIMIT: Duration = Duration::from_secs(2);
 /// How long a write may take: several elections and a slow disk fit.
 const WRITE_LIMIT: Duration = Duration::from_secs(10);

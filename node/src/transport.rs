@@ -7,8 +7,9 @@
 //! and partitions by seed. Both pass one conformance suite.
 
 #[cfg(test)]
-mod conformance;
+pub(crate) mod conformance;
 pub mod memory;
+pub(crate) mod message;
 pub mod quic;
 
 use std::collections::BTreeMap;

@@ -6,6 +6,7 @@
 //!                request / answer ── frame ── wire       how it travels between nodes
 //!
 //!   registry (commands, answers) ── manifest             what the cluster agrees on
+//!   token ── join                                        how a node becomes one of them
 //!   client                                               how clients are greeted
 //!   operator                                             what operators read and write, as JSON
 //!   context                                              where a cluster is, as a file
@@ -24,10 +25,12 @@ mod dtype;
 pub mod error;
 pub mod frame;
 mod id;
+pub mod join;
 pub mod limits;
 mod manifest;
 pub mod operator;
 pub mod registry;
+pub mod report;
 mod request;
 mod shape;
 mod signature;

@@ -58,12 +58,21 @@ pub const MODELS_MAX: usize = 10_000;
 pub const VERSIONS_KEPT_MAX: usize = 100;
 /// Most replicas in a cluster.
 pub const REPLICAS_MAX: usize = 20_000;
+/// Largest report of a node on what it observes: 20,000 replicas of 32 bytes, their reasons for
+/// having failed, and as much again.
+pub const NODE_REPORT_BYTES_MAX: usize = 1 << 20;
 /// Largest encoded registry entry.
 pub const REGISTRY_ENTRY_BYTES_MAX: usize = 256 << 10;
 /// Largest snapshot of the registry.
 pub const REGISTRY_SNAPSHOT_BYTES_MAX: usize = 64 << 20;
 /// Remembered op-ids: at 100 writes a second, a retry may come 40 seconds later.
 pub const OP_IDS_REMEMBERED: usize = 4_096;
+
+/// Largest request on the join door: a certificate and a request for one take about 1 KiB, and
+/// whoever sends it has shown nothing yet.
+pub const JOIN_REQUEST_BYTES_MAX: usize = 8 << 10;
+/// Largest answer on the join door: two certificates and the addresses of all nodes.
+pub const JOIN_ANSWER_BYTES_MAX: usize = 64 << 10;
 
 /// Longest name of a model, tenant, tensor or node, in bytes: a DNS label twice over.
 pub const NAME_BYTES_MAX: usize = 128;

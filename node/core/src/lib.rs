@@ -5,6 +5,8 @@
 //!                                       │
 //!                                    restart                   what fails is started again
 //!
+//!   attempts, renewal                                          who gets in, and stays in
+//!
 //!   registry.apply(command) ─▶ placement ─▶ next change         what the cluster wants
 //!
 //!   up                                                          processes of a local cluster
@@ -22,6 +24,7 @@
 #![warn(clippy::wildcard_enum_match_arm)]
 
 pub mod admission;
+pub mod attempts;
 pub mod batcher;
 pub mod cost;
 mod deadline_queue;
@@ -32,6 +35,7 @@ pub mod membership;
 pub mod placement;
 mod random;
 pub mod registry;
+pub mod renewal;
 mod request;
 pub mod restart;
 pub mod router;

@@ -5,6 +5,7 @@
 //! applied.
 
 mod extract;
+mod members;
 mod upload;
 mod view;
 
@@ -60,6 +61,8 @@ pub struct OperatorParts {
     pub clock: Clock,
     /// This node's id.
     pub node: paceline_protocol::NodeId,
+    /// What join tokens pin, if there is a door to join through.
+    pub pin: Option<Digest>,
 }
 
 /// The operator API.
@@ -76,6 +79,14 @@ impl Operator {
         axum::Router::new()
             .route("/v2/paceline/status", get(status))
             .route("/v2/paceline/nodes", get(nodes))
+            .route("/v2/paceline/nodes/{node}", delete(members::remove))
+            .route("/v2/paceline/nodes/{node}/drain", post(members::drain))
+            .route("/v2/paceline/nodes/{node}/undrain", post(members::undrain))
+            .route(
+                "/v2/paceline/tokens",
+                get(members::tokens).merge(post(members::create_token)),
+            )
+            .route("/v2/paceline/tokens/{id}", delete(members::revoke_token))
             .route("/v2/paceline/models", get(models))
             .route(
                 "/v2/paceline/models/{name}",
@@ -92,22 +103,34 @@ impl Operator {
     }
 }
 
-async fn status(State(parts): Parts) -> Json<Status> {
-    Json(view::status(&parts))
+async fn status(
+    State(parts): Parts,
+    InQuery(query): InQuery<ReadQuery>,
+) -> Result<Json<Status>, Refused> {
+    query.wait(&parts).await?;
+    Ok(Json(view::status(&parts)))
 }
 
-async fn nodes(State(parts): Parts) -> Json<Vec<NodeView>> {
-    Json(view::nodes(&parts))
+async fn nodes(
+    State(parts): Parts,
+    InQuery(query): InQuery<ReadQuery>,
+) -> Result<Json<Vec<NodeView>>, Refused> {
+    query.wait(&parts).await?;
+    Ok(Json(view::nodes(&parts)))
 }
 
-async fn models(State(parts): Parts) -> Json<Vec<ModelView>> {
+async fn models(
+    State(parts): Parts,
+    InQuery(query): InQuery<ReadQuery>,
+) -> Result<Json<Vec<ModelView>>, Refused> {
+    query.wait(&parts).await?;
     let registry = parts.registry.current();
     let names = registry.models().keys();
-    Json(
+    Ok(Json(
         names
             .filter_map(|name| view::model(&parts, &registry, name))
             .collect(),
-    )
+    ))
 }
 
 async fn model(State(parts): Parts, InPath(name): InPath) -> Result<Json<ModelView>, Refused> {
@@ -208,18 +231,42 @@ struct OpQuery {
     op: Option<String>,
 }
 
+fn op_of(query: OpQuery) -> Result<OpId, Failure> {
+    match query.op {
+        None => registry::fresh_op(),
+        Some(text) => text
+            .parse()
+            .map_err(|error| Failure::new(ErrorCode::ParameterInvalid, format!("op: {error}"))),
+    }
+}
+
+/// The query of a read.
+#[derive(Deserialize)]
+struct ReadQuery {
+    #[serde(default)]
+    consistent: bool,
+}
+
+impl ReadQuery {
+    /// What is read after this was acknowledged before it, if that is wished for.
+    async fn wait(&self, parts: &OperatorParts) -> Result<(), Failure> {
+        if !self.consistent || parts.registry.catch_up().await {
+            return Ok(());
+        }
+        Err(Failure::new(
+            ErrorCode::NoQuorum,
+            "no quorum confirms that this node knows the newest state",
+        ))
+    }
+}
+
 async fn delete_model(
     State(parts): Parts,
     InPath(name): InPath,
     InQuery(query): InQuery<OpQuery>,
 ) -> Result<Json<Committed>, Refused> {
     let model = model_name(&name)?;
-    let op = match query.op {
-        None => registry::fresh_op()?,
-        Some(text) => text
-            .parse::<OpId>()
-            .map_err(|error| Failure::new(ErrorCode::ParameterInvalid, format!("op: {error}")))?,
-    };
+    let op = op_of(query)?;
     let (epoch, _) = parts
         .registry
         .write(op, Change::DeleteModel { model })

@@ -9,7 +9,8 @@ use std::time::{Duration, SystemTime};
 use paceline_protocol::Digest;
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName,
-    DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, PublicKeyData,
+    DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
+    PKCS_ECDSA_P256_SHA256, PublicKeyData,
 };
 use rustls::pki_types::{CertificateDer, CertificateSigningRequestDer};
 use sha2::{Digest as _, Sha256};
@@ -34,6 +35,9 @@ pub enum AuthorityError {
     /// The request is malformed, or its own signature is wrong.
     #[error("the certificate request is not valid: {0}")]
     Request(rcgen::Error),
+    /// The request is for a key of another kind than nodes have.
+    #[error("the certificate request is for a key that is not of ECDSA on P-256")]
+    KeyKind,
     /// A key or certificate could not be made or read.
     #[error("the cluster's authority cannot be used: {0}")]
     Key(rcgen::Error),
@@ -89,29 +93,22 @@ impl Authority {
 
     /// What join tokens pin.
     pub fn pin(&self) -> Digest {
-        let spki = self.issuer.key().subject_public_key_info();
-        Digest(Sha256::digest(spki).into())
+        digest_of(self.issuer.key())
     }
 
     /// Signs that the key of `request` (PKCS#10, DER) is `subject`'s for [`LIFETIME`] from
     /// `now` on. Nothing else of the request is taken over. Costs about 100 µs.
     ///
     /// # Errors
-    /// The request is too long, malformed, or not signed by its own key.
+    /// The request is too long, malformed, not signed by its own key, or its key is of a kind
+    /// that nodes do not have.
     pub fn sign(
         &self,
         request: &[u8],
         subject: Subject,
         now: SystemTime,
     ) -> Result<CertificateDer<'static>, AuthorityError> {
-        if request.len() > REQUEST_BYTES_MAX {
-            return Err(AuthorityError::RequestTooLarge {
-                bytes: request.len(),
-            });
-        }
-        let request = CertificateSigningRequestDer::from(request);
-        let mut request =
-            CertificateSigningRequestParams::from_der(&request).map_err(AuthorityError::Request)?;
+        let mut request = parse(request)?;
         request.params = parameters(subject, now).map_err(AuthorityError::Key)?;
         let signed = request.signed_by(&self.issuer);
         Ok(signed.map_err(AuthorityError::Request)?.der().clone())
@@ -124,6 +121,44 @@ impl fmt::Debug for Authority {
             .field("pin", &self.pin())
             .finish_non_exhaustive()
     }
+}
+
+/// SHA-256 of the public key that `request` asks a certificate for, after a check that the
+/// request is signed by that key. What the registry keeps of a node's key.
+///
+/// # Errors
+/// The request is too long, malformed, not signed by its own key, or its key is of a kind that
+/// nodes do not have.
+pub fn key_in_request(request: &[u8]) -> Result<Digest, AuthorityError> {
+    Ok(digest_of(&parse(request)?.public_key))
+}
+
+/// SHA-256 of a key pair's public half.
+pub fn digest_of(key: &impl PublicKeyData) -> Digest {
+    Digest(Sha256::digest(key.subject_public_key_info()).into())
+}
+
+/// SHA-256 of the public key in a certificate, if it is one.
+pub fn key_in_certificate(certificate: &CertificateDer<'_>) -> Option<Digest> {
+    let parsed = webpki::EndEntityCert::try_from(certificate).ok()?;
+    Some(Digest(
+        Sha256::digest(parsed.subject_public_key_info()).into(),
+    ))
+}
+
+fn parse(request: &[u8]) -> Result<CertificateSigningRequestParams, AuthorityError> {
+    if request.len() > REQUEST_BYTES_MAX {
+        return Err(AuthorityError::RequestTooLarge {
+            bytes: request.len(),
+        });
+    }
+    let request = CertificateSigningRequestDer::from(request);
+    let request = CertificateSigningRequestParams::from_der(&request);
+    let request = request.map_err(AuthorityError::Request)?;
+    if request.public_key.algorithm() != &PKCS_ECDSA_P256_SHA256 {
+        return Err(AuthorityError::KeyKind);
+    }
+    Ok(request)
 }
 
 /// Asks for a certificate of `key`: PKCS#10 in DER.
@@ -201,6 +236,10 @@ mod tests {
             }
         }
         assert!(refused + 4 > good.len(), "{refused} of {}", good.len());
+        let other = KeyPair::generate_for(&rcgen::PKCS_ED25519).unwrap();
+        let other = request(&other).unwrap();
+        let refused = authority.sign(&other, subject, now);
+        assert!(matches!(refused, Err(AuthorityError::KeyKind)));
         let long = vec![0x30; REQUEST_BYTES_MAX + 1];
         assert!(matches!(
             authority.sign(&long, subject, now),

@@ -5,9 +5,10 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use arc_swap::ArcSwap;
+use paceline_core::renewal::Life;
+use paceline_protocol::Digest;
 use rcgen::KeyPair;
 use rustls::client::ResolvesClientCert;
 use rustls::crypto::CryptoProvider;
@@ -51,7 +52,7 @@ impl Credentials {
         trust: Trust,
     ) -> Result<Self, rustls::Error> {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let shown = certified(&key, certificate, &provider)?;
+        let shown = certified(&key, certificate, (&provider, &trust))?;
         Ok(Self {
             inner: Arc::new(Inner {
                 subject,
@@ -78,6 +79,22 @@ impl Credentials {
         self.inner.shown.load().cert[0].clone()
     }
 
+    /// From when until when that certificate is good, but for what it is backdated.
+    pub fn life(&self) -> Life {
+        let until = self.inner.trust.good_until(&self.certificate());
+        // A certificate of another authority is good for nothing: renew it at once.
+        let until_s = until.map_or(0, |until| until.as_secs());
+        Life {
+            from_s: until_s.saturating_sub(authority::LIFETIME.as_secs()),
+            until_s,
+        }
+    }
+
+    /// SHA-256 of the node's public key, as the registry knows it.
+    pub fn key_sha256(&self) -> Digest {
+        authority::digest_of(&self.inner.key)
+    }
+
     /// Asks for a new certificate of the node's key: PKCS#10 in DER.
     ///
     /// # Errors
@@ -91,7 +108,8 @@ impl Credentials {
     /// # Errors
     /// It is another key's.
     pub fn renew(&self, certificate: CertificateDer<'static>) -> Result<(), rustls::Error> {
-        let shown = certified(&self.inner.key, certificate, &self.inner.provider)?;
+        let with = (self.inner.provider.as_ref(), &self.inner.trust);
+        let shown = certified(&self.inner.key, certificate, with)?;
         self.inner.shown.store(Arc::new(shown));
         Ok(())
     }
@@ -181,18 +199,18 @@ impl ResolvesClientCert for Resolver {
     }
 }
 
-/// When a certificate that was signed at `signed_at` is renewed: at two thirds of its life.
-pub fn renewal_due(signed_at: SystemTime) -> SystemTime {
-    signed_at + authority::LIFETIME * 2 / 3
-}
-
 fn certified(
     key: &KeyPair,
     certificate: CertificateDer<'static>,
-    provider: &CryptoProvider,
+    (provider, trust): (&CryptoProvider, &Trust),
 ) -> Result<CertifiedKey, rustls::Error> {
     let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
-    let certified = CertifiedKey::from_der(vec![certificate], key, provider)?;
+    // Who has nothing but a token sees in the chain whether it leads to the pinned authority.
+    let chain = vec![certificate, trust.authority().clone()];
+    let certified = CertifiedKey::from_der(chain, key, provider)?;
     certified.keys_match()?;
     Ok(certified)
 }
+
+#[cfg(test)]
+mod tests;

@@ -29,6 +29,7 @@ pub struct Trust {
 
 #[derive(Debug)]
 struct Inner {
+    authority: CertificateDer<'static>,
     anchor: TrustAnchor<'static>,
     cluster: u128,
     provider: Arc<CryptoProvider>,
@@ -59,6 +60,7 @@ impl Trust {
         })?;
         Ok(Self {
             inner: Arc::new(Inner {
+                authority: authority.clone().into_owned(),
                 anchor: anchor.to_owned(),
                 cluster,
                 provider,
@@ -66,6 +68,11 @@ impl Trust {
                 has_quorum: AtomicBool::new(true),
             }),
         })
+    }
+
+    /// The certificate of the authority.
+    pub fn authority(&self) -> &CertificateDer<'static> {
+        &self.inner.authority
     }
 
     /// Says which ids are never believed again.
@@ -103,11 +110,40 @@ impl Trust {
             }
             verified => verified.map_err(|error| of_webpki(&error))?,
         }
-        let mut names = parsed.valid_dns_names();
-        let (name, more) = (names.next(), names.next());
-        let subject: Option<Subject> = name.and_then(|name| name.parse().ok());
-        match subject {
-            Some(subject) if more.is_none() && subject.cluster == self.inner.cluster => {
+        self.named(&parsed)
+    }
+
+    /// Whose a certificate is or has been: as [`Trust::subject`], but however late. Enough to
+    /// sign the same key once more, and for nothing else.
+    ///
+    /// # Errors
+    /// What is wrong with it, as TLS says it.
+    pub fn owner(&self, certificate: &CertificateDer<'_>, now: UnixTime) -> Result<Subject, Error> {
+        let parsed = EndEntityCert::try_from(certificate).map_err(|error| of_webpki(&error))?;
+        let usage = KeyUsage::client_auth();
+        match self.verify(&parsed, usage, now) {
+            Err(webpki::Error::CertExpired { not_after, .. }) => {
+                self.verify(&parsed, usage, not_after)
+            }
+            verified => verified,
+        }
+        .map_err(|error| of_webpki(&error))?;
+        self.named(&parsed)
+    }
+
+    /// Until when a certificate is good, if it is of this authority at all.
+    pub fn good_until(&self, certificate: &CertificateDer<'_>) -> Option<UnixTime> {
+        let parsed = EndEntityCert::try_from(certificate).ok()?;
+        let for_ever = UnixTime::since_unix_epoch(Duration::from_secs(u64::MAX));
+        match self.verify(&parsed, KeyUsage::client_auth(), for_ever) {
+            Err(webpki::Error::CertExpired { not_after, .. }) => Some(not_after),
+            _ => None,
+        }
+    }
+
+    fn named(&self, certificate: &EndEntityCert<'_>) -> Result<Subject, Error> {
+        match subject_in(certificate) {
+            Some(subject) if subject.cluster == self.inner.cluster => {
                 if self.inner.burnt.load().contains(&subject.node) {
                     return Err(CertificateError::Revoked.into());
                 }
@@ -228,6 +264,15 @@ impl ClientCertVerifier for Trust {
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.schemes()
+    }
+}
+
+/// The one name in a certificate, if it is a node's.
+pub(crate) fn subject_in(certificate: &EndEntityCert<'_>) -> Option<Subject> {
+    let mut names = certificate.valid_dns_names();
+    match (names.next(), names.next()) {
+        (Some(name), None) => name.parse().ok(),
+        _ => None,
     }
 }
 

@@ -4,7 +4,9 @@ use std::net::TcpListener;
 use std::sync::Arc;
 use std::time::Duration;
 
-use paceline_protocol::DeviceId;
+use paceline_core::registry::Registry;
+use paceline_protocol::client::ClientDoor;
+use paceline_protocol::{DeviceId, Digest};
 use ractor::{Actor, ActorRef};
 use tokio::sync::watch;
 
@@ -12,12 +14,20 @@ use super::{Ports, StartError};
 use crate::artifacts::Artifacts;
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::gateway::{self, Doors, Gateway, Operator, OperatorParts, Readiness, Serving};
+use crate::gateway::{self, Doors, Gateway, Operator, OperatorParts, Readiness, Serving, quic};
 use crate::identity::Identity;
+use crate::identity::authority::key_in_certificate;
+use crate::join::{self, Admits};
+use crate::membership::{self, Membership};
 use crate::monitor::{self, Monitor};
+use crate::node::Links;
 use crate::observed::Observed;
+use crate::peers::{self, Peers};
 use crate::publish::Publisher;
+use crate::raft::RaftHandle;
 use crate::reconciler::{self, Reconciler};
+use crate::registrar::Registrar;
+use crate::renewal::{Renewal, keep_fresh};
 use crate::router::RouterActor;
 use crate::supervisor::{self, Child, Health, Supervisor};
 use crate::telemetry::metrics::Metrics;
@@ -33,6 +43,8 @@ pub(super) struct Assembly<'a> {
     pub(super) stopping: watch::Receiver<bool>,
     pub(super) listeners: (Arc<TcpListener>, Arc<TcpListener>),
     pub(super) metrics: Metrics,
+    pub(super) raft: RaftHandle,
+    pub(super) links: Links,
 }
 
 /// What the node's handle keeps.
@@ -75,12 +87,15 @@ impl Assembly<'_> {
                     observed: shared.observed.clone(),
                 },
             ),
+            Child::new("peers", || Peers, self.peers()),
+            Child::new("membership", || Membership, self.membership()),
             Child::new("monitor", || Monitor, self.monitor(&shared)),
             Child::new("gateway", || Gateway, self.gateway(&shared)),
         ];
         let arguments = self.supervisor(children, &shared);
         let spawned = Actor::spawn(None, Supervisor, arguments).await;
         let (supervisor, _) = spawned.map_err(|error| StartError::Parts(error.to_string()))?;
+        self.open_sdk_door(&shared);
         Ok(Parts {
             publisher: shared.publisher,
             artifacts: shared.artifacts,
@@ -156,6 +171,81 @@ impl Assembly<'_> {
         Child::new("worker", || Worker, arguments)
     }
 
+    fn peers(&self) -> peers::Arguments {
+        peers::Arguments {
+            node: self.identity.node,
+            registry: self.registry.clone(),
+            raft: self.raft.clone(),
+            transport: self.links.transport.clone(),
+            secured: self.links.secured.clone(),
+            first_peers: self.links.first_peers.clone(),
+        }
+    }
+
+    fn membership(&self) -> membership::Arguments {
+        membership::Arguments {
+            registry: self.registry.clone(),
+            raft: self.raft.clone(),
+            voters_wanted: VOTERS_WANTED,
+        }
+    }
+
+    /// Lets SDKs and joining nodes in, and keeps the node's certificate fresh.
+    fn open_sdk_door(&self, shared: &Shared) {
+        let Some(secured) = self.links.secured.clone() else {
+            return;
+        };
+        let admits: Arc<dyn Admits> = Arc::new(Registrar {
+            node: self.identity.node,
+            registry: self.registry.clone(),
+            authority: secured.authority.clone(),
+            cookie: secured.cookie.clone(),
+        });
+        let join = join::Door::new(secured.credentials.clone(), admits.clone());
+        let join: quic::JoinDoor = Arc::new(move |connection| {
+            let join = join.clone();
+            Box::pin(async move { join.serve(&connection).await })
+        });
+        let parts = quic::QuicParts {
+            door: Arc::new(self.serving(shared)),
+            join: Some(join),
+            identity: (self.identity.cluster, self.identity.node),
+            nodes: client_doors(&self.registry),
+            metrics: shared.metrics.clone(),
+            leaving: shared.readiness.leaving(),
+            stopping: self.stopping.clone(),
+        };
+        let options = quic::QuicOptions {
+            body_bytes_max: self.config.http.body_bytes_max,
+            ..quic::QuicOptions::default()
+        };
+        let doors = Arc::new(quic::QuicDoors::new(parts, options));
+        tokio::spawn(quic::accept(secured.sdk.clone(), doors));
+        tokio::spawn(keep_fresh(Renewal {
+            credentials: secured.credentials,
+            files: secured.files,
+            admits,
+            seed: self.ports.seed,
+            stopping: self.stopping.clone(),
+        }));
+    }
+
+    /// What join tokens pin: the key of the cluster's authority.
+    fn pin(&self) -> Option<Digest> {
+        let secured = self.links.secured.as_ref()?;
+        key_in_certificate(secured.credentials.trust().authority())
+    }
+
+    fn serving(&self, shared: &Shared) -> Serving {
+        Serving {
+            clock: self.clock,
+            admission: shared.admission.clone(),
+            router: shared.router.clone(),
+            device: shared.device.clone(),
+            metrics: shared.metrics.clone(),
+        }
+    }
+
     fn monitor(&self, shared: &Shared) -> monitor::Arguments {
         monitor::Arguments {
             gauges: shared.metrics.gauges.clone(),
@@ -169,13 +259,7 @@ impl Assembly<'_> {
     }
 
     fn gateway(&self, shared: &Shared) -> gateway::Arguments {
-        let serving = Serving {
-            clock: self.clock,
-            admission: shared.admission.clone(),
-            router: shared.router.clone(),
-            device: shared.device.clone(),
-            metrics: shared.metrics.clone(),
-        };
+        let serving = self.serving(shared);
         let operator = Operator::router(OperatorParts {
             cluster: self.identity.cluster,
             registry: self.registry.clone(),
@@ -188,6 +272,7 @@ impl Assembly<'_> {
             readiness: shared.readiness.clone(),
             clock: self.clock,
             node: self.identity.node,
+            pin: self.pin(),
         });
         let http = &self.config.http;
         let options = gateway::HttpOptions {
@@ -212,3 +297,32 @@ impl Assembly<'_> {
         }
     }
 }
+
+/// Where clients reach the cluster's nodes, kept up to date.
+fn client_doors(registry: &registry::Handle) -> watch::Receiver<Vec<ClientDoor>> {
+    let doors = |registry: &Registry| -> Vec<ClientDoor> {
+        let records = registry.nodes().values();
+        let open = records.filter(|record| !record.addresses.sdk.is_empty());
+        open.map(|record| ClientDoor {
+            node: record.id,
+            address: record.addresses.sdk.clone(),
+        })
+        .collect()
+    };
+    let mut states = registry.watch();
+    let (known, knows) = watch::channel(doors(&states.borrow_and_update()));
+    tokio::spawn(async move {
+        while states.changed().await.is_ok() && !known.is_closed() {
+            let now = doors(&states.borrow_and_update());
+            known.send_if_modified(|before| {
+                let changed = *before != now;
+                *before = now;
+                changed
+            });
+        }
+    });
+    knows
+}
+
+/// As many voters as survive the loss of one.
+const VOTERS_WANTED: usize = 3;

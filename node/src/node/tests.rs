@@ -12,6 +12,7 @@ use paceline_protocol::{ErrorCode, ModelName};
 use super::*;
 use crate::gateway::infer::{InferBody, Serving};
 use crate::storage::MemoryDisk;
+use crate::transport::memory::MemoryNetwork;
 
 const FILES: &[(&str, &[u8])] = &[(
     "model.toml",
@@ -60,6 +61,8 @@ impl World {
             raft: Arc::new(self.raft.clone()),
             blobs: Arc::new(self.blobs.clone()),
             engine: Arc::new(self.engine.clone()),
+            network: Network::Memory(MemoryNetwork::new(1)),
+            threads: Threads::Own,
             seed: 1,
         };
         Node::start(self.config.clone(), ports).await

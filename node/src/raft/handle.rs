@@ -96,18 +96,31 @@ impl RaftHandle {
                 });
             }
             let attempt = match self.write_here(&command, deadline).await {
-                Attempt::Leader(leader) if leader != self.node() => {
-                    self.forward(leader, &command, deadline).await
-                }
+                Attempt::Leader(leader) => self.forward(leader, &command, deadline).await,
+                Attempt::Leaderless => match self.guide(waiting.tries) {
+                    Some(guide) => self.forward(guide, &command, deadline).await,
+                    None => Attempt::Leaderless,
+                },
                 attempt => attempt,
             };
+            waiting.tries += 1;
             match attempt {
                 Attempt::Done(outcome) => {
                     self.wait_applied(outcome.epoch, deadline).await;
                     return Ok(outcome);
                 }
                 Attempt::Failed(error) => return Err(error),
-                Attempt::Leader(_) => waiting.leaderless_since = None,
+                Attempt::Leader(leader) => {
+                    waiting.leaderless_since = None;
+                    // Who named it may be right where this node knows nothing.
+                    if self.guide(0).is_some() {
+                        let attempt = self.forward(leader, &command, deadline).await;
+                        if let Attempt::Done(outcome) = attempt {
+                            return Ok(outcome);
+                        }
+                        waiting.may_be_done |= matches!(attempt, Attempt::MayBeDone);
+                    }
+                }
                 Attempt::Leaderless => {
                     waiting.leaderless_since.get_or_insert(Instant::now());
                 }
@@ -115,6 +128,14 @@ impl RaftHandle {
             }
             waiting.pause().await?;
         }
+    }
+
+    /// Whom a node that is no member yet asks: those it was told of, and then whom they name.
+    fn guide(&self, tries: usize) -> Option<NodeId> {
+        let guides = &self.inner.parts.guides;
+        let is_member = self.raft().voter_ids().next().is_some();
+        let guide = guides.get(tries % guides.len().max(1));
+        guide.filter(|_| !is_member).copied()
     }
 
     async fn write_here(&self, command: &Command, deadline: Instant) -> Attempt {
@@ -165,7 +186,8 @@ impl RaftHandle {
                 let metrics = self.inner.parts.raft.metrics();
                 metrics.borrow_watched().current_leader == Some(leader.0)
             };
-            while leads() {
+            // A guide was never known to lead: only its answer says anything.
+            while leads() || self.guide(0).is_some() {
                 sleep(LEADER_POLL).await;
             }
         };
@@ -248,6 +270,15 @@ impl RaftHandle {
         match asked.await {
             Ok(Answer::ReadIndex(Ok(index))) => Ok(Some(index)),
             Ok(_) | Err(_) => Ok(None),
+        }
+    }
+
+    /// The key that signs nodes, as another voter has it; `None` if it does not give it.
+    pub async fn authority_key(&self, from: NodeId, limit: Duration) -> Option<String> {
+        let peer = Peer::new(self.inner.parts.transport.clone(), from);
+        match peer.call(&Request::AuthorityKey, limit).await {
+            Ok(Answer::AuthorityKey(key)) => Some(key),
+            Ok(_) | Err(_) => None,
         }
     }
 
@@ -353,6 +384,7 @@ struct Waiting {
     deadline: Instant,
     leaderless_since: Option<Instant>,
     may_be_done: bool,
+    tries: usize,
 }
 
 impl Waiting {
@@ -361,6 +393,7 @@ impl Waiting {
             deadline,
             leaderless_since: None,
             may_be_done: false,
+            tries: 0,
         }
     }
 

@@ -1,5 +1,7 @@
 //! What is known of consensus on this node.
 
+use std::collections::BTreeMap;
+
 use openraft::ServerState;
 use paceline_protocol::NodeId;
 
@@ -45,6 +47,8 @@ pub struct RaftMetrics {
     pub voters: Vec<NodeId>,
     /// The members without a vote, sorted.
     pub learners: Vec<NodeId>,
+    /// On the leader: the last entry that each member is known to hold.
+    pub matched: BTreeMap<NodeId, Option<u64>>,
 }
 
 impl RaftMetrics {
@@ -78,6 +82,12 @@ impl RaftMetrics {
             purged: metrics.purged.as_ref().map(|id| id.index),
             voters: sorted(&mut members.voter_ids()),
             learners: sorted(&mut members.learner_ids()),
+            matched: metrics
+                .replication
+                .iter()
+                .flatten()
+                .map(|(node, last)| (NodeId(*node), last.as_ref().map(|id| id.index)))
+                .collect(),
         }
     }
 }

@@ -31,6 +31,9 @@ use crate::storage::{Disk, Owner};
 use crate::threads::Threads;
 use crate::transport::Transport;
 
+/// The key that signs nodes, in PEM, while this node has it.
+pub type AuthorityKey = Arc<dyn Fn() -> Option<String> + Send + Sync>;
+
 /// What a node starts consensus with.
 pub struct RaftStart {
     /// This node in its cluster. A directory that somebody else wrote is refused.
@@ -47,6 +50,10 @@ pub struct RaftStart {
     pub transport: Arc<dyn Transport>,
     /// Who runs consensus and its log.
     pub threads: Threads,
+    /// Nodes that a node which is no member yet asks.
+    pub guides: Vec<NodeId>,
+    /// What a voter hands to other voters.
+    pub authority_key: AuthorityKey,
 }
 
 /// Consensus on one node.
@@ -246,6 +253,7 @@ pub(super) struct Parts {
     pub(super) failure: watch::Receiver<Option<AppendError>>,
     pub(super) transport: Arc<dyn Transport>,
     pub(super) heard: LeaderHeard,
+    pub(super) guides: Vec<NodeId>,
 }
 
 struct Running {
@@ -256,6 +264,7 @@ struct Running {
     writes_in_flight_max: usize,
     transport: Arc<dyn Transport>,
     heard: LeaderHeard,
+    guides: Vec<NodeId>,
 }
 
 impl Running {
@@ -300,6 +309,7 @@ impl Running {
             transport: transport.clone(),
             heard: heard.clone(),
             forwards: Arc::new(Semaphore::new(writes_in_flight_max)),
+            authority_key: start.authority_key,
         };
         tokio::spawn(serving::serve(Arc::new(serving)));
         Ok(Self {
@@ -310,6 +320,7 @@ impl Running {
             writes_in_flight_max,
             transport,
             heard,
+            guides: start.guides,
         })
     }
 
@@ -328,6 +339,7 @@ impl Running {
             failure: self.log.failure(),
             transport: self.transport.clone(),
             heard: self.heard.clone(),
+            guides: self.guides.clone(),
         }
     }
 

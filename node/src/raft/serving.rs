@@ -17,6 +17,7 @@ use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout};
 
 use super::encoding::StoredEntry;
+use super::node::AuthorityKey;
 use super::type_config::{LogId, Raft, Snapshot};
 use super::wire::{self, Answer, Elsewhere, Forwarded, Request};
 use crate::transport::{Incoming, Plane, Transport};
@@ -32,6 +33,7 @@ pub(super) struct Serving {
     pub(super) transport: Arc<dyn Transport>,
     pub(super) heard: LeaderHeard,
     pub(super) forwards: Arc<Semaphore>,
+    pub(super) authority_key: AuthorityKey,
 }
 
 impl LeaderHeard {
@@ -141,6 +143,7 @@ impl Serving {
                 Answer::Forward(self.write(command, budget_ms).await)
             }
             Request::ReadIndex => self.read_index().await,
+            Request::AuthorityKey => self.authority_key(peer),
         })
     }
 
@@ -156,6 +159,15 @@ impl Serving {
                 Forwarded::Elsewhere(Elsewhere { leader })
             }
             Ok(Err(_)) | Err(_) => Forwarded::Unknown,
+        }
+    }
+
+    /// Who has a vote may sign nodes; nobody else sees the key.
+    fn authority_key(&self, peer: NodeId) -> Answer {
+        let is_voter = self.raft.voter_ids().any(|voter| voter == peer.0);
+        match (self.authority_key)().filter(|_| is_voter) {
+            Some(key) => Answer::AuthorityKey(key),
+            None => Answer::failed("there is no key for this node here"),
         }
     }
 

@@ -55,6 +55,8 @@ async fn start_with(disk: &MemoryDisk, options: RaftOptions) -> Result<RaftHandl
         syncs: Histogram::new([]),
         transport: MemoryNetwork::new(1).join(NodeId(1)),
         threads: Threads::Own,
+        guides: Vec::new(),
+        authority_key: Arc::new(|| None),
     })
     .await
 }
@@ -192,6 +194,8 @@ async fn real_disk_keeps_the_registry_too() {
             syncs: Histogram::new([]),
             transport: MemoryNetwork::new(1).join(NodeId(1)),
             threads: Threads::Own,
+            guides: Vec::new(),
+            authority_key: Arc::new(|| None),
         })
     };
     let raft = start().await.unwrap();
@@ -225,6 +229,8 @@ async fn a_node_that_founds_nothing_waits_and_says_so() {
         syncs: Histogram::new([]),
         transport: MemoryNetwork::new(1).join(NodeId(1)),
         threads: Threads::Own,
+        guides: Vec::new(),
+        authority_key: Arc::new(|| None),
     };
     let raft = RaftNode::start(start).await.unwrap();
     let shortly = Instant::now() + Duration::from_millis(200);
@@ -406,6 +412,8 @@ async fn write_latency_is_printed() {
         syncs: Histogram::new([]),
         transport: MemoryNetwork::new(1).join(NodeId(1)),
         threads: Threads::Own,
+        guides: Vec::new(),
+        authority_key: Arc::new(|| None),
     };
     let raft = RaftNode::start(start).await.unwrap();
     write(&raft, 1..20).await;

@@ -49,6 +49,8 @@ pub(super) enum Request {
     },
     /// What was committed up to now, if you lead.
     ReadIndex,
+    /// The key that signs nodes, for a voter.
+    AuthorityKey,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -80,6 +82,8 @@ pub(super) enum Answer {
     Failed {
         reason: String,
     },
+    /// In PEM.
+    AuthorityKey(String),
 }
 
 #[derive(Serialize, Deserialize)]

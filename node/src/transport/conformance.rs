@@ -14,7 +14,7 @@ use tokio::time::timeout;
 use super::{Incoming, OpenError, Plane, Stream, Transport};
 
 /// Makes nodes that know each other.
-pub(super) trait Fabric {
+pub(crate) trait Fabric {
     /// Nodes 1 to `count`, each with all others as peers.
     fn nodes(&self, count: u64) -> Vec<Arc<dyn Transport>>;
     /// An address at which nobody answers.
@@ -22,7 +22,7 @@ pub(super) trait Fabric {
 }
 
 /// Runs every case; each on nodes of its own.
-pub(super) async fn hold(fabric: &impl Fabric) {
+pub(crate) async fn hold(fabric: &impl Fabric) {
     echo_small_and_large(&fabric.nodes(2)).await;
     many_streams_at_once(&fabric.nodes(2)).await;
     endings_are_told_apart(&fabric.nodes(2)).await;
@@ -39,7 +39,7 @@ const LIMIT: Duration = Duration::from_secs(20);
 const A: NodeId = NodeId(1);
 const B: NodeId = NodeId(2);
 
-pub(super) async fn open(from: &Arc<dyn Transport>, to: NodeId, plane: Plane) -> Stream {
+pub(crate) async fn open(from: &Arc<dyn Transport>, to: NodeId, plane: Plane) -> Stream {
     let opened = from.open(to, plane, LIMIT).await;
     opened.unwrap_or_else(|error| panic!("{:?}: {error}", from.node()))
 }
@@ -50,7 +50,7 @@ async fn accept(at: &Arc<dyn Transport>, plane: Plane) -> Incoming {
 }
 
 /// Answers every stream on a plane with what it says.
-pub(super) fn echo(at: &Arc<dyn Transport>, plane: Plane) -> tokio::task::JoinHandle<()> {
+pub(crate) fn echo(at: &Arc<dyn Transport>, plane: Plane) -> tokio::task::JoinHandle<()> {
     let at = at.clone();
     tokio::spawn(async move {
         while let Some(Incoming { mut stream, .. }) = at.accept(plane).await {
@@ -65,7 +65,7 @@ pub(super) fn echo(at: &Arc<dyn Transport>, plane: Plane) -> tokio::task::JoinHa
 }
 
 /// Says something on a stream of its own, and returns what comes back.
-pub(super) async fn ask(from: &Arc<dyn Transport>, plane: Plane, text: &[u8]) -> Vec<u8> {
+pub(crate) async fn ask(from: &Arc<dyn Transport>, plane: Plane, text: &[u8]) -> Vec<u8> {
     let to = if from.node() == A { B } else { A };
     let Stream {
         mut send,
@@ -271,7 +271,7 @@ async fn a_closed_transport_says_so(nodes: &[Arc<dyn Transport>]) {
 }
 
 /// Peers for a fabric whose nodes have no addresses of their own.
-pub(super) fn all_but(me: u64, count: u64) -> BTreeMap<NodeId, SocketAddr> {
+pub(crate) fn all_but(me: u64, count: u64) -> BTreeMap<NodeId, SocketAddr> {
     let others = (1..=count).filter(|other| *other != me);
     others
         .map(|other| (NodeId(other), (Ipv4Addr::LOCALHOST, 1).into()))

@@ -216,4 +216,4 @@ const CLOSE_REFUSED: quinn::VarInt = quinn::VarInt::from_u32(2);
 const CLOSE_OLD: quinn::VarInt = quinn::VarInt::from_u32(3);
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

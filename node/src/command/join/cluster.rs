@@ -1,6 +1,13 @@
-//! The way into a cluster: the seam between the command and the node's identity.
+//! The way into a cluster: from the command's arguments to a directory that holds a member.
+
+use std::sync::Arc;
+
+use paceline_protocol::JoinToken;
 
 use crate::config::Config;
+use crate::join::{Wish, join};
+use crate::node::keep_first_peers;
+use crate::storage::{Disk, RealDisk};
 
 /// What joining needs besides the node's configuration.
 pub(crate) struct JoinOptions {
@@ -14,13 +21,26 @@ pub(crate) struct JoinOptions {
 /// identity with which [`crate::Node::start`] starts a member.
 ///
 /// # Errors
-/// What is in the way, in a sentence: this release has no door to join through.
+/// What is in the way, in a sentence.
 pub(crate) async fn join_cluster(config: &Config, options: JoinOptions) -> Result<(), String> {
     let JoinOptions { seed, token } = options;
-    // A secret without a use is not kept.
-    drop(token);
-    let name = &config.node.name;
-    Err(format!(
-        "node '{name}' cannot join through {seed}: this release does not offer joining yet"
-    ))
+    let token: JoinToken = token.parse().map_err(|error| format!("--token: {error}"))?;
+    let directory = config.node.data_dir.clone();
+    let disk = RealDisk::open(directory).map_err(|error| error.to_string())?;
+    let disk: Arc<dyn Disk> = Arc::new(disk);
+    // Two that join from one directory would overwrite each other's key.
+    let _lock = disk.lock().map_err(|error| error.to_string())?;
+    let wish = Wish {
+        name: config.node.name.clone(),
+        zone: config.node.zone.clone(),
+    };
+    let joined = join(&disk, &seed, &token, &wish)
+        .await
+        .map_err(|error| error.to_string())?;
+    keep_first_peers(&disk, &joined.peers).map_err(|error| error.to_string())?;
+    eprintln!(
+        "joined cluster {:032x} as node {}",
+        joined.cluster, joined.node
+    );
+    Ok(())
 }

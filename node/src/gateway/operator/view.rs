@@ -1,7 +1,11 @@
 //! What operators see: registry, observations and queues put together.
 
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use paceline_core::membership;
 use paceline_core::placement::ReplicaState;
-use paceline_core::registry::Registry;
+use paceline_core::registry::{NodeState, Registry};
 use paceline_protocol::operator::{
     AddressesView, DeploymentView, DeviceStatus, ModelView, NodeView, RaftStatus, ReplicaView,
     Status, VersionView,
@@ -28,7 +32,10 @@ pub(super) fn status(parts: &OperatorParts) -> Status {
         });
         devices.collect()
     });
-    let voters = raft.voters.len();
+    let voters: BTreeSet<NodeId> = raft.voters.iter().copied().collect();
+    let age = parts.registry.quorum_age();
+    let quorum = age.is_some_and(|age| age < QUORUM_AGE_MAX);
+    let survivable = membership::survivable_losses(&registry, &voters);
     Status {
         cluster: format!("{:032x}", parts.cluster),
         node: parts.node,
@@ -45,10 +52,10 @@ pub(super) fn status(parts: &OperatorParts) -> Status {
             applied: raft.applied.unwrap_or(0),
             voters: raft.voters,
         },
-        survivable_losses: u32::try_from(voters.saturating_sub(1) / 2).unwrap_or(0),
-        quorum: raft.leader.is_some(),
-        stale_seconds: None,
-        warnings: warnings(registry.nodes().len()),
+        survivable_losses: u32::try_from(survivable).unwrap_or(u32::MAX),
+        quorum,
+        stale_seconds: age.filter(|_| !quorum).map(|age| age.as_secs()),
+        warnings: warnings(registry.nodes().len(), quorum, survivable),
         models: registry.models().len(),
         models_ready: parts.router.routes().ready_models(),
         uptime_seconds: parts.clock.now().as_nanos() / 1_000_000_000,
@@ -58,11 +65,21 @@ pub(super) fn status(parts: &OperatorParts) -> Status {
 }
 
 /// What is allowed and unwise.
-fn warnings(nodes: usize) -> Vec<String> {
-    match nodes {
-        2 => vec!["two nodes: no loss is survivable; a third node makes one so".to_owned()],
-        _ => Vec::new(),
+fn warnings(nodes: usize, quorum: bool, survivable: usize) -> Vec<String> {
+    let mut warnings = Vec::new();
+    if !quorum {
+        warnings.push("no quorum: nothing can be changed, and answers may be stale".to_owned());
     }
+    match nodes {
+        2 => {
+            warnings.push("two nodes: no loss is survivable; a third node makes one so".to_owned())
+        }
+        3.. if survivable == 0 => {
+            warnings.push("no further loss is survivable".to_owned());
+        }
+        _ => {}
+    }
+    warnings
 }
 
 pub(super) fn nodes(parts: &OperatorParts) -> Vec<NodeView> {
@@ -79,14 +96,16 @@ pub(super) fn nodes(parts: &OperatorParts) -> Vec<NodeView> {
         NodeView {
             id: *id,
             name: record.name.clone(),
-            state: "up".to_owned(),
+            state: state(registry.node_state(*id)).to_owned(),
             role: role.to_owned(),
             zone: record.zone.clone(),
             pid: here.then(std::process::id),
             addresses: AddressesView {
-                http: Some(addresses.http.clone()),
-                metrics: Some(addresses.metrics.clone()),
-                ..AddressesView::default()
+                http: open(&addresses.http),
+                grpc: open(&addresses.grpc),
+                metrics: open(&addresses.metrics),
+                sdk: open(&addresses.sdk),
+                peer: open(&addresses.peer),
             },
             epoch: here.then(|| registry.epoch()),
         }
@@ -160,3 +179,20 @@ fn role(role: Role) -> &'static str {
         Role::Stopped => "stopped",
     }
 }
+
+fn state(state: Option<NodeState>) -> &'static str {
+    match state {
+        Some(NodeState::Up) | None => "up",
+        Some(NodeState::Down) => "down",
+        Some(NodeState::Draining { .. }) => "draining",
+        Some(NodeState::Drained) => "drained",
+    }
+}
+
+/// A door that is not open has no address.
+fn open(address: &str) -> Option<String> {
+    Some(address.to_owned()).filter(|address| !address.is_empty())
+}
+
+/// A quorum that was not heard for so long is not there.
+const QUORUM_AGE_MAX: Duration = Duration::from_secs(2);

@@ -67,6 +67,8 @@ impl Cluster {
             syncs: Histogram::new([]),
             transport: transport.clone(),
             threads: self.threads,
+            guides: Vec::new(),
+            authority_key: Arc::new(|| None),
         })
         .await
         .unwrap();

@@ -217,6 +217,8 @@ async fn another_nodes_directory_is_refused() {
         syncs: Histogram::new([]),
         transport: MemoryNetwork::new(1).join(NodeId(1)),
         threads: Threads::Own,
+        guides: Vec::new(),
+        authority_key: Arc::new(|| None),
     };
     assert!(matches!(
         RaftNode::start(start).await.err(),

@@ -16,12 +16,13 @@ const CLUSTER: u128 = 0xc1;
 const A: NodeId = NodeId(1);
 const B: NodeId = NodeId(2);
 
-struct Loopback {
+/// Nodes of one cluster on the loopback interface.
+pub(crate) struct Loopback {
     authority: Authority,
 }
 
 impl Loopback {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             authority: Authority::found(CLUSTER).unwrap(),
         }

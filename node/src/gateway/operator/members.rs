@@ -1,0 +1,189 @@
+//! Who belongs to the cluster: tokens, and nodes that leave for a while or for ever.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use paceline_core::membership::{self, Objection};
+use paceline_protocol::limits::{NODES_MAX, TOKEN_TTL_MAX_MS};
+use paceline_protocol::operator::{
+    Committed, DrainRequest, TokenCreated, TokenRequest, TokenView, UndrainRequest,
+};
+use paceline_protocol::registry::{Change, TokenRecord};
+use paceline_protocol::{ErrorCode, Failure, JoinToken, NodeId, OpId, Secret, TokenId};
+
+use super::extract::{InPath, InQuery, Whole};
+use super::{OpQuery, OperatorParts, Parts, Refused, committed, json, op_of};
+use crate::clock::wall_ms;
+use crate::membership::view;
+
+pub(super) async fn create_token(
+    State(parts): Parts,
+    Whole(body): Whole,
+) -> Result<Json<TokenCreated>, Refused> {
+    let TokenRequest { ttl_ms, uses } = match body.is_empty() {
+        true => TokenRequest {
+            ttl_ms: None,
+            uses: None,
+        },
+        false => json(&body)?,
+    };
+    let ttl_ms = ttl_ms.unwrap_or(TOKEN_TTL_MS);
+    let uses = uses.unwrap_or(1);
+    check("ttl_ms", ttl_ms, TOKEN_TTL_MAX_MS)?;
+    check("uses", u64::from(uses), NODES_MAX as u64)?;
+    let pin = parts.pin.ok_or_else(|| {
+        Failure::new(
+            ErrorCode::Unsupported,
+            "this node has no join door to make tokens for",
+        )
+    })?;
+    let token = JoinToken {
+        id: TokenId(random()?),
+        secret: Secret::new(random()?),
+        pin,
+    };
+    let expires_ms = wall_ms().saturating_add(ttl_ms);
+    let record = TokenRecord {
+        id: token.id,
+        secret_sha256: token.secret.digest(),
+        expires_ms,
+        uses_left: uses,
+    };
+    let op = crate::registry::fresh_op()?;
+    parts
+        .registry
+        .write(op, Change::CreateToken(record))
+        .await?;
+    Ok(Json(TokenCreated {
+        token: token.reveal(),
+        id: token.id.to_string(),
+        expires_ms,
+    }))
+}
+
+pub(super) async fn tokens(State(parts): Parts) -> Json<Vec<TokenView>> {
+    let registry = parts.registry.current();
+    let now_ms = wall_ms();
+    let usable = registry
+        .tokens()
+        .values()
+        .filter(|token| token.uses_left > 0 && token.expires_ms > now_ms);
+    let views = usable.map(|token| TokenView {
+        id: token.id.to_string(),
+        expires_ms: token.expires_ms,
+        uses_left: token.uses_left,
+    });
+    Json(views.collect())
+}
+
+pub(super) async fn revoke_token(
+    State(parts): Parts,
+    InPath(id): InPath,
+    InQuery(query): InQuery<OpQuery>,
+) -> Result<Json<Committed>, Refused> {
+    let token: TokenId = id
+        .parse()
+        .map_err(|error| Failure::new(ErrorCode::ParameterInvalid, format!("token: {error}")))?;
+    write(&parts, op_of(query)?, Change::RevokeToken { token }).await
+}
+
+pub(super) async fn drain(
+    State(parts): Parts,
+    InPath(node): InPath,
+    Whole(body): Whole,
+) -> Result<Json<Committed>, Refused> {
+    let node = node_id(&node)?;
+    let DrainRequest { op, .. } = json(&body)?;
+    parts.registry.catch_up().await;
+    objection(&parts, node)?;
+    let drained = write(&parts, op, Change::Drain { node }).await?;
+    // Another drain may have been committed at the same time: each was fine alone.
+    if let Err(refused) = objection(&parts, node) {
+        let undo = Change::Undrain { node };
+        parts
+            .registry
+            .write(crate::registry::fresh_op()?, undo)
+            .await?;
+        return Err(refused.into());
+    }
+    Ok(drained)
+}
+
+pub(super) async fn undrain(
+    State(parts): Parts,
+    InPath(node): InPath,
+    Whole(body): Whole,
+) -> Result<Json<Committed>, Refused> {
+    let node = node_id(&node)?;
+    let UndrainRequest { op } = json(&body)?;
+    write(&parts, op, Change::Undrain { node }).await
+}
+
+pub(super) async fn remove(
+    State(parts): Parts,
+    InPath(node): InPath,
+    InQuery(query): InQuery<OpQuery>,
+) -> Result<Json<Committed>, Refused> {
+    let node = node_id(&node)?;
+    let op = op_of(query)?;
+    parts.registry.catch_up().await;
+    let registry = parts.registry.current();
+    // A repeat finds the node gone, and gets its first answer from the registry.
+    if !registry.is_burnt(node) {
+        let view = view(&registry, &parts.registry.raft(), 0);
+        membership::may_remove(&view, node).map_err(refusal)?;
+    }
+    write(&parts, op, Change::RemoveNode { node }).await
+}
+
+fn objection(parts: &OperatorParts, node: NodeId) -> Result<(), Failure> {
+    let registry = parts.registry.current();
+    let view = view(&registry, &parts.registry.raft(), 0);
+    membership::may_drain(&view, &parts.observed.states(), node).map_err(refusal)
+}
+
+fn refusal(objection: Objection) -> Failure {
+    let code = match &objection {
+        Objection::Unknown { .. } => ErrorCode::NotFound,
+        Objection::Quorum { .. } | Objection::LastReplica { .. } => ErrorCode::Conflict,
+    };
+    Failure::new(code, objection.to_string())
+}
+
+async fn write(
+    parts: &Arc<OperatorParts>,
+    op: OpId,
+    change: Change,
+) -> Result<Json<Committed>, Refused> {
+    let (epoch, _) = parts.registry.write(op, change).await?;
+    Ok(Json(committed(parts, epoch).await))
+}
+
+fn node_id(text: &str) -> Result<NodeId, Failure> {
+    text.parse().map(NodeId).map_err(|_| {
+        let text: String = text.chars().take(32).collect();
+        let message = format!("node {text:?} is not an id; `paceline nodes` lists them");
+        Failure::new(ErrorCode::ParameterInvalid, message)
+    })
+}
+
+fn check(key: &str, value: u64, most: u64) -> Result<(), Failure> {
+    if (1..=most).contains(&value) {
+        return Ok(());
+    }
+    let message = format!("{key} = {value} is not allowed: 1 to {most}");
+    Err(Failure::new(ErrorCode::ParameterInvalid, message))
+}
+
+fn random<const N: usize>() -> Result<[u8; N], Failure> {
+    let mut bytes = [0; N];
+    getrandom::fill(&mut bytes).map_err(|error| {
+        let message = format!("the system gives no entropy: {error}");
+        Failure::new(ErrorCode::Internal, message)
+    })?;
+    Ok(bytes)
+}
+
+/// An hour: long enough to walk to another machine.
+const TOKEN_TTL_MS: u64 = 3_600_000;

@@ -1,0 +1,145 @@
+//! What a node speaks to others over: the peer port, the SDK port, and who it is on them.
+
+use std::collections::BTreeMap;
+use std::net::{SocketAddr, UdpSocket};
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use arc_swap::ArcSwapOption;
+use paceline_protocol::{NodeId, Secret};
+use serde::{Deserialize, Serialize};
+
+use super::{Ports, StartError};
+use crate::config::Config;
+use crate::gateway::quic;
+use crate::identity::authority::Authority;
+use crate::identity::credentials::Credentials;
+use crate::identity::files::Files;
+use crate::identity::{Identity, replace};
+use crate::storage::disk::read_file;
+use crate::transport::Transport;
+use crate::transport::memory::MemoryNetwork;
+use crate::transport::quic::QuicTransport;
+
+/// What nodes speak to each other over.
+#[derive(Clone)]
+pub enum Network {
+    /// QUIC with mutual TLS, and the SDK's door.
+    Quic,
+    /// The twin in memory, without certificates and without an SDK's door.
+    Memory(MemoryNetwork),
+}
+
+/// A node's ways to others, open.
+pub(crate) struct Links {
+    pub(crate) transport: Arc<dyn Transport>,
+    /// Where peers reach this node.
+    pub(crate) peer: Option<SocketAddr>,
+    /// What only QUIC needs.
+    pub(crate) secured: Option<Secured>,
+    /// Peers that are known before the registry is.
+    pub(crate) first_peers: BTreeMap<NodeId, SocketAddr>,
+}
+
+/// Who this node is on QUIC.
+#[derive(Clone)]
+pub(crate) struct Secured {
+    pub(crate) credentials: Credentials,
+    pub(crate) files: Files,
+    /// What signs nodes, while this node is a voter.
+    pub(crate) authority: Arc<ArcSwapOption<Authority>>,
+    pub(crate) cookie: Secret,
+    pub(crate) sdk: quinn::Endpoint,
+}
+
+#[derive(Serialize, Deserialize)]
+struct KnownPeer {
+    node: NodeId,
+    address: SocketAddr,
+}
+
+impl Links {
+    /// Opens the ports that `config` names, as the node of `identity`.
+    ///
+    /// # Errors
+    /// A port cannot be bound, or the identity's files cannot be used.
+    pub(super) fn open(
+        config: &Config,
+        ports: &Ports,
+        identity: Identity,
+    ) -> Result<Self, StartError> {
+        let first_peers = first_peers(ports);
+        if let Network::Memory(network) = &ports.network {
+            return Ok(Self {
+                transport: network.join(identity.node),
+                peer: None,
+                secured: None,
+                first_peers,
+            });
+        }
+        let files = Files::new(ports.root.clone());
+        let loaded = files.load(identity.subject(), SystemTime::now())?;
+        let tls = loaded.credentials.client_server(quic::protocols())?;
+        let sdk = bind("sdk.listen", config.sdk.listen)?;
+        let sdk = quic::bind(sdk, tls)
+            .map_err(|cause| bind_error("sdk.listen", config.sdk.listen, cause))?;
+        let peer = bind("peer.listen", config.peer.listen)?;
+        let transport = QuicTransport::start(peer, loaded.credentials.clone())?;
+        Ok(Self {
+            peer: transport.address().ok(),
+            transport,
+            secured: Some(Secured {
+                credentials: loaded.credentials,
+                files,
+                authority: Arc::new(ArcSwapOption::new(loaded.authority)),
+                cookie: loaded.cookie,
+                sdk,
+            }),
+            first_peers,
+        })
+    }
+
+    /// Where SDKs and joining nodes reach this node.
+    pub(super) fn sdk(&self) -> Option<SocketAddr> {
+        self.secured.as_ref()?.sdk.local_addr().ok()
+    }
+}
+
+/// Keeps the peers that a joining node was told of, for its first start.
+pub(crate) fn keep_first_peers(
+    disk: &Arc<dyn crate::storage::Disk>,
+    peers: &[paceline_protocol::join::Peer],
+) -> std::io::Result<()> {
+    let known = peers.iter().filter_map(|peer| {
+        let address = peer.address.parse().ok()?;
+        let node = peer.node;
+        Some(KnownPeer { node, address })
+    });
+    let json = serde_json::to_vec_pretty(&known.collect::<Vec<_>>())?;
+    replace(disk, PEERS, &json)
+}
+
+/// A node that cannot read them finds its peers through its registry, or is found by them.
+fn first_peers(ports: &Ports) -> BTreeMap<NodeId, SocketAddr> {
+    let json = read_file(&ports.root, PEERS, PEERS_BYTES_MAX).unwrap_or_default();
+    let known: Vec<KnownPeer> = serde_json::from_slice(&json).unwrap_or_default();
+    known
+        .into_iter()
+        .map(|peer| (peer.node, peer.address))
+        .collect()
+}
+
+fn bind(key: &'static str, address: SocketAddr) -> Result<UdpSocket, StartError> {
+    UdpSocket::bind(address).map_err(|cause| bind_error(key, address, cause))
+}
+
+fn bind_error(key: &'static str, address: SocketAddr, cause: std::io::Error) -> StartError {
+    StartError::Bind {
+        key,
+        address,
+        cause,
+    }
+}
+
+pub(crate) const PEERS: &str = "peers.json";
+const PEERS_BYTES_MAX: u64 = 64 << 10;

@@ -1,0 +1,103 @@
+//! How a node says what it is, and when it has caught up.
+
+use std::time::Duration;
+
+use paceline_protocol::registry::{Change, DeviceKind, DeviceRecord, NodeAddresses, NodeRecord};
+use paceline_protocol::{Failure, NodeId};
+use tokio::time::{Instant, sleep, timeout};
+
+use super::{Addresses, Ports, StartError};
+use crate::config::Config;
+use crate::gateway::Readiness;
+use crate::registry::{self, fresh_op};
+
+/// What the registry shall know of this node.
+pub(super) fn record(
+    node: NodeId,
+    config: &Config,
+    ports: &Ports,
+    addresses: Addresses,
+) -> NodeRecord {
+    let spec = ports.engine.device();
+    let text = |address: Option<std::net::SocketAddr>| {
+        address.map_or_else(String::new, |address| address.to_string())
+    };
+    NodeRecord {
+        id: node,
+        name: config.node.name.clone(),
+        zone: config.node.zone.clone(),
+        addresses: NodeAddresses {
+            http: addresses.http.to_string(),
+            grpc: text(addresses.grpc),
+            metrics: addresses.metrics.to_string(),
+            sdk: text(addresses.sdk),
+            peer: text(addresses.peer),
+        },
+        devices: vec![DeviceRecord {
+            kind: DeviceKind::Cpu,
+            lanes: u16::try_from(spec.threads).unwrap_or(u16::MAX),
+            memory_bytes: spec.memory_bytes,
+        }],
+    }
+}
+
+/// Sees to it that the registry knows this node as it is. A node that is known already, perhaps
+/// with other addresses, does not wait for a leader: it serves what its disk says meanwhile.
+///
+/// # Errors
+/// A new node was refused, or found no leader for long.
+pub(super) async fn register(
+    registry: &registry::Handle,
+    record: NodeRecord,
+) -> Result<(), StartError> {
+    let known = registry.current().nodes().get(&record.id).cloned();
+    if known.as_deref() == Some(&record) {
+        return Ok(());
+    }
+    if known.is_some() {
+        let registry = registry.clone();
+        tokio::spawn(async move {
+            while let Err(failure) = write(&registry, &record).await {
+                tracing::debug!(%failure, "the node could not register itself yet");
+                sleep(RETRY_AFTER).await;
+            }
+        });
+        return Ok(());
+    }
+    let deadline = Instant::now() + REGISTER_LIMIT;
+    loop {
+        match write(registry, &record).await {
+            Ok(()) => return Ok(()),
+            Err(failure) if !failure.code.is_retryable() || Instant::now() > deadline => {
+                return Err(StartError::Register(failure));
+            }
+            Err(_) => sleep(RETRY_AFTER).await,
+        }
+    }
+}
+
+/// Makes the node ready once it holds all that was committed when it started. Waits for that a
+/// while, and leaves it to a task then.
+pub(super) async fn catch_up(registry: &registry::Handle, readiness: &Readiness) {
+    let (registry, readiness) = (registry.clone(), readiness.clone());
+    let mut catching_up = tokio::spawn(async move {
+        while !registry.catch_up().await {
+            sleep(RETRY_AFTER).await;
+        }
+        readiness.set(true);
+    });
+    if timeout(READY_LIMIT, &mut catching_up).await.is_err() {
+        tracing::warn!("no quorum answers; what is served is what this node's disk says");
+    }
+}
+
+async fn write(registry: &registry::Handle, record: &NodeRecord) -> Result<(), Failure> {
+    let change = Change::RegisterNode(record.clone());
+    registry.write(fresh_op()?, change).await.map(drop)
+}
+
+const RETRY_AFTER: Duration = Duration::from_millis(100);
+/// How long a new node looks for a leader.
+const REGISTER_LIMIT: Duration = Duration::from_secs(30);
+/// How long a start waits for a quorum before it goes on without.
+const READY_LIMIT: Duration = Duration::from_secs(10);
