@@ -29,7 +29,13 @@ impl Pair {
         doors.iter().for_each(|door| door.knows(&reached));
         // One seed is enough: the node behind it names the other.
         let seed = wires[0].address.to_string();
-        let client = Client::connect([seed], cluster.options()).await.unwrap();
+        // Slower to suspect than by default: this machine pauses for others.
+        let options = ClientOptions {
+            suspect_after: Duration::from_secs(1),
+            lost_after: Duration::from_secs(3),
+            ..cluster.options()
+        };
+        let client = Client::connect([seed], options).await.unwrap();
         connected(&client, 2).await;
         Self {
             cluster,

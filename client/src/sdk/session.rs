@@ -22,7 +22,7 @@ use tokio::task::JoinSet;
 
 pub(crate) use self::attempt::{Attempt, NotStarted, Outcome};
 use self::lane::{Lane, Outgoing};
-use super::frames::{read_frame, read_greeting};
+use super::frames::{FrameReader, read_greeting};
 use super::silence::{Health, Silence};
 
 /// A connection on which a node has said welcome.
@@ -161,10 +161,11 @@ pub(crate) async fn run(
 /// Answers that are too large for a lane, each on a stream of its own.
 async fn large_answers(session: Arc<Session>) {
     let mut readers = JoinSet::new();
-    while let Ok(mut receive) = session.connection.accept_uni().await {
+    while let Ok(receive) = session.connection.accept_uni().await {
         let session = session.clone();
+        let mut reader = FrameReader::new(receive, BODY_BYTES_MAX);
         readers.spawn(async move {
-            if let Ok(Some(frame)) = read_frame(&mut receive, BODY_BYTES_MAX).await {
+            if let Ok(Some(frame)) = reader.next().await {
                 session.arrived(frame);
             }
         });

@@ -1,5 +1,7 @@
 //! Whole nodes in this process, on disks in memory and with the scripted engine.
 
+mod tensors;
+
 use std::sync::Arc;
 use std::time::Duration;
 

@@ -30,16 +30,11 @@ fn tensors() -> impl Strategy<Value = Tensor> {
     })
 }
 
-fn messages() -> impl Strategy<Value = Message> {
-    let load = (any::<u32>(), any::<u64>()).prop_map(|(queued_rows, row_ns)| LoadReport {
-        queued_rows,
-        row_ns,
-    });
-    let name = "[a-z0-9][a-z0-9._-]{0,30}".prop_map(|name| ModelName::new(name).unwrap());
-    let code = proptest::sample::select(ErrorCode::ALL.to_vec());
+/// What clients and nodes say to each other.
+fn client_messages(name: impl Strategy<Value = ModelName>) -> impl Strategy<Value = Message> {
     let names = proptest::collection::vec(".{0,20}", 0..4);
     let client_infer = (
-        (name.clone(), any::<Option<u32>>(), any::<u64>()),
+        (name, any::<Option<u32>>(), any::<u64>()),
         (any::<u8>(), any::<u64>(), any::<bool>()),
         (names.clone(), names.clone()),
     );
@@ -63,6 +58,18 @@ fn messages() -> impl Strategy<Value = Message> {
                 outputs,
             }
         }),
+    ]
+}
+
+fn messages() -> impl Strategy<Value = Message> {
+    let load = (any::<u32>(), any::<u64>()).prop_map(|(queued_rows, row_ns)| LoadReport {
+        queued_rows,
+        row_ns,
+    });
+    let name = "[a-z0-9][a-z0-9._-]{0,30}".prop_map(|name| ModelName::new(name).unwrap());
+    let code = proptest::sample::select(ErrorCode::ALL.to_vec());
+    prop_oneof![
+        client_messages(name.clone()),
         (
             name,
             any::<u32>(),

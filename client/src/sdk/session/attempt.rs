@@ -7,12 +7,12 @@ use bytes::Bytes;
 use paceline_protocol::client::LANE_BYTES_MAX;
 use paceline_protocol::frame::{Frame, FrameError};
 use paceline_protocol::limits::BODY_BYTES_MAX;
-use quinn::{Connection, RecvStream, SendStream, VarInt};
+use quinn::{Connection, SendStream, VarInt};
 use tokio::sync::{OwnedSemaphorePermit, TryAcquireError, oneshot};
 use tokio::task::AbortHandle;
 
 use super::Session;
-use crate::sdk::frames::read_frame;
+use crate::sdk::frames::FrameReader;
 
 /// An attempt that is under way.
 pub(crate) struct Attempt {
@@ -57,7 +57,7 @@ pub(crate) enum NotStarted {
 /// A stream that is abandoned unless it is read to its end.
 struct Own {
     send: SendStream,
-    receive: RecvStream,
+    reader: FrameReader,
 }
 
 impl Session {
@@ -141,19 +141,20 @@ impl Drop for Attempt {
 /// Sends a request on a stream of its own and waits for its answer there.
 async fn on_own_stream(connection: Connection, mut parts: Vec<Bytes>) -> Option<Frame> {
     let (send, receive) = connection.open_bi().await.ok()?;
-    let mut own = Own { send, receive };
+    let reader = FrameReader::new(receive, BODY_BYTES_MAX);
+    let mut own = Own { send, reader };
     // A node that has heard enough stops reading and answers all the same.
     if own.send.write_all_chunks(&mut parts).await.is_ok() {
         own.send.finish().ok()?;
     }
-    read_frame(&mut own.receive, BODY_BYTES_MAX).await.ok()?
+    own.reader.next().await.ok()?
 }
 
 impl Drop for Own {
     fn drop(&mut self) {
-        // Both are refused on streams that have ended, where there is nothing to abandon.
+        // Refused on a stream that has ended, where there is nothing to abandon.
         drop(self.send.reset(ABANDONED));
-        drop(self.receive.stop(ABANDONED));
+        self.reader.stop(ABANDONED);
     }
 }
 

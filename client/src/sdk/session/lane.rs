@@ -9,7 +9,7 @@ use quinn::{RecvStream, SendStream};
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
 use super::Session;
-use crate::sdk::frames::read_frame;
+use crate::sdk::frames::FrameReader;
 
 /// The way onto a lane.
 pub(super) struct Lane {
@@ -78,8 +78,9 @@ async fn write(mut send: SendStream, mut queue: mpsc::Receiver<Outgoing>) {
     }
 }
 
-async fn read(session: &Session, mut receive: RecvStream) {
-    while let Ok(Some(frame)) = read_frame(&mut receive, LANE_BYTES_MAX).await {
+async fn read(session: &Session, receive: RecvStream) {
+    let mut reader = FrameReader::new(receive, LANE_BYTES_MAX);
+    while let Ok(Some(frame)) = reader.next().await {
         session.arrived(frame);
     }
 }

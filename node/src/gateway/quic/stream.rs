@@ -10,14 +10,15 @@ use std::time::Duration;
 use bytes::Bytes;
 use paceline_protocol::client::LANE_BYTES_MAX;
 use paceline_protocol::frame::{ClientInfer, Execution, Frame, FrameError, LoadReport, Message};
-use paceline_protocol::{ErrorCode, Failure};
+use paceline_protocol::limits::TENSOR_ALIGN_BYTES;
+use paceline_protocol::{ErrorCode, Failure, Tensor};
 use quinn::{Connection, RecvStream, SendStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::{AbortHandle, Id, JoinSet};
 use tokio::time::timeout;
 
 use super::door::{ClientFailure, ClientRequest, Door};
-use super::frames::{Reading, Received, Unreadable};
+use super::frames::{FrameReader, Reading, Received, Unreadable};
 
 /// What the streams of a connection have in common.
 pub(super) struct Shared {
@@ -85,17 +86,18 @@ async fn read(
     answers: mpsc::Sender<Vec<Bytes>>,
 ) -> Ended {
     let mut running = Running::default();
-    let mut next = std::pin::pin!(next(shared.clone(), receive));
+    let reader = FrameReader::new(receive, shared.reading.body_bytes_max);
+    let mut next = std::pin::pin!(next(shared.clone(), reader));
     loop {
         tokio::select! {
             Some(ended) = running.tasks.join_next_with_id() => running.ended(ended),
-            (receive, received) = &mut next => match received {
+            (reader, received) = &mut next => match received {
                 Ok(None) => break,
                 Ok(Some(received)) => {
                     if !take(&shared, &mut running, received, &answers).await {
                         return Ended::Malformed;
                     }
-                    next.set(self::next(shared.clone(), receive));
+                    next.set(self::next(shared.clone(), reader));
                 }
                 Err(Unreadable::Broken) => return Ended::Done,
                 Err(Unreadable::Frame(FrameError::BodyTooLarge { limit, .. })) => {
@@ -117,10 +119,10 @@ async fn read(
 
 async fn next(
     shared: Arc<Shared>,
-    mut receive: RecvStream,
-) -> (RecvStream, Result<Option<Received>, Unreadable>) {
-    let received = shared.reading.next(&mut receive).await;
-    (receive, received)
+    mut reader: FrameReader,
+) -> (FrameReader, Result<Option<Received>, Unreadable>) {
+    let received = reader.next(&shared.reading).await;
+    (reader, received)
 }
 
 /// `false` if this is nothing that a client says.
@@ -151,6 +153,10 @@ async fn take(
         let failure = Failure::new(ErrorCode::Overloaded, message);
         return answers.send(failed(number, failure)).await.is_ok();
     };
+    let bytes = tensors
+        .iter()
+        .map(|tensor| tensor.data().len().next_multiple_of(TENSOR_ALIGN_BYTES));
+    let body_bytes: usize = bytes.sum();
     running.start(Request {
         shared: shared.clone(),
         number,
@@ -158,7 +164,7 @@ async fn take(
             head,
             inputs: tensors,
         },
-        is_shared: received.body_bytes <= LANE_BYTES_MAX,
+        is_shared: body_bytes <= LANE_BYTES_MAX,
         answers: answers.clone(),
         held: (permit, received.held),
     });
@@ -265,7 +271,7 @@ fn failure_message(failure: Failure, execution: Execution) -> Message {
     }
 }
 
-fn encoded(number: u64, message: Message, tensors: Vec<paceline_protocol::Tensor>) -> Vec<Bytes> {
+fn encoded(number: u64, message: Message, tensors: Vec<Tensor>) -> Vec<Bytes> {
     let frame = Frame {
         number,
         message,
