@@ -12,6 +12,7 @@ use paceline_core::Machine;
 use paceline_core::attempts::{Attempts, Effect, Input, Options, Source};
 use paceline_protocol::join::{Answer, JoinRequest, Joined, Request};
 use paceline_protocol::limits::{JOIN_REQUEST_BYTES_MAX, NAME_BYTES_MAX};
+use paceline_protocol::registry::Refusal;
 use paceline_protocol::{Digest, ErrorCode, Failure};
 use quinn::{Connection, SendStream, VarInt};
 use rustls::pki_types::CertificateDer;
@@ -140,10 +141,7 @@ impl Inner {
             .ok_or_else(|| Failure::new(ErrorCode::Internal, "the connection has no keys"))?;
         let shown = secret.digest();
         if !bool::from(shown.0.ct_eq(&digest.0)) {
-            return Err(Failure::new(
-                ErrorCode::Unauthenticated,
-                "the token is not known: it was revoked, or belongs to another time",
-            ));
+            return Err(Refusal::TokenUnknown.into());
         }
         let Some(authority) = self.admits.authority() else {
             self.right(source);
