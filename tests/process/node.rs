@@ -94,9 +94,20 @@ impl Node {
         Self::ready(data, arguments, None)
     }
 
+    /// A new node of the cluster that `seed` is a member of.
+    pub(crate) fn join(data: &Path, seed: &str, arguments: &[&str]) -> Self {
+        let text = data.to_str().expect("temporary paths are text");
+        let words = ["join", seed, "--http-port", "0", "--data-dir", text];
+        let words = [&words[..], arguments].concat();
+        Self::when_ready(data, Process::start(&words, None))
+    }
+
     fn ready(data: &Path, arguments: &[&str], remove: Option<&Path>) -> Self {
+        Self::when_ready(data, Process::start(&serve(data, arguments), remove))
+    }
+
+    fn when_ready(data: &Path, mut process: Process) -> Self {
         let data = data.to_owned();
-        let mut process = Process::start(&serve(&data, arguments), remove);
         let deadline = Instant::now() + READY_LIMIT;
         while !process.stdout.text().starts_with("ready ") {
             let ended = process.child.try_wait().expect("a child can be waited for");
