@@ -13,20 +13,20 @@
 //! copies once, into an aligned buffer that the tensors then share.
 
 mod decoder;
+mod message;
 
 use bytes::{Bytes, BytesMut};
 use serde::{Deserialize, Serialize};
 
 use crate::buffer::AlignedBuffer;
 use crate::dtype::Dtype;
-use crate::error::Failure;
-use crate::id::{Epoch, ModelName, ReplicaId, VersionNumber};
 use crate::limits::{FRAME_HEADER_BYTES_MAX, TENSOR_ALIGN_BYTES, TENSORS_MAX};
 use crate::shape::{Shape, ShapeError};
 use crate::tensor::{Tensor, TensorError};
 use crate::wire::{self, WireError};
 
 pub use decoder::FrameDecoder;
+pub use message::{ClientInfer, Execution, LoadReport, Message};
 
 /// Bytes in front of every header.
 pub const PRELUDE_BYTES: usize = 16;
@@ -40,103 +40,6 @@ pub struct Frame {
     pub message: Message,
     /// Tensors that go with it, in the order of the signature.
     pub tensors: Vec<Tensor>,
-}
-
-/// What a frame says. Variants are only ever appended.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Message {
-    /// Run this request.
-    Infer {
-        /// The model that the client addressed.
-        model: ModelName,
-        /// The version that the request is pinned to.
-        version: VersionNumber,
-        /// The replica that shall run it.
-        replica: ReplicaId,
-        /// The epoch of the decision.
-        epoch: Epoch,
-        /// What is left of the budget, in microseconds.
-        budget_us: u64,
-        /// Which attempt this is, from 1.
-        attempt: u8,
-    },
-    /// The request ran; its outputs follow.
-    Answer {
-        /// The version that ran.
-        version: VersionNumber,
-        /// The epoch that the request was pinned at.
-        epoch: Epoch,
-        /// How the replica is doing.
-        load: LoadReport,
-    },
-    /// The request ended otherwise.
-    Failed {
-        /// How.
-        failure: Failure,
-        /// Whether any of it was executed.
-        execution: Execution,
-        /// How the replica is doing.
-        load: LoadReport,
-    },
-    /// The replica is not here, or is draining: nothing was executed.
-    Gone {
-        /// The epoch of the node that says so.
-        epoch: Epoch,
-    },
-    /// The caller has gone away.
-    Cancel,
-    /// A client's request; its inputs follow in the order of their names.
-    ClientInfer(ClientInfer),
-    /// A client's request ran; its outputs follow in the order of their names.
-    ClientAnswer {
-        /// The version that ran.
-        version: VersionNumber,
-        /// The epoch that the request was pinned at.
-        epoch: Epoch,
-        /// Names of the outputs.
-        outputs: Vec<String>,
-    },
-}
-
-/// A request as a client makes it: by names, before anything is known about versions.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ClientInfer {
-    /// The model.
-    pub model: ModelName,
-    /// The version, if it must be this one.
-    pub version: Option<VersionNumber>,
-    /// What is left of the budget, in microseconds.
-    pub budget_us: u64,
-    /// Which attempt this is, from 1.
-    pub attempt: u8,
-    /// The highest epoch that the client has seen.
-    pub epoch_seen: Epoch,
-    /// Whether it may be executed more than once.
-    pub idempotent: bool,
-    /// Names of the tensors that follow.
-    pub inputs: Vec<String>,
-    /// Outputs that are wanted; all of them if it names none.
-    pub outputs: Vec<String>,
-}
-
-/// Whether a failed attempt may have been executed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Execution {
-    /// Certainly not: it may be sent elsewhere for free.
-    NotExecuted,
-    /// It ran.
-    Executed,
-    /// Nobody can tell.
-    Unknown,
-}
-
-/// How a replica is doing, carried by every answer.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct LoadReport {
-    /// Rows waiting in front of the next request.
-    pub queued_rows: u32,
-    /// Learnt time of one row, in nanoseconds.
-    pub row_ns: u64,
 }
 
 #[derive(Serialize, Deserialize)]

@@ -10,9 +10,9 @@ use paceline_node::identity::authority::request;
 use paceline_node::identity::subject::Subject;
 use paceline_protocol::{Digest, NodeId};
 use rcgen::KeyPair;
-use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 
-use super::door::{CLUSTER, Cluster, limits, open};
+use super::door::{CLUSTER, Cluster, Running, limits, open};
 
 async fn refused(seed: String, options: ClientOptions) -> String {
     match Client::connect([seed], options).await {
@@ -36,18 +36,17 @@ async fn only_nodes_of_the_cluster_are_believed() {
         .unwrap();
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_pinned_authority_has_to_be_shown() {
-    let cluster = Cluster::found();
+/// A door whose certificate `signer` has signed, with `behind` in its chain.
+fn door_with_chain(signer: &Cluster, behind: &[CertificateDer<'static>]) -> Running {
     let subject = Subject {
         node: NodeId(1),
         cluster: CLUSTER,
     };
     let key = KeyPair::generate().unwrap();
-    let signed = cluster
+    let signed = signer
         .authority
         .sign(&request(&key).unwrap(), subject, SystemTime::now());
-    let chain = vec![signed.unwrap(), cluster.authority.certificate().clone()];
+    let chain = [&[signed.unwrap()], behind].concat();
     let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let mut tls = rustls::ServerConfig::builder_with_provider(provider)
@@ -58,18 +57,28 @@ async fn a_pinned_authority_has_to_be_shown() {
         .unwrap();
     tls.alpn_protocols = quic::protocols();
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
-    let showing = open(1, socket, tls, limits());
-    let pinned = || ClientOptions::new(Trust::Pin(cluster.authority.pin()));
-    Client::connect([showing.seed()], pinned()).await.unwrap();
-    let reason = refused(
-        showing.seed(),
-        ClientOptions::new(Trust::Pin(Digest([7; 32]))),
-    )
-    .await;
-    assert!(reason.contains("certificate"), "{reason}");
-    let silent = cluster.door(1);
-    let reason = refused(silent.seed(), pinned()).await;
-    assert!(reason.contains("certificate"), "{reason}");
+    open(1, socket, tls, limits())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pinned_authority_has_to_be_shown_and_to_have_signed() {
+    let (ours, theirs) = (Cluster::found(), Cluster::found());
+    let pinned = |pin| ClientOptions::new(Trust::Pin(pin));
+    let door = ours.door(1);
+    Client::connect([door.seed()], pinned(ours.authority.pin()))
+        .await
+        .unwrap();
+    let shown = ours.authority.certificate().clone();
+    let silent = door_with_chain(&ours, &[]);
+    let forged = door_with_chain(&theirs, &[shown]);
+    for (door, pin) in [
+        (&door, Digest([7; 32])),
+        (&silent, ours.authority.pin()),
+        (&forged, ours.authority.pin()),
+    ] {
+        let reason = refused(door.seed(), pinned(pin)).await;
+        assert!(reason.contains("certificate"), "{reason}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -3,7 +3,8 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::error::ErrorCode;
+use crate::error::{ErrorCode, Failure};
+use crate::id::{Epoch, ModelName, ReplicaId, VersionNumber};
 
 fn tensors() -> impl Strategy<Value = Tensor> {
     let dtype = proptest::sample::select(Dtype::ALL.to_vec());
