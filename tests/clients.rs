@@ -1,5 +1,10 @@
 //! Clients as their users hold them, against the doors of nodes over real sockets on loopback.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "clippy takes only the tests themselves for tests, not what helps them"
+)]
+
 #[path = "clients/door.rs"]
 mod door;
 #[path = "clients/failover.rs"]

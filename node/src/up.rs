@@ -8,6 +8,7 @@
 mod ask;
 mod home;
 mod launch;
+mod options;
 mod probe;
 mod process;
 mod report;
@@ -28,40 +29,13 @@ use tokio::task::AbortHandle;
 use self::ask::Asker;
 use self::home::{Home, HomeError, name};
 use self::launch::Preparation;
+pub(crate) use self::options::{Options, UpError};
 use self::probe::Sight;
 use self::process::{LOG, Process, ended_how, ending, last_words};
 pub(crate) use self::report::Report;
 use self::showcase::Shown;
 use crate::clock::Clock;
 use crate::config::Block;
-
-/// What a local cluster is like.
-#[derive(Clone, Debug)]
-pub(crate) struct Options {
-    /// How many nodes; as many as the directory has, or 3.
-    pub(crate) nodes: Option<usize>,
-    /// Where they keep their data.
-    pub(crate) data: PathBuf,
-    /// The first node's ports.
-    pub(crate) block: Block,
-    /// Whether the demo's models are brought along and shown.
-    pub(crate) demo: bool,
-    /// The nodes' program.
-    pub(crate) program: PathBuf,
-    /// How patient the supervisor is.
-    pub(crate) policy: up::Options,
-}
-
-/// Why a local cluster does not come to be.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum UpError {
-    /// Its directory.
-    #[error(transparent)]
-    Home(#[from] HomeError),
-    /// The last node's ports.
-    #[error("{0}; choose a lower --http-port or fewer --nodes")]
-    Ports(String),
-}
 
 /// A local cluster and its supervisor.
 pub(crate) struct Cluster {

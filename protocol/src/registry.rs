@@ -3,11 +3,13 @@
 //! A command holds all that applying it needs: the leader stamps the time into it, and
 //! weights and durations are integers, so every node computes the same state from it.
 
+mod refusal;
+
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::{ErrorCode, Failure};
+pub use self::refusal::Refusal;
 use crate::id::{
     DeviceId, Digest, Epoch, ModelName, NodeId, OpId, ReplicaId, TenantName, TokenId, VersionNumber,
 };
@@ -268,150 +270,6 @@ pub enum Reply {
     Assigned(ReplicaId),
     /// The node has this id.
     Admitted(NodeId),
-}
-
-/// Why a command did nothing. Variants are only ever appended.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
-pub enum Refusal {
-    /// No such model.
-    #[error("there is no model '{model}'")]
-    ModelUnknown {
-        /// What was named.
-        model: ModelName,
-    },
-    /// No such version.
-    #[error("model '{model}' has no version {version}; its versions: {known}")]
-    VersionUnknown {
-        /// The model.
-        model: ModelName,
-        /// What was named.
-        version: VersionNumber,
-        /// The versions there are, as text.
-        known: String,
-    },
-    /// The model belongs to another tenant.
-    #[error("model '{model}' belongs to another tenant")]
-    OwnerDiffers {
-        /// The model.
-        model: ModelName,
-    },
-    /// No such replica.
-    #[error("there is no replica {replica}")]
-    ReplicaUnknown {
-        /// What was named.
-        replica: ReplicaId,
-    },
-    /// No such node or device.
-    #[error("node {node} has no device {device}")]
-    DeviceUnknown {
-        /// The node.
-        node: NodeId,
-        /// The device.
-        device: DeviceId,
-    },
-    /// The command was computed from a state that has changed since.
-    #[error("computed at epoch {computed_at}, but assignments changed at epoch {changed_at}")]
-    Outdated {
-        /// What the command was computed from.
-        computed_at: Epoch,
-        /// When assignments changed last.
-        changed_at: Epoch,
-    },
-    /// A limit of the registry.
-    #[error("the registry holds at most {limit} {what}")]
-    Limit {
-        /// What there would be too many of.
-        what: String,
-        /// The limit.
-        limit: u64,
-    },
-    /// The deployment asks for no replicas or for too many.
-    #[error("a deployment has 1 to {limit} replicas, not {replicas}")]
-    ReplicaCount {
-        /// What was asked for.
-        replicas: u32,
-        /// The limit.
-        limit: u32,
-    },
-    /// Two nodes would share a name.
-    #[error("the name '{name}' belongs to node {node}")]
-    NodeName {
-        /// The name.
-        name: String,
-        /// Who has it.
-        node: NodeId,
-    },
-    /// The entry was written by a later release.
-    #[error("entry of schema {schema}; this node understands up to {SCHEMA}")]
-    Schema {
-        /// The entry's.
-        schema: u16,
-    },
-    /// No such token, or not its secret: which of both is not told.
-    #[error("the join token is not known here; `paceline token create` makes one")]
-    TokenUnknown,
-    /// The token's time is over.
-    #[error("the join token has expired; `paceline token create` makes another one")]
-    TokenExpired,
-    /// The token has admitted as many nodes as it may.
-    #[error("the join token has been used; `paceline token create` makes another one")]
-    TokenUsed,
-    /// A token of this id exists.
-    #[error("a join token of this id exists")]
-    TokenExists,
-    /// No such node.
-    #[error("there is no node {node}")]
-    NodeUnknown {
-        /// What was named.
-        node: NodeId,
-    },
-    /// The node was removed: neither its id nor its key is believed again.
-    #[error("node {node} was removed; a machine that comes back joins with a new key")]
-    NodeBurnt {
-        /// Which one.
-        node: NodeId,
-    },
-    /// The last node cannot leave.
-    #[error("node {node} is the only one; a cluster has at least one node")]
-    LastNode {
-        /// Which one.
-        node: NodeId,
-    },
-    /// The node is not draining, or a later drain is under way.
-    #[error("node {node} is not draining since epoch {since}")]
-    NotDraining {
-        /// Which one.
-        node: NodeId,
-        /// The drain that was named.
-        since: Epoch,
-    },
-}
-
-impl Refusal {
-    /// The stable code of this refusal.
-    pub fn code(&self) -> ErrorCode {
-        match self {
-            Self::ModelUnknown { .. } => ErrorCode::ModelNotFound,
-            Self::VersionUnknown { .. } => ErrorCode::VersionNotFound,
-            Self::OwnerDiffers { .. } | Self::NodeName { .. } => ErrorCode::AlreadyExists,
-            Self::ReplicaUnknown { .. } | Self::Outdated { .. } => ErrorCode::Conflict,
-            Self::DeviceUnknown { .. } | Self::ReplicaCount { .. } => ErrorCode::ParameterInvalid,
-            Self::Limit { .. } => ErrorCode::LimitReached,
-            Self::Schema { .. } => ErrorCode::Unsupported,
-            Self::TokenUnknown | Self::TokenExpired | Self::TokenUsed | Self::NodeBurnt { .. } => {
-                ErrorCode::Unauthenticated
-            }
-            Self::TokenExists => ErrorCode::AlreadyExists,
-            Self::NodeUnknown { .. } => ErrorCode::NotFound,
-            Self::LastNode { .. } | Self::NotDraining { .. } => ErrorCode::Conflict,
-        }
-    }
-}
-
-impl From<Refusal> for Failure {
-    fn from(refusal: Refusal) -> Self {
-        Self::new(refusal.code(), refusal.to_string())
-    }
 }
 
 impl fmt::Display for Command {

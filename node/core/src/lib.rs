@@ -5,7 +5,7 @@
 //!                                       │
 //!                                    restart                   what fails is started again
 //!
-//!   attempts, renewal                                          who gets in, and stays in
+//!   guesses, renewal                                           who gets in, and stays in
 //!
 //!   registry.apply(command) ─▶ placement ─▶ next change         what the cluster wants
 //!
@@ -25,12 +25,12 @@
 
 pub mod admission;
 pub mod attempt;
-pub mod attempts;
 pub mod batcher;
 pub mod cost;
 mod deadline_queue;
 pub mod detector;
 pub mod device;
+pub mod guesses;
 mod machine;
 pub mod membership;
 pub mod placement;

@@ -3,6 +3,7 @@
 //! Hot path: everything here runs in the request's own task; admission, router and device are
 //! stepped through their handles. Every way out is one typed status.
 
+mod missed;
 mod remote;
 mod tensors;
 
@@ -10,13 +11,13 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use paceline_core::Instant;
-use paceline_core::admission::Refusal;
 use paceline_core::attempt::{self, Attempts, Verdict};
 use paceline_core::batcher::DropReason;
 use paceline_core::router::Report;
 use paceline_protocol::limits::{REQUEST_BUDGET_DEFAULT_MS, REQUEST_BUDGET_MAX_MS};
 use paceline_protocol::{Epoch, ErrorCode, Failure, NodeId, Tensor, VersionNumber};
 
+use self::missed::{Missed, dropped, refused};
 use self::remote::There;
 pub use self::tensors::{TensorAnswer, TensorRequest, execution_of};
 use super::oip::{self, AnswerView, ParseOptions, ParsedRequest, Rendered};
@@ -105,16 +106,6 @@ enum Way {
     Here(Submission),
     /// On another one.
     There(Box<There>),
-}
-
-/// How an attempt ended without an answer.
-enum Missed {
-    /// It was certainly not executed; its inputs come back.
-    Unexecuted(Failure, Vec<Tensor>),
-    /// That is how it ended.
-    Ended(Failure),
-    /// The node fell silent, and it may have been executed there.
-    Silent(NodeId, Failure, Vec<Tensor>),
 }
 
 impl Serving {
@@ -399,43 +390,5 @@ fn budget_nanos(timeout_us: Option<u64>) -> u64 {
     match timeout_us {
         None | Some(0) => REQUEST_BUDGET_DEFAULT_MS * 1_000_000,
         Some(micros) => micros.saturating_mul(1_000).min(longest),
-    }
-}
-
-fn refused(refusal: Refusal) -> Failure {
-    match refusal {
-        Refusal::Expired => dropped(DropReason::Expired),
-        Refusal::Overloaded { retry_after } => {
-            let message = "the node works on as many requests as it admits";
-            Failure::new(ErrorCode::Overloaded, message)
-                .retry_after_ms(retry_after.as_millis() as u32)
-        }
-    }
-}
-
-/// The one translation from how a request left its queue to what its caller is told.
-fn dropped(why: DropReason) -> Failure {
-    match why {
-        DropReason::Expired => Failure::new(
-            ErrorCode::DeadlineExceeded,
-            "the request's budget ran out before its answer was there",
-        ),
-        DropReason::Late => Failure::new(
-            ErrorCode::DeadlineExceeded,
-            "the request could not be answered within its budget behind what was waiting",
-        ),
-        DropReason::Cancelled => Failure::new(ErrorCode::Cancelled, "the request was cancelled"),
-        DropReason::QueueFull { retry_after } => {
-            let wait_ms = u32::try_from(retry_after.as_millis()).unwrap_or(u32::MAX);
-            Failure::new(
-                ErrorCode::QueueFull,
-                "the queue holds all that can be finished in time",
-            )
-            .retry_after_ms(wait_ms)
-        }
-        DropReason::Gone => Failure::new(
-            ErrorCode::VersionGone,
-            "the version was taken away while the request waited; nothing was executed",
-        ),
     }
 }

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use paceline_core::Machine;
-use paceline_core::attempts::{Attempts, Effect, Input, Options, Source};
+use paceline_core::guesses::{Effect, Guesses, Input, Options, Source};
 use paceline_protocol::join::{Answer, JoinRequest, Joined, Request};
 use paceline_protocol::limits::{JOIN_REQUEST_BYTES_MAX, NAME_BYTES_MAX};
 use paceline_protocol::registry::Refusal;
@@ -35,7 +35,7 @@ pub struct Door {
 struct Inner {
     credentials: Credentials,
     admits: Arc<dyn Admits>,
-    attempts: Mutex<Attempts>,
+    guesses: Mutex<Guesses>,
     clock: Clock,
     places: Semaphore,
 }
@@ -47,7 +47,7 @@ impl Door {
             inner: Arc::new(Inner {
                 credentials,
                 admits,
-                attempts: Mutex::new(Attempts::new(Options::default())),
+                guesses: Mutex::new(Guesses::new(Options::default())),
                 clock: Clock::start(),
                 places: Semaphore::new(PLACES),
             }),
@@ -232,9 +232,9 @@ impl Inner {
 
     fn step(&self, input: Input) -> Vec<Effect> {
         let mut effects = Vec::new();
-        let attempts = self.attempts.lock();
-        let mut attempts = attempts.unwrap_or_else(PoisonError::into_inner);
-        attempts.step(self.clock.now(), input, &mut effects);
+        let guesses = self.guesses.lock();
+        let mut guesses = guesses.unwrap_or_else(PoisonError::into_inner);
+        guesses.step(self.clock.now(), input, &mut effects);
         effects
     }
 }

@@ -1,5 +1,7 @@
 //! The way to consensus: write, read, watch, stop.
 
+mod attempt;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,6 +15,7 @@ use paceline_protocol::{Epoch, NodeId};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::{Instant, sleep, timeout_at};
 
+use self::attempt::{Attempt, LEADER_POLL, Waiting};
 use super::encoding::command_bytes;
 use super::error::{ReadError, StopReason, WriteError};
 use super::metrics::RaftMetrics;
@@ -361,57 +364,6 @@ impl RaftHandle {
     }
 }
 
-/// What came of one try to write.
-enum Attempt {
-    Done(Outcome),
-    Failed(WriteError),
-    /// This node leads, nothing was done here.
-    Leader(NodeId),
-    /// Nobody leads, or who leads cannot be reached; nothing was done.
-    Leaderless,
-    /// It may be done, or be done later.
-    MayBeDone,
-}
-
-impl Attempt {
-    fn of(leader: Option<u64>) -> Self {
-        leader.map_or(Self::Leaderless, |leader| Self::Leader(NodeId(leader)))
-    }
-}
-
-/// Patience with a cluster without a leader.
-struct Waiting {
-    deadline: Instant,
-    leaderless_since: Option<Instant>,
-    may_be_done: bool,
-    tries: usize,
-}
-
-impl Waiting {
-    fn until(deadline: Instant) -> Self {
-        Self {
-            deadline,
-            leaderless_since: None,
-            may_be_done: false,
-            tries: 0,
-        }
-    }
-
-    /// Waits a moment, unless patience is at its end.
-    async fn pause(&self) -> Result<(), WriteError> {
-        let now = Instant::now();
-        let since = self.leaderless_since.unwrap_or(now);
-        if now + LEADER_POLL > self.deadline || now.duration_since(since) > LEADERLESS_MAX {
-            return Err(match self.may_be_done {
-                true => WriteError::Unknown,
-                false => WriteError::NoQuorum,
-            });
-        }
-        sleep(LEADER_POLL).await;
-        Ok(())
-    }
-}
-
 impl From<StopReason> for WriteError {
     fn from(reason: StopReason) -> Self {
         match reason {
@@ -423,10 +375,6 @@ impl From<StopReason> for WriteError {
     }
 }
 
-/// How long a command without a leader waits before it asks again: small beside an election.
-const LEADER_POLL: Duration = Duration::from_millis(5);
-/// How long nobody may lead before a write or read gives up: several elections.
-const LEADERLESS_MAX: Duration = Duration::from_millis(1_500);
 /// One try: what takes longer has lost its leader, and is asked for anew.
 const ATTEMPT_MAX: Duration = Duration::from_secs(2);
 /// How long this node may lag behind a write that it has passed on.

@@ -57,7 +57,7 @@ pub enum Effect {
 
 /// The machine.
 #[derive(Clone, Debug)]
-pub struct Attempts {
+pub struct Guesses {
     options: Options,
     /// For each rate, when all that was charged will have been paid off.
     paid_at: BTreeMap<Source, Instant>,
@@ -98,7 +98,7 @@ impl Rate {
     }
 }
 
-impl Attempts {
+impl Guesses {
     /// Nobody has guessed yet.
     pub fn new(options: Options) -> Self {
         Self {
@@ -141,7 +141,7 @@ impl Attempts {
     }
 }
 
-impl Machine for Attempts {
+impl Machine for Guesses {
     type Input = Input;
     type Effect = Effect;
 
@@ -170,49 +170,49 @@ mod tests {
         Instant::from_nanos(ms * 1_000_000)
     }
 
-    fn is_checked(attempts: &mut Attempts, ms: u64, source: u64) -> bool {
+    fn is_checked(guesses: &mut Guesses, ms: u64, source: u64) -> bool {
         let mut out = Vec::new();
-        attempts.step(at(ms), Input::Attempt(Source(source)), &mut out);
+        guesses.step(at(ms), Input::Attempt(Source(source)), &mut out);
         assert_eq!(out.len(), 1);
         out[0] == Effect::Check
     }
 
     #[test]
     fn a_source_has_a_burst_and_then_its_rate() {
-        let mut attempts = Attempts::new(Options::default());
-        let checked = (0..10_000).filter(|_| is_checked(&mut attempts, 1_000, 7));
+        let mut guesses = Guesses::new(Options::default());
+        let checked = (0..10_000).filter(|_| is_checked(&mut guesses, 1_000, 7));
         assert_eq!(checked.count(), 10);
         let mut out = Vec::new();
-        attempts.step(at(2_000), Input::Attempt(Source(7)), &mut out);
+        guesses.step(at(2_000), Input::Attempt(Source(7)), &mut out);
         let retry_after = Duration::from_secs(5);
         assert_eq!(out, [Effect::Refuse { retry_after }]);
-        assert!(is_checked(&mut attempts, 7_000, 7));
-        assert!(!is_checked(&mut attempts, 7_000, 7));
-        assert!(is_checked(&mut attempts, 7_000, 8), "another source");
+        assert!(is_checked(&mut guesses, 7_000, 7));
+        assert!(!is_checked(&mut guesses, 7_000, 7));
+        assert!(is_checked(&mut guesses, 7_000, 8), "another source");
     }
 
     #[test]
     fn many_sources_share_one_rate() {
-        let mut attempts = Attempts::new(Options::default());
-        let checked = (0..10_000).filter(|source| is_checked(&mut attempts, 1_000, *source));
+        let mut guesses = Guesses::new(Options::default());
+        let checked = (0..10_000).filter(|source| is_checked(&mut guesses, 1_000, *source));
         assert_eq!(checked.count(), 100);
         // A second later the shared rate has room for ten more.
-        let checked = (0..10_000).filter(|source| is_checked(&mut attempts, 2_000, *source));
+        let checked = (0..10_000).filter(|source| is_checked(&mut guesses, 2_000, *source));
         assert_eq!(checked.count(), 10);
     }
 
     #[test]
     fn what_was_right_costs_nothing() {
-        let mut attempts = Attempts::new(Options::default());
+        let mut guesses = Guesses::new(Options::default());
         for turn in 0..1_000 {
-            assert!(is_checked(&mut attempts, 1_000, 7), "turn {turn}");
-            attempts.step(at(1_000), Input::Right(Source(7)), &mut Vec::new());
+            assert!(is_checked(&mut guesses, 1_000, 7), "turn {turn}");
+            guesses.step(at(1_000), Input::Right(Source(7)), &mut Vec::new());
         }
     }
 
     #[test]
     fn memory_is_bounded_and_keeps_who_owes_most() {
-        let mut attempts = Attempts::new(Options {
+        let mut guesses = Guesses::new(Options {
             all: Rate {
                 burst: u32::MAX,
                 interval: Duration::from_nanos(1),
@@ -221,12 +221,12 @@ mod tests {
             ..Options::default()
         });
         for _ in 0..10 {
-            assert!(is_checked(&mut attempts, 0, 1_000));
+            assert!(is_checked(&mut guesses, 0, 1_000));
         }
         for source in 0..100 {
-            is_checked(&mut attempts, 0, source);
-            assert!(attempts.paid_at.len() <= 4);
+            is_checked(&mut guesses, 0, source);
+            assert!(guesses.paid_at.len() <= 4);
         }
-        assert!(!is_checked(&mut attempts, 0, 1_000));
+        assert!(!is_checked(&mut guesses, 0, 1_000));
     }
 }
