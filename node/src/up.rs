@@ -6,6 +6,7 @@
 //! dies, however it dies, the pipes that it holds are closed and every node stops.
 
 mod ask;
+mod context;
 mod home;
 mod launch;
 mod probe;
@@ -21,7 +22,6 @@ use std::time::Duration;
 
 use paceline_core::up::{self, Effect, Ending, Input, Up};
 use paceline_core::{Instant, Machine};
-use paceline_protocol::context::{Context, ContextNode};
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 
@@ -198,6 +198,7 @@ impl Cluster {
 
     fn start(&mut self, node: usize) {
         self.nodes[node].life += 1;
+        self.nodes[node].awaited = "its process is prepared".to_owned();
         let preparation = Preparation {
             program: self.options.program.clone(),
             block: self.options.block,
@@ -351,7 +352,7 @@ impl Cluster {
         if !self.options.demo {
             return;
         }
-        let (asker, context) = (self.asker.clone(), self.home.path().join(CONTEXT));
+        let (asker, context) = (self.asker.clone(), self.home.path().join(context::FILE));
         let (tell, life) = (self.tell.clone(), self.nodes[0].life);
         tokio::spawn(async move {
             let show = move || showcase::show(&asker, &shown, &context);
@@ -372,28 +373,11 @@ impl Cluster {
         shown.collect()
     }
 
-    /// Writes where the cluster is, for clients.
     fn write_context(&mut self) {
-        let nodes = (0..self.nodes.len()).filter_map(|node| {
-            let addresses = probe::addresses(&self.home.node(node))?;
-            Some(ContextNode {
-                name: name(node),
-                http: addresses.http.to_string(),
-                sdk: addresses.sdk.map(|sdk| sdk.to_string()),
-            })
-        });
-        let ca = self.home.node(0).join(AUTHORITY);
-        let context = Context {
-            ca: ca.exists().then(|| ca.display().to_string()),
-            api_key: None,
-            nodes: nodes.collect(),
-        };
-        let text = toml::to_string_pretty(&context).expect("a context is TOML");
-        let text =
-            format!("# Written by `paceline up`, for --context and PACELINE_CONTEXT.\n{text}");
-        if let Err(error) = self.home.write(CONTEXT, text.as_bytes()) {
+        if let Err(error) = context::write(&self.home) {
+            let file = context::FILE;
             self.report
-                .tell(&format!("{CONTEXT} cannot be written: {error}"));
+                .tell(&format!("{file} cannot be written: {error}"));
         }
     }
 }
@@ -404,10 +388,6 @@ fn threads_of_each(nodes: usize) -> usize {
     (cores / nodes).max(1)
 }
 
-/// Where clients read where the cluster is.
-const CONTEXT: &str = "context.toml";
-/// The certificate of the cluster's authority in a node's directory.
-const AUTHORITY: &str = "ca.pem";
 /// How often ends are looked for, and how far a node has come: short beside what starting takes.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// How long an answer of a local node may take.

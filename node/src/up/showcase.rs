@@ -31,9 +31,9 @@ pub(crate) fn show(asker: &Asker, nodes: &[Shown], context: &Path) -> Result<Str
             })?;
             let milliseconds = asked.elapsed().as_secs_f64() * 1e3;
             let (node, model) = (name(shown.node), question.model);
-            write!(
+            writeln!(
                 text,
-                "  {node}  {model:<15}  {said}  ({milliseconds:.1} ms)\n"
+                "  {node}  {model:<15}  {said}  ({milliseconds:.1} ms)"
             )
             .expect("text grows");
         }

@@ -8,6 +8,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::thread;
 
+use paceline_protocol::context::Context;
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::sync::Notify;
