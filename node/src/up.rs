@@ -28,7 +28,7 @@ use tokio::task::AbortHandle;
 use self::ask::Asker;
 use self::home::{Home, HomeError, name};
 use self::launch::Preparation;
-use self::probe::Sight;
+use self::probe::{Sight, Wanted, voters_of};
 use self::process::{LOG, Process, ended_how, ending, last_words};
 pub(crate) use self::report::Report;
 use self::showcase::Shown;
@@ -260,10 +260,13 @@ impl Cluster {
     /// Looks at the node until every model answers on it.
     fn probe(&mut self, node: usize) {
         let (asker, data) = (self.asker.clone(), self.home.node(node));
-        let wanted: &[&str] = if self.options.demo {
-            &showcase::MODELS
-        } else {
-            &[]
+        let wanted = Wanted {
+            voters: voters_of(self.nodes.len()),
+            models: if self.options.demo {
+                &showcase::MODELS
+            } else {
+                &[]
+            },
         };
         let (tell, life) = (self.tell.clone(), self.nodes[node].life);
         let prober = tokio::spawn(async move {

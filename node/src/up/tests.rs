@@ -172,6 +172,7 @@ fn answer(mut stream: TcpStream) -> std::io::Result<()> {
     let answer = match path {
         "/v2/health/ready" => r#"{"ready":true}"#,
         "/v2/paceline/models" => "[]",
+        "/v2/paceline/status" => r#"{"raft":{"voters":[1,4,8]}}"#,
         "/v2/paceline/tokens" => {
             let request: Value = serde_json::from_slice(&body).unwrap();
             assert_eq!(request["uses"], 1);
