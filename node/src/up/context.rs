@@ -34,4 +34,4 @@ pub(crate) fn write(home: &Home) -> io::Result<()> {
 pub(crate) const FILE: &str = "context.toml";
 const HEADING: &str = "# Written by `paceline up`, for --context and PACELINE_CONTEXT.";
 /// The certificate of the cluster's authority in a node's directory.
-const AUTHORITY: &str = "ca.pem";
+const AUTHORITY: &str = "ca.crt";
