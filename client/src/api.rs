@@ -37,7 +37,7 @@ pub use upload::{UploadError, UploadSource};
 use doors::{Again, Doors};
 use http::{Answer, Call, Payload};
 pub(crate) use retry::Deadline;
-use retry::until_settled;
+use retry::{Conflict, until_settled};
 use upload::Exactly;
 
 /// A file that moves slower than this has stalled, in bytes a second: a tenth of a slow office
@@ -160,7 +160,7 @@ impl OperatorClient {
         let path = format!("/v2/paceline/blobs/{sha256}");
         let slowest = Duration::from_secs(source.bytes / UPLOAD_BYTES_PER_SECOND_MIN);
         let deadline = Deadline::after(self.timeout.saturating_add(slowest));
-        let settled = self.until_settled(deadline, |door, limit| {
+        let settled = self.until_settled(deadline, Conflict::Passes, |door, limit| {
             let mut file = match Exactly::open(source, on_bytes) {
                 Ok(file) => file,
                 Err(error) => return Ok(Err(error)),
@@ -209,7 +209,7 @@ impl OperatorClient {
     /// # Errors
     /// [`ApiError`]; repeated with the op-id until settled.
     pub fn delete(&self, name: &ModelName, op: OpId) -> Result<Committed, ApiError> {
-        self.remove(&format!("{}?op={op}", model_path(name)))
+        self.remove(&format!("{}?op={op}", model_path(name)), Conflict::Passes)
     }
 
     /// Asks each node once, until one answers.
@@ -226,8 +226,8 @@ impl OperatorClient {
     }
 
     /// Deletes what a path names, until it is settled.
-    fn remove<T: DeserializeOwned>(&self, path: &str) -> Result<T, ApiError> {
-        let answer = self.settle(path, || (Method::DELETE, Payload::None))?;
+    fn remove<T: DeserializeOwned>(&self, path: &str, conflict: Conflict) -> Result<T, ApiError> {
+        let answer = self.settle(path, conflict, || (Method::DELETE, Payload::None))?;
         self.doors.first().json(path, &answer)
     }
 
@@ -237,17 +237,29 @@ impl OperatorClient {
         path: &str,
         request: &impl Serialize,
     ) -> Result<T, ApiError> {
+        self.write_unless(path, request, Conflict::Passes)
+    }
+
+    /// The same, where a conflict may be an objection.
+    fn write_unless<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        request: &impl Serialize,
+        conflict: Conflict,
+    ) -> Result<T, ApiError> {
         let body = serde_json::to_vec(request).expect("the operator API's types have text keys");
-        let answer = self.settle(path, || (Method::POST, Payload::Json(&body)))?;
+        let answer = self.settle(path, conflict, || (Method::POST, Payload::Json(&body)))?;
         self.doors.first().json(path, &answer)
     }
 
     fn settle<'b>(
         &self,
         path: &'b str,
+        conflict: Conflict,
         request: impl Fn() -> (Method, Payload<'b>),
     ) -> Result<Answer, ApiError> {
-        self.until_settled(Deadline::after(self.timeout), |door, limit| {
+        let deadline = Deadline::after(self.timeout);
+        self.until_settled(deadline, conflict, |door, limit| {
             let (method, body) = request();
             door.exchange(Call { method, path, body }, limit)
         })
@@ -258,9 +270,10 @@ impl OperatorClient {
     fn until_settled<T>(
         &self,
         deadline: Deadline,
+        conflict: Conflict,
         mut attempt: impl FnMut(&http::Door, Duration) -> Result<T, ApiError>,
     ) -> Result<T, ApiError> {
-        until_settled(deadline, &*self.notice, |limit| {
+        until_settled(deadline, &*self.notice, conflict, |limit| {
             // A node that hangs leaves time for the others.
             let share = limit / self.doors.count();
             let ended = self.doors.ask(share, Again::Unsent, &mut attempt);

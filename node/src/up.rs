@@ -6,9 +6,9 @@
 //! dies, however it dies, the pipes that it holds are closed and every node stops.
 
 mod ask;
+mod context;
 mod home;
 mod launch;
-mod options;
 mod probe;
 mod process;
 mod report;
@@ -22,20 +22,46 @@ use std::time::Duration;
 
 use paceline_core::up::{self, Effect, Ending, Input, Up};
 use paceline_core::{Instant, Machine};
-use paceline_protocol::context::{Context, ContextNode};
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 
 use self::ask::Asker;
 use self::home::{Home, HomeError, name};
 use self::launch::Preparation;
-pub(crate) use self::options::{Options, UpError};
-use self::probe::Sight;
+use self::probe::{Sight, Wanted, voters_of};
 use self::process::{LOG, Process, ended_how, ending, last_words};
 pub(crate) use self::report::Report;
 use self::showcase::Shown;
 use crate::clock::Clock;
 use crate::config::Block;
+
+/// What a local cluster is like.
+#[derive(Clone, Debug)]
+pub(crate) struct Options {
+    /// How many nodes; as many as the directory has, or 3.
+    pub(crate) nodes: Option<usize>,
+    /// Where they keep their data.
+    pub(crate) data: PathBuf,
+    /// The first node's ports.
+    pub(crate) block: Block,
+    /// Whether the demo's models are brought along and shown.
+    pub(crate) demo: bool,
+    /// The nodes' program.
+    pub(crate) program: PathBuf,
+    /// How patient the supervisor is.
+    pub(crate) policy: up::Options,
+}
+
+/// Why a local cluster does not come to be.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum UpError {
+    /// Its directory.
+    #[error(transparent)]
+    Home(#[from] HomeError),
+    /// The last node's ports.
+    #[error("{0}; choose a lower --http-port or fewer --nodes")]
+    Ports(String),
+}
 
 /// A local cluster and its supervisor.
 pub(crate) struct Cluster {
@@ -172,6 +198,7 @@ impl Cluster {
 
     fn start(&mut self, node: usize) {
         self.nodes[node].life += 1;
+        self.nodes[node].awaited = "its process is prepared".to_owned();
         let preparation = Preparation {
             program: self.options.program.clone(),
             block: self.options.block,
@@ -233,10 +260,13 @@ impl Cluster {
     /// Looks at the node until every model answers on it.
     fn probe(&mut self, node: usize) {
         let (asker, data) = (self.asker.clone(), self.home.node(node));
-        let wanted: &[&str] = if self.options.demo {
-            &showcase::MODELS
-        } else {
-            &[]
+        let wanted = Wanted {
+            voters: voters_of(self.nodes.len()),
+            models: if self.options.demo {
+                &showcase::MODELS
+            } else {
+                &[]
+            },
         };
         let (tell, life) = (self.tell.clone(), self.nodes[node].life);
         let prober = tokio::spawn(async move {
@@ -325,7 +355,7 @@ impl Cluster {
         if !self.options.demo {
             return;
         }
-        let (asker, context) = (self.asker.clone(), self.home.path().join(CONTEXT));
+        let (asker, context) = (self.asker.clone(), self.home.path().join(context::FILE));
         let (tell, life) = (self.tell.clone(), self.nodes[0].life);
         tokio::spawn(async move {
             let show = move || showcase::show(&asker, &shown, &context);
@@ -346,28 +376,11 @@ impl Cluster {
         shown.collect()
     }
 
-    /// Writes where the cluster is, for clients.
     fn write_context(&mut self) {
-        let nodes = (0..self.nodes.len()).filter_map(|node| {
-            let addresses = probe::addresses(&self.home.node(node))?;
-            Some(ContextNode {
-                name: name(node),
-                http: addresses.http.to_string(),
-                sdk: addresses.sdk.map(|sdk| sdk.to_string()),
-            })
-        });
-        let ca = self.home.node(0).join(AUTHORITY);
-        let context = Context {
-            ca: ca.exists().then(|| ca.display().to_string()),
-            api_key: None,
-            nodes: nodes.collect(),
-        };
-        let text = toml::to_string_pretty(&context).expect("a context is TOML");
-        let text =
-            format!("# Written by `paceline up`, for --context and PACELINE_CONTEXT.\n{text}");
-        if let Err(error) = self.home.write(CONTEXT, text.as_bytes()) {
+        if let Err(error) = context::write(&self.home) {
+            let file = context::FILE;
             self.report
-                .tell(&format!("{CONTEXT} cannot be written: {error}"));
+                .tell(&format!("{file} cannot be written: {error}"));
         }
     }
 }
@@ -378,10 +391,6 @@ fn threads_of_each(nodes: usize) -> usize {
     (cores / nodes).max(1)
 }
 
-/// Where clients read where the cluster is.
-const CONTEXT: &str = "context.toml";
-/// The certificate of the cluster's authority in a node's directory.
-const AUTHORITY: &str = "ca.pem";
 /// How often ends are looked for, and how far a node has come: short beside what starting takes.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// How long an answer of a local node may take.

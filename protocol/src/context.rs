@@ -1,7 +1,7 @@
 //! Where a cluster is: the file that `paceline up` writes and every client can read.
 //!
 //! ```toml
-//! ca = "/home/me/paceline-cluster/n0/ca.pem"
+//! ca = "/home/me/paceline-cluster/n0/ca.crt"
 //!
 //! [[nodes]]
 //! name = "n0"

@@ -5,6 +5,7 @@ use paceline_protocol::operator::{
 };
 use paceline_protocol::{NodeId, OpId};
 
+use super::retry::Conflict;
 use super::{ApiError, OperatorClient};
 
 impl OperatorClient {
@@ -29,15 +30,23 @@ impl OperatorClient {
     /// # Errors
     /// [`ApiError`]; repeated with the op-id until settled.
     pub fn revoke_token(&self, id: &str, op: OpId) -> Result<Committed, ApiError> {
-        self.remove(&format!("/v2/paceline/tokens/{id}?op={op}"))
+        self.remove(
+            &format!("/v2/paceline/tokens/{id}?op={op}"),
+            Conflict::Passes,
+        )
     }
 
     /// Begins a drain. Returns when it is committed, not when the node is empty.
     ///
     /// # Errors
-    /// [`ApiError`]; repeated with the request's op-id until settled.
+    /// [`ApiError`]; repeated with the request's op-id until settled, but not after an
+    /// objection (409).
     pub fn drain(&self, node: NodeId, request: &DrainRequest) -> Result<Committed, ApiError> {
-        self.write(&format!("{}/drain", node_path(node)), request)
+        self.write_unless(
+            &format!("{}/drain", node_path(node)),
+            request,
+            Conflict::Stands,
+        )
     }
 
     /// Ends a drain.
@@ -45,15 +54,19 @@ impl OperatorClient {
     /// # Errors
     /// [`ApiError`]; repeated with the request's op-id until settled.
     pub fn undrain(&self, node: NodeId, request: &UndrainRequest) -> Result<Committed, ApiError> {
-        self.write(&format!("{}/undrain", node_path(node)), request)
+        self.write_unless(
+            &format!("{}/undrain", node_path(node)),
+            request,
+            Conflict::Stands,
+        )
     }
 
     /// Removes a node for ever.
     ///
     /// # Errors
-    /// [`ApiError`]; repeated with the op-id until settled.
+    /// [`ApiError`]; repeated with the op-id until settled, but not after an objection (409).
     pub fn remove_node(&self, node: NodeId, op: OpId) -> Result<Committed, ApiError> {
-        self.remove(&format!("{}?op={op}", node_path(node)))
+        self.remove(&format!("{}?op={op}", node_path(node)), Conflict::Stands)
     }
 }
 

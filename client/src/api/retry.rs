@@ -29,6 +29,15 @@ impl Deadline {
     }
 }
 
+/// What a refusal as a conflict means to a write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Conflict {
+    /// Something else was first; the same write may go through now.
+    Passes,
+    /// A policy objects, and will do so until the cluster is another: say so at once.
+    Stands,
+}
+
 /// Makes attempts until one succeeds, is refused for good, or the deadline leaves no time for
 /// another. `notice` hears of each failure that is followed by another attempt.
 ///
@@ -38,6 +47,7 @@ impl Deadline {
 pub(crate) fn until_settled<T>(
     deadline: Deadline,
     notice: &dyn Fn(&ApiError),
+    conflict: Conflict,
     mut attempt: impl FnMut(Duration) -> Result<T, ApiError>,
 ) -> Result<T, ApiError> {
     let mut pause = PAUSE_FIRST;
@@ -50,7 +60,9 @@ pub(crate) fn until_settled<T>(
         };
         // A node that answered a moment ago and is gone now is restarting, not misspelt.
         let restarting = answered && matches!(failure, ApiError::Unreachable { .. });
-        if !failure.is_worth_repeating() && !restarting {
+        let objection = matches!(failure, ApiError::Refused { status: 409, .. });
+        let stands = objection && conflict == Conflict::Stands;
+        if stands || !failure.is_worth_repeating() && !restarting {
             return Err(failure);
         }
         answered = true;
@@ -90,7 +102,7 @@ mod tests {
     fn what_was_left_open_is_not_hidden_by_what_came_later() {
         let deadline = Deadline::after(Duration::from_millis(250));
         let mut attempts = 0;
-        let ended: Result<(), _> = until_settled(deadline, &|_| {}, |_| {
+        let ended: Result<(), _> = until_settled(deadline, &|_| {}, Conflict::Passes, |_| {
             attempts += 1;
             match attempts {
                 1 => Err(refused(504, "UNKNOWN")),
@@ -106,23 +118,43 @@ mod tests {
         let noticed = Cell::new(0);
         let mut attempts = 0;
         let deadline = Deadline::after(Duration::from_secs(60));
-        let ended: Result<(), _> =
-            until_settled(deadline, &|_| noticed.set(noticed.get() + 1), |_| {
+        let ended: Result<(), _> = until_settled(
+            deadline,
+            &|_| noticed.set(noticed.get() + 1),
+            Conflict::Passes,
+            |_| {
                 attempts += 1;
                 match attempts {
                     1 => Err(refused(503, "NO_QUORUM")),
                     _ => Err(refused(404, "MODEL_NOT_FOUND")),
                 }
-            });
+            },
+        );
         assert_eq!((attempts, noticed.get()), (2, 1));
         assert_eq!(ended, Err(refused(404, "MODEL_NOT_FOUND")));
+    }
+
+    #[test]
+    fn an_objection_stands_where_it_is_one() {
+        for (conflict, wanted) in [(Conflict::Passes, 2), (Conflict::Stands, 1)] {
+            let mut attempts = 0;
+            let deadline = Deadline::after(Duration::from_secs(60));
+            let ended = until_settled(deadline, &|_| {}, conflict, |_| {
+                attempts += 1;
+                match attempts {
+                    1 => Err(refused(409, "CONFLICT")),
+                    _ => Ok(()),
+                }
+            });
+            assert_eq!((attempts, ended.is_ok()), (wanted, wanted == 2));
+        }
     }
 
     #[test]
     fn advice_longer_than_the_deadline_ends_it_at_once() {
         let deadline = Deadline::after(Duration::from_secs(5));
         let mut attempts = 0;
-        let ended: Result<(), _> = until_settled(deadline, &|_| {}, |_| {
+        let ended: Result<(), _> = until_settled(deadline, &|_| {}, Conflict::Passes, |_| {
             attempts += 1;
             Err(ApiError::Refused {
                 status: 503,

@@ -22,7 +22,7 @@ use paceline_protocol::client::CLIENT_PROTOCOL;
 /// What nodes are checked against.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Trust {
-    /// The certificate of the cluster's authority, in PEM: `ca.pem` of a node's directory.
+    /// The certificate of the cluster's authority, in PEM: `ca.crt` of a node's directory.
     Authority(String),
     /// SHA-256 of the authority's public key, as join tokens pin it. The node has to show the
     /// authority's certificate behind its own.

@@ -5,103 +5,13 @@
 //! dies is started again after a wait. What fails by itself while the cluster comes up for the
 //! first time (a port in use, a damaged disk) would fail again, and ends it all.
 
-mod options;
+mod language;
 
 use std::time::Duration;
 
-pub use self::options::Options;
+pub use self::language::{Effect, Ending, Input, Options};
 use crate::machine::Machine;
 use crate::time::Instant;
-
-/// What can happen. Nodes are counted from 0.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Input {
-    /// Everything is prepared; nodes may be started.
-    Begin,
-    /// The node answers that it is ready.
-    Ready {
-        /// Which.
-        node: usize,
-    },
-    /// Every model answers on the node.
-    Serving {
-        /// Which.
-        node: usize,
-    },
-    /// The node's process has ended, or did not begin.
-    Ended {
-        /// Which.
-        node: usize,
-        /// How.
-        ending: Ending,
-    },
-    /// A person or the system wants the cluster to end.
-    StopAsked,
-}
-
-/// How a process ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ending {
-    /// There was none: what it needs could not be prepared.
-    NotStarted,
-    /// By itself, with an exit code that says it failed.
-    Failed,
-    /// By itself, without a failure.
-    Done,
-    /// By a signal.
-    Killed,
-}
-
-/// What shall be done.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Effect {
-    /// Start the node's process; ends in [`Input::Ready`] or [`Input::Ended`].
-    Start {
-        /// Which.
-        node: usize,
-    },
-    /// Say that the dead node will be started again then.
-    Wait {
-        /// Which.
-        node: usize,
-        /// When.
-        until: Instant,
-    },
-    /// Say that the dead node is left so.
-    Leave {
-        /// Which.
-        node: usize,
-        /// Starts in a row that did not get as far as ready.
-        failures: u32,
-    },
-    /// Say that the node takes long.
-    Late {
-        /// Which.
-        node: usize,
-    },
-    /// Say that the cluster is ready: every model answers on every node. Once.
-    Raised,
-    /// Say that a node which had died is ready again.
-    Back {
-        /// Which.
-        node: usize,
-    },
-    /// Ask the node's process to stop; ends in [`Input::Ended`].
-    Stop {
-        /// Which.
-        node: usize,
-    },
-    /// End the node's process at once; ends in [`Input::Ended`].
-    Kill {
-        /// Which.
-        node: usize,
-    },
-    /// All is over.
-    Finish {
-        /// Whether it ended as it was asked to.
-        well: bool,
-    },
-}
 
 /// The machine, one for a local cluster.
 #[derive(Clone, Debug)]

@@ -3,6 +3,8 @@
 use std::net::SocketAddr;
 use std::path::Path;
 
+use paceline_protocol::NodeId;
+use paceline_protocol::limits::VOTERS_MAX;
 use paceline_protocol::operator::ModelView;
 use serde::Deserialize;
 
@@ -26,8 +28,34 @@ struct Health {
     ready: bool,
 }
 
-/// Looks once. `wanted` are models that have to be there, besides those that are.
-pub(crate) fn look(asker: &Asker, data: &Path, wanted: &[&str]) -> Sight {
+/// What has to be there before a node counts as serving.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Wanted {
+    /// Voters: a cluster that is called ready survives what its size promises.
+    pub(crate) voters: usize,
+    /// Models, besides those that are deployed.
+    pub(crate) models: &'static [&'static str],
+}
+
+/// The part of a node's status that is looked at.
+#[derive(Deserialize)]
+struct Membership {
+    raft: Votes,
+}
+
+#[derive(Deserialize)]
+struct Votes {
+    voters: Vec<NodeId>,
+}
+
+/// Voters of a cluster of so many nodes, once all have joined: the largest odd number.
+pub(crate) fn voters_of(nodes: usize) -> usize {
+    let odd = nodes - usize::from(nodes.is_multiple_of(2));
+    odd.min(VOTERS_MAX)
+}
+
+/// Looks once.
+pub(crate) fn look(asker: &Asker, data: &Path, wanted: Wanted) -> Sight {
     let Some(node) = addresses(data).map(|addresses| addresses.http) else {
         return Sight::NotReady("it does not listen yet".to_owned());
     };
@@ -36,8 +64,16 @@ pub(crate) fn look(asker: &Asker, data: &Path, wanted: &[&str]) -> Sight {
         Ok(Health { ready: false }) => return Sight::NotReady("it is not ready yet".to_owned()),
         Err(error) => return Sight::NotReady(error.to_string()),
     }
+    match asker.read::<Membership>(node, "/v2/paceline/status") {
+        Ok(seen) if seen.raft.voters.len() < wanted.voters => {
+            let (seen, wanted) = (seen.raft.voters.len(), wanted.voters);
+            return Sight::Ready(format!("it knows {seen} of {wanted} voters"));
+        }
+        Ok(_) => {}
+        Err(error) => return Sight::Ready(error.to_string()),
+    }
     match asker.read::<Vec<ModelView>>(node, "/v2/paceline/models") {
-        Ok(models) => awaited(&models, wanted).map_or(Sight::Serving, Sight::Ready),
+        Ok(models) => awaited(&models, wanted.models).map_or(Sight::Serving, Sight::Ready),
         Err(error) => Sight::Ready(error.to_string()),
     }
 }
@@ -62,11 +98,12 @@ fn awaited(models: &[ModelView], wanted: &[&str]) -> Option<String> {
         .filter(|replica| replica.state != "ready")
         .map(|replica| {
             let reason = replica.reason.as_deref().unwrap_or_default();
-            format!(", replica {} {} {reason}", replica.id, replica.state)
+            let state = format!(", replica {} {} {reason}", replica.id, replica.state);
+            state.trim_end().to_owned()
         })
         .collect();
     let (name, states) = (&unready.name, states.concat());
-    Some(format!("model '{name}' is not ready{}", states.trim_end()))
+    Some(format!("model '{name}' is not ready{states}"))
 }
 
 /// The address that nodes join by, of a member in this directory.
@@ -108,6 +145,12 @@ mod tests {
             }],
             epoch: Epoch(1),
         }
+    }
+
+    #[test]
+    fn voters_are_odd_and_at_most_seven() {
+        let voters = [1, 2, 3, 4, 5, 6, 7, 8, 64].map(voters_of);
+        assert_eq!(voters, [1, 1, 3, 3, 5, 5, 7, 7, 7]);
     }
 
     #[test]

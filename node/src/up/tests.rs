@@ -8,6 +8,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::thread;
 
+use paceline_protocol::context::Context;
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::sync::Notify;
@@ -171,6 +172,7 @@ fn answer(mut stream: TcpStream) -> std::io::Result<()> {
     let answer = match path {
         "/v2/health/ready" => r#"{"ready":true}"#,
         "/v2/paceline/models" => "[]",
+        "/v2/paceline/status" => r#"{"raft":{"voters":[1,4,8]}}"#,
         "/v2/paceline/tokens" => {
             let request: Value = serde_json::from_slice(&body).unwrap();
             assert_eq!(request["uses"], 1);

@@ -98,7 +98,9 @@ impl Load {
                 running.iter().all(thread::ScopedJoinHandle::is_finished)
             });
             for thread in running {
-                let (latencies, errors) = thread.join().expect("a connection returns its errors");
+                let part = thread.join().expect("a connection returns its errors");
+                let (latencies, errors, ended) = part;
+                total.elapsed = total.elapsed.max(ended);
                 total.latencies.add(&latencies);
                 for (code, count) in errors {
                     *total.errors.entry(code).or_default() += count;
@@ -106,7 +108,6 @@ impl Load {
             }
             Ok(())
         })?;
-        total.elapsed = shared.begun.elapsed();
         if let Pace::Open(rate) = self.pace {
             let sent = shared.next.load(Ordering::Relaxed);
             total.unsent = due_before(rate, self.duration).saturating_sub(sent);
@@ -116,14 +117,19 @@ impl Load {
 }
 
 impl Shared<'_> {
-    fn connection(&self, number: usize) -> (Latencies, BTreeMap<String, u64>) {
+    /// Latencies, failures by code, and when the last answer came.
+    fn connection(&self, number: usize) -> (Latencies, BTreeMap<String, u64>, Duration) {
         let mut line = Line::new(&self.load.exchange, number);
         let mut latencies = Latencies::new();
         let mut errors = BTreeMap::new();
+        let mut ended = Duration::ZERO;
         while let Some(due) = self.next_due() {
-            match line.ask() {
+            let answer = line.ask();
+            let now = Instant::now();
+            ended = now - self.begun;
+            match answer {
                 Ok(()) => {
-                    let nanos = due.elapsed().as_nanos();
+                    let nanos = (now - due).as_nanos();
                     latencies.record(u64::try_from(nanos).unwrap_or(u64::MAX));
                     self.succeeded.fetch_add(1, Ordering::Relaxed);
                 }
@@ -134,7 +140,7 @@ impl Shared<'_> {
                 }
             }
         }
-        (latencies, errors)
+        (latencies, errors, ended)
     }
 
     /// Waits for the moment of the next request; `None` when there is no other.

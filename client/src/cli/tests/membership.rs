@@ -114,7 +114,7 @@ fn a_drain_that_is_refused_or_late_says_why() {
     let reason = "only 1 of 3 voters would be up and not draining";
     let server = Scripted::serve(move |asked| match asked.method.as_str() {
         "GET" => Reply::json(200, &nodes("up")),
-        _ => Reply::error(409, "LIMIT_REACHED", reason),
+        _ => Reply::error(409, "CONFLICT", reason),
     });
     let refused = run(&server, &["drain", "n1"]);
     assert_eq!(refused.code, 3, "{}", refused.err);
