@@ -33,6 +33,7 @@ use crate::identity::files::{Files, FilesError, Given};
 use crate::identity::subject::Subject;
 use crate::identity::trust::Trust;
 use crate::identity::{Identity, IdentityError};
+use crate::node::keep_first_peers;
 use crate::storage::disk::Disk;
 use crate::transport::Boxed;
 
@@ -226,8 +227,8 @@ pub async fn join(
     };
     check_given(&given, (token.pin, identity.subject()), key).map_err(wrong)?;
     files.save_given(&given)?;
+    let stored = keep_first_peers(disk, &joined.peers).and_then(|()| identity.store(disk));
     let place = disk.place();
-    let stored = identity.store(disk);
     stored.map_err(|cause| IdentityError::Io { place, cause })?;
     Ok(joined)
 }

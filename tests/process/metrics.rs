@@ -167,7 +167,7 @@ fn counts_are_exact_after_known_traffic() {
     // 600 rows are three shards of at most 256.
     assert_eq!(of(stage, &[("stage", "queue")]), 43.0);
     assert_eq!(of(stage, &[("stage", "run")]), 43.0);
-    let identity = [("model", "identity"), ("code", "OK")];
+    let identity = [("model", "identity"), ("code", "OK"), ("protocol", "http")];
     assert_eq!(
         value(&samples, requests, &identity),
         0.0,

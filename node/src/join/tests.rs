@@ -14,6 +14,7 @@ use tokio::task::JoinHandle;
 
 use super::*;
 use crate::storage::MemoryDisk;
+use crate::storage::disk::read_file;
 
 const CLUSTER: u128 = 0xc1;
 
@@ -242,6 +243,11 @@ async fn a_join_that_was_cut_short_ends_with_the_same_id() {
         let disk: Arc<dyn Disk> = Arc::new(memory.clone());
         let joined = member.join(&disk, &token).await;
         memory = memory.crash(operations);
+        let disk: Arc<dyn Disk> = Arc::new(memory.clone());
+        if Identity::load(&disk).unwrap().is_some() {
+            let peers = read_file(&disk, "peers.json", 64 << 10).unwrap();
+            assert!(!peers.is_empty(), "a member knows whom to ask");
+        }
         match joined {
             Ok(joined) => ids.push(joined.node),
             Err(JoinError::Files(_) | JoinError::Identity(_)) => cut += 1,

@@ -6,7 +6,6 @@ use paceline_protocol::JoinToken;
 
 use crate::config::Config;
 use crate::join::{Wish, join};
-use crate::node::keep_first_peers;
 use crate::storage::{Disk, RealDisk};
 
 /// What joining needs besides the node's configuration.
@@ -37,7 +36,6 @@ pub(crate) async fn join_cluster(config: &Config, options: JoinOptions) -> Resul
     let joined = join(&disk, &seed, &token, &wish)
         .await
         .map_err(|error| error.to_string())?;
-    keep_first_peers(&disk, &joined.peers).map_err(|error| error.to_string())?;
     eprintln!(
         "joined cluster {:032x} as node {}",
         joined.cluster, joined.node
