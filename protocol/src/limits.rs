@@ -44,7 +44,8 @@ pub const NODES_MAX: usize = 64;
 /// Longest life of a join token, in milliseconds: a week lets machines be ordered and set up;
 /// a secret that lives longer is forgotten in some script.
 pub const TOKEN_TTL_MAX_MS: u64 = 7 * 24 * 3_600_000;
-/// Life of a join token whose maker names none, in milliseconds.
+/// Life of a join token whose maker names none, in milliseconds: an hour is long enough to walk
+/// to another machine.
 pub const TOKEN_TTL_DEFAULT_MS: u64 = 3_600_000;
 /// Most voters: beyond seven, each write waits for more disks without surviving more in practice.
 pub const VOTERS_MAX: usize = 7;

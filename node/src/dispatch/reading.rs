@@ -2,11 +2,13 @@
 
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
 use paceline_protocol::frame::{Frame, FrameDecoder, FrameError};
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::timeout;
 
 /// The receiving half of a stream, as frames.
 pub(super) struct Frames {
@@ -80,7 +82,8 @@ impl Frames {
             self.held = Some(held.map_err(io::Error::other)?);
         }
         match self.decoder.room().filter(|_| missing > LARGE_BYTES) {
-            Some(mut room) => self.receive.read_buf(&mut room).await,
+            // A body that was begun holds memory: it goes on, or it ends.
+            Some(mut room) => timeout(STALL_LIMIT, self.receive.read_buf(&mut room)).await?,
             None => {
                 self.buffer.reserve(self.chunk);
                 let read = self.receive.read_buf(&mut self.buffer).await?;
@@ -95,6 +98,8 @@ impl Frames {
 
 /// From here on, bytes of a body are read straight into their place, and counted.
 const LARGE_BYTES: usize = 16 << 10;
+/// How long a body that was begun may make no progress.
+const STALL_LIMIT: Duration = Duration::from_secs(10);
 /// What a stream that says nothing costs.
 const CHUNK_BYTES_MIN: usize = 4 << 10;
 /// What is read at a time from a stream that says much.

@@ -22,6 +22,7 @@ pub trait Handler: Send + Sync + 'static {
 
 /// What a peer may hold here.
 struct Guest {
+    streams: Arc<Semaphore>,
     permits: Arc<Semaphore>,
     /// KiB of large bodies.
     memory: Arc<Semaphore>,
@@ -76,8 +77,13 @@ pub async fn serve(
         let guest = guests
             .entry(peer)
             .or_insert_with(|| Guest::new(body_bytes_max));
+        let Ok(place) = guest.streams.clone().try_acquire_owned() else {
+            tracing::debug!(%peer, "too many streams of requests at a time");
+            continue;
+        };
         let (guest, handler) = (guest.clone(), handler.clone());
         streams.spawn(async move {
+            let _place = place;
             let Stream { send, receive } = stream;
             let running = CancelsAll(Running::default());
             let (replies, written) = mpsc::channel(REQUESTS_MAX);
@@ -196,6 +202,7 @@ async fn write(
 impl Guest {
     fn new(body_bytes_max: usize) -> Arc<Self> {
         Arc::new(Self {
+            streams: Arc::new(Semaphore::new(STREAMS_MAX)),
             permits: Arc::new(Semaphore::new(PERMITS)),
             memory: Arc::new(Semaphore::new(BODIES * (body_bytes_max / 1024 + 1))),
         })
@@ -271,6 +278,8 @@ fn failed(number: u64, failure: Failure, execution: Execution) -> Frame {
 
 /// Requests of one stream that are served, refused, or wait for their answer to be written.
 const REQUESTS_MAX: usize = 2 * PERMITS;
+/// Streams of a peer at a time: one for each of its requests, if all are large, and its lanes.
+const STREAMS_MAX: usize = 2 * PERMITS;
 /// Of a peer's large bodies, as many of the largest kind may be in memory.
 const BODIES: usize = 4;
 /// Answers that one turn of the writer takes.

@@ -16,7 +16,7 @@ use tokio::time::{Instant, sleep};
 
 use super::*;
 use crate::transport::memory::MemoryNetwork;
-use crate::transport::{Boxed, Plane, Transport};
+use crate::transport::{Boxed, Transport};
 
 const A: NodeId = NodeId(1);
 const B: NodeId = NodeId(2);
@@ -219,24 +219,4 @@ async fn more_than_a_peer_takes_is_refused_at_once_and_typed() {
     for held in held {
         held.await.unwrap().unwrap();
     }
-}
-
-#[tokio::test(start_paused = true)]
-async fn nonsense_on_a_stream_ends_that_stream_and_nothing_else() {
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    let pair = pair();
-    for nonsense in [
-        &b"X"[..],
-        b"Lnot a frame at all, but long enough",
-        b"O\xff\xff",
-    ] {
-        let opened = pair.asker.open(B, Plane::Infer, Duration::from_secs(1));
-        let mut stream = opened.await.unwrap();
-        stream.send.write_all(nonsense).await.unwrap();
-        stream.send.finish();
-        let mut answer = Vec::new();
-        let _ = stream.receive.read_to_end(&mut answer).await;
-        assert!(answer.is_empty());
-    }
-    pair.peers.ask(B, request(1, 0), soon()).await.unwrap();
 }

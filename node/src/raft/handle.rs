@@ -98,7 +98,7 @@ impl RaftHandle {
                     false => reason.into(),
                 });
             }
-            let attempt = match self.write_here(&command, deadline).await {
+            let mut attempt = match self.write_here(&command, deadline).await {
                 Attempt::Leader(leader) => self.forward(leader, &command, deadline).await,
                 Attempt::Leaderless => match self.guide(waiting.tries) {
                     Some(guide) => self.forward(guide, &command, deadline).await,
@@ -107,23 +107,21 @@ impl RaftHandle {
                 attempt => attempt,
             };
             waiting.tries += 1;
+            if let Attempt::Leader(leader) = attempt
+                && self.guide(0).is_some()
+            {
+                // Who named it may be right where this node knows nothing.
+                waiting.leaderless_since = None;
+                attempt = self.forward(leader, &command, deadline).await;
+            }
             match attempt {
                 Attempt::Done(outcome) => {
                     self.wait_applied(outcome.epoch, deadline).await;
                     return Ok(outcome);
                 }
+                Attempt::Failed(_) if waiting.may_be_done => return Err(WriteError::Unknown),
                 Attempt::Failed(error) => return Err(error),
-                Attempt::Leader(leader) => {
-                    waiting.leaderless_since = None;
-                    // Who named it may be right where this node knows nothing.
-                    if self.guide(0).is_some() {
-                        let attempt = self.forward(leader, &command, deadline).await;
-                        if let Attempt::Done(outcome) = attempt {
-                            return Ok(outcome);
-                        }
-                        waiting.may_be_done |= matches!(attempt, Attempt::MayBeDone);
-                    }
-                }
+                Attempt::Leader(_) => waiting.leaderless_since = None,
                 Attempt::Leaderless => {
                     waiting.leaderless_since.get_or_insert(Instant::now());
                 }

@@ -116,7 +116,11 @@ impl RaftHandle {
                 reason: format!("node {to} has no vote"),
             });
         }
-        let asked = self.raft().trigger().transfer_leader(to.0).await;
+        let trigger = self.raft().trigger();
+        let asking = trigger.transfer_leader(to.0);
+        let Ok(asked) = timeout_at(deadline, asking).await else {
+            return Err(MembershipError::Unknown);
+        };
         asked.map_err(|fatal| MembershipError::Refused {
             reason: fatal.to_string(),
         })?;

@@ -95,10 +95,10 @@ impl Peer {
         let lost = |cause| CallError::Lost { target, cause };
         let mut stream = self.transport.open(target, Plane::Raft, limit).await?;
         let exchange = async {
-            wire::send(&mut *stream.send, request).await?;
+            wire::DIALECT.send(&mut *stream.send, request).await?;
             stream.send.write_all(more).await?;
             stream.send.finish();
-            wire::receive(&mut *stream.receive).await
+            wire::DIALECT.receive(&mut *stream.receive).await
         };
         let late = |_| lost(io::ErrorKind::TimedOut.into());
         match timeout_at(deadline, exchange).await.map_err(late)? {

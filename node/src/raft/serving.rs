@@ -1,9 +1,11 @@
 //! What peers ask of this node about consensus, and the answers.
 //!
 //! Runs on the raft thread. A peer speaks for itself only: an entry, a vote or a snapshot that
-//! names another node as its author is refused. Requests at a time are bounded, and each has a
-//! deadline.
+//! names another node as its author is refused. What a peer may ask at a time, and what that may
+//! hold in memory, is bounded for each peer by itself: one that is ill takes nothing from the
+//! others. Everything has a deadline.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -13,13 +15,15 @@ use openraft::errors::{ClientWriteError, LinearizableReadError, RaftError};
 use openraft::raft::{AppendEntriesRequest, TransferLeaderRequest};
 use paceline_protocol::NodeId;
 use paceline_protocol::registry::Command;
-use tokio::sync::Semaphore;
+use tokio::io::AsyncRead;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::{Instant, timeout};
 
 use super::encoding::StoredEntry;
 use super::node::AuthorityKey;
 use super::type_config::{LogId, Raft, Snapshot};
 use super::wire::{self, Answer, Elsewhere, Forwarded, Request};
+use crate::transport::message::exactly;
 use crate::transport::{Incoming, Plane, Transport};
 
 /// When this node heard from a leader last. Cheap to clone.
@@ -48,20 +52,34 @@ impl LeaderHeard {
     }
 }
 
-/// Answers until the transport is closed.
+/// What one peer may hold of this node at a time.
+struct Guest {
+    places: Arc<Semaphore>,
+    /// KiB of large messages.
+    room: Semaphore,
+}
+
+/// Answers until the transport is closed. A peer over its bound has its stream closed unread.
 pub(super) async fn serve(serving: Arc<Serving>) {
-    let places = Arc::new(Semaphore::new(REQUESTS_MAX));
+    let mut guests: BTreeMap<NodeId, Arc<Guest>> = BTreeMap::new();
     while let Some(incoming) = serving.transport.accept(Plane::Raft).await {
-        let Ok(place) = places.clone().acquire_owned().await else {
-            return;
+        let Incoming { peer, mut stream } = incoming;
+        if !guests.contains_key(&peer) {
+            guests.retain(|_, guest| Arc::strong_count(guest) > 1);
+        }
+        let guest = guests.entry(peer).or_default().clone();
+        let Ok(place) = guest.places.clone().try_acquire_owned() else {
+            tracing::debug!(%peer, "too many requests at a time");
+            continue;
         };
         let serving = serving.clone();
         tokio::spawn(async move {
-            let Incoming { peer, mut stream } = incoming;
             let exchange = async {
-                let request = wire::receive(&mut *stream.receive).await?;
-                let answer = serving.answer(peer, request, &mut *stream.receive).await?;
-                wire::send(&mut *stream.send, &answer).await?;
+                let (request, _held) = guest.receive(&mut *stream.receive).await?;
+                let answer = serving.answer((peer, &guest), request, &mut *stream.receive);
+                wire::DIALECT
+                    .send(&mut *stream.send, &answer.await?)
+                    .await?;
                 stream.send.finish();
                 io::Result::Ok(())
             };
@@ -75,12 +93,42 @@ pub(super) async fn serve(serving: Arc<Serving>) {
     }
 }
 
+impl Default for Guest {
+    fn default() -> Self {
+        Self {
+            places: Arc::new(Semaphore::new(REQUESTS_MAX)),
+            room: Semaphore::new(ROOM_BYTES.div_ceil(1024)),
+        }
+    }
+}
+
+impl Guest {
+    /// Reads a request, and holds room for it if it is large.
+    async fn receive(
+        &self,
+        from: &mut (dyn AsyncRead + Send + Unpin),
+    ) -> io::Result<(Request, Option<SemaphorePermit<'_>>)> {
+        let length = timeout(READ_LIMIT, wire::DIALECT.length(from)).await??;
+        let held = match length > LARGE_BYTES {
+            true => Some(self.hold(length).await?),
+            false => None,
+        };
+        let request = timeout(READ_LIMIT, wire::DIALECT.body(from, length)).await??;
+        Ok((request, held))
+    }
+
+    async fn hold(&self, bytes: usize) -> io::Result<SemaphorePermit<'_>> {
+        let kib = u32::try_from(bytes.div_ceil(1024)).map_err(io::Error::other)?;
+        self.room.acquire_many(kib).await.map_err(io::Error::other)
+    }
+}
+
 impl Serving {
     async fn answer(
         &self,
-        peer: NodeId,
+        (peer, guest): (NodeId, &Guest),
         request: Request,
-        more: &mut (dyn tokio::io::AsyncRead + Send + Unpin),
+        more: &mut (dyn AsyncRead + Send + Unpin),
     ) -> io::Result<Answer> {
         Ok(match request {
             Request::Append {
@@ -129,7 +177,9 @@ impl Serving {
             Request::Snapshot { vote, meta, bytes } => {
                 let vote = vote.into();
                 own(peer, wire::author(&vote))?;
-                let state = wire::receive_snapshot(more, bytes).await?;
+                let length = wire::snapshot_length(bytes)?;
+                let _held = guest.hold(length).await?;
+                let state = exactly(more, bytes).await?;
                 let snapshot = Snapshot {
                     meta: meta.restored().map_err(io::Error::other)?,
                     snapshot: state.into(),
@@ -192,7 +242,13 @@ fn own(peer: NodeId, author: u64) -> io::Result<()> {
     Err(io::Error::new(io::ErrorKind::PermissionDenied, reason))
 }
 
-/// Requests of all peers at a time; further ones wait in their streams.
-const REQUESTS_MAX: usize = 1_024;
+/// Requests of a peer at a time: its forwarded writes, and what consensus itself asks.
+const REQUESTS_MAX: usize = 2_048;
+/// From here on, room is held for a message before it is read.
+const LARGE_BYTES: usize = 16 << 10;
+/// Of a peer's large messages: the largest snapshot and the largest append.
+const ROOM_BYTES: usize = wire::SNAPSHOT_BYTES_MAX + wire::MESSAGE_BYTES_MAX;
+/// A request that was begun and does not go on; a snapshot behind it has the longer limit.
+const READ_LIMIT: Duration = Duration::from_secs(10);
 /// A snapshot over a slow line; everything else has its own, shorter limit at the asker.
 const REQUEST_LIMIT: Duration = Duration::from_secs(60);

@@ -12,13 +12,11 @@ use openraft::raft::{
 };
 use paceline_protocol::limits::{REGISTRY_ENTRY_BYTES_MAX, REGISTRY_SNAPSHOT_BYTES_MAX};
 use paceline_protocol::registry::{Command, Outcome};
-use paceline_protocol::wire;
-use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
-use super::encoding::{EncodingError, StoredEntry, StoredLogId, StoredMeta, StoredVote};
+use super::encoding::{StoredEntry, StoredLogId, StoredMeta, StoredVote};
 use super::type_config::{LogId, TypeConfig, Vote};
+use crate::transport::message::Dialect;
 
 /// What a node asks of a peer. Variants are only ever appended.
 #[derive(Serialize, Deserialize)]
@@ -194,89 +192,44 @@ pub(super) fn author(vote: &VoteOf<TypeConfig>) -> u64 {
     leader_id.node_id
 }
 
-/// Writes one message.
-pub(super) async fn send<T: Serialize>(
-    out: &mut (impl AsyncWrite + Unpin + ?Sized),
-    message: &T,
-) -> io::Result<()> {
-    let encoded = wire::encode(message).map_err(io::Error::other)?;
-    let length = u32::try_from(encoded.len() + 2).map_err(io::Error::other)?;
-    let mut bytes = Vec::with_capacity(encoded.len() + 6);
-    bytes.extend_from_slice(&length.to_le_bytes());
-    bytes.extend_from_slice(&SCHEMA.to_le_bytes());
-    bytes.extend_from_slice(&encoded);
-    out.write_all(&bytes).await
+/// The length of a snapshot behind its request, within what is read.
+pub(super) fn snapshot_length(length: u64) -> io::Result<usize> {
+    let known = usize::try_from(length).ok();
+    known
+        .filter(|length| *length <= SNAPSHOT_BYTES_MAX)
+        .ok_or_else(|| {
+            let reason =
+                format!("a snapshot of {length} bytes; at most {SNAPSHOT_BYTES_MAX} are read");
+            io::Error::new(io::ErrorKind::InvalidData, reason)
+        })
 }
 
-/// Reads one message; nothing is allocated for a length over the limit.
-pub(super) async fn receive<T: DeserializeOwned>(
-    from: &mut (impl AsyncRead + Unpin + ?Sized),
-) -> io::Result<T> {
-    let length = from.read_u32_le().await? as usize;
-    if !(2..=MESSAGE_BYTES_MAX).contains(&length) {
-        let reason = format!("a message of {length} bytes; at most {MESSAGE_BYTES_MAX} are read");
-        return Err(io::Error::new(io::ErrorKind::InvalidData, reason));
-    }
-    let schema = from.read_u16_le().await?;
-    if schema != SCHEMA {
-        let cause = EncodingError::Schema {
-            what: "message about consensus",
-            found: schema,
-            supported: SCHEMA,
-        };
-        return Err(io::Error::new(
-            io::ErrorKind::InvalidData,
-            cause.to_string(),
-        ));
-    }
-    // What the peer really sends decides how much is taken, not what it has announced.
-    let mut bytes = Vec::new();
-    let expected = length - 2;
-    from.take(expected as u64).read_to_end(&mut bytes).await?;
-    if bytes.len() != expected {
-        return Err(io::ErrorKind::UnexpectedEof.into());
-    }
-    wire::decode(&bytes, MESSAGE_BYTES_MAX)
-        .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error.to_string()))
-}
-
-/// Reads a snapshot's bytes behind its request.
-pub(super) async fn receive_snapshot(
-    from: &mut (impl AsyncRead + Unpin + ?Sized),
-    length: u64,
-) -> io::Result<Vec<u8>> {
-    // The schema number stands before the encoded registry.
-    let limit = REGISTRY_SNAPSHOT_BYTES_MAX as u64 + 2;
-    if length > limit {
-        let reason = format!("a snapshot of {length} bytes; at most {limit} are read");
-        return Err(io::Error::new(io::ErrorKind::InvalidData, reason));
-    }
-    let mut bytes = Vec::new();
-    from.take(length).read_to_end(&mut bytes).await?;
-    if bytes.len() as u64 != length {
-        return Err(io::ErrorKind::UnexpectedEof.into());
-    }
-    Ok(bytes)
-}
-
-const SCHEMA: u16 = 1;
+pub(super) const DIALECT: Dialect = Dialect {
+    what: "consensus",
+    schema: 1,
+    bytes_max: MESSAGE_BYTES_MAX,
+};
 /// Entries of one append: few enough that the largest ones fit into a message.
 pub(super) const APPEND_ENTRIES_MAX: u64 = 64;
 /// An append of the largest entries, with room for what stands around them.
-const MESSAGE_BYTES_MAX: usize = APPEND_ENTRIES_MAX as usize * (REGISTRY_ENTRY_BYTES_MAX + 128);
+pub(super) const MESSAGE_BYTES_MAX: usize =
+    APPEND_ENTRIES_MAX as usize * (REGISTRY_ENTRY_BYTES_MAX + 128);
+
+/// The schema number stands before the encoded registry.
+pub(super) const SNAPSHOT_BYTES_MAX: usize = REGISTRY_SNAPSHOT_BYTES_MAX + 2;
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
     async fn read(bytes: &[u8]) -> io::Result<Request> {
-        receive(&mut &*bytes).await
+        DIALECT.receive(&mut &*bytes).await
     }
 
     #[tokio::test]
     async fn hostile_bytes_are_refused_before_anything_is_taken() {
         let mut good = Vec::new();
-        send(&mut good, &Request::ReadIndex).await.unwrap();
+        DIALECT.send(&mut good, &Request::ReadIndex).await.unwrap();
         assert!(matches!(read(&good).await, Ok(Request::ReadIndex)));
         let with_length = |length: u32| {
             let mut bytes = good.clone();
@@ -297,7 +250,7 @@ mod tests {
         for _ in 0..20_000 {
             let length = chance.below(64) as usize;
             let mut bytes = (length as u32 + 2).to_le_bytes().to_vec();
-            bytes.extend_from_slice(&SCHEMA.to_le_bytes());
+            bytes.extend_from_slice(&DIALECT.schema.to_le_bytes());
             bytes.extend((0..length).map(|_| chance.next_u64() as u8));
             // Whatever it says, it ends in a value or an error.
             let _ = read(&bytes).await;

@@ -215,6 +215,11 @@ async fn planes_do_not_wait_for_each_other(nodes: &[Arc<dyn Transport>]) {
         }
     };
     let _ = timeout(Duration::from_millis(500), filling).await;
+    let more = timeout(
+        Duration::from_millis(100),
+        stalled.send.write_all(&[1; 65_536]),
+    );
+    assert!(more.await.is_err(), "the blob is not stalled");
     for _ in 0..20 {
         let asked = timeout(Duration::from_secs(5), ask(&nodes[0], Plane::Raft, b"beat"));
         assert_eq!(asked.await.expect("not behind the blob"), b"beat");

@@ -43,11 +43,29 @@ impl Dialect {
         &self,
         from: &mut (impl AsyncRead + Unpin + ?Sized),
     ) -> io::Result<T> {
+        let length = self.length(from).await?;
+        self.body(from, length).await
+    }
+
+    /// Reads how long the next message is, for who makes room before it is read.
+    pub(crate) async fn length(
+        &self,
+        from: &mut (impl AsyncRead + Unpin + ?Sized),
+    ) -> io::Result<usize> {
         let length = from.read_u32_le().await? as usize;
         if !(SCHEMA_BYTES..=self.bytes_max).contains(&length) {
             let limit = self.bytes_max;
             return Err(self.refusal(format!("of {length} bytes; at most {limit} are read")));
         }
+        Ok(length)
+    }
+
+    /// Reads a message of this length.
+    pub(crate) async fn body<T: DeserializeOwned>(
+        &self,
+        from: &mut (impl AsyncRead + Unpin + ?Sized),
+        length: usize,
+    ) -> io::Result<T> {
         let schema = from.read_u16_le().await?;
         if schema != self.schema {
             let known = self.schema;

@@ -342,29 +342,89 @@ async fn a_bad_line_slows_writes_and_changes_nothing_else() {
             delay_max_us: 8_000,
             loss_permille: 50,
         });
-    let mut done = 0;
+    let mut done = BTreeMap::new();
     for number in 0..200 {
-        if write(&cluster.handle(1 + number % 3), number).await.is_ok() {
-            done += 1;
+        if let Ok(outcome) = write(&cluster.handle(1 + number % 3), number).await {
+            done.insert(number, outcome);
         }
     }
-    assert!(done >= 195, "{done} of 200 writes");
+    assert!(done.len() >= 195, "{} of 200 writes", done.len());
+    for (number, first) in &done {
+        let again = write(&cluster.handle(3 - number % 3), *number).await;
+        assert_eq!(
+            again.as_ref(),
+            Ok(first),
+            "{number} was done twice, or lost"
+        );
+    }
+    let newest = done.values().map(|outcome| outcome.epoch).max().unwrap();
+    cluster.converged(newest).await;
+    let states = (1..=3).map(|node| cluster.handle(node).state());
+    let states: Vec<_> = states.collect();
+    assert!(states.windows(2).all(|pair| pair[0] == pair[1]));
+}
+
+/// A peer that opens all the streams it can and says nothing holds up nobody else.
+#[tokio::test(start_paused = true)]
+async fn a_silent_peer_takes_nothing_from_the_others() {
+    let cluster = Cluster::of_three(7).await;
+    let silent = cluster.network.join(NodeId(9));
+    silent.set_peers(everybody());
+    let mut held = Vec::new();
+    for _ in 0..2_200 {
+        for node in 1..=3 {
+            let (plane, limit) = (crate::transport::Plane::Raft, Duration::from_secs(1));
+            held.push(silent.open(NodeId(node), plane, limit).await.unwrap());
+        }
+    }
+    let term = cluster.handle(1).metrics().term;
+    for number in 0..20 {
+        let handle = cluster.handle(1 + number % 3);
+        timeout(Duration::from_secs(1), write(&handle, number))
+            .await
+            .expect("in time")
+            .unwrap();
+    }
+    sleep(Duration::from_secs(5)).await;
+    assert_eq!(cluster.handle(1).metrics().term, term, "heartbeats went on");
+    drop(held);
 }
 
 /// A peer that speaks for somebody else, or speaks nonsense, changes nothing.
 #[tokio::test(start_paused = true)]
 async fn a_peer_speaks_for_itself_and_sense() {
+    use crate::raft::wire::Request;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     let cluster = Cluster::of_three(6).await;
     let liar = cluster.network.join(NodeId(9));
     liar.set_peers(everybody());
     let term = cluster.handle(1).metrics().term;
     let vote = crate::raft::type_config::Vote::new(term + 50, 2);
-    let request = openraft::raft::VoteRequest::<TypeConfig>::new(vote, None);
-    let forged = crate::raft::wire::Request::Vote(crate::raft::wire::Ballot::of(&request));
-    let mut bytes = Vec::new();
-    crate::raft::wire::send(&mut bytes, &forged).await.unwrap();
-    for sent in [bytes, vec![0xff; 4096], vec![1, 0, 0]] {
+    let ballot = openraft::raft::VoteRequest::<TypeConfig>::new(vote, None);
+    let ballot = || crate::raft::wire::Ballot::of(&ballot);
+    let forged = [
+        Request::Vote(ballot()),
+        Request::PreVote(ballot()),
+        Request::Append {
+            vote: (&vote).into(),
+            previous: None,
+            entries: Vec::new(),
+            committed: None,
+        },
+        Request::Transfer {
+            from: (&vote).into(),
+            to: 1,
+            last: None,
+        },
+    ];
+    let mut messages = vec![vec![0xff; 4096], vec![1, 0, 0]];
+    for request in &forged {
+        let mut bytes = Vec::new();
+        let dialect = crate::raft::wire::DIALECT;
+        dialect.send(&mut bytes, request).await.unwrap();
+        messages.push(bytes);
+    }
+    for sent in messages {
         let mut stream = liar.open(
             NodeId(1),
             crate::transport::Plane::Raft,

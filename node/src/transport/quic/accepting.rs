@@ -81,7 +81,13 @@ pub(super) async fn serve(shared: Arc<Shared>, way: (NodeId, Plane), connection:
             accepted = connection.accept_bi() => {
                 let Ok((send, receive)) = accepted else { break };
                 let stream = stream_of(send, receive);
-                if door.send(Incoming { peer, stream }).await.is_err() {
+                // A door that nobody looks after must not keep a connection that is over.
+                let taken = tokio::select! {
+                    sent = door.send(Incoming { peer, stream }) => sent.is_ok(),
+                    _closed = connection.closed() => false,
+                    () = sleep_until(old_at) => false,
+                };
+                if !taken {
                     break;
                 }
             }

@@ -10,6 +10,7 @@ use quinn::Connection;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use super::CLOSE_OLD;
 use crate::transport::Plane;
 
 #[derive(Default)]
@@ -63,13 +64,16 @@ impl Pool {
     /// What to do about `peer`. `me` decides between two connections: the lower id's is kept.
     pub(super) fn next(&mut self, me: NodeId, peer: NodeId, plane: Plane) -> Next {
         let address = self.peers.get(&peer).copied();
+        let Some(address) = address else {
+            // Whoever came by itself can be answered; nothing is kept of who never was here.
+            let way = self.ways.get_mut(&(peer, plane));
+            let connection = way.and_then(|way| way.best(me.min(peer)));
+            return connection.map_or(Next::Unknown, Next::Use);
+        };
         let way = self.ways.entry((peer, plane)).or_default();
         if let Some(connection) = way.best(me.min(peer)) {
             return Next::Use(connection);
         }
-        let Some(address) = address else {
-            return Next::Unknown;
-        };
         if way.is_dialling {
             return Next::Wait(way.changed.clone());
         }
@@ -94,6 +98,13 @@ impl Pool {
         });
         if dialled_by != peer {
             way.is_dialling = false;
+        }
+        let of_peer = |link: &Link| link.dialled_by == peer;
+        if way.links.iter().filter(|link| of_peer(link)).count() > LINKS_MAX
+            && let Some(oldest) = way.links.iter().position(of_peer)
+        {
+            let Link { connection, .. } = way.links.remove(oldest);
+            connection.close(CLOSE_OLD, b"too many");
         }
         (way.failures, way.retry_at) = (0, None);
         way.changed.notify_waiters();
@@ -160,6 +171,8 @@ fn datagrams(connection: &Connection) -> u64 {
     connection.stats().udp_rx.datagrams
 }
 
+/// Connections that a peer may have dialled for one plane: one, while an old one still ends.
+const LINKS_MAX: usize = 4;
 /// Pause after the first failed dial; it doubles with each further one.
 const RETRY_MIN: Duration = Duration::from_millis(25);
 /// Up to 400 ms: a peer that comes back is found before an election would be over.
