@@ -36,9 +36,6 @@ pub trait Directory: Send + Sync + 'static {
     /// Says who the peers are. Reports of others are forgotten.
     fn set_peers(&self, peers: BTreeSet<NodeId>);
 
-    /// Forgets what a peer has said, until it says something new.
-    fn forget(&self, node: NodeId);
-
     /// Ends everything.
     fn close(&self);
 }

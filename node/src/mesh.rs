@@ -149,10 +149,6 @@ impl Directory for Mesh {
         self.shared.board.keep(&named);
     }
 
-    fn forget(&self, node: NodeId) {
-        self.shared.board.forget(node);
-    }
-
     fn close(&self) {
         self.accepting.abort();
         for keeping in std::mem::take(&mut *self.shared.locked()).into_values() {

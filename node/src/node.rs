@@ -237,8 +237,8 @@ impl Node {
             links,
         };
         let parts = Box::pin(assembly.start()).await?;
-        registration::register(&registry, record).await?;
-        registration::catch_up(&registry, &parts.readiness).await;
+        registration::register(&registry, record, stopping.subscribe()).await?;
+        registration::catch_up(&registry, &parts.readiness, stopping.subscribe()).await;
         Ok(NodeHandle {
             addresses,
             registry,

@@ -12,7 +12,7 @@ use paceline_protocol::report::{ReplicaCondition, ReplicaReport};
 use paceline_protocol::{Epoch, NodeId, ReplicaId};
 use ractor::{ActorRef, Message};
 use tokio::sync::watch;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 
 use crate::directory::{Report, Reports};
 use crate::supervisor::notify;
@@ -112,6 +112,25 @@ impl Observed {
     /// The same, now and later.
     pub fn watch_nodes(&self) -> watch::Receiver<Arc<BTreeMap<NodeId, NodeFacts>>> {
         self.nodes.subscribe()
+    }
+
+    /// On how many of the peers that are ready `epoch` is applied, and how many those are. Waits
+    /// until it is all of them, until `deadline` at most.
+    pub async fn wait_applied(&self, epoch: Epoch, deadline: Instant) -> (u32, u32) {
+        let count = |nodes: &BTreeMap<NodeId, NodeFacts>| {
+            let ready = nodes.values().filter(|facts| facts.ready);
+            ready.fold((0, 0), |(applied, all), facts| {
+                (applied + u32::from(facts.epoch >= epoch), all + 1)
+            })
+        };
+        let mut nodes = self.watch_nodes();
+        let everywhere = nodes.wait_for(|nodes| {
+            let (applied, all) = count(nodes);
+            applied == all
+        });
+        // Too late or not, what is the case at the end is what is told.
+        let _ = timeout_at(deadline, everywhere).await;
+        count(&self.nodes())
     }
 
     /// What this node's workers have noted, as peers are told. What they do not know is left out.
@@ -214,6 +233,8 @@ fn observed(report: &ReplicaReport) -> Observation {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use paceline_protocol::report::NodeReport;
 
     use super::*;
@@ -281,6 +302,36 @@ mod tests {
         assert!(observed.nodes().is_empty());
         observed.forget(OWN);
         assert!(observed.current().is_empty() && observed.own().is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_has_applied_an_epoch_is_counted_among_the_ready_and_waited_for() {
+        let observed = Observed::default();
+        let now = Instant::now;
+        assert_eq!(observed.wait_applied(Epoch(9), now()).await, (0, 0));
+        observed.hear(&reports(PEER, &[]), assigned);
+        let limit = Duration::from_secs(2);
+        assert_eq!(observed.wait_applied(Epoch(8), now() + limit).await, (1, 1));
+        let asked_at = now();
+        assert_eq!(observed.wait_applied(Epoch(9), now() + limit).await, (0, 1));
+        assert_eq!(asked_at.elapsed(), limit, "it had its time");
+
+        let later = observed.clone();
+        let waiting = tokio::spawn(async move {
+            let deadline = Instant::now() + limit;
+            later.wait_applied(Epoch(9), deadline).await
+        });
+        tokio::task::yield_now().await;
+        let mut newer = reports(PEER, &[]);
+        let report = &mut newer.get_mut(&PEER).unwrap().report;
+        Arc::make_mut(report).epoch = Epoch(9);
+        observed.hear(&newer, assigned);
+        assert_eq!(waiting.await.unwrap(), (1, 1));
+
+        let report = &mut newer.get_mut(&PEER).unwrap().report;
+        Arc::make_mut(report).ready = false;
+        observed.hear(&newer, assigned);
+        assert_eq!(observed.wait_applied(Epoch(99), now()).await, (0, 0));
     }
 
     #[test]

@@ -30,8 +30,9 @@ impl Board {
     }
 
     /// Notes what a peer has said. An older report of the same life changes nothing, and
-    /// neither does a word about a report that was never heard.
-    pub(crate) fn hear(&self, told: &Told) {
+    /// neither does a word about a report that is not there: then it is `false`, and the peer must
+    /// say everything again.
+    pub(crate) fn hear(&self, told: &Told) -> bool {
         let mut marks = self
             .shared
             .marks
@@ -47,7 +48,7 @@ impl Board {
                 let node = report.node;
                 let known = marks.get(&node);
                 if known.is_some_and(|(of, newest)| of == life && newest > sequence) {
-                    return;
+                    return true;
                 }
                 marks.insert(node, (*life, *sequence));
                 let report = report.clone();
@@ -61,7 +62,7 @@ impl Board {
                 sequence,
             } => {
                 if marks.get(node) != Some(&(*life, *sequence)) {
-                    return;
+                    return false;
                 }
                 self.shared.reports.send_if_modified(|reports| {
                     if let Some(report) = Arc::make_mut(reports).get_mut(node) {
@@ -72,6 +73,7 @@ impl Board {
                 });
             }
         }
+        true
     }
 
     /// Makes a peer unknown.

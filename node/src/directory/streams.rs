@@ -91,10 +91,6 @@ impl Directory for StreamDirectory {
         shared.board.keep(&named);
     }
 
-    fn forget(&self, node: NodeId) {
-        self.shared.board.forget(node);
-    }
-
     fn close(&self) {
         self.accepting.abort();
         self.shared.locked().clear();
@@ -143,7 +139,10 @@ async fn accept(shared: Arc<Shared>) {
 async fn listen(shared: Arc<Shared>, peer: NodeId, mut stream: Stream) {
     loop {
         match hear(&mut stream).await {
-            Ok(told) if told.node() == peer => shared.board.hear(&told),
+            Ok(told) if told.node() == peer => {
+                // A report comes whole on each stream, and with its stream it goes.
+                shared.board.hear(&told);
+            }
             Ok(told) => {
                 let claimed = told.node();
                 tracing::warn!(%peer, %claimed, "a peer speaks for another node");

@@ -27,6 +27,7 @@ use paceline_protocol::registry::{Change, ReplicaTarget};
 use paceline_protocol::{Digest, Epoch, ErrorCode, Failure, ModelName, OpId};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use tokio::time::Instant;
 
 use self::extract::{InPath, InQuery, Whole};
 use super::Readiness;
@@ -288,14 +289,16 @@ async fn method_not_allowed() -> Refused {
     ))
 }
 
-/// On how many ready nodes an epoch is applied; waits a moment for them.
+/// On how many ready nodes an epoch is applied; waits a moment for them. This node is one of
+/// them as long as it answers.
 async fn committed(parts: &OperatorParts, epoch: Epoch) -> Committed {
-    let applied = parts.registry.wait_for(epoch, APPLIED_LIMIT).await;
-    let nodes = u32::try_from(parts.registry.current().nodes().len()).unwrap_or(u32::MAX);
+    let deadline = Instant::now() + APPLIED_LIMIT;
+    let here = parts.registry.wait_for(epoch, APPLIED_LIMIT).await;
+    let (applied, peers) = parts.observed.wait_applied(epoch, deadline).await;
     Committed {
         epoch,
-        applied_on: u32::from(applied),
-        nodes,
+        applied_on: u32::from(here) + applied,
+        nodes: 1 + peers,
     }
 }
 

@@ -157,7 +157,7 @@ impl Way {
         }
         loop {
             let mut publication = publication.anew();
-            let error = loop {
+            let reason = loop {
                 let Some(told) = publication.next().await else {
                     return;
                 };
@@ -168,12 +168,13 @@ impl Way {
                         continue;
                     }
                 };
-                if let Err(error) = ractor::call_t!(self.port, port::Message::Say, ANSWER_MS, bytes)
-                {
-                    break error;
+                match ractor::call_t!(self.port, port::Message::Say, ANSWER_MS, bytes) {
+                    Ok(0) => break "it does not know what that was about".to_owned(),
+                    Ok(_) => {}
+                    Err(error) => break error.to_string(),
                 }
             };
-            tracing::debug!(%error, "a port does not answer");
+            tracing::debug!(reason, "a port is told everything again");
             tokio::time::sleep(PAUSE).await;
         }
     }

@@ -3,6 +3,7 @@
 //! A session's end is seen by the end of its stream: the library drops what it was given,
 //! whatever the reason was, and the peer is unknown from then on.
 
+use std::collections::BTreeMap;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -13,7 +14,7 @@ use paceline_protocol::NodeId;
 use ractor::ActorRef;
 use ractor_cluster::{BoxRead, BoxWrite, ClusterBidiStream, NodeServerMessage};
 use tokio::io::{AsyncRead, ReadBuf};
-use tokio::sync::oneshot;
+use tokio::sync::{Semaphore, oneshot};
 use tokio::time::Instant;
 
 use super::Shared;
@@ -59,14 +60,27 @@ pub(super) async fn keep(shared: Arc<Shared>, sessions: ActorRef<NodeServerMessa
 
 /// Takes the sessions that peers open, until the transport is closed.
 pub(super) async fn accept(shared: Arc<Shared>, sessions: ActorRef<NodeServerMessage>) {
+    let mut sessions_of: BTreeMap<NodeId, Arc<Semaphore>> = BTreeMap::new();
     while let Some(Incoming { peer, stream }) = shared.transport.accept(Plane::Mesh).await {
         // The lower id opens. Who is no peer yet opens again when its first stream is closed.
         if peer >= shared.transport.node() || !shared.is_peer(peer) {
             tracing::debug!(%peer, "a session that is not to be");
             continue;
         }
+        sessions_of.retain(|peer, _| shared.is_peer(*peer));
+        let places = sessions_of
+            .entry(peer)
+            .or_insert_with(|| Arc::new(Semaphore::new(SESSIONS_MAX)));
+        let Ok(place) = places.clone().try_acquire_owned() else {
+            tracing::warn!(%peer, "a peer opens sessions and does not end them");
+            continue;
+        };
         let (shared, sessions) = (shared.clone(), sessions.clone());
-        tokio::spawn(async move { run(&shared, &sessions, (peer, stream), true).await });
+        tokio::spawn(async move {
+            let _place = place;
+            // Without sessions there is nothing to accept for; the loop's owner sees that.
+            let _ = run(&shared, &sessions, (peer, stream), true).await;
+        });
     }
 }
 
@@ -116,6 +130,8 @@ impl AsyncRead for Listening {
     }
 }
 
+/// Sessions of a peer at a time: one, while old ones still end.
+const SESSIONS_MAX: usize = 4;
 /// For a connection, and everything that it takes.
 const OPEN_LIMIT: Duration = Duration::from_secs(2);
 const PAUSE_MIN: Duration = Duration::from_millis(50);

@@ -19,7 +19,8 @@ pub(super) enum Message {
     #[rpc]
     Who(RpcReplyPort<u64>),
     /// A [`Told`] of another node, encoded. Answered with 1 when it has been read, so that the
-    /// next one may follow.
+    /// next one may follow, and with 0 if it is about a report that is not here: a session that
+    /// ended late may have taken it along.
     #[rpc]
     Say(Vec<u8>, RpcReplyPort<u64>),
 }
@@ -50,8 +51,8 @@ impl Actor for Port {
         let _ = match message {
             Message::Who(reply) => reply.send(shared.transport.node().0),
             Message::Say(bytes, reply) => {
-                shared.hear(&bytes);
-                reply.send(1)
+                let is_known = shared.hear(&bytes);
+                reply.send(u64::from(is_known))
             }
         };
         Ok(())
@@ -59,11 +60,18 @@ impl Actor for Port {
 }
 
 impl Shared {
-    fn hear(&self, bytes: &[u8]) {
+    /// Whether what it is about is known.
+    fn hear(&self, bytes: &[u8]) -> bool {
         match Told::decode(bytes) {
             Ok(told) if self.is_peer(told.node()) => self.board.hear(&told),
-            Ok(told) => tracing::debug!(node = %told.node(), "a word of a node that is no peer"),
-            Err(error) => tracing::warn!(%error, "a peer's word is not understood"),
+            Ok(told) => {
+                tracing::debug!(node = %told.node(), "a word of a node that is no peer");
+                false
+            }
+            Err(error) => {
+                tracing::warn!(%error, "a peer's word is not understood");
+                true
+            }
         }
     }
 }

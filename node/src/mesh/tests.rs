@@ -65,6 +65,11 @@ async fn two_processes_hear_each_other_lose_each_other_and_find_each_other() {
     let confirmed = mesh.reports().borrow()[&SECOND].heard_at;
     assert!(confirmed > at, "what does not change is confirmed");
 
+    // What a session that ended late has taken along is told again, though nothing changed.
+    mesh.shared.board.forget(SECOND);
+    heard(&mesh, None).await;
+    heard(&mesh, Some(25)).await;
+
     // The session ends, and another one follows.
     let mut reports = mesh.reports();
     reports.mark_unchanged();

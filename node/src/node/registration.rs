@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use paceline_protocol::registry::{Change, DeviceKind, DeviceRecord, NodeAddresses, NodeRecord};
 use paceline_protocol::{Failure, NodeId};
+use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::{Addresses, Ports, StartError};
@@ -49,6 +50,7 @@ pub(super) fn record(
 pub(super) async fn register(
     registry: &registry::Handle,
     record: NodeRecord,
+    stopping: watch::Receiver<bool>,
 ) -> Result<(), StartError> {
     let known = registry.current().nodes().get(&record.id).cloned();
     if known.as_deref() == Some(&record) {
@@ -56,12 +58,18 @@ pub(super) async fn register(
     }
     if known.is_some() {
         let registry = registry.clone();
-        tokio::spawn(async move {
+        let registering = async move {
             while let Err(failure) = write(&registry, &record).await {
+                if !failure.code.is_retryable() {
+                    // Again would be the same, and each refusal is an entry of the log.
+                    tracing::error!(%failure, "the registry keeps what it knew of this node");
+                    return;
+                }
                 tracing::debug!(%failure, "the node could not register itself yet");
                 sleep(RETRY_AFTER).await;
             }
-        });
+        };
+        tokio::spawn(unless_stopped(stopping, registering));
         return Ok(());
     }
     let deadline = Instant::now() + REGISTER_LIMIT;
@@ -78,16 +86,30 @@ pub(super) async fn register(
 
 /// Makes the node ready once it holds all that was committed when it started. Waits for that a
 /// while, and leaves it to a task then.
-pub(super) async fn catch_up(registry: &registry::Handle, readiness: &Readiness) {
+pub(super) async fn catch_up(
+    registry: &registry::Handle,
+    readiness: &Readiness,
+    stopping: watch::Receiver<bool>,
+) {
     let (registry, readiness) = (registry.clone(), readiness.clone());
-    let mut catching_up = tokio::spawn(async move {
+    let catching_up = async move {
         while !registry.catch_up().await {
             sleep(RETRY_AFTER).await;
         }
         readiness.set(true);
-    });
+    };
+    let mut catching_up = tokio::spawn(unless_stopped(stopping, catching_up));
     if timeout(READY_LIMIT, &mut catching_up).await.is_err() {
         tracing::warn!("no quorum answers; what is served is what this node's disk says");
+    }
+}
+
+/// Drops `task` when the node stops.
+async fn unless_stopped(mut stopping: watch::Receiver<bool>, task: impl Future<Output = ()>) {
+    tokio::select! {
+        () = task => {}
+        // Its sender is gone: so is the node.
+        _stopped = stopping.wait_for(|stopping| *stopping) => {}
     }
 }
 

@@ -7,6 +7,7 @@ use paceline_core::Instant;
 use paceline_core::batcher::DropReason;
 use paceline_core::router::Report;
 use paceline_protocol::frame::{Execution, Frame, LoadReport, Message};
+use paceline_protocol::limits::REQUEST_BUDGET_MAX_MS;
 use paceline_protocol::{ErrorCode, Failure, NodeId, Tensor};
 
 use super::{Missed, Pinned, Serving, dropped};
@@ -121,7 +122,8 @@ impl Serving {
         };
         let rows = frame.tensors.first().map_or(0, Tensor::rows) as u32;
         let bytes = frame.tensors.iter().map(|t| t.data().len() as u64).sum();
-        let deadline = self.clock.now().plus_nanos(budget_us.saturating_mul(1_000));
+        let budget_us = budget_us.min(REQUEST_BUDGET_MAX_MS * 1_000);
+        let deadline = self.clock.now().plus_nanos(budget_us * 1_000);
         let submission = self.device.submit(Work {
             batcher,
             inputs: frame.tensors,

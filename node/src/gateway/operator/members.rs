@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::State;
 use paceline_core::membership::{self, Objection};
-use paceline_protocol::limits::{NODES_MAX, TOKEN_TTL_MAX_MS};
+use paceline_protocol::limits::{NODES_MAX, TOKEN_TTL_DEFAULT_MS, TOKEN_TTL_MAX_MS};
 use paceline_protocol::operator::{
     Committed, DrainRequest, TokenCreated, TokenRequest, TokenView, UndrainRequest,
 };
@@ -28,7 +28,7 @@ pub(super) async fn create_token(
         },
         false => json(&body)?,
     };
-    let ttl_ms = ttl_ms.unwrap_or(TOKEN_TTL_MS);
+    let ttl_ms = ttl_ms.unwrap_or(TOKEN_TTL_DEFAULT_MS);
     let uses = uses.unwrap_or(1);
     check("ttl_ms", ttl_ms, TOKEN_TTL_MAX_MS)?;
     check("uses", u64::from(uses), NODES_MAX as u64)?;
@@ -184,6 +184,3 @@ fn random<const N: usize>() -> Result<[u8; N], Failure> {
     })?;
     Ok(bytes)
 }
-
-/// An hour: long enough to walk to another machine.
-const TOKEN_TTL_MS: u64 = 3_600_000;

@@ -85,6 +85,7 @@ fn warnings(nodes: usize, quorum: bool, survivable: usize) -> Vec<String> {
 pub(super) fn nodes(parts: &OperatorParts) -> Vec<NodeView> {
     let registry = parts.registry.current();
     let raft = parts.registry.raft();
+    let peers = parts.observed.nodes();
     let view = |id: &NodeId, record: &paceline_protocol::registry::NodeRecord| {
         let here = *id == parts.node;
         let role = match (raft.leader == Some(*id), raft.voters.contains(id)) {
@@ -99,7 +100,10 @@ pub(super) fn nodes(parts: &OperatorParts) -> Vec<NodeView> {
             state: state(registry.node_state(*id)).to_owned(),
             role: role.to_owned(),
             zone: record.zone.clone(),
-            pid: here.then(std::process::id),
+            pid: match here {
+                true => Some(std::process::id()),
+                false => peers.get(id).map(|facts| facts.pid),
+            },
             addresses: AddressesView {
                 http: open(&addresses.http),
                 grpc: open(&addresses.grpc),
@@ -107,7 +111,10 @@ pub(super) fn nodes(parts: &OperatorParts) -> Vec<NodeView> {
                 sdk: open(&addresses.sdk),
                 peer: open(&addresses.peer),
             },
-            epoch: here.then(|| registry.epoch()),
+            epoch: match here {
+                true => Some(registry.epoch()),
+                false => peers.get(id).map(|facts| facts.epoch),
+            },
         }
     };
     registry
