@@ -132,6 +132,9 @@ async fn a_silent_node_may_still_answer_when_there_is_no_other() {
     let sleepy = Arc::new(client.clone());
     let sending =
         tokio::spawn(async move { sleepy.infer("sleepy").deadline(PATIENCE).send().await });
+    door.double
+        .until(|double| double.asked_for("sleepy") == 1)
+        .await;
     wire.cut();
     tokio::time::sleep(Duration::from_millis(600)).await;
     wire.mend();

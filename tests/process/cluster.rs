@@ -3,6 +3,7 @@
 //! One cluster for all of it, since each start costs seconds: a test here is a chapter, told in
 //! order. Load runs over HTTP against nodes that live; a request that fails fails the test.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
@@ -12,7 +13,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::http::Request;
-use crate::node::{Finished, Node, directory, paceline};
+use crate::node::{Finished, Node, Stop, directory, paceline};
 
 const ROW: &str = r#"{"inputs":[{"name":"features","shape":[1,8],"datatype":"FP32","data":[1,0,0,302.3,311.5,1282,60.7,216]}]}"#;
 const LIMIT: Duration = Duration::from_secs(60);
@@ -21,6 +22,8 @@ const LIMIT: Duration = Duration::from_secs(60);
 struct Cluster {
     home: TempDir,
     nodes: Vec<Option<Node>>,
+    /// A token that has let a node in.
+    spent: String,
 }
 
 impl Cluster {
@@ -31,6 +34,7 @@ impl Cluster {
         let mut cluster = Self {
             home,
             nodes: vec![Some(founder)],
+            spent: String::new(),
         };
         for number in 1..3 {
             let name = format!("n{number}");
@@ -39,6 +43,7 @@ impl Cluster {
             let join = ["--token", &token, "--name", &name];
             let node = Node::join(&cluster.data(number), &seed, &join);
             cluster.nodes.push(Some(node));
+            cluster.spent = token;
         }
         cluster.settle();
         cluster
@@ -142,8 +147,9 @@ impl Cluster {
             });
             let load: Vec<_> = load.collect();
             thread::sleep(Duration::from_millis(300));
+            let stopping = Stop(stop);
             during();
-            stop.store(true, Ordering::SeqCst);
+            drop(stopping);
             for load in load {
                 load.join().expect("no request failed");
             }
@@ -185,22 +191,35 @@ fn join(data: &Path, seed: &str, token: &str) -> Finished {
 #[test]
 fn a_cluster_hides_deaths_and_departures_from_its_clients() {
     let mut cluster = Cluster::of_three();
+    what_is_seen_of_the_others(&cluster);
     who_may_join(&cluster);
     deaths(&mut cluster);
     departures(&cluster);
     without_a_quorum(&mut cluster);
 }
 
+/// Whoever is asked knows of every node which process it is and how far it has come.
+fn what_is_seen_of_the_others(cluster: &Cluster) {
+    for node in cluster.living() {
+        node.wait_for("/v2/paceline/nodes", |nodes| {
+            let nodes = nodes.as_array().expect("nodes");
+            let pids: BTreeSet<_> = nodes.iter().filter_map(|n| n["pid"].as_u64()).collect();
+            let epochs: BTreeSet<_> = nodes.iter().map(|n| n["epoch"].as_u64()).collect();
+            pids.len() == 3 && epochs.len() == 1 && !epochs.contains(&None)
+        });
+    }
+}
+
 fn who_may_join(cluster: &Cluster) {
     let new = |name: &str| cluster.home.path().join(name);
-    let used = cluster.token();
+    let good = cluster.token();
     let seed = cluster.seed();
     // Another cluster's token: its pin is another authority's, and nothing is sent.
     let other = Node::start(&new("other"), &[]);
     let theirs = other.cli_json(&["token", "create"]);
     let theirs = theirs["token"].as_str().expect("a token");
     refused(&join(&new("pin"), &seed, theirs), 1, &["another cluster"]);
-    let mut mistyped = used.clone().into_bytes();
+    let mut mistyped = good.clone().into_bytes();
     let last = mistyped.last_mut().expect("it has characters");
     *last = if *last == b'a' { b'b' } else { b'a' };
     let mistyped = String::from_utf8(mistyped).expect("it is text");
@@ -209,9 +228,13 @@ fn who_may_join(cluster: &Cluster) {
     let id = revoked["id"].as_str().expect("an id").to_owned();
     let gone = cluster.node(0).cli(&["token", "revoke", &id]);
     assert!(gone.status.success(), "{gone:?}");
+    assert!(gone.stdout.contains("applied on 3 of 3"), "{gone:?}");
     let revoked = revoked["token"].as_str().expect("a token");
-    refused(&join(&new("revoked"), &seed, revoked), 1, &["token"]);
-    let nobody = join(&new("nobody"), "127.0.0.1:1", &used);
+    let not_known = "the join token is not known here";
+    refused(&join(&new("revoked"), &seed, revoked), 1, &[not_known]);
+    let spent = join(&new("spent"), &seed, &cluster.spent);
+    refused(&spent, 1, &["the join token has been used"]);
+    let nobody = join(&new("nobody"), "127.0.0.1:1", &good);
     refused(&nobody, 1, &["127.0.0.1:1"]);
     assert_eq!(
         cluster

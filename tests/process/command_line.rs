@@ -7,7 +7,16 @@ use serde_json::Value;
 use crate::node::{Finished, Node, directory, example, paceline, serve};
 
 /// Every command that people type, without the binary's name.
-const COMMANDS: [&str; 15] = [
+const COMMANDS: [&str; 24] = [
+    "up",
+    "join",
+    "token create",
+    "token list",
+    "token revoke",
+    "drain",
+    "undrain",
+    "remove",
+    "bench",
     "serve",
     "config check",
     "config print",

@@ -9,8 +9,10 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::http::Request;
-use crate::node::{Node, Process, directory, example};
+use crate::node::{Node, Process, Stop, directory, example, until};
 use crate::tensors::{HeldOut, digits, version_of};
+
+const LIMIT: Duration = Duration::from_secs(30);
 
 /// Copies an example's folder, and lets its batches have at most so many rows: another version.
 fn variant(into: &Path, rows_max: u32) {
@@ -60,17 +62,17 @@ fn traffic_moves_between_versions_without_a_failure() {
                 }
             });
         }
-        while old.load(Ordering::SeqCst) < 200 {
-            thread::sleep(Duration::from_millis(1));
-        }
+        let _stopping = Stop(&stop);
+        until(LIMIT, "200 answers of the old version", || {
+            old.load(Ordering::SeqCst) >= 200
+        });
         let pushed = node.cli_json(&["model", "push", "mine", text(&second), "--deploy"]);
         assert_eq!(pushed["version"], 2, "{pushed}");
         moved.store(true, Ordering::SeqCst);
         let at = new.load(Ordering::SeqCst);
-        while new.load(Ordering::SeqCst) < at + 200 {
-            thread::sleep(Duration::from_millis(1));
-        }
-        stop.store(true, Ordering::SeqCst);
+        until(LIMIT, "200 answers of the new version", || {
+            new.load(Ordering::SeqCst) >= at + 200
+        });
     });
     // The old version's replica goes once traffic has left it.
     node.wait_for("/v2/paceline/models/mine", |model| {

@@ -190,7 +190,7 @@ async fn a_keeper_that_cannot_sync_does_not_count_and_is_replaced() {
             "sync {sync}"
         );
         cluster.node(B).disk().fail_sync(sync);
-        let copies = replicate.copies(artifact, &[C], 2, soon()).await;
+        let copies = replicate.copies(artifact, &[B, C], 2, soon()).await;
         assert_eq!(copies, 2, "sync {sync}");
         assert!(cluster.node(C).store().source(artifact).is_ok());
     }
