@@ -1,6 +1,7 @@
 //! The port through which a node computes: load a version, run batches on it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use paceline_protocol::Tensor;
 use paceline_protocol::registry::DeviceKind;
@@ -42,6 +43,14 @@ pub trait LoadedModel: Send + Sync {
 
     /// What it occupies, as the engine accounts it.
     fn bytes(&self) -> MemoryUse;
+
+    /// What a batch of `rows` takes, if the engine says it instead of spending it: whoever runs
+    /// the batch in invented time lets it pass there. `None`, as of every engine that computes:
+    /// the time is measured.
+    fn told_cost(&self, rows: u64) -> Option<Duration> {
+        let _ = rows;
+        None
+    }
 }
 
 /// A device as its engine sees it.

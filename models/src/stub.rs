@@ -41,6 +41,8 @@ pub enum Pace {
     Sleep,
     /// Keeps the core busy: an engine on this CPU.
     Spin,
+    /// Takes none, and says what it would take: for runs in invented time.
+    Told,
 }
 
 /// Loads whatever a `model.toml` describes, weights or not, and answers with values derived
@@ -223,6 +225,10 @@ impl LoadedModel for StubModel {
     fn bytes(&self) -> MemoryUse {
         self.engine.memory
     }
+
+    fn told_cost(&self, rows: u64) -> Option<Duration> {
+        (self.engine.pace == Pace::Told).then(|| self.engine.cost.of(rows))
+    }
 }
 
 /// Returns when `cost` has passed since `start`.
@@ -239,6 +245,7 @@ fn pass(start: Instant, cost: Duration, pace: Pace) {
                 std::hint::spin_loop();
             }
         }
+        Pace::Told => {}
     }
 }
 
@@ -396,6 +403,23 @@ mod tests {
         assert!(run().is_err());
         assert!(run().unwrap().is_ok());
         assert_eq!(engine.script().batches(), 4);
+    }
+
+    #[test]
+    fn a_told_cost_is_warmed_up_with_and_not_spent() {
+        let hour = CostCurve {
+            fixed_us: 3_600_000_000,
+            per_row_us: 1,
+        };
+        let engine = StubEngine {
+            pace: Pace::Told,
+            ..StubEngine::new(hour)
+        };
+        let model = engine.load(&only_toml(DIGITS_LIKE)).unwrap();
+        let warm_up = warm_up(&*model).unwrap();
+        assert_eq!(warm_up.one_row_ns, 3_600_000_001_000);
+        let rows = u64::from(warm_up.rows);
+        assert_eq!(warm_up.full_batch_ns, 3_600_000_000_000 + rows * 1_000);
     }
 
     #[test]

@@ -30,8 +30,40 @@ impl Clock {
     }
 }
 
-/// Wall clock in milliseconds since 1970, for people: stamps in the registry and in logs.
-pub(crate) fn wall_ms() -> u64 {
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    since.map_or(0, |since| since.as_millis() as u64)
+/// The wall clock: what stamps in the registry say, and when tokens expire.
+#[derive(Clone, Copy, Debug, Default)]
+pub enum Wall {
+    /// The machine's.
+    #[default]
+    System,
+    /// One that goes with tokio's clock, so that runs under paused time stamp the same.
+    Invented(Invented),
+}
+
+/// A wall clock that was set once.
+#[derive(Clone, Copy, Debug)]
+pub struct Invented {
+    set_at: tokio::time::Instant,
+    set_to_ms: u64,
+}
+
+impl Wall {
+    /// A wall clock that shows `now_ms` now, in milliseconds since 1970.
+    pub fn invented(now_ms: u64) -> Self {
+        Self::Invented(Invented {
+            set_at: tokio::time::Instant::now(),
+            set_to_ms: now_ms,
+        })
+    }
+
+    /// Milliseconds since 1970.
+    pub(crate) fn now_ms(self) -> u64 {
+        match self {
+            Self::System => {
+                let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+                since.map_or(0, |since| since.as_millis() as u64)
+            }
+            Self::Invented(wall) => wall.set_to_ms + wall.set_at.elapsed().as_millis() as u64,
+        }
+    }
 }

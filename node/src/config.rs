@@ -170,6 +170,12 @@ impl Config {
             10,
             10_000_000,
         )?;
+        check_range(
+            "raft.segment_bytes",
+            self.raft.segment_bytes,
+            1 << 20,
+            1 << 30,
+        )?;
         check_exposure("http.listen", self.http.listen, self.node.insecure)?;
         check_exposure("metrics.listen", self.metrics.listen, self.node.insecure)?;
         check_exposure("sdk.listen", self.sdk.listen, self.node.insecure)?;

@@ -10,7 +10,6 @@ mod lane;
 mod pending;
 mod submission;
 
-use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, Mutex};
 
 use paceline_core::batcher::{DropReason, Options};
@@ -19,11 +18,12 @@ use paceline_core::{BucketId, Instant, Machine, RequestMeta};
 use paceline_models::LoadedModel;
 use paceline_protocol::{Failure, ReplicaId, Tensor};
 
-use self::lane::Signal;
+use self::lane::{Door, Signal};
 use self::pending::Pending;
 pub(crate) use self::submission::Submission;
 use crate::clock::Clock;
 use crate::telemetry::metrics::DeviceMetrics;
+use crate::threads::Threads;
 
 /// The way to a device. Cheap to clone.
 #[derive(Clone)]
@@ -100,7 +100,7 @@ pub struct Loaded {
 struct Shared {
     clock: Clock,
     state: Mutex<State>,
-    lanes: Vec<SyncSender<Signal>>,
+    lanes: Vec<Door>,
     metrics: DeviceMetrics,
 }
 
@@ -140,12 +140,16 @@ struct Batch {
 }
 
 impl Handle {
-    /// A device with so many lanes, each with a thread of its own.
+    /// A device with so many lanes, each driven by a thread of its own or by a task.
     ///
     /// # Errors
     /// The operating system gives no thread.
-    pub fn start(lanes: u16, clock: Clock, metrics: DeviceMetrics) -> std::io::Result<Self> {
-        let (doors, inboxes): (Vec<_>, Vec<_>) = (0..lanes).map(|_| lane::channel()).unzip();
+    pub fn start(
+        (lanes, threads): (u16, Threads),
+        clock: Clock,
+        metrics: DeviceMetrics,
+    ) -> std::io::Result<Self> {
+        let (doors, inboxes): (Vec<_>, Vec<_>) = (0..lanes).map(|_| lane::open(threads)).unzip();
         let shared = Arc::new(Shared {
             clock,
             state: Mutex::new(State {
@@ -254,11 +258,10 @@ impl Handle {
         }
     }
 
-    /// Ends the lanes' threads once they have nothing left to run.
+    /// Ends the lanes once they have nothing left to run.
     pub fn stop(&self) {
         for lane in &self.shared.lanes {
-            // A full channel means a pending wake-up; the thread looks at the flag after it.
-            let _ = lane.send(Signal::Stop);
+            lane.tell(Signal::Stop);
         }
     }
 

@@ -5,6 +5,7 @@
 //! accepts new ones from the same listeners, and no port is given up in between.
 
 mod body;
+mod front;
 pub mod infer;
 pub mod oip;
 mod operator;
@@ -12,13 +13,13 @@ mod path;
 pub mod quic;
 mod server;
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tokio::sync::watch;
 
+pub use self::front::{Door, Front, Listener, MemoryFront};
 pub use self::infer::Serving;
 pub use self::operator::{Operator, OperatorParts};
 pub use self::server::HttpOptions;
@@ -29,9 +30,9 @@ use crate::telemetry::metrics::Metrics;
 #[derive(Clone)]
 pub struct Arguments {
     /// HTTP inference and operator API.
-    pub http: Arc<std::net::TcpListener>,
+    pub http: Listener,
     /// Prometheus.
-    pub metrics_listener: Arc<std::net::TcpListener>,
+    pub metrics_listener: Listener,
     /// What every connection needs.
     pub doors: Arc<Doors>,
 }
@@ -124,11 +125,11 @@ impl Actor for Gateway {
             metrics_listener,
             doors,
         } = arguments;
-        let http = listener(&http)?;
-        let metrics = listener(&metrics_listener)?;
+        let http = http.accepting()?;
+        let metrics = metrics_listener.accepting()?;
         let loops = vec![
-            tokio::spawn(server::accept(http, doors.clone(), server::Door::Http)),
-            tokio::spawn(server::accept(metrics, doors, server::Door::Metrics)),
+            tokio::spawn(server::accept(http, doors.clone(), Door::Http)),
+            tokio::spawn(server::accept(metrics, doors, Door::Metrics)),
         ];
         Ok(State { loops })
     }
@@ -141,18 +142,4 @@ impl Actor for Gateway {
         state.loops.iter().for_each(tokio::task::JoinHandle::abort);
         Ok(())
     }
-}
-
-/// Binds a port that is not given up while the node lives.
-///
-/// # Errors
-/// What the operating system says.
-pub fn bind(address: SocketAddr) -> std::io::Result<Arc<std::net::TcpListener>> {
-    let listener = std::net::TcpListener::bind(address)?;
-    listener.set_nonblocking(true)?;
-    Ok(Arc::new(listener))
-}
-
-fn listener(shared: &std::net::TcpListener) -> std::io::Result<tokio::net::TcpListener> {
-    tokio::net::TcpListener::from_std(shared.try_clone()?)
 }

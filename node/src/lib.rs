@@ -21,7 +21,7 @@
 
 mod admission;
 pub mod artifacts;
-mod clock;
+pub mod clock;
 pub mod command;
 pub mod config;
 mod demo;
@@ -40,6 +40,7 @@ mod node;
 pub mod observed;
 pub mod observer;
 mod peers;
+mod planted;
 mod publish;
 pub mod raft;
 mod reconciler;

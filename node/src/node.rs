@@ -2,13 +2,14 @@
 
 mod assembly;
 mod network;
+mod ports;
 mod registration;
+mod seat;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use paceline_models::Engine;
 use paceline_protocol::registry::Change;
 use paceline_protocol::{Digest, Failure, ModelName, NodeId, OpId, VersionNumber};
 use ractor::ActorRef;
@@ -18,47 +19,29 @@ use tokio::sync::watch;
 use self::assembly::Assembly;
 pub use self::network::Network;
 pub(crate) use self::network::{Links, Secured, keep_first_peers};
+pub use self::ports::Ports;
 use crate::artifacts::Artifacts;
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::gateway::{self, Readiness};
+use crate::gateway::{Door, Readiness};
 use crate::identity::files::FilesError;
 use crate::identity::{Identity, IdentityError, replace};
 use crate::mesh::MeshError;
 use crate::publish::Publisher;
 use crate::raft::{RaftHandle, RaftNode, RaftStart, StopReason};
-use crate::storage::disk::{DirectoryLock, Disk};
-use crate::storage::{LockError, Owner, RealDisk};
+use crate::storage::disk::DirectoryLock;
+use crate::storage::{LockError, Owner};
 use crate::telemetry::metrics::Metrics;
-use crate::threads::Threads;
 use crate::transport::Transport;
 use crate::transport::quic::QuicError;
 use crate::{registry, router, supervisor};
-
-/// The seams between a node and the world; each has a twin for tests.
-#[derive(Clone)]
-pub struct Ports {
-    /// Identity and addresses.
-    pub root: Arc<dyn Disk>,
-    /// Raft's log and snapshots.
-    pub raft: Arc<dyn Disk>,
-    /// Files of artifacts.
-    pub blobs: Arc<dyn Disk>,
-    /// What loads and runs models.
-    pub engine: Arc<dyn Engine>,
-    /// What it speaks to other nodes over.
-    pub network: Network,
-    /// Who runs its own loops.
-    pub threads: Threads,
-    /// Seed of everything that is drawn at random and is not a secret.
-    pub seed: u64,
-}
 
 /// Starts nodes.
 pub struct Node;
 
 /// A running node.
 pub struct NodeHandle {
+    cluster: u128,
     addresses: Addresses,
     registry: registry::Handle,
     publisher: Publisher,
@@ -72,7 +55,7 @@ pub struct NodeHandle {
     supervisor: ActorRef<supervisor::Message>,
     in_flight: crate::admission::Handle,
     #[cfg(test)]
-    serving: gateway::Serving,
+    serving: crate::gateway::Serving,
     directory: Arc<dyn crate::directory::Directory>,
     _lock: DirectoryLock,
 }
@@ -145,45 +128,6 @@ pub enum StartError {
     },
 }
 
-impl Ports {
-    /// Production: directories below `data_dir`, candle on the CPU, the system's entropy.
-    ///
-    /// # Errors
-    /// A directory cannot be made, or the system has no entropy.
-    pub fn production(config: &Config) -> Result<Self, StartError> {
-        let open = |directory: std::path::PathBuf| -> Result<Arc<dyn Disk>, StartError> {
-            let place = directory.display().to_string();
-            let disk = RealDisk::open(directory);
-            Ok(Arc::new(
-                disk.map_err(|cause| StartError::Disk { place, cause })?,
-            ))
-        };
-        let data = &config.node.data_dir;
-        let root = open(data.clone())?;
-        let mut seed = [0; 8];
-        getrandom::fill(&mut seed).map_err(|error| StartError::Parts(error.to_string()))?;
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        let threads = match config.device.threads {
-            0 => cores,
-            threads => usize::from(threads),
-        };
-        let engine = paceline_models::CpuEngine::new(threads);
-        let memory = match config.device.memory_bytes {
-            0 => engine.device().memory_bytes / 2,
-            bytes => bytes,
-        };
-        Ok(Self {
-            root,
-            raft: open(data.join("raft"))?,
-            blobs: open(data.join("blobs"))?,
-            engine: Arc::new(engine.with_memory(memory)),
-            network: Network::Quic,
-            threads: Threads::Own,
-            seed: u64::from_le_bytes(seed),
-        })
-    }
-}
-
 impl Node {
     /// Starts a node: checks and binds first, then brings the registry up, then the parts.
     /// When this returns, the node has been caught up and takes requests.
@@ -193,30 +137,31 @@ impl Node {
     pub async fn start(config: Config, ports: Ports) -> Result<NodeHandle, StartError> {
         let lock = ports.root.lock()?;
         let identity = Identity::load_or_found(&ports.root)?;
-        let bind = |key, address| {
-            gateway::bind(address).map_err(|cause| StartError::Bind {
+        let bind = |key, door, address| {
+            let bound = ports.front.bind(door, address);
+            bound.map_err(|cause| StartError::Bind {
                 key,
                 address,
                 cause,
             })
         };
-        let http = bind("http.listen", config.http.listen)?;
-        let metrics_listener = bind("metrics.listen", config.metrics.listen)?;
+        let http = bind("http.listen", Door::Http, config.http.listen)?;
+        let metrics_listener = bind("metrics.listen", Door::Metrics, config.metrics.listen)?;
         let disk_error = |cause| StartError::Disk {
             place: ports.root.place(),
             cause,
         };
         let links = Box::pin(Links::open(&config, &ports, identity)).await?;
         let addresses = Addresses {
-            http: http.local_addr().map_err(disk_error)?,
+            http: http.address().map_err(disk_error)?,
             grpc: None,
-            metrics: metrics_listener.local_addr().map_err(disk_error)?,
+            metrics: metrics_listener.address().map_err(disk_error)?,
             sdk: links.sdk(),
             peer: links.peer,
         };
         let telemetry = Metrics::new();
         let raft = start_raft(&config, &ports, (identity, &links, &telemetry)).await?;
-        let registry = registry::Handle::new(raft.clone());
+        let registry = registry::Handle::new(raft.clone(), ports.wall);
         let json = serde_json::to_vec_pretty(&addresses).map_err(std::io::Error::other);
         json.and_then(|json| replace(&ports.root, "addresses.json", &json))
             .map_err(disk_error)?;
@@ -240,6 +185,7 @@ impl Node {
         registration::register(&registry, record, stopping.subscribe()).await?;
         registration::catch_up(&registry, &parts.readiness, stopping.subscribe()).await;
         Ok(NodeHandle {
+            cluster: identity.cluster,
             addresses,
             registry,
             publisher: parts.publisher,
@@ -295,6 +241,11 @@ impl NodeHandle {
         self.addresses
     }
 
+    /// Consensus as it is on this node: for who runs several nodes and watches them.
+    pub fn raft(&self) -> RaftHandle {
+        self.raft.clone()
+    }
+
     /// Publishes and deploys an artifact that lies in memory, unless it is deployed already.
     ///
     /// # Errors
@@ -305,7 +256,9 @@ impl NodeHandle {
         files: &'static [(&'static str, &'static [u8])],
     ) -> Result<VersionNumber, Failure> {
         let artifacts = self.artifacts.clone();
-        let stored = crate::publish::blocking(move || Ok(artifacts.store_files(files)?));
+        let stored = crate::publish::blocking(artifacts.threads(), move || {
+            Ok(artifacts.store_files(files)?)
+        });
         let digest: Digest = stored.await?;
         let current = self.registry.current();
         let known = current.models().get(model).and_then(|model| {

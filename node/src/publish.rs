@@ -13,6 +13,7 @@ use tokio::sync::Semaphore;
 
 use crate::artifacts::{Artifacts, Replicate};
 use crate::registry;
+use crate::threads::Threads;
 
 /// Makes versions of artifacts. Cheap to clone.
 #[derive(Clone)]
@@ -68,7 +69,8 @@ impl Publisher {
     ) -> Result<Published, Failure> {
         let bytes = manifest.bytes();
         let artifacts = self.artifacts.clone();
-        let digest = blocking(move || Ok(artifacts.store(&manifest)?)).await?;
+        let threads = artifacts.threads();
+        let digest = blocking(threads, move || Ok(artifacts.store(&manifest)?)).await?;
         self.publish_stored(model, (digest, bytes), op).await
     }
 
@@ -84,8 +86,10 @@ impl Publisher {
     ) -> Result<Published, Failure> {
         let permit = self.measuring.clone().acquire_owned().await;
         let (artifacts, engine) = (self.artifacts.clone(), self.engine.clone());
-        let record =
-            blocking(move || measure(&artifacts, &*engine, (digest, artifact_bytes))).await?;
+        let measuring = blocking(artifacts.threads(), move || {
+            measure(&artifacts, &*engine, (digest, artifact_bytes))
+        });
+        let record = measuring.await?;
         drop(permit);
         self.copy(digest).await?;
         let owner = TenantName::default();
@@ -168,17 +172,16 @@ fn measure(
 /// # Errors
 /// What `work` says, or `INTERNAL` if it panics.
 pub(crate) async fn blocking<T: Send + 'static>(
+    threads: Threads,
     work: impl FnOnce() -> Result<T, Failure> + Send + 'static,
 ) -> Result<T, Failure> {
-    tokio::task::spawn_blocking(work)
-        .await
-        .unwrap_or_else(|error| {
-            tracing::error!(%error, "work on a blocking thread panicked");
-            Err(Failure::new(
-                ErrorCode::Internal,
-                "a part of the node failed; its log has more",
-            ))
-        })
+    threads.blocking(work).await.unwrap_or_else(|error| {
+        tracing::error!(%error, "work on a blocking thread panicked");
+        Err(Failure::new(
+            ErrorCode::Internal,
+            "a part of the node failed; its log has more",
+        ))
+    })
 }
 
 /// Copies of each artifact, where there are so many nodes.

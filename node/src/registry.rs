@@ -8,7 +8,7 @@ use paceline_protocol::registry::{Change, Command, Outcome, Reply, SCHEMA};
 use paceline_protocol::{Epoch, ErrorCode, Failure, OpId};
 use ractor::{ActorRef, Message};
 
-use crate::clock::wall_ms;
+use crate::clock::Wall;
 use crate::raft::{RaftHandle, RaftMetrics, Role, WriteError};
 use crate::supervisor::notify;
 
@@ -16,12 +16,18 @@ use crate::supervisor::notify;
 #[derive(Clone)]
 pub struct Handle {
     raft: RaftHandle,
+    wall: Wall,
 }
 
 impl Handle {
-    /// A handle over a running Raft.
-    pub fn new(raft: RaftHandle) -> Self {
-        Self { raft }
+    /// A handle over a running Raft; writes are stamped as `wall` shows.
+    pub fn new(raft: RaftHandle, wall: Wall) -> Self {
+        Self { raft, wall }
+    }
+
+    /// The time of stamps, in milliseconds since 1970.
+    pub fn wall_ms(&self) -> u64 {
+        self.wall.now_ms()
     }
 
     /// The state as this node has applied it.
@@ -50,7 +56,7 @@ impl Handle {
         let command = Command {
             schema: SCHEMA,
             op,
-            stamped_ms: wall_ms(),
+            stamped_ms: self.wall_ms(),
             change,
         };
         let deadline = tokio::time::Instant::now() + WRITE_LIMIT;

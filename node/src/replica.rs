@@ -234,7 +234,8 @@ impl Arguments {
     async fn load(&self) -> Result<Ready, LoadError> {
         let (artifacts, engine, digest) =
             (self.artifacts.clone(), self.engine.clone(), self.digest);
-        let loading = tokio::task::spawn_blocking(move || load(&artifacts, digest, &*engine));
+        let threads = artifacts.threads();
+        let loading = threads.blocking(move || load(&artifacts, digest, &*engine));
         loading.await.unwrap_or_else(|error| {
             tracing::error!(%error, "loading a model panicked");
             Err(LoadError::Engine("loading it panicked".to_owned()))

@@ -160,7 +160,7 @@ impl Serving {
         work: impl FnOnce(&Artifacts) -> Result<T, ArtifactError> + Send + 'static,
     ) -> Result<T, ArtifactError> {
         let artifacts = self.fetcher.artifacts().clone();
-        let done = tokio::task::spawn_blocking(move || work(&artifacts)).await;
+        let done = artifacts.threads().blocking(move || work(&artifacts)).await;
         done.map_err(io::Error::other)?
     }
 }

@@ -15,12 +15,14 @@ use paceline_protocol::{Digest, ErrorCode, Failure, Manifest, ManifestError};
 use sha2::{Digest as _, Sha256};
 
 use crate::storage::disk::{Disk, DiskFile, read_file};
+use crate::threads::Threads;
 
 /// The store. Cheap to clone. Calls block: they come from threads that may.
 #[derive(Clone)]
 pub struct Artifacts {
     pub(super) disk: Arc<dyn Disk>,
     uploads: Arc<AtomicU64>,
+    threads: Threads,
 }
 
 /// A file on its way in. Dropped before [`Upload::finish`], it leaves nothing behind.
@@ -91,7 +93,18 @@ impl Artifacts {
         Ok(Self {
             disk,
             uploads: Arc::default(),
+            threads: Threads::default(),
         })
+    }
+
+    /// The same store, whose callers block on these threads.
+    pub fn on(self, threads: Threads) -> Self {
+        Self { threads, ..self }
+    }
+
+    /// The threads that its calls may block.
+    pub(crate) fn threads(&self) -> Threads {
+        self.threads
     }
 
     /// Those of `wanted` that are not here.

@@ -92,6 +92,8 @@ pub struct RaftOptions {
     /// Entries after which a snapshot is taken. Default 2,000: a restart replays them in well
     /// under a second.
     pub snapshot_entries: u64,
+    /// Bytes of a file of the log; there are two at least. Default 16 MiB, at least 1 MiB.
+    pub segment_bytes: u64,
 }
 
 impl Default for NodeOptions {
@@ -168,6 +170,7 @@ impl Default for RaftOptions {
             election_min_ms: 200,
             election_max_ms: 300,
             snapshot_entries: 2_000,
+            segment_bytes: 16 << 20,
         }
     }
 }
@@ -180,6 +183,10 @@ impl RaftOptions {
             election_min_ms: self.election_min_ms,
             election_max_ms: self.election_max_ms,
             snapshot_every_entries: self.snapshot_entries,
+            log: crate::storage::log::LogOptions {
+                segment_bytes: self.segment_bytes,
+                ..crate::storage::log::LogOptions::default()
+            },
             ..crate::raft::RaftOptions::default()
         }
     }

@@ -49,8 +49,7 @@ impl Shared {
                     std::mem::swap(staged, &mut state.forming);
                 }
                 Effect::Wake { lane } => {
-                    // The machine wakes a lane once until it begins, so there is always room.
-                    let _ = self.lanes[usize::from(lane.0)].try_send(Signal::Begin);
+                    self.lanes[usize::from(lane.0)].tell(Signal::Begin);
                 }
                 Effect::Run {
                     lane,

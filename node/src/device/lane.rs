@@ -1,57 +1,116 @@
-//! A lane's thread: parked until it is woken, then it runs batches until none waits.
+//! A lane: parked until it is woken, then it runs batches until none waits. In production it is
+//! a thread; on shared threads it is a task, in which an engine's told time passes.
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Weak;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Weak, mpsc as thread};
+use std::time::Duration;
 
 use paceline_core::device::{Input, LaneId};
 use paceline_models::Batch as EngineBatch;
 use paceline_protocol::{ErrorCode, Failure, Tensor};
+use tokio::sync::mpsc as task;
 
 use super::{Batch, End, Ran, Shared};
 use crate::clock::Clock;
 use crate::telemetry::metrics::DeviceMetrics;
+use crate::threads::Threads;
 
 pub(super) enum Signal {
     Begin,
     Stop,
 }
 
-/// One wake-up is under way at most, and one stop.
-pub(super) fn channel() -> (SyncSender<Signal>, Receiver<Signal>) {
-    sync_channel(2)
+/// The way to a lane.
+pub(super) enum Door {
+    Thread(thread::SyncSender<Signal>),
+    Task(task::Sender<Signal>),
 }
 
-pub(super) fn spawn(
-    lane: LaneId,
-    inbox: Receiver<Signal>,
-    shared: Weak<Shared>,
-) -> std::io::Result<()> {
-    let name = format!("lane-{}", lane.0);
-    std::thread::Builder::new().name(name).spawn(move || {
-        while let Ok(Signal::Begin) = inbox.recv() {
-            let Some(shared) = shared.upgrade() else {
-                return;
-            };
-            shared.serve(lane);
+/// What a lane waits at.
+pub(super) enum Inbox {
+    Thread(thread::Receiver<Signal>),
+    Task(task::Receiver<Signal>),
+}
+
+pub(super) fn open(threads: Threads) -> (Door, Inbox) {
+    match threads {
+        Threads::Own => {
+            let (door, inbox) = thread::sync_channel(SIGNALS_MAX);
+            (Door::Thread(door), Inbox::Thread(inbox))
         }
-    })?;
-    Ok(())
-}
-
-impl Shared {
-    fn serve(&self, lane: LaneId) {
-        let begun = self.step(self.lock(), Input::Begin { lane });
-        debug_assert!(begun.is_none(), "a batch is launched after it is staged");
-        let mut next = self.step(self.lock(), Input::Launch { lane });
-        while let Some(batch) = next {
-            next = self.run(batch, false);
+        Threads::Shared => {
+            let (door, inbox) = task::channel(SIGNALS_MAX);
+            (Door::Task(door), Inbox::Task(inbox))
         }
     }
 }
 
+pub(super) fn spawn(lane: LaneId, inbox: Inbox, shared: Weak<Shared>) -> std::io::Result<()> {
+    match inbox {
+        Inbox::Thread(inbox) => {
+            let name = format!("lane-{}", lane.0);
+            std::thread::Builder::new().name(name).spawn(move || {
+                while let Ok(Signal::Begin) = inbox.recv() {
+                    let Some(shared) = shared.upgrade() else {
+                        return;
+                    };
+                    shared.serve(lane);
+                }
+            })?;
+        }
+        Inbox::Task(mut inbox) => drop(tokio::spawn(async move {
+            while let Some(Signal::Begin) = inbox.recv().await {
+                let Some(shared) = shared.upgrade() else {
+                    return;
+                };
+                shared.serve_here(lane).await;
+            }
+        })),
+    }
+    Ok(())
+}
+
+impl Door {
+    /// One wake-up is under way at most, since the machine wakes a lane once until it begins,
+    /// and one stop: there is room, unless the lane has ended.
+    pub(super) fn tell(&self, signal: Signal) {
+        match self {
+            Self::Thread(door) => drop(door.try_send(signal)),
+            Self::Task(door) => drop(door.try_send(signal)),
+        }
+    }
+}
+
+impl Shared {
+    fn serve(&self, lane: LaneId) {
+        let mut next = self.launch(lane);
+        while let Some(batch) = next {
+            next = self.run(batch, false);
+        }
+    }
+
+    async fn serve_here(&self, lane: LaneId) {
+        let mut next = self.launch(lane);
+        while let Some(batch) = next {
+            tokio::time::sleep(batch.told_cost().unwrap_or_default()).await;
+            next = self.run(batch, false);
+        }
+    }
+
+    fn launch(&self, lane: LaneId) -> Option<Batch> {
+        let begun = self.step(self.lock(), Input::Begin { lane });
+        debug_assert!(begun.is_none(), "a batch is launched after it is staged");
+        self.step(self.lock(), Input::Launch { lane })
+    }
+}
+
 impl Batch {
+    /// What it takes, if its engine says so.
+    fn told_cost(&self) -> Option<Duration> {
+        self.replica.model.told_cost(u64::from(self.rows))
+    }
+
     /// Runs the engine and answers every request; returns the engine's time, if it did not
     /// fail. Requests share one span and one measurement.
     pub(super) fn run(self, clock: &Clock, metrics: &DeviceMetrics) -> Option<u64> {
@@ -67,7 +126,10 @@ impl Batch {
         let result = catch_unwind(AssertUnwindSafe(|| {
             self.replica.model.run(&EngineBatch::new(&inputs))
         }));
-        let run_nanos = clock.now().nanos_since(started);
+        let run_nanos = match self.told_cost() {
+            Some(told) => told.as_nanos() as u64,
+            None => clock.now().nanos_since(started),
+        };
         drop(inputs);
         metrics.ran(self.rows, run_nanos);
         let failure = match result {
@@ -117,6 +179,9 @@ impl Batch {
         None
     }
 }
+
+/// A wake-up and a stop.
+const SIGNALS_MAX: usize = 2;
 
 fn panic_text(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<String>().map(String::as_str);

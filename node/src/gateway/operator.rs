@@ -62,6 +62,8 @@ pub struct OperatorParts {
     pub clock: Clock,
     /// This node's id.
     pub node: paceline_protocol::NodeId,
+    /// Its process.
+    pub pid: u32,
     /// What join tokens pin, if there is a door to join through.
     pub pin: Option<Digest>,
 }
@@ -153,7 +155,7 @@ async fn blobs_missing(
 ) -> Result<Json<BlobsMissing>, Refused> {
     let query: BlobQuery = json(&body)?;
     let artifacts = parts.artifacts.clone();
-    let missing = blocking(move || {
+    let missing = blocking(artifacts.threads(), move || {
         artifacts
             .missing(&query.digests)
             .map_err(|error| ArtifactError::Disk(error).into())

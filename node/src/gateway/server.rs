@@ -14,13 +14,14 @@ use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use paceline_protocol::{ErrorCode, Failure};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::Semaphore;
 use tower::ServiceExt;
 use tracing::Instrument;
 
 use super::Doors;
 use super::body::{AnswerBody, JSON_BYTES, read_inference};
+use super::front::{Accepted, Accepting, Door};
 use super::infer::{Answered, InferBody};
 use super::oip::{self, ModelMetadata};
 use super::path::Route;
@@ -39,28 +40,22 @@ pub struct HttpOptions {
     pub loopback_only: bool,
 }
 
-/// What a connection is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Door {
-    /// Inference and operator API.
-    Http,
-    /// Prometheus.
-    Metrics,
-}
-
 /// Accepts connections until its task ends. Running out of files slows it down and ends
 /// nothing.
-pub(super) async fn accept(listener: TcpListener, doors: Arc<Doors>, door: Door) {
+pub(super) async fn accept(listener: Accepting, doors: Arc<Doors>, door: Door) {
     let places = Arc::new(Semaphore::new(doors.options.connections_max));
     loop {
         let Ok(place) = places.clone().acquire_owned().await else {
             return;
         };
         match listener.accept().await {
-            Ok((stream, _)) => {
+            Ok(accepted) => {
                 let doors = doors.clone();
                 tokio::spawn(async move {
-                    serve(stream, doors, door).await;
+                    match accepted {
+                        Accepted::Socket(stream) => serve(stream, doors, door).await,
+                        Accepted::Memory(stream) => serve(stream, doors, door).await,
+                    }
                     drop(place);
                 });
             }
@@ -72,9 +67,10 @@ pub(super) async fn accept(listener: TcpListener, doors: Arc<Doors>, door: Door)
     }
 }
 
-async fn serve(stream: TcpStream, doors: Arc<Doors>, door: Door) {
-    // Without it small answers wait for acknowledgements; a socket that refuses still works.
-    let _ = stream.set_nodelay(true);
+async fn serve<S>(stream: S, doors: Arc<Doors>, door: Door)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
     let mut stopping = doors.stopping.clone();
     let header_timeout = doors.options.header_timeout;
     let service = service_fn(move |request| answer(doors.clone(), door, request));

@@ -1,6 +1,5 @@
 //! How a node's parts hang together: the one place that knows all of them.
 
-use std::net::TcpListener;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,7 +15,9 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::detector::{self, Detector, Suspects};
 use crate::drain::{self, Drain};
-use crate::gateway::{self, Doors, Gateway, Operator, OperatorParts, Readiness, Serving, quic};
+use crate::gateway::{
+    self, Doors, Gateway, Listener, Operator, OperatorParts, Readiness, Serving, quic,
+};
 use crate::identity::Identity;
 use crate::identity::authority::key_in_certificate;
 use crate::join::{self, Admits};
@@ -44,7 +45,7 @@ pub(super) struct Assembly<'a> {
     pub(super) registry: registry::Handle,
     pub(super) clock: Clock,
     pub(super) stopping: watch::Receiver<bool>,
-    pub(super) listeners: (Arc<TcpListener>, Arc<TcpListener>),
+    pub(super) listeners: (Listener, Listener),
     pub(super) metrics: Metrics,
     pub(super) raft: RaftHandle,
     pub(super) links: Links,
@@ -129,11 +130,13 @@ impl Assembly<'_> {
     fn shared(&self) -> Result<Shared, StartError> {
         let metrics = self.metrics.clone();
         let place = self.ports.blobs.place();
+        let threads = self.ports.threads;
         let artifacts = Artifacts::open(self.ports.blobs.clone())
-            .map_err(|cause| StartError::Disk { place, cause })?;
+            .map_err(|cause| StartError::Disk { place, cause })?
+            .on(threads);
         let engine = self.ports.engine.clone();
         let lanes = u16::try_from(engine.device().threads).unwrap_or(u16::MAX);
-        let device = device::Handle::start(lanes, self.clock, metrics.device())
+        let device = device::Handle::start((lanes, threads), self.clock, metrics.device())
             .map_err(|error| StartError::Parts(format!("a device thread: {error}")))?;
         let transport = self.links.transport.clone();
         let fetcher = Fetcher::new(artifacts.clone(), transport.clone());
@@ -215,7 +218,7 @@ impl Assembly<'_> {
     fn observer(&self, shared: &Shared) -> observer::Arguments {
         observer::Arguments {
             node: self.identity.node,
-            pid: std::process::id(),
+            pid: self.ports.pid,
             facts: shared.readiness.facts(),
             registry: self.registry.clone(),
             observed: shared.observed.clone(),
@@ -335,6 +338,7 @@ impl Assembly<'_> {
             readiness: shared.readiness.clone(),
             clock: self.clock,
             node: self.identity.node,
+            pid: self.ports.pid,
             pin: self.pin(),
         });
         let http = &self.config.http;

@@ -10,8 +10,10 @@ use paceline_models::{CostCurve, StubEngine};
 use paceline_protocol::{ErrorCode, ModelName};
 
 use super::*;
+use crate::clock::Wall;
 use crate::gateway::infer::{InferBody, Serving};
 use crate::storage::MemoryDisk;
+use crate::threads::Threads;
 use crate::transport::memory::MemoryNetwork;
 
 const FILES: &[(&str, &[u8])] = &[(
@@ -62,8 +64,11 @@ impl World {
             blobs: Arc::new(self.blobs.clone()),
             engine: Arc::new(self.engine.clone()),
             network: Network::Memory(MemoryNetwork::new(1)),
+            front: crate::gateway::Front::Sockets,
             threads: Threads::Own,
             seed: 1,
+            wall: Wall::System,
+            pid: 1,
         };
         Node::start(self.config.clone(), ports).await
     }

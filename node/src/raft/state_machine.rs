@@ -198,10 +198,5 @@ async fn blocking<T: Send + 'static>(
     threads: Threads,
     work: impl FnOnce() -> io::Result<T> + Send + 'static,
 ) -> io::Result<T> {
-    match threads {
-        Threads::Own => tokio::task::spawn_blocking(work)
-            .await
-            .map_err(io::Error::other)?,
-        Threads::Shared => work(),
-    }
+    threads.blocking(work).await.map_err(io::Error::other)?
 }

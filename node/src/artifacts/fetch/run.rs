@@ -259,7 +259,7 @@ impl Run {
         work: impl FnOnce(&Artifacts) -> Result<T, ArtifactError> + Send + 'static,
     ) -> Result<T, FetchError> {
         let artifacts = self.artifacts.clone();
-        let done = tokio::task::spawn_blocking(move || work(&artifacts)).await;
+        let done = artifacts.threads().blocking(move || work(&artifacts)).await;
         let done = done.map_err(|error| FetchError::Disk {
             reason: error.to_string(),
         })?;

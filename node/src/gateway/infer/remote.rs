@@ -13,6 +13,7 @@ use paceline_protocol::{ErrorCode, Failure, NodeId, Tensor};
 use super::{Missed, Pinned, Serving, dropped};
 use crate::device::{End, Ran, Work};
 use crate::dispatch::{Handler, Lost};
+use crate::planted::Bug;
 use crate::router::Picked;
 use crate::transport::Boxed;
 
@@ -112,6 +113,10 @@ impl Serving {
             return failed(failure, Execution::NotExecuted, LoadReport::default());
         };
         let gone = || {
+            if Bug::DrainRace.is_planted() {
+                let failure = Failure::new(ErrorCode::ShuttingDown, "the replica has left");
+                return failed(failure, Execution::NotExecuted, LoadReport::default());
+            }
             let epoch = self.router.routes().epoch;
             plain(Message::Gone { epoch })
         };

@@ -14,7 +14,6 @@ use paceline_protocol::{ErrorCode, Failure, JoinToken, NodeId, OpId, Secret, Tok
 
 use super::extract::{InPath, InQuery, Whole};
 use super::{OpQuery, OperatorParts, Parts, Refused, committed, json, op_of};
-use crate::clock::wall_ms;
 use crate::membership::view;
 
 pub(super) async fn create_token(
@@ -43,7 +42,7 @@ pub(super) async fn create_token(
         secret: Secret::new(random()?),
         pin,
     };
-    let expires_ms = wall_ms().saturating_add(ttl_ms);
+    let expires_ms = parts.registry.wall_ms().saturating_add(ttl_ms);
     let record = TokenRecord {
         id: token.id,
         secret_sha256: token.secret.digest(),
@@ -64,7 +63,7 @@ pub(super) async fn create_token(
 
 pub(super) async fn tokens(State(parts): Parts) -> Json<Vec<TokenView>> {
     let registry = parts.registry.current();
-    let now_ms = wall_ms();
+    let now_ms = parts.registry.wall_ms();
     let usable = registry
         .tokens()
         .values()

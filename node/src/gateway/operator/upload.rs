@@ -1,4 +1,4 @@
-//! Takes a file in: the body streams to a thread that writes and hashes it.
+//! Takes a file in: the body streams to where blocking is allowed, and is written and hashed there.
 
 use axum::body::Body;
 use bytes::Bytes;
@@ -9,7 +9,6 @@ use paceline_protocol::{Digest, ErrorCode, Failure};
 use tokio::sync::mpsc;
 
 use crate::artifacts::{ArtifactError, Artifacts};
-use crate::publish::blocking;
 
 /// Receives a whole file. Memory: a few chunks, however large the file.
 pub(super) async fn receive(
@@ -19,9 +18,9 @@ pub(super) async fn receive(
 ) -> Result<(), Failure> {
     let (chunks, mut inbox) = mpsc::channel::<Bytes>(CHUNKS_WAITING_MAX);
     let artifacts = artifacts.clone();
-    let writing = tokio::spawn(blocking(move || {
+    let writing = artifacts.threads().blocking_task(async move {
         let mut upload = artifacts.upload().map_err(ArtifactError::Disk)?;
-        while let Some(chunk) = inbox.blocking_recv() {
+        while let Some(chunk) = inbox.recv().await {
             // An empty chunk says that the body was whole; without it, it was cut off.
             if chunk.is_empty() {
                 return Ok(upload.finish(digest)?);
@@ -32,7 +31,7 @@ pub(super) async fn receive(
             ErrorCode::Cancelled,
             "the connection broke before the file was whole",
         ))
-    }));
+    });
     let mut bytes = 0u64;
     while let Ok(Some(frame)) = tokio::time::timeout(CHUNK_LIMIT, body.frame()).await {
         let Ok(frame) = frame else { break };

@@ -101,7 +101,7 @@ pub(super) fn nodes(parts: &OperatorParts) -> Vec<NodeView> {
             role: role.to_owned(),
             zone: record.zone.clone(),
             pid: match here {
-                true => Some(std::process::id()),
+                true => Some(parts.pid),
                 false => peers.get(id).map(|facts| facts.pid),
             },
             addresses: AddressesView {

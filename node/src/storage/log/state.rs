@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 
 use super::record::{Record, RecordKind};
+use crate::planted::Bug;
 
 /// One entry.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,7 +42,11 @@ pub enum Write {
 
 impl Write {
     pub(super) fn needs_sync(&self) -> bool {
-        !matches!(self, Self::Committed(_))
+        match self {
+            Self::Committed(_) => false,
+            Self::Vote(_) => !Bug::VoteNotSynced.is_planted(),
+            Self::Append(_) | Self::Truncate(_) | Self::Purge(_) => true,
+        }
     }
 }
 

@@ -29,6 +29,14 @@ struct State {
     links: BTreeMap<(NodeId, NodeId), Link>,
     pipes: BTreeMap<u64, Pipe>,
     next_pipe: u64,
+    traffic: Traffic,
+}
+
+/// All writes so far, and FNV-1a over what was written, on which stream and after how long.
+struct Traffic {
+    began: Instant,
+    writes: u64,
+    digest: u64,
 }
 
 struct Place {
@@ -62,6 +70,7 @@ impl Network {
                 links: BTreeMap::new(),
                 pipes: BTreeMap::new(),
                 next_pipe: 0,
+                traffic: Traffic::new(),
             }),
         }
     }
@@ -132,6 +141,11 @@ impl Network {
             }
         }
         state.wake_all();
+    }
+
+    pub(super) fn traffic(&self) -> (u64, u64) {
+        let state = self.locked();
+        (state.traffic.writes, state.traffic.digest)
     }
 
     pub(super) fn disconnect(&self, node: NodeId, peer: NodeId) {
@@ -214,6 +228,7 @@ impl Network {
     pub(super) fn write(&self, id: u64, bytes: &[u8], waker: &Waker) -> io::Result<Option<usize>> {
         let mut state = self.locked();
         let delay = state.delay();
+        state.traffic.note(id, bytes);
         let is_there = state
             .pipes
             .get(&id)
@@ -344,6 +359,25 @@ impl State {
 
     fn wake_all(&mut self) {
         self.pipes.values_mut().for_each(Pipe::wake_all);
+    }
+}
+
+impl Traffic {
+    fn new() -> Self {
+        Self {
+            began: Instant::now(),
+            writes: 0,
+            digest: 0xcbf2_9ce4_8422_2325,
+        }
+    }
+
+    fn note(&mut self, stream: u64, bytes: &[u8]) {
+        self.writes += 1;
+        let at = self.began.elapsed().as_micros() as u64;
+        let place = stream.to_le_bytes().into_iter().chain(at.to_le_bytes());
+        for byte in place.chain(bytes.iter().copied()) {
+            self.digest = (self.digest ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+        }
     }
 }
 
