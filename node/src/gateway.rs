@@ -16,6 +16,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use paceline_protocol::Epoch;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tokio::sync::watch;
 
@@ -77,7 +78,7 @@ impl ractor::Message for Message {}
 impl Readiness {
     /// Whether the node is ready.
     pub fn is_ready(&self) -> bool {
-        self.ready.load(Ordering::Acquire) && !*self.leaving.borrow()
+        self.ready.load(Ordering::Acquire) && !self.is_leaving()
     }
 
     /// Whether clients shall go elsewhere.
@@ -85,10 +86,16 @@ impl Readiness {
         self.leaving.subscribe()
     }
 
-    /// Says whether clients shall go elsewhere: the node is not ready then, and goes on serving
-    /// what still comes.
-    pub fn leave(&self, leaving: bool) {
-        self.leaving.send_replace(leaving);
+    /// Whether the node leaves: its doors ask clients to go elsewhere.
+    pub fn is_leaving(&self) -> bool {
+        *self.leaving.borrow()
+    }
+
+    /// Says that clients shall go elsewhere since the drain of this epoch, or may stay: a node
+    /// that leaves is not ready, and goes on serving what still comes.
+    pub fn leave(&self, since: Option<Epoch>) {
+        self.leaving.send_replace(since.is_some());
+        self.facts.send_modify(|facts| facts.draining = since);
         self.tell();
     }
 

@@ -46,6 +46,15 @@ impl Handle {
     /// The registry's refusal, or `NO_QUORUM`, `UNKNOWN`, `OVERLOADED`, `SHUTTING_DOWN`,
     /// `STORAGE_FAILED`. After `UNKNOWN` the change may still be committed.
     pub async fn write(&self, op: OpId, change: Change) -> Result<(Epoch, Reply), Failure> {
+        let Outcome { epoch, result } = self.write_outcome(op, change).await?;
+        Ok((epoch, result?))
+    }
+
+    /// As [`Handle::write`], with the registry's refusal as it is.
+    ///
+    /// # Errors
+    /// As [`Handle::write`], but for refusals.
+    pub async fn write_outcome(&self, op: OpId, change: Change) -> Result<Outcome, Failure> {
         let what = change.name();
         let command = Command {
             schema: SCHEMA,
@@ -54,21 +63,14 @@ impl Handle {
             change,
         };
         let deadline = tokio::time::Instant::now() + WRITE_LIMIT;
-        let Outcome { epoch, result } = self
-            .raft
-            .write(command, deadline)
-            .await
-            .map_err(|error| failure(&error))?;
-        match result {
-            Ok(reply) => {
-                tracing::info!(change = what, %op, epoch = epoch.0, "committed");
-                Ok((epoch, reply))
-            }
-            Err(refusal) => {
-                tracing::info!(change = what, %op, epoch = epoch.0, %refusal, "refused");
-                Err(refusal.into())
-            }
+        let written = self.raft.write(command, deadline).await;
+        let outcome = written.map_err(|error| failure(&error))?;
+        let epoch = outcome.epoch.0;
+        match &outcome.result {
+            Ok(_) => tracing::info!(change = what, %op, epoch, "committed"),
+            Err(refusal) => tracing::info!(change = what, %op, epoch, %refusal, "refused"),
         }
+        Ok(outcome)
     }
 
     /// How long ago a quorum was known to stand behind a leader; `None` if never.

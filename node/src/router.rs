@@ -248,7 +248,8 @@ impl Arguments {
 
 impl Arguments {
     /// What is observed of replicas that can be given work: not on suspect nodes, nor on those
-    /// that are down. Of versions that are ready elsewhere, not on nodes that leave either.
+    /// that are down or have left. Of versions that are ready elsewhere, not on nodes that are
+    /// about to leave either.
     fn usable(&self, registry: &Registry) -> Observations {
         let suspects = self.suspects.current();
         let observed = self.observed.current();
@@ -266,11 +267,9 @@ impl Arguments {
             .map(|(version, _)| version)
             .collect();
         let is_usable = |replica: &ReplicaId| match state_of(replica) {
-            None | Some((_, NodeState::Down)) => false,
+            None | Some((_, NodeState::Down | NodeState::Drained { .. })) => false,
             Some((_, NodeState::Up)) => true,
-            Some((version, NodeState::Draining { .. } | NodeState::Drained)) => {
-                !served_elsewhere.contains(&version)
-            }
+            Some((version, NodeState::Draining { .. })) => !served_elsewhere.contains(&version),
         };
         let usable = observed.iter().filter(|(replica, _)| is_usable(replica));
         usable

@@ -47,6 +47,9 @@ pub const TOKEN_TTL_MAX_MS: u64 = 7 * 24 * 3_600_000;
 /// Life of a join token whose maker names none, in milliseconds: an hour is long enough to walk
 /// to another machine.
 pub const TOKEN_TTL_DEFAULT_MS: u64 = 3_600_000;
+/// Longest time that a drain may take, in milliseconds: no request runs for longer than ten
+/// minutes, and a large artifact is fetched and loaded elsewhere within an hour.
+pub const DRAIN_DEADLINE_MAX_MS: u64 = 3_600_000;
 /// Most voters: beyond seven, each write waits for more disks without surviving more in practice.
 pub const VOTERS_MAX: usize = 7;
 /// Join tokens that are kept: a rack at a time, many times over; expired ones go first.

@@ -42,7 +42,7 @@ pub enum Input {
         /// How long it took, in nanoseconds.
         nanos: u64,
     },
-    /// The replica goes away: everything that waits is dropped.
+    /// The replica or its node goes away: everything that waits is dropped.
     Close,
 }
 

@@ -4,6 +4,7 @@
 //!   gateway ─▶ admission ─▶ router ─▶ device ─▶ batcher        the life of a request
 //!                                       │
 //!                                    restart                   what fails is started again
+//!   drain                                                      leaving without losing a request
 //!
 //!   guesses, renewal                                           who gets in, and stays in
 //!
@@ -30,6 +31,7 @@ pub mod cost;
 mod deadline_queue;
 pub mod detector;
 pub mod device;
+pub mod drain;
 pub mod guesses;
 mod machine;
 pub mod membership;

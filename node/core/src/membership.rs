@@ -101,8 +101,11 @@ pub fn next(view: &View<'_>) -> Option<Step> {
 /// The first objection.
 pub fn may_drain(view: &View<'_>, observed: &Observed, node: NodeId) -> Result<(), Objection> {
     let registry = view.registry;
-    if registry.node_state(node).is_none() {
-        return Err(Objection::Unknown { node });
+    match registry.node_state(node) {
+        None => return Err(Objection::Unknown { node }),
+        // It is leaving already: nothing is left to object to.
+        Some(NodeState::Draining { .. } | NodeState::Drained { .. }) => return Ok(()),
+        Some(NodeState::Up | NodeState::Down) => {}
     }
     if view.voters.contains(&node) {
         check_quorum(view, node)?;

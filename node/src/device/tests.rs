@@ -196,6 +196,34 @@ async fn a_replica_that_goes_finishes_what_runs_and_gives_back_what_waits() {
     assert!(matches!(late.await, End::Dropped(DropReason::Gone, _)));
 }
 
+#[tokio::test]
+async fn a_node_that_leaves_ends_what_runs_and_what_waits_and_may_come_back() {
+    let bench = Bench::new(1, 300_000);
+    let (_, running) = bench.submit(&[0.0, 0.0], 10_000);
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    let (input, waiting) = bench.submit(&[1.0, 0.0], 10_000);
+    let closed_at = std::time::Instant::now();
+    bench.device.close();
+    match running.await {
+        End::Failed(failure) => {
+            assert_eq!(failure.code, ErrorCode::ShuttingDown);
+            assert!(failure.code.is_retryable());
+        }
+        other => panic!("{other:?}"),
+    }
+    let gone = |end: End, input: &Tensor| match end {
+        End::Dropped(DropReason::Gone, inputs) => assert_eq!(&inputs[0], input),
+        other => panic!("{other:?}"),
+    };
+    gone(waiting.await, &input);
+    assert!(closed_at.elapsed() < Duration::from_millis(250), "at once");
+    let (input, refused) = bench.submit(&[2.0, 0.0], 10_000);
+    gone(refused.await, &input);
+    bench.device.open();
+    ran(bench.submit(&[3.0, 0.0], 10_000).1.await);
+    assert_eq!(bench.engine.script().batches(), 2, "one before, one after");
+}
+
 /// Many callers from many threads, cheap and dear batches, some cancelled: every one that is
 /// not cancelled gets its own answer, and nothing is left behind.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]

@@ -236,6 +236,7 @@ impl Assembly<'_> {
     fn drain(&self, shared: &Shared) -> drain::Arguments {
         drain::Arguments {
             node: self.identity.node,
+            clock: self.clock,
             registry: self.registry.clone(),
             readiness: shared.readiness.clone(),
             device: shared.device.clone(),

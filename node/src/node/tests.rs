@@ -1,5 +1,6 @@
 //! Whole nodes in this process, on disks in memory and with the scripted engine.
 
+mod leaving;
 mod tensors;
 
 use std::sync::Arc;

@@ -39,6 +39,15 @@ fn apply(registry: &mut Registry, change: Change) {
     assert!(outcome.result.is_ok(), "{outcome}");
 }
 
+fn drain(registry: &mut Registry, node: NodeId) {
+    let change = Change::Drain {
+        node,
+        deadline_ms: 60_000,
+        computed_at: registry.epoch(),
+    };
+    apply(registry, change);
+}
+
 fn ids(ids: &[u64]) -> BTreeSet<NodeId> {
     ids.iter().copied().map(NodeId).collect()
 }
@@ -92,7 +101,7 @@ fn who_has_not_caught_up_or_is_not_up_gets_no_vote() {
     assert_eq!(step(&behind), None);
     behind.lags.remove(&NodeId(3));
     assert_eq!(step(&behind), None, "not heard yet");
-    apply(&mut three, Change::Drain { node: NodeId(2) });
+    drain(&mut three, NodeId(2));
     assert_eq!(step(&view(&three, &[1], &[2, 3])), None);
 }
 
@@ -127,7 +136,7 @@ fn a_drain_must_leave_a_majority_that_works() {
         may_drain(&view(&three, &[1, 2, 3], &[]), &observed, NodeId(2)),
         Ok(())
     );
-    apply(&mut three, Change::Drain { node: NodeId(1) });
+    drain(&mut three, NodeId(1));
     let objection = Objection::Quorum {
         left: 1,
         voters: 3,

@@ -17,13 +17,18 @@ pub enum NodeState {
     Up,
     /// It was not heard for long; its replicas are replaced.
     Down,
-    /// It takes no new work since this epoch, and finishes what it has.
+    /// It leaves since this epoch: it gets no new replicas, and finishes what it has.
     Draining {
         /// The index of the drain.
         since: Epoch,
+        /// How long that may take, in milliseconds, from when the node has applied it.
+        deadline_ms: u64,
     },
-    /// It has finished what it had, and takes no new work.
-    Drained,
+    /// It has ended what it had, and takes no new work.
+    Drained {
+        /// The index of the drain.
+        since: Epoch,
+    },
 }
 
 /// A node's place in the cluster.
@@ -41,6 +46,7 @@ pub(super) struct Seat {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Drain {
     since: Epoch,
+    deadline_ms: u64,
     is_done: bool,
 }
 
@@ -125,28 +131,12 @@ impl Registry {
                 self.check_current(*computed_at)?;
                 self.mark(epoch, *node, false)
             }
-            Change::Drain { node } => {
-                let seat = self.seat(*node)?;
-                let drain = Drain {
-                    since: epoch,
-                    is_done: false,
-                };
-                // A drain that is under way is not begun anew.
-                if seat.drain.is_none() {
-                    seat.drain = Some(drain);
-                    self.assignments_changed_at = epoch;
-                }
-                Ok(Reply::Done)
-            }
-            Change::Drained { node, since } => {
-                let (node, since) = (*node, *since);
-                match &mut self.seat(node)?.drain {
-                    Some(drain) if drain.since == since => drain.is_done = true,
-                    _ => return Err(Refusal::NotDraining { node, since }),
-                }
-                self.assignments_changed_at = epoch;
-                Ok(Reply::Done)
-            }
+            Change::Drain {
+                node,
+                deadline_ms,
+                computed_at,
+            } => self.drain(epoch, (*node, *deadline_ms), *computed_at),
+            Change::Drained { node, since } => self.drained(epoch, *node, *since),
             Change::Undrain { node } => {
                 if self.seat(*node)?.drain.take().is_some() {
                     self.assignments_changed_at = epoch;
@@ -239,6 +229,36 @@ impl Registry {
         Ok(Reply::Admitted(node))
     }
 
+    fn drain(
+        &mut self,
+        epoch: Epoch,
+        (node, deadline_ms): (NodeId, u64),
+        computed_at: Epoch,
+    ) -> Result<Reply, Refusal> {
+        // A drain that is under way is not begun anew.
+        if self.seat(node)?.drain.is_some() {
+            return Ok(Reply::Done);
+        }
+        // Two drains at a time, each harmless alone, may be too many together.
+        self.check_current(computed_at)?;
+        self.seat(node)?.drain = Some(Drain {
+            since: epoch,
+            deadline_ms,
+            is_done: false,
+        });
+        self.assignments_changed_at = epoch;
+        Ok(Reply::Done)
+    }
+
+    fn drained(&mut self, epoch: Epoch, node: NodeId, since: Epoch) -> Result<Reply, Refusal> {
+        match &mut self.seat(node)?.drain {
+            Some(drain) if drain.since == since => drain.is_done = true,
+            _ => return Err(Refusal::NotDraining { node, since }),
+        }
+        self.assignments_changed_at = epoch;
+        Ok(Reply::Done)
+    }
+
     fn mark(&mut self, epoch: Epoch, node: NodeId, is_down: bool) -> Result<Reply, Refusal> {
         let seat = self.seat(node)?;
         if seat.is_down != is_down {
@@ -280,8 +300,14 @@ impl Seat {
         match self.drain {
             _ if self.is_down => NodeState::Down,
             None => NodeState::Up,
-            Some(Drain { is_done: true, .. }) => NodeState::Drained,
-            Some(Drain { since, .. }) => NodeState::Draining { since },
+            Some(Drain {
+                since,
+                is_done: true,
+                ..
+            }) => NodeState::Drained { since },
+            Some(Drain {
+                since, deadline_ms, ..
+            }) => NodeState::Draining { since, deadline_ms },
         }
     }
 }

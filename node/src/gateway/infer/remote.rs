@@ -10,7 +10,7 @@ use paceline_protocol::frame::{Execution, Frame, LoadReport, Message};
 use paceline_protocol::limits::REQUEST_BUDGET_MAX_MS;
 use paceline_protocol::{ErrorCode, Failure, NodeId, Tensor};
 
-use super::{Missed, Pinned, Serving, dropped};
+use super::{Missed, Pinned, Serving, dropped, execution_of};
 use crate::device::{End, Ran, Work};
 use crate::dispatch::{Handler, Lost};
 use crate::router::Picked;
@@ -149,7 +149,10 @@ impl Serving {
             },
             Ok(End::Dropped(DropReason::Gone, _)) => gone(),
             Ok(End::Dropped(why, _)) => failed(dropped(why), Execution::NotExecuted, load),
-            Ok(End::Failed(failure)) => failed(failure, Execution::Executed, load),
+            Ok(End::Failed(failure)) => {
+                let execution = execution_of(failure.code);
+                failed(failure, execution, load)
+            }
             Err(_late) => failed(dropped(DropReason::Expired), Execution::Unknown, load),
         }
     }

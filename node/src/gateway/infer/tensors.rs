@@ -127,6 +127,8 @@ pub fn execution_of(code: ErrorCode) -> Execution {
         | ErrorCode::Cancelled
         | ErrorCode::Unknown
         | ErrorCode::Unreachable
+        // What ran when its node left.
+        | ErrorCode::ShuttingDown
         | ErrorCode::Internal => Execution::Unknown,
         _ => Execution::NotExecuted,
     }

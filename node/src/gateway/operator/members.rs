@@ -5,11 +5,13 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::State;
 use paceline_core::membership::{self, Objection};
-use paceline_protocol::limits::{NODES_MAX, TOKEN_TTL_DEFAULT_MS, TOKEN_TTL_MAX_MS};
+use paceline_protocol::limits::{
+    DRAIN_DEADLINE_MAX_MS, NODES_MAX, TOKEN_TTL_DEFAULT_MS, TOKEN_TTL_MAX_MS,
+};
 use paceline_protocol::operator::{
     Committed, DrainRequest, TokenCreated, TokenRequest, TokenView, UndrainRequest,
 };
-use paceline_protocol::registry::{Change, TokenRecord};
+use paceline_protocol::registry::{Change, Outcome, Refusal, TokenRecord};
 use paceline_protocol::{ErrorCode, Failure, JoinToken, NodeId, OpId, Secret, TokenId};
 
 use super::extract::{InPath, InQuery, Whole};
@@ -94,20 +96,40 @@ pub(super) async fn drain(
     Whole(body): Whole,
 ) -> Result<Json<Committed>, Refused> {
     let node = node_id(&node)?;
-    let DrainRequest { op, .. } = json(&body)?;
+    let DrainRequest { op, deadline_ms } = json(&body)?;
+    check("deadline_ms", deadline_ms, DRAIN_DEADLINE_MAX_MS)?;
     parts.registry.catch_up().await;
-    objection(&parts, node)?;
-    let drained = write(&parts, op, Change::Drain { node }).await?;
-    // Another drain may have been committed at the same time: each was fine alone.
-    if let Err(refused) = objection(&parts, node) {
-        let undo = Change::Undrain { node };
-        parts
-            .registry
-            .write(crate::registry::fresh_op()?, undo)
-            .await?;
-        return Err(refused.into());
+    for attempt in 0..DRAIN_ATTEMPTS_MAX {
+        let op = OpId(op.0 ^ attempt);
+        let registry = parts.registry.current();
+        // A repeat gets its first answer, whatever has become of the node since.
+        if registry.outcome(op).is_none() {
+            objection(&parts, node)?;
+        }
+        let change = Change::Drain {
+            node,
+            deadline_ms,
+            computed_at: registry.epoch(),
+        };
+        match parts.registry.write_outcome(op, change).await? {
+            Outcome {
+                epoch,
+                result: Ok(_),
+            } => return Ok(Json(committed(&parts, epoch).await)),
+            // Something that the decision rests on has changed meanwhile: it is made anew,
+            // under an op-id that follows from the first, since a refusal is remembered.
+            Outcome {
+                result: Err(Refusal::Outdated { .. }),
+                ..
+            } => {}
+            Outcome {
+                result: Err(refusal),
+                ..
+            } => return Err(Failure::from(refusal).into()),
+        }
     }
-    Ok(drained)
+    let message = "the cluster changes too fast to tell whether the node may leave";
+    Err(Failure::new(ErrorCode::Conflict, message).into())
 }
 
 pub(super) async fn undrain(
@@ -175,6 +197,9 @@ fn check(key: &str, value: u64, most: u64) -> Result<(), Failure> {
     let message = format!("{key} = {value} is not allowed: 1 to {most}");
     Err(Failure::new(ErrorCode::ParameterInvalid, message))
 }
+
+/// How often a drain is decided anew because the cluster has changed meanwhile.
+const DRAIN_ATTEMPTS_MAX: u128 = 16;
 
 fn random<const N: usize>() -> Result<[u8; N], Failure> {
     let mut bytes = [0; N];

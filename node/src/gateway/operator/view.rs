@@ -192,7 +192,7 @@ fn state(state: Option<NodeState>) -> &'static str {
         Some(NodeState::Up) | None => "up",
         Some(NodeState::Down) => "down",
         Some(NodeState::Draining { .. }) => "draining",
-        Some(NodeState::Drained) => "drained",
+        Some(NodeState::Drained { .. }) => "drained",
     }
 }
 
