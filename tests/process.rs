@@ -15,6 +15,8 @@ mod damage;
 mod http;
 #[path = "process/inference.rs"]
 mod inference;
+#[path = "process/leaving.rs"]
+mod leaving;
 #[path = "process/lifecycle.rs"]
 mod lifecycle;
 #[path = "process/metrics.rs"]

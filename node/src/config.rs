@@ -124,6 +124,7 @@ impl Config {
     fn check(&self) -> Result<(), ConfigError> {
         check_name("node.name", &self.node.name)?;
         check_name("node.zone", &self.node.zone)?;
+        check_range("node.stale_max_ms", self.node.stale_max_ms, 0, STALE_MAX_MS)?;
         check_range(
             "http.body_bytes_max",
             self.http.body_bytes_max as u64,
@@ -263,6 +264,8 @@ fn check_exposure(
     })
 }
 
+/// A year: whoever means for ever says 0.
+const STALE_MAX_MS: u64 = 366 * 24 * 3_600_000;
 const ENVIRONMENT_PREFIX: &str = "PACELINE__";
 
 #[cfg(test)]

@@ -24,6 +24,7 @@ pub mod artifacts;
 mod clock;
 pub mod command;
 pub mod config;
+mod contact;
 mod demo;
 mod detector;
 mod device;

@@ -11,14 +11,15 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use paceline_core::authority::{self, Step, View};
 use paceline_protocol::NodeId;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 
 use crate::directory::Directory;
 use crate::node::Secured;
 use crate::raft::RaftHandle;
-use crate::registry;
 use crate::transport::Transport;
+use crate::{contact, registry};
 
 /// What the actor hears.
 #[derive(Debug)]
@@ -48,6 +49,8 @@ pub(crate) struct Arguments {
     pub secured: Option<Secured>,
     /// Peers that are known before the registry is.
     pub first_peers: BTreeMap<NodeId, SocketAddr>,
+    /// Whether there is a quorum.
+    pub contact: contact::Handle,
 }
 
 /// The actor.
@@ -110,14 +113,18 @@ impl State {
         };
         let trust = secured.credentials.trust();
         trust.set_burnt(registry.burnt());
-        let age = self.arguments.raft.quorum_age();
-        trust.set_quorum(age.is_some_and(|age| age < QUORUM_AGE_MAX));
+        trust.set_quorum(self.arguments.contact.now().is_fresh());
         let voters = self.arguments.raft.metrics().voters;
         let is_voter = voters.contains(&self.arguments.node);
-        match (is_voter, secured.authority.load().is_some()) {
-            (true, false) if !self.is_asking => self.ask_authority(myself, voters),
-            (false, true) if !voters.is_empty() => self.forget_authority(),
-            _ => {}
+        let step = authority::next(View {
+            is_voter: Some(is_voter).filter(|_| !voters.is_empty()),
+            has_key: secured.authority.load().is_some(),
+            is_asking: self.is_asking,
+        });
+        match step {
+            Some(Step::Ask) => self.ask_authority(myself, voters),
+            Some(Step::Forget) => self.forget_authority(),
+            None => {}
         }
     }
 
@@ -188,6 +195,4 @@ impl Arguments {
 
 const NOWHERE: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 1);
 const LOOK_EVERY: Duration = Duration::from_millis(500);
-/// A quorum that was not heard for so long is not counted on.
-const QUORUM_AGE_MAX: Duration = Duration::from_secs(2);
 const ASK_LIMIT: Duration = Duration::from_secs(2);

@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use paceline_core::registry::Registry;
 use paceline_protocol::registry::{Change, Command, Outcome, Reply, SCHEMA};
-use paceline_protocol::{Epoch, ErrorCode, Failure, OpId};
+use paceline_protocol::{Epoch, ErrorCode, Failure, NodeId, OpId};
 use ractor::{ActorRef, Message};
 
 use crate::clock::wall_ms;
-use crate::raft::{RaftHandle, RaftMetrics, Role, WriteError};
+use crate::raft::{MembershipError, RaftHandle, RaftMetrics, Role, WriteError};
 use crate::supervisor::notify;
 
 /// Cheap to clone.
@@ -76,6 +76,18 @@ impl Handle {
     /// How long ago a quorum was known to stand behind a leader; `None` if never.
     pub fn quorum_age(&self) -> Option<Duration> {
         self.raft.quorum_age()
+    }
+
+    /// Sees to it that the first of the two does not lead: if it does, the second shall.
+    ///
+    /// # Errors
+    /// It leads on.
+    pub(crate) async fn move_leadership(
+        &self,
+        from_to: (NodeId, NodeId),
+        deadline: tokio::time::Instant,
+    ) -> Result<(), MembershipError> {
+        self.raft.move_leadership(from_to, deadline).await
     }
 
     /// The state as applied here, whenever it changes.

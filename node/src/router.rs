@@ -9,6 +9,7 @@ mod routes;
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use paceline_core::device::BatcherId;
@@ -16,8 +17,9 @@ use paceline_core::placement::ReplicaState;
 use paceline_core::registry::{NodeState, Registry};
 use paceline_core::router::{Effect, Input, Report, RouteId, Router, Target};
 use paceline_core::{Machine, Slot};
-use paceline_protocol::{ErrorCode, Failure, NodeId, ReplicaId};
+use paceline_protocol::{Epoch, ErrorCode, Failure, NodeId, ReplicaId};
 use ractor::{Actor, ActorProcessingErr, ActorRef};
+use tokio::sync::watch;
 
 pub(crate) use self::routes::{ModelRoute, Routes, VersionRoute};
 use crate::clock::Clock;
@@ -32,6 +34,8 @@ pub struct Handle {
     node: NodeId,
     clock: Clock,
     routes: Arc<ArcSwap<Routes>>,
+    /// The epoch of the routes, for whoever waits for it.
+    epoch: watch::Sender<Epoch>,
     machine: Arc<Mutex<State>>,
 }
 
@@ -91,6 +95,7 @@ impl Handle {
             node,
             clock,
             routes: Arc::new(ArcSwap::from_pointee(Routes::default())),
+            epoch: watch::Sender::default(),
             machine: Arc::new(Mutex::new(state)),
         }
     }
@@ -98,6 +103,20 @@ impl Handle {
     /// What requests can be sent to now. A request takes one snapshot and keeps to it.
     pub fn routes(&self) -> arc_swap::Guard<Arc<Routes>> {
         self.routes.load()
+    }
+
+    /// The epoch that requests are routed by, whenever it rises. From then on no request is
+    /// pinned to what went before.
+    pub fn epochs(&self) -> watch::Receiver<Epoch> {
+        self.epoch.subscribe()
+    }
+
+    /// Waits until requests are routed by `epoch`, or `limit` has passed; says which.
+    pub async fn wait_for(&self, epoch: Epoch, limit: Duration) -> bool {
+        let mut epochs = self.epochs();
+        let reached = epochs.wait_for(|now| *now >= epoch);
+        // Its sender lives as long as this handle.
+        tokio::time::timeout(limit, reached).await.is_ok()
     }
 
     /// Picks a replica. Its end must be reported with [`Handle::done`].
@@ -242,7 +261,9 @@ impl Arguments {
                 targets: Vec::new(),
             });
         }
+        let epoch = routes.epoch;
         self.handle.routes.store(Arc::new(routes));
+        self.handle.epoch.send_replace(epoch);
     }
 }
 

@@ -247,7 +247,8 @@ pub struct DeployRequest {
 }
 
 /// Answer to every write that has no richer one: it is committed, and on how many ready nodes
-/// it is applied.
+/// it is applied: no request that arrives there later is decided at an older epoch. The same of
+/// any epoch is told by `GET /v2/paceline/applied/EPOCH`, which waits two seconds for them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Committed {
     /// The epoch that it holds from.

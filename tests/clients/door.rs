@@ -226,6 +226,9 @@ impl Double {
                 "large".to_owned(),
                 Tensor::from_f32(1, &vec![7.0; 1 << 20]),
             )]),
+            // As a node that is alone: what is behind the client is not shown to it.
+            "fresh" if head.epoch_seen > self.epoch() => Err(ErrorCode::Stale),
+            "fresh" => Ok(echo()),
             "gone" => Err(ErrorCode::VersionGone),
             _ => Err(ErrorCode::ModelNotFound),
         }
@@ -260,6 +263,7 @@ impl Door for Double {
                     version: VersionNumber(3),
                     epoch: self.epoch(),
                     outputs,
+                    stale_seconds: None,
                 }),
                 Err(code) => Err(ClientFailure {
                     failure: Failure::new(code, "as the test wants it").retry_after_ms(40),

@@ -142,6 +142,9 @@ impl Sending<'_> {
         tokio::select! {
             biased;
             outcome = first.end() => match outcome {
+                Outcome::Told(frame) if is_stale(&frame) => {
+                    return self.elsewhere(frame, &session).await;
+                }
                 Outcome::Told(frame) => return self.told(frame, &session, 1),
                 Outcome::Lost if !self.request.idempotent => {
                     return Err(InferError::lost(session.welcome.node, false));
@@ -172,6 +175,25 @@ impl Sending<'_> {
                 }
                 Err(NotStarted::Lost) => tokio::task::yield_now().await,
                 Err(not_started) => return Err(refused(not_started)),
+            }
+        }
+    }
+
+    /// A node that is alone and behind what this client has seen did nothing, and says so: that
+    /// is no answer to the request but to where it was sent. Another node is asked, if there is
+    /// one; its word stands.
+    async fn elsewhere(&self, frame: Frame, stale: &Arc<Session>) -> Result<Answer, InferError> {
+        let session = self.pool.pick_elsewhere(stale);
+        let started = session.and_then(|session| self.start(&session, 1).ok());
+        let Some(mut attempt) = started else {
+            return self.told(frame, stale, 1);
+        };
+        let session = attempt.session.clone();
+        match attempt.end().await {
+            Outcome::Told(frame) => self.told(frame, &session, 1),
+            Outcome::Lost => {
+                let is_idempotent = self.request.idempotent;
+                Err(InferError::lost(session.welcome.node, is_idempotent))
             }
         }
     }
@@ -210,6 +232,16 @@ impl Sending<'_> {
         self.pool.saw(answer.epoch);
         Ok(answer)
     }
+}
+
+fn is_stale(frame: &Frame) -> bool {
+    let Message::Failed {
+        failure, execution, ..
+    } = &frame.message
+    else {
+        return false;
+    };
+    failure.code == ErrorCode::Stale && *execution == Execution::NotExecuted
 }
 
 fn refused(not_started: NotStarted) -> InferError {

@@ -6,7 +6,9 @@
 //!                                    restart                   what fails is started again
 //!   drain                                                      leaving without losing a request
 //!
-//!   guesses, renewal                                           who gets in, and stays in
+//!   guesses, renewal, authority                                who gets in, and stays in
+//!   contact, ahead                                             how stale a node may be, and
+//!                                                              who knows more
 //!
 //!   registry.apply(command) ─▶ placement ─▶ next change         what the cluster wants
 //!
@@ -25,8 +27,11 @@
 #![warn(clippy::wildcard_enum_match_arm)]
 
 pub mod admission;
+pub mod ahead;
 pub mod attempt;
+pub mod authority;
 pub mod batcher;
+pub mod contact;
 pub mod cost;
 mod deadline_queue;
 pub mod detector;

@@ -9,7 +9,7 @@ use paceline_protocol::registry::{Change, ReplicaTarget};
 use paceline_protocol::{DeviceId, Digest, ModelName, NodeId, ReplicaId, VersionNumber};
 
 use crate::random::Random;
-use crate::registry::{Deployment, Model, NodeState, Registry};
+use crate::registry::{Deployment, NodeState, Registry};
 
 /// What is known of a replica's condition.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -65,7 +65,7 @@ pub fn plan(registry: &Registry, observed: &Observed) -> Plan {
         let Some(deployment) = model.deployment else {
             continue;
         };
-        let missing = missing(registry, name, model, deployment);
+        let missing = missing(registry, name, deployment);
         match missing {
             Missing::None => {}
             Missing::On(node, device) => {
@@ -183,12 +183,7 @@ pub fn keepers(registry: &Registry, artifact: Digest) -> Vec<NodeId> {
     keepers
 }
 
-fn missing(
-    registry: &Registry,
-    name: &ModelName,
-    model: &Model,
-    deployment: Deployment,
-) -> Missing {
+fn missing(registry: &Registry, name: &ModelName, deployment: Deployment) -> Missing {
     let version = deployment.version;
     let replicas = registry.replicas_of(name, version);
     let present = replicas
@@ -197,10 +192,7 @@ fn missing(
     if present >= wanted(registry, deployment) {
         return Missing::None;
     }
-    let needed_bytes = model
-        .versions
-        .get(&version)
-        .map_or(0, |v| v.record.memory_bytes);
+    let needed_bytes = needed_bytes(registry, name, version);
     let free = free_devices(registry, name, version);
     let fits = free
         .iter()
@@ -226,6 +218,24 @@ fn missing(
             })
         }
     }
+}
+
+/// Whether a node that takes work, other than `without`, has a device with room for a replica.
+pub fn has_room(
+    registry: &Registry,
+    (name, version): (&ModelName, VersionNumber),
+    without: NodeId,
+) -> bool {
+    let needed_bytes = needed_bytes(registry, name, version);
+    let free = free_devices(registry, name, version);
+    free.iter()
+        .any(|device| device.node != without && device.free_bytes >= needed_bytes)
+}
+
+fn needed_bytes(registry: &Registry, name: &ModelName, version: VersionNumber) -> u64 {
+    let model = registry.models().get(name);
+    let published = model.and_then(|model| model.versions.get(&version));
+    published.map_or(0, |published| published.record.memory_bytes)
 }
 
 struct FreeDevice {

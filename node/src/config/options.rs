@@ -2,7 +2,9 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
+use std::time::Duration;
 
+use paceline_core::contact;
 use paceline_protocol::limits::BODY_BYTES_DEFAULT;
 use serde::{Deserialize, Serialize};
 
@@ -19,6 +21,10 @@ pub struct NodeOptions {
     /// Allows addresses other than loopback although there is no encryption and nobody has to
     /// say who they are. Default `false`.
     pub insecure: bool,
+    /// For how long it serves without contact to a quorum, in milliseconds. Default 0: for
+    /// ever, its answers marked `paceline-stale`. Set it where it does harm to act on a version
+    /// that others have taken away meanwhile.
+    pub stale_max_ms: u64,
 }
 
 /// HTTP inference and operator API.
@@ -101,6 +107,7 @@ impl Default for NodeOptions {
             zone: "default".to_owned(),
             data_dir: PathBuf::from("paceline-data"),
             insecure: false,
+            stale_max_ms: 0,
         }
     }
 }
@@ -168,6 +175,17 @@ impl Default for RaftOptions {
             election_min_ms: 200,
             election_max_ms: 300,
             snapshot_entries: 2_000,
+        }
+    }
+}
+
+impl NodeOptions {
+    /// As the policy of contact wants them.
+    pub(crate) fn contact(&self) -> contact::Options {
+        let stale_max = (self.stale_max_ms > 0).then_some(self.stale_max_ms);
+        contact::Options {
+            stale_max: stale_max.map(Duration::from_millis),
+            ..contact::Options::default()
         }
     }
 }

@@ -3,6 +3,7 @@
 //! Hot path: everything here runs in the request's own task; admission, router and device are
 //! stepped through their handles. Every way out is one typed status.
 
+mod ahead;
 mod missed;
 mod remote;
 mod tensors;
@@ -27,7 +28,7 @@ use crate::device::{End, Ran, Submission, Work};
 use crate::observed::Observed;
 use crate::router::{Picked, VersionRoute};
 use crate::telemetry::metrics::{Metrics, Protocol, Stage};
-use crate::{admission, device, dispatch, router};
+use crate::{admission, contact, device, dispatch, router};
 
 /// The request path of a node. Cheap to clone.
 #[derive(Clone)]
@@ -46,6 +47,8 @@ pub struct Serving {
     pub suspects: Suspects,
     /// Which replicas are here.
     pub observed: Observed,
+    /// How old what is known may be.
+    pub contact: contact::Handle,
     /// Where requests are counted.
     pub metrics: Metrics,
 }
@@ -349,6 +352,7 @@ impl Serving {
     }
 
     fn pin(&self, target: Target<'_>) -> Result<Pinned, Failure> {
+        self.contact.check()?;
         let routes = self.router.routes();
         let version = routes.resolve(target.model, target.version)?.clone();
         Ok(Pinned {

@@ -35,7 +35,7 @@ use crate::router::RouterActor;
 use crate::supervisor::{self, Child, Health, Supervisor};
 use crate::telemetry::metrics::Metrics;
 use crate::worker::{self, Worker};
-use crate::{admission, device, dispatch, registry, router};
+use crate::{admission, contact, device, dispatch, registry, router};
 
 pub(super) struct Assembly<'a> {
     pub(super) identity: Identity,
@@ -78,6 +78,7 @@ struct Shared {
     publisher: Publisher,
     peers: dispatch::Peers,
     suspects: Suspects,
+    contact: contact::Handle,
 }
 
 impl Assembly<'_> {
@@ -96,7 +97,7 @@ impl Assembly<'_> {
                     observed: shared.observed.clone(),
                 },
             ),
-            Child::new("peers", || Peers, self.peers()),
+            Child::new("peers", || Peers, self.peers(&shared)),
             Child::new("observer", || Observer, self.observer(&shared)),
             Child::new("detector", || Detector, self.detector(&shared)),
             Child::new("drain", || Drain, self.drain(&shared)),
@@ -157,6 +158,11 @@ impl Assembly<'_> {
             publisher,
             peers,
             suspects: Suspects::default(),
+            contact: contact::Handle::new(
+                self.registry.clone(),
+                self.clock,
+                self.config.node.contact(),
+            ),
         })
     }
 
@@ -200,7 +206,7 @@ impl Assembly<'_> {
         Child::new("worker", || Worker, arguments)
     }
 
-    fn peers(&self) -> peers::Arguments {
+    fn peers(&self, shared: &Shared) -> peers::Arguments {
         peers::Arguments {
             node: self.identity.node,
             registry: self.registry.clone(),
@@ -209,6 +215,7 @@ impl Assembly<'_> {
             directory: self.links.directory.clone(),
             secured: self.links.secured.clone(),
             first_peers: self.links.first_peers.clone(),
+            contact: shared.contact.clone(),
         }
     }
 
@@ -217,6 +224,7 @@ impl Assembly<'_> {
             node: self.identity.node,
             pid: std::process::id(),
             facts: shared.readiness.facts(),
+            applied: shared.router.epochs(),
             registry: self.registry.clone(),
             observed: shared.observed.clone(),
             directory: self.links.directory.clone(),
@@ -247,7 +255,6 @@ impl Assembly<'_> {
         membership::Arguments {
             registry: self.registry.clone(),
             raft: self.raft.clone(),
-            voters_wanted: VOTERS_WANTED,
         }
     }
 
@@ -306,6 +313,7 @@ impl Assembly<'_> {
             peers: shared.peers.clone(),
             suspects: shared.suspects.clone(),
             observed: shared.observed.clone(),
+            contact: shared.contact.clone(),
             metrics: shared.metrics.clone(),
         }
     }
@@ -334,6 +342,7 @@ impl Assembly<'_> {
             publisher: shared.publisher.clone(),
             health: shared.health.clone(),
             readiness: shared.readiness.clone(),
+            contact: shared.contact.clone(),
             clock: self.clock,
             node: self.identity.node,
             pin: self.pin(),
@@ -387,6 +396,3 @@ fn client_doors(registry: &registry::Handle) -> watch::Receiver<Vec<ClientDoor>>
     });
     knows
 }
-
-/// As many voters as survive the loss of one.
-const VOTERS_WANTED: usize = 3;

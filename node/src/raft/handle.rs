@@ -1,13 +1,15 @@
 //! The way to consensus: write, read, watch, stop.
 
 mod attempt;
+mod reading;
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use openraft::ServerState;
 use openraft::async_runtime::{Instant as _, WatchReceiver};
-use openraft::errors::{ClientWriteError, Fatal, LinearizableReadError, RaftError};
-use openraft::{ReadPolicy, ServerState};
+use openraft::errors::{ClientWriteError, Fatal, RaftError};
+use paceline_core::contact::Options;
 use paceline_core::registry::Registry;
 use paceline_protocol::limits::REGISTRY_ENTRY_BYTES_MAX;
 use paceline_protocol::registry::{Command, Outcome};
@@ -17,7 +19,8 @@ use tokio::time::{Instant, sleep, timeout_at};
 
 use self::attempt::{Attempt, LEADER_POLL, Waiting};
 use super::encoding::command_bytes;
-use super::error::{ReadError, StopReason, WriteError};
+use super::error::{StopReason, WriteError};
+use super::members::MembershipError;
 use super::metrics::RaftMetrics;
 use super::network::{CallError, Peer};
 use super::node::Parts;
@@ -68,7 +71,8 @@ impl RaftHandle {
     /// this node lags by more than two seconds.
     ///
     /// Another leader is sent the command, again and again under its op-id until the deadline;
-    /// while nobody leads this waits, but not for longer than 1.5 s. If the future
+    /// while nobody leads this waits, but not for longer than 1.5 s, and nothing is waited for
+    /// once no quorum has been heard for two. If the future
     /// is dropped, the command may be done or not, as with [`WriteError::Unknown`]. Cost: one
     /// sync of the log here and on a majority, shared with all that is written meanwhile.
     ///
@@ -98,22 +102,14 @@ impl RaftHandle {
                     false => reason.into(),
                 });
             }
-            let mut attempt = match self.write_here(&command, deadline).await {
-                Attempt::Leader(leader) => self.forward(leader, &command, deadline).await,
-                Attempt::Leaderless => match self.guide(waiting.tries) {
-                    Some(guide) => self.forward(guide, &command, deadline).await,
-                    None => Attempt::Leaderless,
-                },
-                attempt => attempt,
-            };
-            waiting.tries += 1;
-            if let Attempt::Leader(leader) = attempt
-                && self.guide(0).is_some()
-            {
-                // Who named it may be right where this node knows nothing.
-                waiting.leaderless_since = None;
-                attempt = self.forward(leader, &command, deadline).await;
+            if self.has_lost_quorum() {
+                return Err(waiting.without_quorum());
             }
+            let attempt = tokio::select! {
+                biased;
+                attempt = self.attempt(&command, deadline, &mut waiting) => attempt,
+                () = self.lost_quorum() => Attempt::MayBeDone,
+            };
             match attempt {
                 Attempt::Done(outcome) => {
                     self.wait_applied(outcome.epoch, deadline).await;
@@ -128,6 +124,45 @@ impl RaftHandle {
                 Attempt::MayBeDone => waiting.may_be_done = true,
             }
             waiting.pause().await?;
+        }
+    }
+
+    /// One try: here, or where somebody leads.
+    async fn attempt(
+        &self,
+        command: &Command,
+        deadline: Instant,
+        waiting: &mut Waiting,
+    ) -> Attempt {
+        let attempt = match self.write_here(command, deadline).await {
+            Attempt::Leader(leader) => self.forward(leader, command, deadline).await,
+            Attempt::Leaderless => match self.guide(waiting.tries) {
+                Some(guide) => self.forward(guide, command, deadline).await,
+                None => Attempt::Leaderless,
+            },
+            attempt => attempt,
+        };
+        waiting.tries += 1;
+        match attempt {
+            // Who named it may be right where this node knows nothing.
+            Attempt::Leader(leader) if self.guide(0).is_some() => {
+                waiting.leaderless_since = None;
+                self.forward(leader, command, deadline).await
+            }
+            attempt => attempt,
+        }
+    }
+
+    /// Whether a quorum was there and has not been heard for long: nothing will be committed.
+    fn has_lost_quorum(&self) -> bool {
+        let age = self.quorum_age();
+        age.is_some_and(|age| age >= Options::default().silence_max)
+    }
+
+    /// Waits until there is no quorum.
+    async fn lost_quorum(&self) {
+        while !self.has_lost_quorum() {
+            sleep(QUORUM_POLL).await;
         }
     }
 
@@ -207,79 +242,28 @@ impl RaftHandle {
         let _ = timeout_at(until, states.wait_for(|state| state.epoch() >= epoch)).await;
     }
 
-    /// Returns when the local state holds all that was committed anywhere when this was called,
-    /// with the index that it then holds at least (ReadIndex: Ongaro, "Consensus: bridging
-    /// theory and practice", 2014, section 6.4).
-    ///
-    /// # Errors
-    /// As [`ReadError`] says. Nothing was changed.
-    pub async fn read_index(&self, deadline: Instant) -> Result<Epoch, ReadError> {
-        let mut waiting = Waiting::until(deadline);
-        loop {
-            match self.stop_reason() {
-                None => {}
-                Some(StopReason::Requested) => return Err(ReadError::ShuttingDown),
-                Some(other) => {
-                    return Err(ReadError::StorageFailed {
-                        reason: other.to_string(),
-                    });
-                }
-            }
-            match self.read_log_index(deadline).await? {
-                Some(index) => {
-                    let mut states = self.inner.parts.state.clone();
-                    let reached = states.wait_for(|state| state.epoch().0 >= index);
-                    let reached = timeout_at(deadline, reached).await;
-                    let is_reached = reached.is_ok_and(|reached| reached.is_ok());
-                    return match is_reached {
-                        true => Ok(Epoch(index)),
-                        false => Err(ReadError::NoQuorum),
-                    };
-                }
-                None => {
-                    waiting.leaderless_since.get_or_insert(Instant::now());
-                    let paused = waiting.pause().await;
-                    paused.map_err(|_| ReadError::NoQuorum)?;
-                }
-            }
-        }
-    }
-
-    /// What the leader knows committed; `None` if nobody could say.
-    async fn read_log_index(&self, deadline: Instant) -> Result<Option<u64>, ReadError> {
-        let parts = &self.inner.parts;
-        let until = deadline.min(Instant::now() + ATTEMPT_MAX);
-        let reading = parts.raft.get_read_log_id(ReadPolicy::ReadIndex);
-        let leader = match timeout_at(until, reading).await {
-            Ok(Ok((read, _))) => return Ok(Some(read.index())),
-            Ok(Err(RaftError::APIError(LinearizableReadError::ForwardToLeader(forward)))) => {
-                forward.leader_id.filter(|leader| *leader != self.node().0)
-            }
-            Ok(Err(RaftError::Fatal(Fatal::Stopped))) => return Err(ReadError::ShuttingDown),
-            Ok(Err(RaftError::Fatal(fatal))) => {
-                return Err(ReadError::StorageFailed {
-                    reason: fatal.to_string(),
-                });
-            }
-            Ok(Err(RaftError::APIError(_))) | Err(_) => None,
-        };
-        let Some(leader) = leader else {
-            return Ok(None);
-        };
-        let left = until.saturating_duration_since(Instant::now());
-        let asked = self.ask_leader(NodeId(leader), &Request::ReadIndex, left);
-        match asked.await {
-            Ok(Answer::ReadIndex(Ok(index))) => Ok(Some(index)),
-            Ok(_) | Err(_) => Ok(None),
-        }
-    }
-
     /// The key that signs nodes, as another voter has it; `None` if it does not give it.
     pub async fn authority_key(&self, from: NodeId, limit: Duration) -> Option<String> {
         let peer = Peer::new(self.inner.parts.transport.clone(), from);
         match peer.call(&Request::AuthorityKey, limit).await {
             Ok(Answer::AuthorityKey(key)) => Some(key),
             Ok(_) | Err(_) => None,
+        }
+    }
+
+    /// Asks `from` to let `to` lead, if it does itself.
+    pub(super) async fn ask_to_yield(
+        &self,
+        (from, to): (NodeId, NodeId),
+        limit: Duration,
+    ) -> Result<(), MembershipError> {
+        let peer = Peer::new(self.inner.parts.transport.clone(), from);
+        match peer.call(&Request::Yield { to: to.0 }, limit).await {
+            Ok(Answer::Yielded) => Ok(()),
+            Ok(_) => Err(MembershipError::Unknown),
+            Err(error) => Err(MembershipError::Refused {
+                reason: error.to_string(),
+            }),
         }
     }
 
@@ -373,6 +357,8 @@ impl From<StopReason> for WriteError {
     }
 }
 
+/// How often it is looked whether there is still a quorum.
+const QUORUM_POLL: Duration = Duration::from_millis(50);
 /// One try: what takes longer has lost its leader, and is asked for anew.
 const ATTEMPT_MAX: Duration = Duration::from_secs(2);
 /// How long this node may lag behind a write that it has passed on.

@@ -20,6 +20,7 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::{Instant, timeout};
 
 use super::encoding::StoredEntry;
+use super::members::{self, MembershipError};
 use super::node::AuthorityKey;
 use super::type_config::{LogId, Raft, Snapshot};
 use super::wire::{self, Answer, Elsewhere, Forwarded, Request};
@@ -194,6 +195,7 @@ impl Serving {
             }
             Request::ReadIndex => self.read_index().await,
             Request::AuthorityKey => self.authority_key(peer),
+            Request::Yield { to } => self.yield_leadership(to).await,
         })
     }
 
@@ -218,6 +220,14 @@ impl Serving {
         match (self.authority_key)().filter(|_| is_voter) {
             Some(key) => Answer::AuthorityKey(key),
             None => Answer::failed("there is no key for this node here"),
+        }
+    }
+
+    async fn yield_leadership(&self, to: u64) -> Answer {
+        let deadline = Instant::now() + YIELD_LIMIT;
+        match members::transfer(&self.raft, NodeId(to), deadline).await {
+            Ok(()) | Err(MembershipError::NotLeader) => Answer::Yielded,
+            Err(error) => Answer::failed(error),
         }
     }
 
@@ -250,5 +260,7 @@ const LARGE_BYTES: usize = 16 << 10;
 const ROOM_BYTES: usize = wire::SNAPSHOT_BYTES_MAX + wire::MESSAGE_BYTES_MAX;
 /// A request that was begun and does not go on; a snapshot behind it has the longer limit.
 const READ_LIMIT: Duration = Duration::from_secs(10);
+/// How long a successor may take to lead: several elections.
+const YIELD_LIMIT: Duration = Duration::from_secs(2);
 /// A snapshot over a slow line; everything else has its own, shorter limit at the asker.
 const REQUEST_LIMIT: Duration = Duration::from_secs(60);

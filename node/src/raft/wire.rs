@@ -49,6 +49,10 @@ pub(super) enum Request {
     ReadIndex,
     /// The key that signs nodes, for a voter.
     AuthorityKey,
+    /// Let this voter lead, if you do.
+    Yield {
+        to: u64,
+    },
 }
 
 #[derive(Serialize, Deserialize)]
@@ -82,6 +86,8 @@ pub(super) enum Answer {
     },
     /// In PEM.
     AuthorityKey(String),
+    /// The peer no longer leads, or never did.
+    Yielded,
 }
 
 #[derive(Serialize, Deserialize)]

@@ -41,7 +41,7 @@ pub enum Message {
         /// How the replica is doing.
         load: LoadReport,
     },
-    /// The replica is not here, or is draining: nothing was executed.
+    /// The replica is not here (any more), or its node has left: nothing was executed.
     Gone {
         /// The epoch of the node that says so.
         epoch: Epoch,
@@ -58,6 +58,8 @@ pub enum Message {
         epoch: Epoch,
         /// Names of the outputs.
         outputs: Vec<String>,
+        /// For how many seconds the node has been without contact to a quorum, if it has none.
+        stale_seconds: Option<u32>,
     },
 }
 

@@ -160,7 +160,12 @@ impl Serving {
 
 impl Handler for Serving {
     fn serve(&self, _peer: NodeId, frame: Frame) -> Boxed<'_, Frame> {
-        Box::pin(self.run_for_peer(frame))
+        Box::pin(async move {
+            match frame.message {
+                Message::ClientInfer(head) => self.answer_ahead(head, frame.tensors).await,
+                message => self.run_for_peer(Frame { message, ..frame }).await,
+            }
+        })
     }
 }
 

@@ -1,7 +1,5 @@
 //! Inference whose tensors have arrived as tensors: the way of the doors that speak frames.
 
-use std::time::Duration;
-
 use paceline_core::Instant;
 use paceline_protocol::frame::Execution;
 use paceline_protocol::{Epoch, ErrorCode, Failure, Tensor, VersionNumber};
@@ -23,8 +21,6 @@ pub struct TensorRequest {
     pub outputs: Vec<String>,
     /// What is left of the budget, in microseconds.
     pub budget_us: u64,
-    /// The highest epoch that the caller has seen.
-    pub epoch_seen: Epoch,
 }
 
 /// Its answer.
@@ -45,7 +41,6 @@ impl Serving {
     /// Exactly one [`Failure`], by the request's deadline.
     pub async fn infer_tensors(&self, request: TensorRequest) -> Result<TensorAnswer, Failure> {
         let arrived = self.clock.now();
-        self.catch_up(request.epoch_seen).await;
         let version = request.version.map(|version| version.to_string());
         let target = Target {
             model: &request.model,
@@ -108,15 +103,6 @@ impl Serving {
         };
         Ok((rows, answer))
     }
-
-    /// Waits until this node has applied what the caller has seen elsewhere, so that its view
-    /// does not go backwards; not for long, since a node that is cut off still serves.
-    async fn catch_up(&self, seen: Epoch) {
-        let until = tokio::time::Instant::now() + CATCH_UP_MAX;
-        while self.router.routes().epoch < seen && tokio::time::Instant::now() < until {
-            tokio::time::sleep(CATCH_UP_PACE).await;
-        }
-    }
 }
 
 /// Whether a request that failed so may have been executed.
@@ -133,7 +119,3 @@ pub fn execution_of(code: ErrorCode) -> Execution {
         _ => Execution::NotExecuted,
     }
 }
-
-/// A follower is behind by a round trip, or else by an election.
-const CATCH_UP_MAX: Duration = Duration::from_millis(50);
-const CATCH_UP_PACE: Duration = Duration::from_millis(2);

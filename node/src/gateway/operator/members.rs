@@ -1,6 +1,7 @@
 //! Who belongs to the cluster: tokens, and nodes that leave for a while or for ever.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Json;
 use axum::extract::State;
@@ -13,6 +14,8 @@ use paceline_protocol::operator::{
 };
 use paceline_protocol::registry::{Change, Outcome, Refusal, TokenRecord};
 use paceline_protocol::{ErrorCode, Failure, JoinToken, NodeId, OpId, Secret, TokenId};
+
+use tokio::time::Instant;
 
 use super::extract::{InPath, InQuery, Whole};
 use super::{OpQuery, OperatorParts, Parts, Refused, committed, json, op_of};
@@ -105,6 +108,7 @@ pub(super) async fn drain(
         // A repeat gets its first answer, whatever has become of the node since.
         if registry.outcome(op).is_none() {
             objection(&parts, node)?;
+            move_leadership(&parts, node, Duration::from_millis(deadline_ms)).await;
         }
         let change = Change::Drain {
             node,
@@ -153,15 +157,31 @@ pub(super) async fn remove(
     let registry = parts.registry.current();
     // A repeat finds the node gone, and gets its first answer from the registry.
     if !registry.is_burnt(node) {
-        let view = view(&registry, &parts.registry.raft(), 0);
+        let view = view(&registry, &parts.registry.raft());
         membership::may_remove(&view, node).map_err(refusal)?;
     }
     write(&parts, op, Change::RemoveNode { node }).await
 }
 
+/// A node that leaves does not lead: writes would stop for an election when it is stopped. A
+/// drain does not fail over it, since they would only do that.
+async fn move_leadership(parts: &OperatorParts, node: NodeId, limit: Duration) {
+    let (registry, metrics) = (parts.registry.current(), parts.registry.raft());
+    if metrics.leader != Some(node) {
+        return;
+    }
+    let Some(to) = membership::successor(&view(&registry, &metrics), node) else {
+        return;
+    };
+    let deadline = Instant::now() + limit.min(LEADERSHIP_LIMIT);
+    if let Err(error) = parts.registry.move_leadership((node, to), deadline).await {
+        tracing::warn!(%node, %error, "a node that leaves still leads");
+    }
+}
+
 fn objection(parts: &OperatorParts, node: NodeId) -> Result<(), Failure> {
     let registry = parts.registry.current();
-    let view = view(&registry, &parts.registry.raft(), 0);
+    let view = view(&registry, &parts.registry.raft());
     membership::may_drain(&view, &parts.observed.states(), node).map_err(refusal)
 }
 
@@ -198,6 +218,8 @@ fn check(key: &str, value: u64, most: u64) -> Result<(), Failure> {
     Err(Failure::new(ErrorCode::ParameterInvalid, message))
 }
 
+/// How long leadership may take to move: several elections.
+const LEADERSHIP_LIMIT: Duration = Duration::from_secs(2);
 /// How often a drain is decided anew because the cluster has changed meanwhile.
 const DRAIN_ATTEMPTS_MAX: u128 = 16;
 

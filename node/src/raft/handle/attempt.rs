@@ -44,15 +44,20 @@ impl Waiting {
         }
     }
 
+    /// How a write ends that no quorum takes.
+    pub(super) fn without_quorum(&self) -> WriteError {
+        match self.may_be_done {
+            true => WriteError::Unknown,
+            false => WriteError::NoQuorum,
+        }
+    }
+
     /// Waits a moment, unless patience is at its end.
     pub(super) async fn pause(&self) -> Result<(), WriteError> {
         let now = Instant::now();
         let since = self.leaderless_since.unwrap_or(now);
         if now + LEADER_POLL > self.deadline || now.duration_since(since) > LEADERLESS_MAX {
-            return Err(match self.may_be_done {
-                true => WriteError::Unknown,
-                false => WriteError::NoQuorum,
-            });
+            return Err(self.without_quorum());
         }
         sleep(LEADER_POLL).await;
         Ok(())

@@ -291,6 +291,15 @@ async fn leadership_moves_when_it_is_asked_to() {
         assert_eq!(cluster.leader(&[]).await, to);
         write(&cluster.handle(leader.0), to.0).await.unwrap();
     }
+    // From elsewhere: asked of the node that leads, and of one that does not.
+    let leader = cluster.leader(&[]).await;
+    let [one, other] = [1, 2].map(|next| NodeId((leader.0 - 1 + next) % 3 + 1));
+    for from in [leader, leader] {
+        let moved = cluster.handle(other.0);
+        let moved = moved.move_leadership((from, one), soon()).await;
+        moved.unwrap();
+        assert_eq!(cluster.leader(&[]).await, one);
+    }
     let leader = cluster.handle(cluster.leader(&[]).await.0);
     let to_nobody = leader.transfer_leader(NodeId(7), soon()).await;
     assert!(matches!(to_nobody, Err(MembershipError::Refused { .. })));
