@@ -276,8 +276,16 @@ impl RaftHandle {
         if metrics.state != ServerState::Leader {
             return parts.heard.age();
         }
+        let membership = metrics.membership_config.membership();
+        if membership.voter_ids().eq([self.node().0]) {
+            // It is the quorum, and has nobody to hear from.
+            return Some(Duration::ZERO);
+        }
         let acked = metrics.last_quorum_acked.as_ref();
-        acked.map(|at| (**at).elapsed())
+        // Kept, so that a leader which yields, or has just been elected, is not without contact
+        // until it has heard its successor, or its followers.
+        parts.heard.keep(acked.map(|at| (**at).elapsed()));
+        parts.heard.age()
     }
 
     /// The registry as applied here: never waits, may lag behind the leader.

@@ -27,7 +27,7 @@ use super::wire::{self, Answer, Elsewhere, Forwarded, Request};
 use crate::transport::message::exactly;
 use crate::transport::{Incoming, Plane, Transport};
 
-/// When this node heard from a leader last. Cheap to clone.
+/// When this node heard from a leader last, or led with a quorum. Cheap to clone.
 #[derive(Clone, Default)]
 pub(super) struct LeaderHeard {
     at: Arc<Mutex<Option<Instant>>>,
@@ -44,6 +44,13 @@ pub(super) struct Serving {
 impl LeaderHeard {
     fn now(&self) {
         *self.at.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+    }
+
+    /// A quorum has answered this node, which leads, so long ago.
+    pub(super) fn keep(&self, age: Option<Duration>) {
+        let answered_at = age.and_then(|age| Instant::now().checked_sub(age));
+        let mut at = self.at.lock().unwrap_or_else(PoisonError::into_inner);
+        *at = (*at).max(answered_at);
     }
 
     /// How long ago; `None` if never.
