@@ -306,7 +306,7 @@ fn without_a_quorum(cluster: &mut Cluster) {
     let code = write.failure().0;
     assert!(["NO_QUORUM", "UNKNOWN"].contains(&code.as_str()), "{code}");
     let took = alone_since.elapsed();
-    assert!(took < Duration::from_millis(2_500), "a write took {took:?}");
+    assert!(took < Duration::from_secs(3), "a write took {took:?}");
     let status = alone.wait_for("/v2/paceline/status", |status| status["quorum"] == false);
     assert_eq!(status["survivable_losses"], 0, "{status}");
     let warnings = status["warnings"].to_string();
@@ -336,7 +336,7 @@ fn without_a_quorum(cluster: &mut Cluster) {
     assert_eq!(read.failure().0, "NO_QUORUM");
     // A node that starts alone serves what its disk says, and for as long as it is told to.
     cluster.kill(0);
-    let name = ["--name", "n0", "--set", "node.stale_max_ms=4000"];
+    let name = ["--name", "n0", "--set", "node.stale_max_ms=16000"];
     let alone = Node::start(&cluster.data(0), &name);
     alone.wait_for("/v2/models/machine-failure/ready", |_| true);
     let answer = alone.post("/v2/models/machine-failure/infer", ROW);

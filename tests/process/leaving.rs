@@ -100,7 +100,7 @@ fn flips(cluster: &Cluster) {
         let until = *at + Duration::from_millis(290);
         let sent = |answered: &&Answered| answered.sent_at > *at && answered.sent_at < until;
         let settled: Vec<_> = answers.iter().filter(sent).collect();
-        assert!(settled.len() > 50, "{} after flip {place}", settled.len());
+        assert!(settled.len() > 10, "{} after flip {place}", settled.len());
         let old = settled.iter().filter(|a| a.version != *version).count();
         assert_eq!(old, 0, "answers of the old version after flip {place}");
     }

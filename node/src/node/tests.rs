@@ -40,6 +40,7 @@ struct World {
     blobs: MemoryDisk,
     engine: StubEngine,
     config: Config,
+    network: MemoryNetwork,
 }
 
 impl World {
@@ -53,6 +54,7 @@ impl World {
             blobs: MemoryDisk::new(),
             engine: StubEngine::new(cost),
             config,
+            network: MemoryNetwork::new(1),
         }
     }
 
@@ -62,7 +64,7 @@ impl World {
             raft: Arc::new(self.raft.clone()),
             blobs: Arc::new(self.blobs.clone()),
             engine: Arc::new(self.engine.clone()),
-            network: Network::Memory(MemoryNetwork::new(1)),
+            network: Network::Memory(self.network.clone()),
             threads: Threads::Own,
             seed: 1,
         };
@@ -77,6 +79,7 @@ impl World {
             blobs: self.blobs.crash(seed + 2),
             engine: self.engine.clone(),
             config: self.config.clone(),
+            network: MemoryNetwork::new(1),
         }
     }
 }
