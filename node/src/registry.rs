@@ -102,18 +102,6 @@ impl Handle {
         self.raft.read_index(deadline).await.is_ok()
     }
 
-    /// Waits until this node has applied `epoch`, or `limit` has passed; says which.
-    pub async fn wait_for(&self, epoch: Epoch, limit: Duration) -> bool {
-        let mut states = self.raft.watch();
-        let reached = async {
-            states
-                .wait_for(|state| state.epoch() >= epoch)
-                .await
-                .is_ok()
-        };
-        tokio::time::timeout(limit, reached).await.unwrap_or(false)
-    }
-
     /// Sends `message` to `actor` after each change, until the actor is gone.
     pub fn tell<M: Message>(&self, actor: &ActorRef<M>, message: impl Fn() -> M + Send + 'static) {
         notify(self.raft.watch(), actor.clone(), message);

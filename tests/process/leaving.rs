@@ -177,11 +177,12 @@ fn a_drain_is_repeated(cluster: &Cluster) {
     let (first, second) = (node(1), node(2));
     let op = "0123456789abcdef0123456789abcdef";
     let drained = cluster.node(0).post(&path(first), body(op)).ok();
-    cluster.node(0).cli(&["undrain", "n1"]);
-    let other = "00000000000000000000000000000001";
+    let back = cluster.node(0).cli(&["undrain", "n1"]);
+    assert!(back.status.success(), "{back:?}");
+    let other = "00000000000000000000000000000010";
     cluster.node(0).post(&path(second), body(other)).ok();
     // Now n1 may not leave as well: a new wish is refused, the old one has been granted.
-    let third = "00000000000000000000000000000003";
+    let third = "00000000000000000000000000000300";
     let refused = cluster.node(0).post(&path(first), body(third));
     assert_eq!(
         (refused.status, refused.failure().0.as_str()),

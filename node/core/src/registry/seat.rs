@@ -169,8 +169,11 @@ impl Registry {
     }
 
     fn create_token(&mut self, token: &TokenRecord, now_ms: u64) -> Result<Reply, Refusal> {
-        self.tokens
-            .retain(|_, known| known.expires_ms > now_ms && known.uses_left > 0);
+        self.tokens.retain(|_, known| known.expires_ms > now_ms);
+        // One that is spent is kept as long as there is room: who shows it learns that it is.
+        if self.tokens.len() >= TOKENS_MAX {
+            self.tokens.retain(|_, known| known.uses_left > 0);
+        }
         if self.tokens.contains_key(&token.id) {
             return Err(Refusal::TokenExists);
         }

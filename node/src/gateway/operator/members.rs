@@ -14,7 +14,6 @@ use paceline_protocol::operator::{
 };
 use paceline_protocol::registry::{Change, Outcome, Refusal, TokenRecord};
 use paceline_protocol::{ErrorCode, Failure, JoinToken, NodeId, OpId, Secret, TokenId};
-
 use tokio::time::Instant;
 
 use super::extract::{InPath, InQuery, Whole};
@@ -103,7 +102,7 @@ pub(super) async fn drain(
     check("deadline_ms", deadline_ms, DRAIN_DEADLINE_MAX_MS)?;
     parts.registry.catch_up().await;
     for attempt in 0..DRAIN_ATTEMPTS_MAX {
-        let op = OpId(op.0 ^ attempt);
+        let op = OpId(op.0.wrapping_add(attempt.wrapping_mul(OP_STRIDE)));
         let registry = parts.registry.current();
         // A repeat gets its first answer, whatever has become of the node since.
         if registry.outcome(op).is_none() {
@@ -218,6 +217,9 @@ fn check(key: &str, value: u64, most: u64) -> Result<(), Failure> {
     Err(Failure::new(ErrorCode::ParameterInvalid, message))
 }
 
+/// 2^128 divided by the golden ratio: what follows from one op-id is far from all others, also
+/// from those of clients that count.
+const OP_STRIDE: u128 = 0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835;
 /// How long leadership may take to move: several elections.
 const LEADERSHIP_LIMIT: Duration = Duration::from_secs(2);
 /// How often a drain is decided anew because the cluster has changed meanwhile.
