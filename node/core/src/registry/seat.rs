@@ -179,8 +179,11 @@ impl Registry {
     }
 
     fn create_token(&mut self, token: &TokenRecord, now_ms: u64) -> Result<Reply, Refusal> {
-        self.tokens
-            .retain(|_, known| known.expires_ms > now_ms && known.uses_left > 0);
+        self.tokens.retain(|_, known| known.expires_ms > now_ms);
+        // One that is used up is kept to say so, as long as there is room for it.
+        if self.tokens.len() >= TOKENS_MAX {
+            self.tokens.retain(|_, known| known.uses_left > 0);
+        }
         if self.tokens.contains_key(&token.id) {
             return Err(Refusal::TokenExists);
         }

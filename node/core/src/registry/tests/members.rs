@@ -101,11 +101,16 @@ fn tokens_are_refused_without_telling_what_is_wrong_with_their_secret() {
 }
 
 #[test]
-fn tokens_are_bounded() {
+fn tokens_are_bounded_and_used_ones_leave_first() {
     let mut log = founded();
-    for number in 0..paceline_protocol::limits::TOKENS_MAX as u64 {
+    log.apply(token(TOKEN, 1)).unwrap();
+    log.apply(admit(1, "n1")).unwrap();
+    for number in 1..paceline_protocol::limits::TOKENS_MAX as u64 {
         log.apply(token(TokenId(number.to_le_bytes()), 1)).unwrap();
+        assert!(log.registry.tokens().contains_key(&TOKEN), "it says so");
     }
+    log.apply(token(TokenId([0xfe; 8]), 1)).unwrap();
+    assert!(!log.registry.tokens().contains_key(&TOKEN));
     let refused = log.apply(token(TokenId([0xff; 8]), 1));
     assert!(matches!(refused, Err(Refusal::Limit { .. })), "{refused:?}");
 }
