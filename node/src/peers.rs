@@ -110,8 +110,7 @@ impl State {
         };
         let trust = secured.credentials.trust();
         trust.set_burnt(registry.burnt());
-        let age = self.arguments.raft.quorum_age();
-        trust.set_quorum(age.is_some_and(|age| age < QUORUM_AGE_MAX));
+        trust.set_quorum(self.arguments.raft.has_quorum());
         let voters = self.arguments.raft.metrics().voters;
         let is_voter = voters.contains(&self.arguments.node);
         match (is_voter, secured.authority.load().is_some()) {
@@ -188,6 +187,4 @@ impl Arguments {
 
 const NOWHERE: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 1);
 const LOOK_EVERY: Duration = Duration::from_millis(500);
-/// A quorum that was not heard for so long is not counted on.
-const QUORUM_AGE_MAX: Duration = Duration::from_secs(2);
 const ASK_LIMIT: Duration = Duration::from_secs(2);

@@ -76,6 +76,11 @@ impl Handle {
         self.raft.quorum_age()
     }
 
+    /// Whether a quorum was known to stand behind a leader a moment ago.
+    pub fn has_quorum(&self) -> bool {
+        self.raft.has_quorum()
+    }
+
     /// The state as applied here, whenever it changes.
     pub fn watch(&self) -> tokio::sync::watch::Receiver<Arc<Registry>> {
         self.raft.watch()

@@ -296,6 +296,11 @@ impl RaftHandle {
         acked.map(|at| (**at).elapsed())
     }
 
+    /// Whether a quorum was known to stand behind a leader a moment ago.
+    pub fn has_quorum(&self) -> bool {
+        self.quorum_age().is_some_and(|age| age < QUORUM_AGE_MAX)
+    }
+
     /// The registry as applied here: never waits, may lag behind the leader.
     pub fn state(&self) -> Arc<Registry> {
         self.inner.parts.state.borrow().clone()
@@ -377,3 +382,5 @@ impl From<StopReason> for WriteError {
 const ATTEMPT_MAX: Duration = Duration::from_secs(2);
 /// How long this node may lag behind a write that it has passed on.
 const APPLIED_MAX: Duration = Duration::from_secs(2);
+/// A quorum that was not heard for so long is not counted on: several elections fit.
+const QUORUM_AGE_MAX: Duration = Duration::from_secs(2);

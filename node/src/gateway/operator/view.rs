@@ -1,7 +1,6 @@
 //! What operators see: registry, observations and queues put together.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
 
 use paceline_core::membership;
 use paceline_core::placement::ReplicaState;
@@ -34,7 +33,7 @@ pub(super) fn status(parts: &OperatorParts) -> Status {
     });
     let voters: BTreeSet<NodeId> = raft.voters.iter().copied().collect();
     let age = parts.registry.quorum_age();
-    let quorum = age.is_some_and(|age| age < QUORUM_AGE_MAX);
+    let quorum = parts.registry.has_quorum();
     let survivable = membership::survivable_losses(&registry, &voters);
     Status {
         cluster: format!("{:032x}", parts.cluster),
@@ -200,6 +199,3 @@ fn state(state: Option<NodeState>) -> &'static str {
 fn open(address: &str) -> Option<String> {
     Some(address.to_owned()).filter(|address| !address.is_empty())
 }
-
-/// A quorum that was not heard for so long is not there.
-const QUORUM_AGE_MAX: Duration = Duration::from_secs(2);
