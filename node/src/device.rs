@@ -43,6 +43,8 @@ pub struct Work {
     pub bytes: u64,
     /// When the answer is worthless.
     pub deadline: Instant,
+    /// Whether its rows share their batch with nobody.
+    pub is_alone: bool,
 }
 
 /// How a request ended at the device.
@@ -52,8 +54,8 @@ pub enum End {
     Ran(Ran),
     /// It left without running; its inputs come back, so that they can be sent elsewhere.
     Dropped(DropReason, Vec<Tensor>),
-    /// The engine failed while it ran.
-    Failed(Failure),
+    /// The engine failed while it ran; its inputs come back, so that they can be tried again.
+    Failed(Failure, Vec<Tensor>),
 }
 
 /// What came of a request that ran.
@@ -196,6 +198,7 @@ impl Handle {
             rows,
             bytes,
             deadline,
+            is_alone,
         } = work;
         let bucket = bucket(&inputs);
         let slot = state.pending.insert(pending::Payload {
@@ -210,6 +213,7 @@ impl Handle {
             bucket,
             bytes,
             rows,
+            is_alone,
         };
         let input = Input::Arrive {
             batcher,

@@ -21,6 +21,7 @@
 
 mod admission;
 pub mod artifacts;
+mod budget;
 mod clock;
 pub mod command;
 pub mod config;

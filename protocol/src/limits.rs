@@ -12,6 +12,20 @@ pub const REQUEST_BUDGET_MAX_MS: u64 = 600_000;
 /// How long after its deadline a request may still be open, in milliseconds: one scheduler
 /// hiccup on a loaded machine, and small beside any deadline that a client would choose.
 pub const STATUS_GRACE_MS: u64 = 250;
+/// Executions of one request, the first included: a second one hides the loss of a node, and a
+/// third would let a request that kills its node kill a third.
+pub const EXECUTIONS_MAX: usize = 2;
+/// How often a request goes elsewhere without having run: a router that is behind by more
+/// replicas than that has a view that is not worth following.
+pub const REROUTES_MAX: u8 = 3;
+/// Failovers under way at a node: what the nodes that are left can take at once beside their
+/// own work, without being overloaded by it.
+pub const FAILOVERS_MAX: u32 = 256;
+/// Retries under way at a node, in percent of its active requests: overload that everybody
+/// answers with a retry would feed itself.
+pub const RETRIES_PERCENT_MAX: u32 = 20;
+/// Retries that are always allowed: a node with few requests could otherwise make none.
+pub const RETRIES_MIN: u32 = 3;
 
 /// Largest encoded frame header: names, shapes and parameters of 64 tensors fit several times.
 pub const FRAME_HEADER_BYTES_MAX: usize = 64 << 10;

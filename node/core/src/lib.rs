@@ -3,7 +3,7 @@
 //! ```text
 //!   gateway ─▶ admission ─▶ router ─▶ device ─▶ batcher        the life of a request
 //!                                       │
-//!                                    restart                   what fails is started again
+//!              failover, budget      restart                   what fails is tried or started again
 //!
 //!   guesses, renewal                                           who gets in, and stays in
 //!
@@ -24,12 +24,13 @@
 #![warn(clippy::wildcard_enum_match_arm)]
 
 pub mod admission;
-pub mod attempt;
 pub mod batcher;
+pub mod budget;
 pub mod cost;
 mod deadline_queue;
 pub mod detector;
 pub mod device;
+pub mod failover;
 pub mod guesses;
 mod machine;
 pub mod membership;

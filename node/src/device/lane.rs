@@ -112,7 +112,8 @@ impl Batch {
             }
         };
         for ticket in self.tickets {
-            let _ = ticket.reply.send(End::Failed(failure.clone()));
+            let end = End::Failed(failure.clone(), ticket.inputs);
+            let _ = ticket.reply.send(end);
         }
         None
     }

@@ -35,7 +35,7 @@ use crate::router::RouterActor;
 use crate::supervisor::{self, Child, Health, Supervisor};
 use crate::telemetry::metrics::Metrics;
 use crate::worker::{self, Worker};
-use crate::{admission, device, dispatch, registry, router};
+use crate::{admission, budget, device, dispatch, registry, router};
 
 pub(super) struct Assembly<'a> {
     pub(super) identity: Identity,
@@ -73,6 +73,7 @@ struct Shared {
     router: router::Handle,
     device: device::Handle,
     admission: admission::Handle,
+    budget: budget::Handle,
     artifacts: Artifacts,
     fetcher: Fetcher,
     publisher: Publisher,
@@ -144,12 +145,14 @@ impl Assembly<'_> {
         let options = paceline_core::admission::Options {
             permits: self.config.admission.permits,
         };
+        let admission = admission::Handle::new(options, self.clock);
         Ok(Shared {
+            budget: budget::Handle::new(admission.clone()),
             observed: Observed::default(),
             health: Health::default(),
             readiness: Readiness::default(),
             router: router::Handle::new(self.identity.node, self.ports.seed, self.clock),
-            admission: admission::Handle::new(options, self.clock),
+            admission,
             metrics,
             device,
             artifacts,
@@ -300,6 +303,7 @@ impl Assembly<'_> {
         Serving {
             clock: self.clock,
             admission: shared.admission.clone(),
+            budget: shared.budget.clone(),
             router: shared.router.clone(),
             device: shared.device.clone(),
             peers: shared.peers.clone(),

@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use paceline_core::placement::ReplicaState;
 use paceline_core::registry::{Model, PublishedVersion, Registry};
-use paceline_core::router::RouteId;
+use paceline_core::router::{Condition, RouteId};
 use paceline_protocol::{
-    Epoch, ErrorCode, Failure, ModelName, Signature, TenantName, VersionNumber,
+    Epoch, ErrorCode, Failure, ModelName, NodeId, Signature, TenantName, VersionNumber,
 };
 
 use crate::observed::Observations;
@@ -50,6 +50,17 @@ pub struct VersionRoute {
     /// Where its requests are counted.
     pub metrics: VersionMetrics,
     pub(super) route: RouteId,
+}
+
+/// What routes follow from.
+#[derive(Clone, Copy)]
+pub(super) struct View<'a> {
+    /// What shall be.
+    pub(super) registry: &'a Registry,
+    /// What is.
+    pub(super) observed: &'a Observations,
+    /// What nodes are good for, where that is not everything.
+    pub(super) conditions: &'a BTreeMap<NodeId, Condition>,
 }
 
 impl Routes {
@@ -96,6 +107,13 @@ impl Routes {
         })
     }
 
+    /// A version that a request was pinned to at another epoch, as it is routed now; `None` if
+    /// nothing of it is left.
+    pub fn same(&self, pinned: &VersionRoute) -> Option<&Arc<VersionRoute>> {
+        let model = self.models.get(pinned.model.as_str())?;
+        model.versions.get(&pinned.version)
+    }
+
     /// Names of all models, in order.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.models.keys().map(String::as_str)
@@ -121,12 +139,8 @@ impl Routes {
     }
 
     /// The snapshot that follows `before`: versions keep their route and their metrics.
-    pub(super) fn next(
-        before: &Self,
-        registry: &Registry,
-        observed: &Observations,
-        metrics: &Metrics,
-    ) -> Self {
+    pub(super) fn next(before: &Self, view: View<'_>, metrics: &Metrics) -> Self {
+        let registry = view.registry;
         let mut taken: BTreeSet<RouteId> = before.versions().map(|v| v.route).collect();
         let mut models = BTreeMap::new();
         for (name, model) in registry.models() {
@@ -139,7 +153,7 @@ impl Routes {
                     || metrics.version(name.as_str(), version),
                     |known| known.metrics.clone(),
                 );
-                let ready = ready_replicas(registry, observed, name, version);
+                let ready = view.ready_replicas(name, version);
                 let route = VersionRoute::new((name, version), published, (route, ready), metrics);
                 Some((version, Arc::new(route)))
             });
@@ -207,21 +221,17 @@ fn addressable<'a>(
     versions.into_iter()
 }
 
-fn ready_replicas(
-    registry: &Registry,
-    observed: &Observations,
-    name: &ModelName,
-    version: VersionNumber,
-) -> usize {
-    let is_ready = |replica| {
-        observed
-            .get(&replica)
-            .is_some_and(|observation| observation.state == ReplicaState::Ready)
-    };
-    registry
-        .replicas_of(name, version)
-        .filter(|(replica, _)| is_ready(*replica))
-        .count()
+impl View<'_> {
+    fn ready_replicas(&self, name: &ModelName, version: VersionNumber) -> usize {
+        let replicas = self.registry.replicas_of(name, version);
+        let ready = replicas.filter(|(replica, assignment)| {
+            let condition = self.conditions.get(&assignment.node);
+            let seen = self.observed.get(replica);
+            condition.is_none_or(|condition| condition.serves())
+                && seen.is_some_and(|seen| seen.state == ReplicaState::Ready)
+        });
+        ready.count()
+    }
 }
 
 fn free_route(taken: &mut BTreeSet<RouteId>) -> RouteId {

@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use paceline_core::admission::{self, Admission};
 use paceline_core::batcher::{self, Batcher};
 use paceline_core::device::{self, BatcherId, Device, LaneId};
-use paceline_core::router::{self, RouteId, Router, Target};
+use paceline_core::router::{self, Been, RouteId, Router, Target};
 use paceline_core::{BucketId, Instant, Machine, RequestMeta, Slot};
 use paceline_protocol::{NodeId, ReplicaId, VersionNumber};
 
@@ -197,6 +197,7 @@ impl Node {
                 bucket: arrival.bucket,
                 bytes: u64::from(arrival.rows) * ROW_BYTES,
                 rows: arrival.rows,
+                is_alone: false,
             },
             version,
             place: None,
@@ -306,6 +307,8 @@ impl Node {
             slot,
             rows: in_flight.meta.rows,
             bytes: in_flight.meta.bytes,
+            been: Been::default(),
+            is_alone: false,
         };
         let mut effects = std::mem::take(&mut self.router_effects);
         self.router.step(outside.now, pick, &mut effects);
@@ -368,6 +371,7 @@ impl Node {
             replica: *replica,
             node: self.id,
             local: Some(loaded.batcher),
+            is_near: true,
             row_nanos: loaded.row_nanos,
         });
         let input = router::Input::SetTargets {

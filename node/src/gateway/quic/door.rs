@@ -4,7 +4,7 @@ use paceline_protocol::client::Hello;
 use paceline_protocol::frame::{ClientInfer, Execution};
 use paceline_protocol::{Epoch, Failure, Tensor, VersionNumber};
 
-use crate::gateway::infer::{Serving, TensorAnswer, TensorRequest, execution_of};
+use crate::gateway::infer::{Serving, TensorAnswer, TensorRequest, Unanswered};
 use crate::transport::Boxed;
 
 /// Answers what arrives over QUIC.
@@ -70,6 +70,8 @@ impl Door for Serving {
             outputs: head.outputs,
             budget_us: head.budget_us,
             epoch_seen: head.epoch_seen,
+            is_idempotent: head.idempotent,
+            is_second: head.attempt > 1,
         };
         Box::pin(async move {
             match self.infer_tensors(request).await {
@@ -82,10 +84,7 @@ impl Door for Serving {
                     epoch,
                     outputs,
                 }),
-                Err(failure) => Err(ClientFailure {
-                    execution: execution_of(failure.code),
-                    failure,
-                }),
+                Err(Unanswered { failure, execution }) => Err(ClientFailure { failure, execution }),
             }
         })
     }

@@ -16,12 +16,14 @@ fn request(input: &str) -> TensorRequest {
         outputs: Vec::new(),
         budget_us: 10_000_000,
         epoch_seen: Epoch(0),
+        is_idempotent: true,
+        is_second: false,
     }
 }
 
 async fn ask(serving: &Serving, request: TensorRequest) -> Result<TensorAnswer, ErrorCode> {
     let answered = serving.infer_tensors(request).await;
-    answered.map_err(|failure| failure.code)
+    answered.map_err(|unanswered| unanswered.failure.code)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
