@@ -221,7 +221,9 @@ impl Double {
             }
             // Answers a second attempt only.
             "stuck-once" if head.attempt == 2 => Ok(echo()),
-            "stuck" | "stuck-once" => std::future::pending().await,
+            // Refuses a second attempt.
+            "stuck-then-full" if head.attempt == 2 => Err(ErrorCode::QueueFull),
+            "stuck" | "stuck-once" | "stuck-then-full" => std::future::pending().await,
             "large" => Ok(vec![(
                 "large".to_owned(),
                 Tensor::from_f32(1, &vec![7.0; 1 << 20]),

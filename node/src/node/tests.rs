@@ -1,5 +1,6 @@
 //! Whole nodes in this process, on disks in memory and with the scripted engine.
 
+mod failover;
 mod tensors;
 
 use std::sync::Arc;
@@ -56,12 +57,16 @@ impl World {
     }
 
     async fn start(&self) -> Result<NodeHandle, StartError> {
+        self.start_on(Network::Memory(MemoryNetwork::new(1))).await
+    }
+
+    async fn start_on(&self, network: Network) -> Result<NodeHandle, StartError> {
         let ports = Ports {
             root: Arc::new(self.root.clone()),
             raft: Arc::new(self.raft.clone()),
             blobs: Arc::new(self.blobs.clone()),
             engine: Arc::new(self.engine.clone()),
-            network: Network::Memory(MemoryNetwork::new(1)),
+            network,
             threads: Threads::Own,
             seed: 1,
         };
