@@ -13,7 +13,7 @@ use allocations::{Counting, allocations_of};
 use alternate::{Side, compare};
 use criterion::{BenchmarkId, Criterion};
 use paceline_core::device::BatcherId;
-use paceline_core::router::{Been, Effect, Input, Report, RouteId, Router, Target};
+use paceline_core::router::{Effect, Input, Report, RouteId, Router, Target};
 use paceline_core::{Instant, Machine, Random, Slot};
 use paceline_protocol::{NodeId, ReplicaId};
 use provenance::SEED;
@@ -73,8 +73,7 @@ impl Traffic {
             slot: SLOT,
             rows: 1,
             bytes: 64,
-            been: Been::default(),
-            is_alone: false,
+            again: None,
         };
         self.router.step(self.now, black_box(input), &mut self.out);
         match black_box(self.out.pop()) {

@@ -34,6 +34,7 @@ mod drain;
 pub mod gateway;
 pub mod identity;
 pub mod join;
+mod keeper;
 mod membership;
 pub mod mesh;
 mod monitor;

@@ -15,7 +15,7 @@ use paceline_core::detector::Liveness;
 use paceline_core::device::BatcherId;
 use paceline_core::placement::ReplicaState;
 use paceline_core::registry::Registry;
-use paceline_core::router::{Been, Condition, Effect, Input, Report, RouteId, Router, Target};
+use paceline_core::router::{Again, Condition, Effect, Input, Report, RouteId, Router, Target};
 use paceline_core::{Machine, Slot};
 use paceline_protocol::{NodeId, ReplicaId};
 use ractor::{Actor, ActorProcessingErr, ActorRef};
@@ -49,10 +49,8 @@ pub struct Wanted {
     pub rows: u32,
     /// Bytes of its inputs.
     pub bytes: u64,
-    /// Where it was before.
-    pub been: Been,
-    /// Whether it may be what silenced a node.
-    pub is_alone: bool,
+    /// What is to be minded if it was sent before.
+    pub again: Again,
 }
 
 /// A replica that was picked for a request. Dropping it tells the router that the request is
@@ -120,12 +118,8 @@ impl Handle {
     /// Picks a replica; `None` if there is none that could be.
     pub fn pick(&self, version: &VersionRoute, wanted: Wanted) -> Option<Picked<'_>> {
         let route = version.route;
-        let Wanted {
-            rows,
-            bytes,
-            been,
-            is_alone,
-        } = wanted;
+        let Wanted { rows, bytes, again } = wanted;
+        let is_first = again == Again::default();
         // The machine answers at once, so the slot needs no meaning here.
         let slot = Slot {
             index: 0,
@@ -136,8 +130,7 @@ impl Handle {
             slot,
             rows,
             bytes,
-            been,
-            is_alone,
+            again: (!is_first).then(|| Box::new(again)),
         })?;
         match effect {
             Effect::Dispatch {

@@ -91,6 +91,8 @@ pub const JOIN_ANSWER_BYTES_MAX: usize = 64 << 10;
 
 /// Longest name of a model, tenant, tensor or node, in bytes: a DNS label twice over.
 pub const NAME_BYTES_MAX: usize = 128;
+/// Nodes that keep an artifact, where there are so many: one disk may be lost.
+pub const ARTIFACT_COPIES: usize = 2;
 /// Most files in an artifact.
 pub const ARTIFACT_FILES_MAX: usize = 4_096;
 /// Longest path inside an artifact, in bytes.

@@ -8,6 +8,7 @@
 //!   guesses, renewal                                           who gets in, and stays in
 //!
 //!   registry.apply(command) ─▶ placement ─▶ next change         what the cluster wants
+//!                          └─▶ copies                          what each node keeps of it
 //!
 //!   up                                                          processes of a local cluster
 //! ```
@@ -26,6 +27,7 @@
 pub mod admission;
 pub mod batcher;
 pub mod budget;
+pub mod copies;
 pub mod cost;
 mod deadline_queue;
 pub mod detector;

@@ -11,9 +11,8 @@ use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
 use paceline_protocol::registry::{Change, ReplicaTarget};
-use paceline_protocol::{DeviceId, Digest, ModelName, NodeId, ReplicaId, VersionNumber};
+use paceline_protocol::{DeviceId, ModelName, NodeId, ReplicaId, VersionNumber};
 
-use crate::random::Random;
 use crate::registry::{Deployment, Model, NodeState, Registry};
 
 /// What is known of a replica's condition.
@@ -199,20 +198,8 @@ fn wanted(registry: &Registry, deployment: Deployment) -> usize {
 }
 
 /// Whether a node can be given replicas: it is neither down nor about to leave.
-fn takes_work(registry: &Registry, node: NodeId) -> bool {
+pub(crate) fn takes_work(registry: &Registry, node: NodeId) -> bool {
     registry.node_state(node) == Some(NodeState::Up)
-}
-
-/// Nodes in the order in which they should keep a copy of an artifact, by rendezvous (Thaler
-/// and Ravishankar, 1998): every node computes the same order, and a node that leaves moves
-/// only what it kept.
-pub fn keepers(registry: &Registry, artifact: Digest) -> Vec<NodeId> {
-    let [a, b, c, d, e, f, g, h, ..] = artifact.0;
-    let seed = u64::from_le_bytes([a, b, c, d, e, f, g, h]);
-    let nodes = registry.nodes().keys().copied();
-    let mut keepers: Vec<NodeId> = nodes.filter(|node| takes_work(registry, *node)).collect();
-    keepers.sort_by_key(|node| Random::from_seed(seed ^ node.0.rotate_left(32)).next_u64());
-    keepers
 }
 
 /// A replica that a version lacks. One that only serves until the deployed one is ready gets

@@ -82,10 +82,8 @@ pub enum Input {
         rows: u32,
         /// Bytes of its inputs.
         bytes: u64,
-        /// Where it was before.
-        been: Been,
-        /// Whether it may be what silenced a node: it goes to no other one that is silent.
-        is_alone: bool,
+        /// What is to be minded if it was sent before; `None` for nearly all.
+        again: Option<Box<Again>>,
     },
     /// A request that was dispatched has ended.
     Done {
@@ -98,6 +96,15 @@ pub enum Input {
         /// What is learnt from it; `None` if it did not run.
         report: Option<Report>,
     },
+}
+
+/// What is to be minded of a request that was sent before.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Again {
+    /// Where it was.
+    pub been: Been,
+    /// Whether it may be what silenced a node: it goes to no other one that is silent.
+    pub is_alone: bool,
 }
 
 /// What a node's replicas are good for.
@@ -224,10 +231,20 @@ impl Router {
         }
     }
 
-    fn pick(&mut self, now: Instant, (route, slot): (RouteId, Slot), wish: &Wish) -> Effect {
+    fn pick(
+        &mut self,
+        now: Instant,
+        (route, slot): (RouteId, Slot),
+        wish: Wish,
+        again: Option<&Again>,
+    ) -> Effect {
         let random = &mut self.random;
         let picked = self.routes.get_mut(route.0 as usize).and_then(|route| {
-            let best = route.choose(random, now, wish)?;
+            let best = match again {
+                None => route.first(random, now, wish),
+                Some(again) => route.another(now, wish, again),
+            };
+            let (_, best) = best?;
             route.candidates.get_mut(best)
         });
         let Some(chosen) = picked else {
@@ -282,16 +299,10 @@ impl Machine for Router {
                 slot,
                 rows,
                 bytes,
-                been,
-                is_alone,
+                again,
             } => {
-                let wish = Wish {
-                    rows,
-                    bytes,
-                    been,
-                    is_alone,
-                };
-                out.push(self.pick(now, (route, slot), &wish));
+                let wish = Wish { rows, bytes };
+                out.push(self.pick(now, (route, slot), wish, again.as_deref()));
             }
             Input::Done {
                 route,

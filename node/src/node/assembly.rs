@@ -1,4 +1,6 @@
 //! How a node's parts hang together: the one place that knows all of them.
+//!
+//! Long because every part has a line here, and none has more.
 
 use std::net::TcpListener;
 use std::sync::Arc;
@@ -20,6 +22,7 @@ use crate::gateway::{self, Doors, Gateway, Operator, OperatorParts, Readiness, S
 use crate::identity::Identity;
 use crate::identity::authority::key_in_certificate;
 use crate::join::{self, Admits};
+use crate::keeper::{self, Keeper};
 use crate::membership::{self, Membership};
 use crate::monitor::{self, Monitor};
 use crate::node::Links;
@@ -101,6 +104,7 @@ impl Assembly<'_> {
             Child::new("observer", || Observer, self.observer(&shared)),
             Child::new("detector", || Detector, self.detector(&shared)),
             Child::new("drain", || Drain, self.drain(&shared)),
+            Child::new("keeper", || Keeper, self.keeper(&shared)),
             Child::new("membership", || Membership, self.membership()),
             Child::new("monitor", || Monitor, self.monitor(&shared)),
             Child::new("gateway", || Gateway, self.gateway(&shared)),
@@ -242,6 +246,14 @@ impl Assembly<'_> {
             registry: self.registry.clone(),
             readiness: shared.readiness.clone(),
             device: shared.device.clone(),
+        }
+    }
+
+    fn keeper(&self, shared: &Shared) -> keeper::Arguments {
+        keeper::Arguments {
+            node: self.identity.node,
+            registry: self.registry.clone(),
+            fetcher: shared.fetcher.clone(),
         }
     }
 

@@ -1,5 +1,6 @@
 //! Whole nodes in this process, on disks in memory and with the scripted engine.
 
+mod copies;
 mod failover;
 mod tensors;
 

@@ -19,6 +19,8 @@ pub struct Routes {
     /// The epoch that this follows from.
     pub epoch: Epoch,
     models: BTreeMap<String, ModelRoute>,
+    /// Where the next free number of a route is looked for.
+    cursor: u32,
 }
 
 /// A model that can be addressed.
@@ -141,14 +143,17 @@ impl Routes {
     /// The snapshot that follows `before`: versions keep their route and their metrics.
     pub(super) fn next(before: &Self, view: View<'_>, metrics: &Metrics) -> Self {
         let registry = view.registry;
-        let mut taken: BTreeSet<RouteId> = before.versions().map(|v| v.route).collect();
+        let mut numbers = Numbers {
+            taken: before.versions().map(|version| version.route).collect(),
+            cursor: before.cursor,
+        };
         let mut models = BTreeMap::new();
         for (name, model) in registry.models() {
             let known = before.models.get(name.as_str());
             let versions = addressable(registry, name, model).filter_map(|version| {
                 let published = model.versions.get(&version)?;
                 let known = known.and_then(|known| known.versions.get(&version));
-                let route = known.map_or_else(|| free_route(&mut taken), |known| known.route);
+                let route = known.map_or_else(|| numbers.free(), |known| known.route);
                 let metrics = known.map_or_else(
                     || metrics.version(name.as_str(), version),
                     |known| known.metrics.clone(),
@@ -171,6 +176,7 @@ impl Routes {
         Self {
             epoch: registry.epoch(),
             models,
+            cursor: numbers.cursor,
         }
     }
 }
@@ -234,9 +240,51 @@ impl View<'_> {
     }
 }
 
-fn free_route(taken: &mut BTreeSet<RouteId>) -> RouteId {
-    let free = (0..).map(RouteId).find(|route| !taken.contains(route));
-    let free = free.expect("there are more numbers than versions");
-    taken.insert(free);
-    free
+/// Numbers of routes. A request may hold one of a version that has gone since, so a number is
+/// used again only after many others were.
+struct Numbers {
+    taken: BTreeSet<RouteId>,
+    cursor: u32,
+}
+
+impl Numbers {
+    fn free(&mut self) -> RouteId {
+        let numbers = self.taken.len() as u32 + REUSED_AFTER;
+        loop {
+            let number = RouteId(self.cursor % numbers);
+            self.cursor = (number.0 + 1) % numbers;
+            if self.taken.insert(number) {
+                return number;
+            }
+        }
+    }
+}
+
+/// So many versions come and go while a request waits for its answer, and no more: each costs
+/// the router a few words for ever.
+const REUSED_AFTER: u32 = 1_024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_number_is_used_again_only_after_many_others() {
+        let mut numbers = Numbers {
+            taken: BTreeSet::new(),
+            cursor: 0,
+        };
+        let first = numbers.free();
+        let stays = numbers.free();
+        numbers.taken.remove(&first);
+        let mut next = || {
+            let next = numbers.free();
+            assert_ne!(next, stays, "it is in use");
+            numbers.taken.remove(&next);
+            next
+        };
+        let seen: BTreeSet<RouteId> = (0..1_000).map(|_| next()).collect();
+        assert!(seen.len() == 1_000 && !seen.contains(&first), "too soon");
+        assert!((0..1_000).any(|_| next() == first), "but some day");
+    }
 }

@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use paceline_core::admission::{self, Admission};
 use paceline_core::batcher::{self, Batcher};
 use paceline_core::device::{self, BatcherId, Device, LaneId};
-use paceline_core::router::{self, Been, RouteId, Router, Target};
+use paceline_core::router::{self, RouteId, Router, Target};
 use paceline_core::{BucketId, Instant, Machine, RequestMeta, Slot};
 use paceline_protocol::{NodeId, ReplicaId, VersionNumber};
 
@@ -307,8 +307,7 @@ impl Node {
             slot,
             rows: in_flight.meta.rows,
             bytes: in_flight.meta.bytes,
-            been: Been::default(),
-            is_alone: false,
+            again: None,
         };
         let mut effects = std::mem::take(&mut self.router_effects);
         self.router.step(outside.now, pick, &mut effects);

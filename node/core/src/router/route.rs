@@ -6,7 +6,7 @@ use std::ops::Range;
 
 use paceline_protocol::NodeId;
 
-use super::{Been, Condition, Report, Target};
+use super::{Again, Condition, Report, Target};
 use crate::random::Random;
 use crate::time::Instant;
 
@@ -45,12 +45,10 @@ pub(super) struct Candidate {
 pub(super) struct Wish {
     pub(super) rows: u32,
     pub(super) bytes: u64,
-    pub(super) been: Been,
-    pub(super) is_alone: bool,
 }
 
 /// Nanoseconds until it would be answered, and the position of the candidate.
-type Offer = (u64, usize);
+pub(super) type Offer = (u64, usize);
 
 impl Route {
     pub(super) fn ordered(
@@ -74,18 +72,8 @@ impl Route {
         }
     }
 
-    /// Position of the candidate to pick.
-    pub(super) fn choose(&self, random: &mut Random, now: Instant, wish: &Wish) -> Option<usize> {
-        let offer = if wish.been.is_empty() && !wish.is_alone {
-            self.first(random, now, wish)
-        } else {
-            self.another(now, wish)
-        };
-        offer.map(|(_, position)| position)
-    }
-
     /// For a request that has been nowhere: as good as at random, in constant time.
-    fn first(&self, random: &mut Random, now: Instant, wish: &Wish) -> Option<Offer> {
+    pub(super) fn first(&self, random: &mut Random, now: Instant, wish: Wish) -> Option<Offer> {
         let cost = |position: usize| self.candidates[position].completion_nanos(now, wish);
         let near = self.near(random, cost);
         if let Some((nanos, _)) = near
@@ -123,8 +111,8 @@ impl Route {
 
     /// For a request that was sent before: every one that it has not been to is looked at, since
     /// two drawn at random might both be among those.
-    fn another(&self, now: Instant, wish: &Wish) -> Option<Offer> {
-        let last = if wish.is_alone {
+    pub(super) fn another(&self, now: Instant, wish: Wish, again: &Again) -> Option<Offer> {
+        let last = if again.is_alone {
             self.draining_end
         } else {
             self.suspect_end
@@ -137,7 +125,7 @@ impl Route {
         ranks.into_iter().find_map(|positions| {
             let candidates = positions.filter(|position| {
                 let node = self.candidates[*position].target.node;
-                !wish.been.contains(node)
+                !again.been.contains(node)
             });
             let offers = candidates.map(|position| {
                 let candidate = &self.candidates[position];
@@ -177,7 +165,7 @@ impl Candidate {
         self.reported_at = now;
     }
 
-    fn completion_nanos(&self, now: Instant, wish: &Wish) -> u64 {
+    fn completion_nanos(&self, now: Instant, wish: Wish) -> u64 {
         let age = now.nanos_since(self.reported_at);
         // Halved for every half-life of age: an old report says little.
         let halvings = (age / REPORT_HALF_LIFE_NANOS).min(63);

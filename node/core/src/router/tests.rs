@@ -41,8 +41,7 @@ fn pick(router: &mut Router, rows: u32, bytes: u64) -> Option<u64> {
             slot: SLOT,
             rows,
             bytes,
-            been: Been::default(),
-            is_alone: false,
+            again: None,
         },
         &mut out,
     );
@@ -79,8 +78,7 @@ fn the_only_replica_is_picked_with_all_that_the_driver_needs() {
         slot: SLOT,
         rows: 1,
         bytes: 8,
-        been: Been::default(),
-        is_alone: false,
+        again: None,
     };
     router.step(Instant::ZERO, input, &mut out);
     let local = Some(BatcherId(9));
@@ -141,8 +139,7 @@ fn a_reported_queue_is_believed_while_it_is_fresh() {
             slot: SLOT,
             rows: 1,
             bytes: 0,
-            been: Been::default(),
-            is_alone: false,
+            again: None,
         },
         &mut out,
     );
@@ -256,8 +253,7 @@ fn pick_another(router: &mut Router, nodes: &[u64], is_alone: bool) -> Option<u6
         slot: SLOT,
         rows: 1,
         bytes: 0,
-        been,
-        is_alone,
+        again: Some(Box::new(Again { been, is_alone })),
     };
     router.step(Instant::ZERO, input, &mut out);
     match out[..] {

@@ -9,7 +9,8 @@ use std::task::Poll;
 
 use paceline_core::batcher::DropReason;
 use paceline_core::failover::{Attempt, End, Ending, Failover, Next, Terms};
-use paceline_core::router::Been;
+use paceline_core::router::{Again, Been};
+use paceline_protocol::frame::Execution;
 use paceline_protocol::limits::EXECUTIONS_MAX;
 use paceline_protocol::{Epoch, ErrorCode, Failure, NodeId, Tensor};
 
@@ -31,7 +32,7 @@ struct Part<'a> {
     inputs: Vec<Tensor>,
     /// By place.
     flights: [Option<Sent<'a>>; EXECUTIONS_MAX],
-    /// What was heard last.
+    /// What was heard last, or what came of what ran.
     failure: Option<Failure>,
     /// Who fell silent last.
     silent: Option<NodeId>,
@@ -125,8 +126,10 @@ impl Part<'_> {
         let wanted = Wanted {
             rows: self.rows,
             bytes: self.bytes,
-            been: self.been,
-            is_alone,
+            again: Again {
+                been: self.been,
+                is_alone,
+            },
         };
         let picked = if self.been.is_empty() {
             serving.router.pick(&self.pinned.version, wanted)
@@ -195,7 +198,11 @@ impl Part<'_> {
             self.inputs = miss.inputs;
         }
         self.epoch = self.epoch.max(miss.epoch.unwrap_or_default());
-        self.failure = Some(miss.failure);
+        // A failure of what ran says more than that nothing else could run it.
+        let has_run = matches!(miss.end, End::Passing | End::Failed);
+        if has_run || self.failover.execution() != Execution::Executed {
+            self.failure = Some(miss.failure);
+        }
         self.ended(attempt, miss.end)
     }
 

@@ -301,6 +301,8 @@ async fn what_did_not_run_goes_elsewhere_and_what_failed_runs_once_more_alone() 
     );
     let (ended, _) = trio.play(&[failing], once()).await;
     assert_eq!(told(ended), (ErrorCode::EngineFailed, Execution::Executed));
+    let (ended, _) = trio.play(&[failing, busy], request()).await;
+    assert_eq!(told(ended), (ErrorCode::EngineFailed, Execution::Executed));
     let (ended, asked) = trio.play(&[busy, busy], request()).await;
     assert_eq!(told(ended), (ErrorCode::QueueFull, Execution::NotExecuted));
     assert_eq!(asked.len(), 2, "there is no third");
