@@ -3,6 +3,7 @@
 mod attempt;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use openraft::async_runtime::{Instant as _, WatchReceiver};
@@ -34,6 +35,8 @@ pub struct RaftHandle {
 struct Inner {
     parts: Parts,
     permits: Semaphore,
+    /// Whose turn it is to be asked for the leader.
+    guided: AtomicUsize,
     /// Whether membership is being changed.
     changing: tokio::sync::Mutex<()>,
 }
@@ -46,6 +49,7 @@ impl RaftHandle {
             inner: Arc::new(Inner {
                 parts,
                 permits,
+                guided: AtomicUsize::new(0),
                 changing,
             }),
         }
@@ -98,21 +102,17 @@ impl RaftHandle {
                     false => reason.into(),
                 });
             }
-            let mut attempt = match self.write_here(&command, deadline).await {
-                Attempt::Leader(leader) => self.forward(leader, &command, deadline).await,
-                Attempt::Leaderless => match self.guide(waiting.tries) {
-                    Some(guide) => self.forward(guide, &command, deadline).await,
-                    None => Attempt::Leaderless,
-                },
-                attempt => attempt,
-            };
-            waiting.tries += 1;
-            if let Attempt::Leader(leader) = attempt
-                && self.guide(0).is_some()
-            {
-                // Who named it may be right where this node knows nothing.
-                waiting.leaderless_since = None;
+            let tried_at = Instant::now();
+            let mut attempt = self.write_here(&command, deadline).await;
+            if let Attempt::Leader(leader) = attempt {
                 attempt = self.forward(leader, &command, deadline).await;
+            }
+            if let Attempt::Leaderless = attempt {
+                waiting.leaderless_since.get_or_insert(tried_at);
+            }
+            if let Attempt::Leaderless | Attempt::MayBeDone = attempt {
+                waiting.may_be_done |= matches!(attempt, Attempt::MayBeDone);
+                attempt = self.relay(&command, deadline).await;
             }
             match attempt {
                 Attempt::Done(outcome) => {
@@ -122,21 +122,26 @@ impl RaftHandle {
                 Attempt::Failed(_) if waiting.may_be_done => return Err(WriteError::Unknown),
                 Attempt::Failed(error) => return Err(error),
                 Attempt::Leader(_) => waiting.leaderless_since = None,
-                Attempt::Leaderless => {
-                    waiting.leaderless_since.get_or_insert(Instant::now());
-                }
+                Attempt::Leaderless => {}
                 Attempt::MayBeDone => waiting.may_be_done = true,
             }
             waiting.pause().await?;
         }
     }
 
-    /// Whom a node that is no member yet asks: those it was told of, and then whom they name.
-    fn guide(&self, tries: usize) -> Option<NodeId> {
-        let guides = &self.inner.parts.guides;
-        let is_member = self.raft().voter_ids().next().is_some();
-        let guide = guides.get(tries % guides.len().max(1));
-        guide.filter(|_| !is_member).copied()
+    /// Whom a node asks that knows of no leader or cannot reach it: those it was told of
+    /// before it was a member, the other voters then. A leader that has moved, as this node has, cannot be found
+    /// otherwise: neither knows the other's address, and only a third one knows both.
+    fn guide(&self) -> Option<NodeId> {
+        let voters = self.raft().voter_ids().map(NodeId);
+        let mut guides: Vec<NodeId> = voters.collect();
+        if guides.is_empty() {
+            guides.clone_from(&self.inner.parts.guides);
+        }
+        guides.retain(|guide| *guide != self.node());
+        // Each in its turn, across writes: the first may be the one that has moved.
+        let turn = self.inner.guided.fetch_add(1, Ordering::Relaxed);
+        guides.get(turn % guides.len().max(1)).copied()
     }
 
     async fn write_here(&self, command: &Command, deadline: Instant) -> Attempt {
@@ -154,17 +159,25 @@ impl RaftHandle {
 
     /// Sends the command to the node that leads, as far as is known.
     async fn forward(&self, leader: NodeId, command: &Command, deadline: Instant) -> Attempt {
-        let left = deadline.saturating_duration_since(Instant::now());
-        let limit = left.min(ATTEMPT_MAX);
-        let request = Request::Forward {
-            command: command.clone(),
-            budget_ms: limit.as_millis() as u64,
+        let (request, limit) = forwarding(command, deadline, false);
+        self.attempt(self.ask_leader(leader, &request, limit).await)
+    }
+
+    /// Sends the command to a node that may know who leads.
+    async fn relay(&self, command: &Command, deadline: Instant) -> Attempt {
+        let Some(guide) = self.guide() else {
+            return Attempt::Leaderless;
         };
-        match self.ask_leader(leader, &request, limit).await {
+        let deadline = deadline.min(Instant::now() + RELAY_MAX);
+        let (request, limit) = forwarding(command, deadline, true);
+        let peer = Peer::new(self.inner.parts.transport.clone(), guide);
+        self.attempt(peer.call(&request, limit).await)
+    }
+
+    fn attempt(&self, answer: Result<Answer, CallError>) -> Attempt {
+        match answer {
             Ok(Answer::Forward(Forwarded::Done(outcome))) => Attempt::Done(outcome),
-            Ok(Answer::Forward(Forwarded::Elsewhere(elsewhere))) => {
-                Attempt::of(elsewhere.leader.filter(|other| *other != leader.0))
-            }
+            Ok(Answer::Forward(Forwarded::Elsewhere(elsewhere))) => Attempt::of(elsewhere.leader),
             Ok(Answer::Forward(Forwarded::Overloaded)) => {
                 let limit = self.inner.parts.writes_in_flight_max;
                 Attempt::Failed(WriteError::Overloaded { limit })
@@ -187,8 +200,7 @@ impl RaftHandle {
                 let metrics = self.inner.parts.raft.metrics();
                 metrics.borrow_watched().current_leader == Some(leader.0)
             };
-            // A guide was never known to lead: only its answer says anything.
-            while leads() || self.guide(0).is_some() {
+            while leads() {
                 sleep(LEADER_POLL).await;
             }
         };
@@ -362,6 +374,17 @@ impl RaftHandle {
     }
 }
 
+fn forwarding(command: &Command, deadline: Instant, relay: bool) -> (Request, Duration) {
+    let left = deadline.saturating_duration_since(Instant::now());
+    let limit = left.min(ATTEMPT_MAX);
+    let request = Request::Forward {
+        command: command.clone(),
+        budget_ms: limit.as_millis() as u64,
+        relay,
+    };
+    (request, limit)
+}
+
 impl From<StopReason> for WriteError {
     fn from(reason: StopReason) -> Self {
         match reason {
@@ -375,5 +398,7 @@ impl From<StopReason> for WriteError {
 
 /// One try: what takes longer has lost its leader, and is asked for anew.
 const ATTEMPT_MAX: Duration = Duration::from_secs(2);
+/// One try by way of another node: several of them fit in the patience without a leader.
+const RELAY_MAX: Duration = Duration::from_millis(400);
 /// How long this node may lag behind a write that it has passed on.
 const APPLIED_MAX: Duration = Duration::from_secs(2);

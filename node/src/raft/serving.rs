@@ -17,9 +17,10 @@ use paceline_protocol::NodeId;
 use paceline_protocol::registry::Command;
 use tokio::io::AsyncRead;
 use tokio::sync::{Semaphore, SemaphorePermit};
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::encoding::StoredEntry;
+use super::network::{CallError, Peer};
 use super::node::AuthorityKey;
 use super::type_config::{LogId, Raft, Snapshot};
 use super::wire::{self, Answer, Elsewhere, Forwarded, Request};
@@ -189,26 +190,52 @@ impl Serving {
                     vote: (&installed.vote).into(),
                 })
             }
-            Request::Forward { command, budget_ms } => {
-                Answer::Forward(self.write(command, budget_ms).await)
+            Request::Forward {
+                command,
+                budget_ms,
+                relay,
+            } => {
+                let limit = Duration::from_millis(budget_ms).min(REQUEST_LIMIT);
+                let writing = self.write(command, Instant::now() + limit, relay);
+                Answer::Forward(writing.await)
             }
             Request::ReadIndex => self.read_index().await,
             Request::AuthorityKey => self.authority_key(peer),
         })
     }
 
-    async fn write(&self, command: Command, budget_ms: u64) -> Forwarded {
+    async fn write(&self, command: Command, until: Instant, relay: bool) -> Forwarded {
         let Ok(_permit) = self.forwards.try_acquire() else {
             return Forwarded::Overloaded;
         };
-        let budget = Duration::from_millis(budget_ms).min(REQUEST_LIMIT);
-        match timeout(budget, self.raft.client_write(command)).await {
-            Ok(Ok(written)) => Forwarded::Done(written.data),
+        let writing = self.raft.client_write(command.clone());
+        let leader = match timeout_at(until, writing).await {
+            Ok(Ok(written)) => return Forwarded::Done(written.data),
             Ok(Err(RaftError::APIError(ClientWriteError::ForwardToLeader(forward)))) => {
-                let leader = forward.leader_id;
-                Forwarded::Elsewhere(Elsewhere { leader })
+                forward.leader_id
             }
-            Ok(Err(_)) | Err(_) => Forwarded::Unknown,
+            Ok(Err(_)) | Err(_) => return Forwarded::Unknown,
+        };
+        let elsewhere = Forwarded::Elsewhere(Elsewhere { leader });
+        match leader.filter(|_| relay) {
+            Some(leader) => self.relay(NodeId(leader), command, until).await,
+            None => elsewhere,
+        }
+    }
+
+    /// Once and no further: who is asked does not ask another.
+    async fn relay(&self, leader: NodeId, command: Command, until: Instant) -> Forwarded {
+        let limit = until.saturating_duration_since(Instant::now());
+        let request = Request::Forward {
+            command,
+            budget_ms: limit.as_millis() as u64,
+            relay: false,
+        };
+        let peer = Peer::new(self.transport.clone(), leader);
+        match peer.call(&request, limit).await {
+            Ok(Answer::Forward(forwarded)) => forwarded,
+            Err(CallError::Open(_)) => Forwarded::Elsewhere(Elsewhere { leader: None }),
+            Ok(_) | Err(_) => Forwarded::Unknown,
         }
     }
 
