@@ -8,9 +8,11 @@
 //! Process groups, names and actor ids of ractor belong to the process, so a process has one
 //! mesh at most; several nodes in one process use [`crate::directory::StreamDirectory`]. Never
 //! tensors here: all sessions' queues are without bound, so one message at a time is under way
-//! to a peer, and the next follows its answer. Whoever is authenticated may speak to any actor
+//! to a peer, and the next follows its answer; from who does not keep to that no more is read
+//! than its [`allowance`]. Whoever is authenticated may speak to any actor
 //! of the mesh; that a message's author is a peer is checked, that it is *this* peer is not.
 
+mod allowance;
 mod hub;
 mod line;
 mod port;

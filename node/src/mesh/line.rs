@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use paceline_core::Random;
@@ -18,6 +18,7 @@ use tokio::sync::{Semaphore, oneshot};
 use tokio::time::Instant;
 
 use super::Shared;
+use super::allowance::Allowance;
 use crate::transport::{Incoming, Plane, Stream};
 
 /// A stream that tells when it is dropped.
@@ -29,6 +30,7 @@ struct Line {
 
 struct Listening {
     receive: Box<dyn AsyncRead + Send + Sync + Unpin>,
+    allowance: Allowance,
     /// Dropped with it; nothing is ever sent.
     _alive: oneshot::Sender<()>,
 }
@@ -110,6 +112,7 @@ impl ClusterBidiStream for Line {
     fn split(self: Box<Self>) -> (BoxRead, BoxWrite) {
         let listening = Listening {
             receive: self.stream.receive,
+            allowance: Allowance::new(),
             _alive: self.alive,
         };
         (Box::new(listening), Box::new(self.stream.send))
@@ -126,7 +129,14 @@ impl AsyncRead for Listening {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<std::io::Result<()>> {
-        Pin::new(&mut *self.receive).poll_read(context, buffer)
+        let allowed = ready!(self.allowance.poll(context));
+        let room = allowed.min(buffer.remaining());
+        let mut part = ReadBuf::new(buffer.initialize_unfilled_to(room));
+        ready!(Pin::new(&mut *self.receive).poll_read(context, &mut part))?;
+        let read = part.filled().len();
+        buffer.advance(read);
+        self.allowance.spend(read);
+        Poll::Ready(Ok(()))
     }
 }
 
