@@ -27,6 +27,7 @@ pub async fn serve(fetcher: Fetcher) {
         buffers: Arc::new(Semaphore::new(BUFFERS_MAX)),
         keeps: Arc::new(Semaphore::new(KEEPS_MAX)),
         asking: Arc::default(),
+        threads: Arc::new(Semaphore::new(THREADS_MAX)),
     };
     while let Some(Incoming { peer, stream }) = fetcher.transport().accept(Plane::Blob).await {
         let Some(place) = serving.place(peer) else {
@@ -50,6 +51,8 @@ struct Serving {
     buffers: Arc<Semaphore>,
     keeps: Arc<Semaphore>,
     asking: Asking,
+    /// Threads at the disk. One that the disk does not answer keeps its place until it does.
+    threads: Arc<Semaphore>,
 }
 
 /// How many questions each peer has open.
@@ -160,8 +163,19 @@ impl Serving {
         work: impl FnOnce(&Artifacts) -> Result<T, ArtifactError> + Send + 'static,
     ) -> Result<T, ArtifactError> {
         let artifacts = self.fetcher.artifacts().clone();
-        let done = tokio::task::spawn_blocking(move || work(&artifacts)).await;
-        done.map_err(io::Error::other)?
+        let threads = self.threads.clone();
+        let working = async move {
+            let place = threads.acquire_owned().await.map_err(io::Error::other)?;
+            let working = tokio::task::spawn_blocking(move || {
+                let done = work(&artifacts);
+                drop(place);
+                done
+            });
+            working.await.map_err(io::Error::other)?
+        };
+        // A thread cannot be ended, but who waits for it can be told.
+        let done = timeout(DISK_LIMIT, working).await;
+        done.unwrap_or_else(|late| Err(io::Error::from(late).into()))
     }
 }
 
@@ -201,12 +215,16 @@ async fn say(stream: &mut Stream, answer: &Answer) -> io::Result<()> {
 const QUESTIONS_MAX: usize = 32;
 /// 64 MiB of chunks, or four times as much in the rare case that all are the largest manifests.
 const BUFFERS_MAX: usize = 16;
+/// As many as chunks that are read, and as many again for short questions.
+const THREADS_MAX: usize = 2 * BUFFERS_MAX;
 /// Artifacts that are fetched at a time because peers want them kept.
 const KEEPS_MAX: usize = 4;
 /// A question is at most a few kilobytes.
 const REQUEST_LIMIT: Duration = Duration::from_secs(5);
 /// How long bytes may wait for room; then the asker goes to somebody else.
 const ROOM_LIMIT: Duration = Duration::from_secs(5);
+/// For a manifest of 16 MiB, or the whole list of what is held.
+const DISK_LIMIT: Duration = Duration::from_secs(20);
 /// For 16 MiB over a line of 10 Mbit/s.
 const BYTES_LIMIT: Duration = Duration::from_secs(20);
 /// The longest fetch that a peer can cause, whatever it asks for.
