@@ -105,7 +105,7 @@ pub enum StartError {
     #[error(transparent)]
     Identity(#[from] IdentityError),
     /// A port is in use, or may not be bound.
-    #[error("{key} = {address} cannot be bound: {cause}; choose another port, or end what uses it")]
+    #[error("{key} = {address} cannot be bound: {cause}; {}", network::remedy(cause, *address, key))]
     Bind {
         /// Which option.
         key: &'static str,

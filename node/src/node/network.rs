@@ -6,8 +6,11 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use arc_swap::ArcSwapOption;
+use paceline_core::registry::Registry;
+use paceline_protocol::client::ClientDoor;
 use paceline_protocol::{NodeId, Secret};
 use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
 
 use super::{Ports, StartError};
 use crate::config::Config;
@@ -18,7 +21,9 @@ use crate::identity::credentials::Credentials;
 use crate::identity::files::Files;
 use crate::identity::{Identity, replace};
 use crate::mesh::{Mesh, MeshOptions};
+use crate::registry;
 use crate::storage::disk::read_file;
+use crate::supervisor::Health;
 use crate::transport::Transport;
 use crate::transport::memory::MemoryNetwork;
 use crate::transport::quic::QuicTransport;
@@ -43,6 +48,8 @@ pub(crate) struct Links {
     pub(crate) secured: Option<Secured>,
     /// Peers that are known before the registry is.
     pub(crate) first_peers: BTreeMap<NodeId, SocketAddr>,
+    /// Where parts of the node that are lost are written.
+    pub(crate) health: Health,
 }
 
 /// Who this node is on QUIC.
@@ -81,6 +88,7 @@ impl Links {
                 peer: None,
                 secured: None,
                 first_peers,
+                health: Health::default(),
             });
         }
         let files = Files::new(ports.root.clone());
@@ -96,7 +104,7 @@ impl Links {
             cluster: identity.cluster,
             life: ports.seed,
         };
-        let peer = transport.address().ok();
+        let (peer, health) = (transport.address().ok(), transport.health());
         let transport: Arc<dyn Transport> = transport;
         Ok(Self {
             peer,
@@ -110,6 +118,7 @@ impl Links {
                 sdk,
             }),
             first_peers,
+            health,
         })
     }
 
@@ -153,6 +162,48 @@ fn bind_error(key: &'static str, address: SocketAddr, cause: std::io::Error) -> 
         address,
         cause,
     }
+}
+
+/// Where clients reach the cluster's nodes, kept up to date.
+pub(super) fn client_doors(registry: &registry::Handle) -> watch::Receiver<Vec<ClientDoor>> {
+    let doors = |registry: &Registry| -> Vec<ClientDoor> {
+        let records = registry.nodes().values();
+        let open = records.filter(|record| !record.addresses.sdk.is_empty());
+        open.map(|record| ClientDoor {
+            node: record.id,
+            address: record.addresses.sdk.clone(),
+        })
+        .collect()
+    };
+    let mut states = registry.watch();
+    let (known, knows) = watch::channel(doors(&states.borrow_and_update()));
+    tokio::spawn(async move {
+        while states.changed().await.is_ok() && !known.is_closed() {
+            let now = doors(&states.borrow_and_update());
+            known.send_if_modified(|before| {
+                let changed = *before != now;
+                *before = now;
+                changed
+            });
+        }
+    });
+    knows
+}
+
+/// What may help where an address cannot be bound.
+pub(super) fn remedy(cause: &std::io::Error, address: SocketAddr, key: &str) -> String {
+    if cause.kind() != std::io::ErrorKind::AddrNotAvailable {
+        return "choose another port, or end what uses it".to_owned();
+    }
+    let mut everywhere = address;
+    everywhere.set_ip(match address {
+        SocketAddr::V4(_) => std::net::Ipv4Addr::UNSPECIFIED.into(),
+        SocketAddr::V6(_) => std::net::Ipv6Addr::UNSPECIFIED.into(),
+    });
+    format!(
+        "this machine does not have the address. Where others reach it by one that is translated, \
+         listen everywhere (--set {key}={everywhere}) and advertise that one"
+    )
 }
 
 pub(crate) const PEERS: &str = "peers.json";
