@@ -178,7 +178,8 @@ fn missed(node: NodeId, lost: &Lost, inputs: Vec<Tensor>) -> Missed {
     }
 }
 
-/// What an answer says of its replica; the way is what the work does not explain.
+/// What an answer says of its replica; the way is what the work does not explain, and so holds
+/// the wait at the replica as well.
 fn report(load: LoadReport, took_nanos: u64) -> Report {
     Report {
         queued_rows: load.queued_rows,
