@@ -22,13 +22,7 @@ use crate::transport::{Incoming, Plane, Stream};
 /// Answers peers' questions until the transport is closed. What a peer wants kept is fetched by
 /// `fetcher`, from that peer.
 pub async fn serve(fetcher: Fetcher) {
-    let serving = Serving {
-        fetcher: fetcher.clone(),
-        buffers: Arc::new(Semaphore::new(BUFFERS_MAX)),
-        keeps: Arc::new(Semaphore::new(KEEPS_MAX)),
-        asking: Arc::default(),
-        threads: Arc::new(Semaphore::new(THREADS_MAX)),
-    };
+    let serving = Serving::new(fetcher.clone());
     while let Some(Incoming { peer, stream }) = fetcher.transport().accept(Plane::Blob).await {
         let Some(place) = serving.place(peer) else {
             tracing::debug!(%peer, "too many questions at a time");
@@ -65,6 +59,16 @@ struct Place {
 }
 
 impl Serving {
+    fn new(fetcher: Fetcher) -> Self {
+        Self {
+            fetcher,
+            buffers: Arc::new(Semaphore::new(BUFFERS_MAX)),
+            keeps: Arc::new(Semaphore::new(KEEPS_MAX)),
+            asking: Arc::default(),
+            threads: Arc::new(Semaphore::new(THREADS_MAX)),
+        }
+    }
+
     fn place(&self, peer: NodeId) -> Option<Place> {
         let mut asking = self.asking.lock().unwrap_or_else(PoisonError::into_inner);
         let open = asking.entry(peer).or_default();
@@ -229,3 +233,45 @@ const DISK_LIMIT: Duration = Duration::from_secs(20);
 const BYTES_LIMIT: Duration = Duration::from_secs(20);
 /// The longest fetch that a peer can cause, whatever it asks for.
 const KEEP_LIMIT: Duration = Duration::from_secs(600);
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use tokio::runtime::Handle;
+    use tokio::task::{JoinSet, yield_now};
+
+    use super::*;
+    use crate::storage::MemoryDisk;
+    use crate::transport::memory::MemoryNetwork;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_disk_that_hangs_holds_a_few_threads_and_everybody_is_told() {
+        let store = Artifacts::open(Arc::new(MemoryDisk::new())).unwrap();
+        let transport = MemoryNetwork::new(1).join(NodeId(1));
+        let serving = Serving::new(Fetcher::new(store, transport));
+        let (gate, hanging) = (Arc::new(Semaphore::new(0)), Arc::new(AtomicUsize::new(0)));
+        let mut asking = JoinSet::new();
+        for _ in 0..THREADS_MAX + 8 {
+            let (serving, gate, hanging) = (serving.clone(), gate.clone(), hanging.clone());
+            let work = move |_: &Artifacts| {
+                hanging.fetch_add(1, Ordering::Relaxed);
+                drop(Handle::current().block_on(gate.acquire()));
+                Ok(())
+            };
+            asking.spawn(async move { serving.disk(work).await });
+        }
+        // Time stands still while threads are at work.
+        while hanging.load(Ordering::Relaxed) < THREADS_MAX {
+            yield_now().await;
+        }
+        tokio::time::advance(DISK_LIMIT + Duration::from_secs(1)).await;
+        while let Some(told) = asking.join_next().await {
+            let late = |error: &io::Error| error.kind() == io::ErrorKind::TimedOut;
+            assert!(matches!(told.unwrap(), Err(ArtifactError::Disk(error)) if late(&error)));
+        }
+        assert_eq!(hanging.load(Ordering::Relaxed), THREADS_MAX);
+        gate.add_permits(THREADS_MAX);
+        assert!(serving.disk(|_| Ok(())).await.is_ok(), "it answers again");
+    }
+}

@@ -146,3 +146,35 @@ const SESSIONS_MAX: usize = 4;
 const OPEN_LIMIT: Duration = Duration::from_secs(2);
 const PAUSE_MIN: Duration = Duration::from_millis(50);
 const PAUSE_MAX: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests {
+    use paceline_protocol::limits::{MESH_BURST_BYTES, MESH_BYTES_PER_SECOND};
+    use tokio::io::AsyncReadExt;
+    use tokio::time::timeout;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn from_a_peer_that_never_ends_no_more_is_read_than_its_allowance() {
+        let (_alive, _) = oneshot::channel();
+        let mut listening = Listening {
+            receive: Box::new(tokio::io::repeat(7)),
+            allowance: Allowance::new(),
+            _alive,
+        };
+        let mut read = 0;
+        let reading = async {
+            let mut bytes = vec![0; 64 << 10];
+            loop {
+                let count = listening.read(&mut bytes).await.unwrap();
+                assert!(count > 0 && bytes[..count].iter().all(|byte| *byte == 7));
+                read += count;
+            }
+        };
+        let ended: Result<(), _> = timeout(Duration::from_secs(2), reading).await;
+        assert!(ended.is_err());
+        let most = (MESH_BURST_BYTES + 2 * MESH_BYTES_PER_SECOND) as usize;
+        assert!((most * 9 / 10..=most).contains(&read), "{read} of {most}");
+    }
+}
