@@ -34,6 +34,8 @@ use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
 use crate::directory::{Board, Directory, Publisher, Reports};
+use crate::supervisor::Health;
+use crate::tending::tend;
 use crate::transport::Transport;
 
 /// The mesh of this process.
@@ -64,6 +66,8 @@ pub struct MeshOptions {
     pub cluster: u128,
     /// Drawn at this start of the node, and different at every other one.
     pub life: u64,
+    /// Where it is written when no more sessions are accepted.
+    pub health: Health,
 }
 
 /// Why the mesh does not start.
@@ -110,7 +114,10 @@ impl Mesh {
                 return Err(failed(error));
             }
         };
-        let accepting = tokio::spawn(line::accept(shared.clone(), sessions.clone()));
+        let parts = (shared.clone(), sessions.clone());
+        let accept = move || line::accept(parts.0.clone(), parts.1.clone());
+        let tended = (options.health, options.life);
+        let accepting = tokio::spawn(tend("mesh sessions", tended, accept));
         Ok(Self {
             shared,
             hub,

@@ -28,7 +28,7 @@ pub(crate) enum Message {
     /// The registry has changed, or time has passed: look again.
     Look,
     /// The authority's key was asked for and, if somebody gave it, kept.
-    Asked(Option<Authority>),
+    Asked(Option<Arc<Authority>>),
     /// The authority's key was to be removed from the disk; whether it was.
     Forgotten(bool),
 }
@@ -150,14 +150,14 @@ impl State {
                 None => None,
             };
             // An actor that died meanwhile has a successor, which asks for itself.
-            let _ = myself.cast(Message::Asked(kept));
+            let _ = myself.cast(Message::Asked(kept.map(Arc::new)));
         });
     }
 
-    fn asked(&mut self, authority: Option<Authority>) {
+    fn asked(&mut self, authority: Option<Arc<Authority>>) {
         self.is_busy = false;
         if let (Some(authority), Some(secured)) = (authority, &self.arguments.secured) {
-            secured.authority.store(Some(Arc::new(authority)));
+            secured.authority.store(Some(authority));
             tracing::info!("this node is a voter and signs nodes");
         }
     }

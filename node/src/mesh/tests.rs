@@ -178,6 +178,7 @@ async fn mesh(transport: Arc<QuicTransport>) -> Mesh {
         cookie: [7; 32],
         cluster: CLUSTER,
         life: u64::from(std::process::id()),
+        health: crate::supervisor::Health::default(),
     };
     Mesh::start(transport, options).await.unwrap()
 }

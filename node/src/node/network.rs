@@ -103,6 +103,7 @@ impl Links {
             cookie: *loaded.cookie.reveal(),
             cluster: identity.cluster,
             life: ports.seed,
+            health: transport.health(),
         };
         let (peer, health) = (transport.address().ok(), transport.health());
         let transport: Arc<dyn Transport> = transport;
@@ -201,8 +202,9 @@ pub(super) fn remedy(cause: &std::io::Error, address: SocketAddr, key: &str) -> 
         SocketAddr::V6(_) => std::net::Ipv6Addr::UNSPECIFIED.into(),
     });
     format!(
-        "this machine does not have the address. Where others reach it by one that is translated, \
-         listen everywhere (--set {key}={everywhere}) and advertise that one"
+        "this machine does not have the address. Advertise one that it has (--advertise IP); or, \
+         where others reach it by one that is translated, listen everywhere \
+         (--set {key}={everywhere}) and advertise that one"
     )
 }
 
