@@ -1,9 +1,10 @@
 //! The way to consensus: write, read, watch, stop.
 
 mod attempt;
+mod relay;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use openraft::async_runtime::{Instant as _, WatchReceiver};
@@ -17,6 +18,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio::time::{Instant, sleep, timeout_at};
 
 use self::attempt::{Attempt, LEADER_POLL, Waiting};
+use self::relay::forwarding;
 use super::encoding::command_bytes;
 use super::error::{ReadError, StopReason, WriteError};
 use super::metrics::RaftMetrics;
@@ -104,7 +106,9 @@ impl RaftHandle {
             }
             let tried_at = Instant::now();
             let mut attempt = self.write_here(&command, deadline).await;
+            let mut asked = None;
             if let Attempt::Leader(leader) = attempt {
+                asked = Some(leader);
                 attempt = self.forward(leader, &command, deadline).await;
             }
             if let Attempt::Leaderless = attempt {
@@ -112,7 +116,7 @@ impl RaftHandle {
             }
             if let Attempt::Leaderless | Attempt::MayBeDone = attempt {
                 waiting.may_be_done |= matches!(attempt, Attempt::MayBeDone);
-                attempt = self.relay(&command, deadline).await;
+                attempt = self.relay(&command, asked, deadline).await;
             }
             match attempt {
                 Attempt::Done(outcome) => {
@@ -127,21 +131,6 @@ impl RaftHandle {
             }
             waiting.pause().await?;
         }
-    }
-
-    /// Whom a node asks that knows of no leader or cannot reach it: those it was told of
-    /// before it was a member, the other voters then. A leader that has moved, as this node has, cannot be found
-    /// otherwise: neither knows the other's address, and only a third one knows both.
-    fn guide(&self) -> Option<NodeId> {
-        let voters = self.raft().voter_ids().map(NodeId);
-        let mut guides: Vec<NodeId> = voters.collect();
-        if guides.is_empty() {
-            guides.clone_from(&self.inner.parts.guides);
-        }
-        guides.retain(|guide| *guide != self.node());
-        // Each in its turn, across writes: the first may be the one that has moved.
-        let turn = self.inner.guided.fetch_add(1, Ordering::Relaxed);
-        guides.get(turn % guides.len().max(1)).copied()
     }
 
     async fn write_here(&self, command: &Command, deadline: Instant) -> Attempt {
@@ -161,17 +150,6 @@ impl RaftHandle {
     async fn forward(&self, leader: NodeId, command: &Command, deadline: Instant) -> Attempt {
         let (request, limit) = forwarding(command, deadline, false);
         self.attempt(self.ask_leader(leader, &request, limit).await)
-    }
-
-    /// Sends the command to a node that may know who leads.
-    async fn relay(&self, command: &Command, deadline: Instant) -> Attempt {
-        let Some(guide) = self.guide() else {
-            return Attempt::Leaderless;
-        };
-        let deadline = deadline.min(Instant::now() + RELAY_MAX);
-        let (request, limit) = forwarding(command, deadline, true);
-        let peer = Peer::new(self.inner.parts.transport.clone(), guide);
-        self.attempt(peer.call(&request, limit).await)
     }
 
     fn attempt(&self, answer: Result<Answer, CallError>) -> Attempt {
@@ -374,17 +352,6 @@ impl RaftHandle {
     }
 }
 
-fn forwarding(command: &Command, deadline: Instant, relay: bool) -> (Request, Duration) {
-    let left = deadline.saturating_duration_since(Instant::now());
-    let limit = left.min(ATTEMPT_MAX);
-    let request = Request::Forward {
-        command: command.clone(),
-        budget_ms: limit.as_millis() as u64,
-        relay,
-    };
-    (request, limit)
-}
-
 impl From<StopReason> for WriteError {
     fn from(reason: StopReason) -> Self {
         match reason {
@@ -398,7 +365,5 @@ impl From<StopReason> for WriteError {
 
 /// One try: what takes longer has lost its leader, and is asked for anew.
 const ATTEMPT_MAX: Duration = Duration::from_secs(2);
-/// One try by way of another node: several of them fit in the patience without a leader.
-const RELAY_MAX: Duration = Duration::from_millis(400);
 /// How long this node may lag behind a write that it has passed on.
 const APPLIED_MAX: Duration = Duration::from_secs(2);

@@ -22,7 +22,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use super::encoding::StoredEntry;
 use super::network::{CallError, Peer};
 use super::node::AuthorityKey;
-use super::type_config::{LogId, Raft, Snapshot};
+use super::type_config::{LogId, Raft, Snapshot, Vote};
 use super::wire::{self, Answer, Elsewhere, Forwarded, Request};
 use crate::transport::message::exactly;
 use crate::transport::{Incoming, Plane, Transport};
@@ -176,14 +176,12 @@ impl Serving {
                 })
             }
             Request::Snapshot { vote, meta, bytes } => {
-                let vote = vote.into();
+                let vote: Vote = vote.into();
                 own(peer, wire::author(&vote))?;
-                let length = wire::snapshot_length(bytes)?;
-                let _held = guest.hold(length).await?;
-                let state = exactly(more, bytes).await?;
+                let _held = guest.hold(wire::snapshot_length(bytes)?).await?;
                 let snapshot = Snapshot {
                     meta: meta.restored().map_err(io::Error::other)?,
-                    snapshot: state.into(),
+                    snapshot: exactly(more, bytes).await?.into(),
                 };
                 let answer = self.raft.install_full_snapshot(vote, snapshot).await;
                 answer.map_or_else(Answer::failed, |installed| Answer::Snapshot {
@@ -196,15 +194,15 @@ impl Serving {
                 relay,
             } => {
                 let limit = Duration::from_millis(budget_ms).min(REQUEST_LIMIT);
-                let writing = self.write(command, Instant::now() + limit, relay);
-                Answer::Forward(writing.await)
+                Answer::Forward(self.write(command, limit, relay).await)
             }
             Request::ReadIndex => self.read_index().await,
             Request::AuthorityKey => self.authority_key(peer),
         })
     }
 
-    async fn write(&self, command: Command, until: Instant, relay: bool) -> Forwarded {
+    async fn write(&self, command: Command, limit: Duration, relay: bool) -> Forwarded {
+        let until = Instant::now() + limit;
         let Ok(_permit) = self.forwards.try_acquire() else {
             return Forwarded::Overloaded;
         };
