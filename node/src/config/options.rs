@@ -30,7 +30,7 @@ pub struct NodeOptions {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct HttpOptions {
-    /// Address and port; port 0 takes a free one. Default `127.0.0.1:8000`.
+    /// Address and port; port 0 takes a free one, its last one if it can. Default `127.0.0.1:8000`.
     pub listen: SocketAddr,
     /// Largest body of a request, in bytes. Default 64 MiB, at most 1 GiB.
     pub body_bytes_max: usize,
@@ -44,7 +44,7 @@ pub struct HttpOptions {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct MetricsOptions {
-    /// Address and port; port 0 takes a free one. Default `127.0.0.1:8002`.
+    /// Address and port; port 0 takes a free one, its last one if it can. Default `127.0.0.1:8002`.
     pub listen: SocketAddr,
 }
 
@@ -52,7 +52,7 @@ pub struct MetricsOptions {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct SdkOptions {
-    /// Address and UDP port; port 0 takes a free one. Default port 8003, at `node.advertise` or
+    /// Address and UDP port; port 0 takes a free one, its last one if it can. Default port 8003, at `node.advertise` or
     /// else on loopback. SDKs come here, and machines that join.
     pub listen: SocketAddr,
 }
@@ -61,7 +61,7 @@ pub struct SdkOptions {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct PeerOptions {
-    /// Address and UDP port; port 0 takes a free one. Default port 8004, at `node.advertise` or
+    /// Address and UDP port; port 0 takes a free one, its last one if it can. Default port 8004, at `node.advertise` or
     /// else on loopback. The node dials others from here, too.
     pub listen: SocketAddr,
 }

@@ -1,7 +1,7 @@
 //! What a node speaks to others over: the peer port, the SDK port, and who it is on them.
 
 use std::collections::BTreeMap;
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -12,7 +12,7 @@ use paceline_protocol::{NodeId, Secret};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
-use super::{Ports, StartError};
+use super::{Addresses, Ports, StartError};
 use crate::config::Config;
 use crate::directory::{Directory, StreamDirectory};
 use crate::gateway::quic;
@@ -153,6 +153,34 @@ fn first_peers(ports: &Ports) -> BTreeMap<NodeId, SocketAddr> {
         .collect()
 }
 
+/// Any port is the last one again where that is free: nodes that all stop and start would not
+/// find each other otherwise, since each knows where the others were.
+pub(super) fn where_it_was(mut config: Config, ports: &Ports) -> Config {
+    let json = read_file(&ports.root, PORTS, PEERS_BYTES_MAX).unwrap_or_default();
+    let Ok(last) = serde_json::from_slice::<Addresses>(&json) else {
+        return config;
+    };
+    let tcp = |address: &SocketAddr| TcpListener::bind(address).is_ok();
+    let udp = |address: &SocketAddr| UdpSocket::bind(address).is_ok();
+    let again = |listen: &mut SocketAddr, last: Option<SocketAddr>| {
+        if let Some(last) = last.filter(|last| listen.port() == 0 && last.ip() == listen.ip()) {
+            *listen = last;
+        }
+    };
+    again(&mut config.http.listen, Some(last.http).filter(tcp));
+    again(&mut config.metrics.listen, Some(last.metrics).filter(tcp));
+    again(&mut config.sdk.listen, last.sdk.filter(udp));
+    again(&mut config.peer.listen, last.peer.filter(udp));
+    config
+}
+
+/// Writes where the node is: for people and their scripts, and for its next start.
+pub(super) fn keep_addresses(ports: &Ports, addresses: &Addresses) -> std::io::Result<()> {
+    let json = serde_json::to_vec_pretty(addresses)?;
+    replace(&ports.root, PORTS, &json)?;
+    replace(&ports.root, "addresses.json", &json)
+}
+
 fn bind(key: &'static str, address: SocketAddr) -> Result<UdpSocket, StartError> {
     UdpSocket::bind(address).map_err(|cause| bind_error(key, address, cause))
 }
@@ -209,4 +237,6 @@ pub(super) fn remedy(cause: &std::io::Error, address: SocketAddr, key: &str) -> 
 }
 
 pub(crate) const PEERS: &str = "peers.json";
+/// As `addresses.json`, which a supervisor removes to see when there is a new one.
+const PORTS: &str = "ports.json";
 const PEERS_BYTES_MAX: u64 = 64 << 10;
