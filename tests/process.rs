@@ -17,6 +17,8 @@ mod http;
 mod inference;
 #[path = "process/lifecycle.rs"]
 mod lifecycle;
+#[path = "process/machines.rs"]
+mod machines;
 #[path = "process/metrics.rs"]
 mod metrics;
 #[path = "process/node.rs"]

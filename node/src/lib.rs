@@ -53,6 +53,7 @@ mod router;
 pub mod storage;
 mod supervisor;
 pub mod telemetry;
+mod tending;
 pub mod threads;
 pub mod transport;
 mod up;

@@ -76,6 +76,11 @@ pub const REPLICAS_MAX: usize = 20_000;
 /// Largest report of a node on what it observes: 20,000 replicas of 32 bytes, their reasons for
 /// having failed, and as much again.
 pub const NODE_REPORT_BYTES_MAX: usize = 1 << 20;
+/// What a peer may say on the mesh at once, in bytes: a few of the largest reports.
+pub const MESH_BURST_BYTES: u32 = 4 << 20;
+/// What a peer may say on the mesh in a second, in bytes: the largest report sixteen times, and
+/// less than a port reads, so that what waits for it stays within the burst.
+pub const MESH_BYTES_PER_SECOND: u32 = 16 << 20;
 /// Largest encoded registry entry.
 pub const REGISTRY_ENTRY_BYTES_MAX: usize = 256 << 10;
 /// Largest snapshot of the registry.

@@ -12,10 +12,10 @@ use paceline_node::gateway::quic::{
 };
 use paceline_node::identity::authority::{Authority, request};
 use paceline_node::identity::credentials::Credentials;
-use paceline_node::identity::subject::Subject;
 use paceline_node::identity::trust;
 use paceline_node::telemetry::metrics::Metrics;
 use paceline_node::transport::Boxed;
+use paceline_protocol::Subject;
 use paceline_protocol::client::{ClientDoor, Hello};
 use paceline_protocol::frame::{ClientInfer, Execution};
 use paceline_protocol::{Epoch, ErrorCode, Failure, NodeId, Tensor, VersionNumber};

@@ -128,7 +128,8 @@ pub struct Report {
     pub queued_rows: u32,
     /// The replica's learnt time of a row in a full batch, in nanoseconds.
     pub row_nanos: u64,
-    /// Time on the way, both directions together, in nanoseconds; 0 on this node.
+    /// What one row's work does not explain of the time until the answer, in nanoseconds: the way
+    /// in both directions, and what the request waited at the replica. 0 on this node.
     pub round_trip_nanos: u64,
 }
 

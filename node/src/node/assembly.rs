@@ -6,12 +6,11 @@ use std::net::TcpListener;
 use std::sync::Arc;
 use std::time::Duration;
 
-use paceline_core::registry::Registry;
-use paceline_protocol::client::ClientDoor;
 use paceline_protocol::{DeviceId, Digest};
 use ractor::{Actor, ActorRef};
 use tokio::sync::watch;
 
+use super::network::client_doors;
 use super::{Ports, StartError};
 use crate::artifacts::{Artifacts, Fetcher, Replicate};
 use crate::clock::Clock;
@@ -37,6 +36,7 @@ use crate::renewal::{Renewal, keep_fresh};
 use crate::router::RouterActor;
 use crate::supervisor::{self, Child, Health, Supervisor};
 use crate::telemetry::metrics::Metrics;
+use crate::tending::tend;
 use crate::worker::{self, Worker};
 use crate::{admission, budget, device, dispatch, registry, router};
 
@@ -113,11 +113,14 @@ impl Assembly<'_> {
         let spawned = Actor::spawn(None, Supervisor, arguments).await;
         let (supervisor, _) = spawned.map_err(|error| StartError::Parts(error.to_string()))?;
         self.open_sdk_door(&shared);
-        tokio::spawn(dispatch::serve(
+        let handler = Arc::new(self.serving(&shared));
+        let (transport, bytes_max) = (
             self.links.transport.clone(),
-            Arc::new(self.serving(&shared)),
             self.config.http.body_bytes_max,
-        ));
+        );
+        self.tend("requests of peers", move || {
+            dispatch::serve(transport.clone(), handler.clone(), bytes_max)
+        });
         Ok(Parts {
             #[cfg(test)]
             serving: self.serving(&shared),
@@ -142,7 +145,10 @@ impl Assembly<'_> {
             .map_err(|error| StartError::Parts(format!("a device thread: {error}")))?;
         let transport = self.links.transport.clone();
         let fetcher = Fetcher::new(artifacts.clone(), transport.clone());
-        tokio::spawn(crate::artifacts::serve(fetcher.clone()));
+        let serving = fetcher.clone();
+        self.tend("artifacts for peers", move || {
+            crate::artifacts::serve(serving.clone())
+        });
         let replicate = Replicate::new(transport.clone());
         let publisher = Publisher::new(artifacts.clone(), engine, self.registry.clone(), replicate);
         let peers = dispatch::Peers::new(transport, self.config.http.body_bytes_max);
@@ -153,7 +159,7 @@ impl Assembly<'_> {
         Ok(Shared {
             budget: budget::Handle::new(admission.clone()),
             observed: Observed::default(),
-            health: Health::default(),
+            health: self.links.health.clone(),
             readiness: Readiness::default(),
             router: router::Handle::new(self.identity.node, self.ports.seed, self.clock),
             admission,
@@ -165,6 +171,15 @@ impl Assembly<'_> {
             peers,
             suspects: Suspects::default(),
         })
+    }
+
+    /// Starts a loop that accepts something.
+    fn tend<F>(&self, name: &'static str, start: impl Fn() -> F + Send + 'static)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let tended = (self.links.health.clone(), self.ports.seed);
+        tokio::spawn(tend(name, tended, start));
     }
 
     fn supervised(&self, name: &str, child: Child, shared: &Shared) -> Child {
@@ -295,7 +310,10 @@ impl Assembly<'_> {
             ..quic::QuicOptions::default()
         };
         let doors = Arc::new(quic::QuicDoors::new(parts, options));
-        tokio::spawn(quic::accept(secured.sdk.clone(), doors));
+        let endpoint = secured.sdk.clone();
+        self.tend("SDK door", move || {
+            quic::accept(endpoint.clone(), doors.clone())
+        });
         tokio::spawn(keep_fresh(Renewal {
             credentials: secured.credentials,
             files: secured.files,
@@ -373,34 +391,9 @@ impl Assembly<'_> {
             http,
             metrics_listener,
             doors: Arc::new(doors),
+            health: shared.health.clone(),
         }
     }
-}
-
-/// Where clients reach the cluster's nodes, kept up to date.
-fn client_doors(registry: &registry::Handle) -> watch::Receiver<Vec<ClientDoor>> {
-    let doors = |registry: &Registry| -> Vec<ClientDoor> {
-        let records = registry.nodes().values();
-        let open = records.filter(|record| !record.addresses.sdk.is_empty());
-        open.map(|record| ClientDoor {
-            node: record.id,
-            address: record.addresses.sdk.clone(),
-        })
-        .collect()
-    };
-    let mut states = registry.watch();
-    let (known, knows) = watch::channel(doors(&states.borrow_and_update()));
-    tokio::spawn(async move {
-        while states.changed().await.is_ok() && !known.is_closed() {
-            let now = doors(&states.borrow_and_update());
-            known.send_if_modified(|before| {
-                let changed = *before != now;
-                *before = now;
-                changed
-            });
-        }
-    });
-    knows
 }
 
 /// As many voters as survive the loss of one.

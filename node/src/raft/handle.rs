@@ -1,8 +1,10 @@
 //! The way to consensus: write, read, watch, stop.
 
 mod attempt;
+mod relay;
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use openraft::async_runtime::{Instant as _, WatchReceiver};
@@ -16,6 +18,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio::time::{Instant, sleep, timeout_at};
 
 use self::attempt::{Attempt, LEADER_POLL, Waiting};
+use self::relay::forwarding;
 use super::encoding::command_bytes;
 use super::error::{ReadError, StopReason, WriteError};
 use super::metrics::RaftMetrics;
@@ -34,6 +37,8 @@ pub struct RaftHandle {
 struct Inner {
     parts: Parts,
     permits: Semaphore,
+    /// Whose turn it is to be asked for the leader.
+    guided: AtomicUsize,
     /// Whether membership is being changed.
     changing: tokio::sync::Mutex<()>,
 }
@@ -46,6 +51,7 @@ impl RaftHandle {
             inner: Arc::new(Inner {
                 parts,
                 permits,
+                guided: AtomicUsize::new(0),
                 changing,
             }),
         }
@@ -98,21 +104,19 @@ impl RaftHandle {
                     false => reason.into(),
                 });
             }
-            let mut attempt = match self.write_here(&command, deadline).await {
-                Attempt::Leader(leader) => self.forward(leader, &command, deadline).await,
-                Attempt::Leaderless => match self.guide(waiting.tries) {
-                    Some(guide) => self.forward(guide, &command, deadline).await,
-                    None => Attempt::Leaderless,
-                },
-                attempt => attempt,
-            };
-            waiting.tries += 1;
-            if let Attempt::Leader(leader) = attempt
-                && self.guide(0).is_some()
-            {
-                // Who named it may be right where this node knows nothing.
-                waiting.leaderless_since = None;
+            let tried_at = Instant::now();
+            let mut attempt = self.write_here(&command, deadline).await;
+            let mut asked = None;
+            if let Attempt::Leader(leader) = attempt {
+                asked = Some(leader);
                 attempt = self.forward(leader, &command, deadline).await;
+            }
+            if let Attempt::Leaderless = attempt {
+                waiting.leaderless_since.get_or_insert(tried_at);
+            }
+            if let Attempt::Leaderless | Attempt::MayBeDone = attempt {
+                waiting.may_be_done |= matches!(attempt, Attempt::MayBeDone);
+                attempt = self.relay(&command, asked, deadline).await;
             }
             match attempt {
                 Attempt::Done(outcome) => {
@@ -122,21 +126,11 @@ impl RaftHandle {
                 Attempt::Failed(_) if waiting.may_be_done => return Err(WriteError::Unknown),
                 Attempt::Failed(error) => return Err(error),
                 Attempt::Leader(_) => waiting.leaderless_since = None,
-                Attempt::Leaderless => {
-                    waiting.leaderless_since.get_or_insert(Instant::now());
-                }
+                Attempt::Leaderless => {}
                 Attempt::MayBeDone => waiting.may_be_done = true,
             }
             waiting.pause().await?;
         }
-    }
-
-    /// Whom a node that is no member yet asks: those it was told of, and then whom they name.
-    fn guide(&self, tries: usize) -> Option<NodeId> {
-        let guides = &self.inner.parts.guides;
-        let is_member = self.raft().voter_ids().next().is_some();
-        let guide = guides.get(tries % guides.len().max(1));
-        guide.filter(|_| !is_member).copied()
     }
 
     async fn write_here(&self, command: &Command, deadline: Instant) -> Attempt {
@@ -154,17 +148,14 @@ impl RaftHandle {
 
     /// Sends the command to the node that leads, as far as is known.
     async fn forward(&self, leader: NodeId, command: &Command, deadline: Instant) -> Attempt {
-        let left = deadline.saturating_duration_since(Instant::now());
-        let limit = left.min(ATTEMPT_MAX);
-        let request = Request::Forward {
-            command: command.clone(),
-            budget_ms: limit.as_millis() as u64,
-        };
-        match self.ask_leader(leader, &request, limit).await {
+        let (request, limit) = forwarding(command, deadline, false);
+        self.attempt(self.ask_leader(leader, &request, limit).await)
+    }
+
+    fn attempt(&self, answer: Result<Answer, CallError>) -> Attempt {
+        match answer {
             Ok(Answer::Forward(Forwarded::Done(outcome))) => Attempt::Done(outcome),
-            Ok(Answer::Forward(Forwarded::Elsewhere(elsewhere))) => {
-                Attempt::of(elsewhere.leader.filter(|other| *other != leader.0))
-            }
+            Ok(Answer::Forward(Forwarded::Elsewhere(elsewhere))) => Attempt::of(elsewhere.leader),
             Ok(Answer::Forward(Forwarded::Overloaded)) => {
                 let limit = self.inner.parts.writes_in_flight_max;
                 Attempt::Failed(WriteError::Overloaded { limit })
@@ -187,8 +178,7 @@ impl RaftHandle {
                 let metrics = self.inner.parts.raft.metrics();
                 metrics.borrow_watched().current_leader == Some(leader.0)
             };
-            // A guide was never known to lead: only its answer says anything.
-            while leads() || self.guide(0).is_some() {
+            while leads() {
                 sleep(LEADER_POLL).await;
             }
         };

@@ -130,6 +130,21 @@ fn names_are_unique_among_those_who_have_only_been_admitted_too() {
 }
 
 #[test]
+fn a_node_without_a_name_gets_the_first_that_is_free() {
+    let mut log = founded();
+    log.apply(token(TOKEN, 9)).unwrap();
+    log.apply(admit(1, "n2")).unwrap();
+    let mut named = |key| {
+        let Ok(Reply::Admitted(node)) = log.apply(admit(key, "")) else {
+            panic!("not admitted");
+        };
+        log.registry.name_of(node).unwrap().to_owned()
+    };
+    // The founder is n0, and the same key is the same node.
+    assert_eq!([named(2), named(3), named(2)], ["n1", "n3", "n1"]);
+}
+
+#[test]
 fn a_drain_has_an_epoch_and_ends_once() {
     let mut log = founded();
     let state = |log: &Log| log.registry.node_state(NodeId(1)).unwrap();
