@@ -19,6 +19,8 @@ mod inference;
 mod leaving;
 #[path = "process/lifecycle.rs"]
 mod lifecycle;
+#[path = "process/machines.rs"]
+mod machines;
 #[path = "process/metrics.rs"]
 mod metrics;
 #[path = "process/node.rs"]

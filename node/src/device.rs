@@ -43,6 +43,8 @@ pub struct Work {
     pub bytes: u64,
     /// When the answer is worthless.
     pub deadline: Instant,
+    /// Whether its rows share their batch with nobody.
+    pub is_alone: bool,
 }
 
 /// How a request ended at the device.
@@ -52,8 +54,10 @@ pub enum End {
     Ran(Ran),
     /// It left without running; its inputs come back, so that they can be sent elsewhere.
     Dropped(DropReason, Vec<Tensor>),
-    /// The engine failed while it ran.
-    Failed(Failure),
+    /// The engine failed while it ran; its inputs come back, so that they can be tried again.
+    Failed(Failure, Vec<Tensor>),
+    /// It ran when its node left, and may run to its end for nobody.
+    Left(Failure),
 }
 
 /// What came of a request that ran.
@@ -206,6 +210,7 @@ impl Handle {
             rows,
             bytes,
             deadline,
+            is_alone,
         } = work;
         if state.is_closed {
             // Read at once, or dropped unread.
@@ -225,6 +230,7 @@ impl Handle {
             bucket,
             bytes,
             rows,
+            is_alone,
         };
         let input = Input::Arrive {
             batcher,
@@ -295,7 +301,7 @@ impl Handle {
             let message = "the node has left before the request had run to its end";
             let failure = Failure::new(ErrorCode::ShuttingDown, message);
             // A caller that has gone needs no answer.
-            let _ = reply.send(End::Failed(failure));
+            let _ = reply.send(End::Left(failure));
         }
     }
 

@@ -24,7 +24,9 @@ pub use self::infer::Serving;
 pub use self::operator::{Operator, OperatorParts};
 pub use self::server::HttpOptions;
 use crate::observer::OwnFacts;
+use crate::supervisor::Health;
 use crate::telemetry::metrics::Metrics;
+use crate::tending::tend;
 
 /// What the gateway needs to start.
 #[derive(Clone)]
@@ -35,6 +37,8 @@ pub struct Arguments {
     pub metrics_listener: Arc<std::net::TcpListener>,
     /// What every connection needs.
     pub doors: Arc<Doors>,
+    /// Where a door that is lost is written.
+    pub health: Health,
 }
 
 /// What every connection needs.
@@ -130,12 +134,17 @@ impl Actor for Gateway {
             http,
             metrics_listener,
             doors,
+            health,
         } = arguments;
-        let http = listener(&http)?;
-        let metrics = listener(&metrics_listener)?;
+        let accept = |name, listener: &std::net::TcpListener, door| {
+            let listener = Arc::new(self::listener(listener)?);
+            let (doors, health) = (doors.clone(), health.clone());
+            let start = move || server::accept(listener.clone(), doors.clone(), door);
+            Ok::<_, std::io::Error>(tokio::spawn(tend(name, (health, 0), start)))
+        };
         let loops = vec![
-            tokio::spawn(server::accept(http, doors.clone(), server::Door::Http)),
-            tokio::spawn(server::accept(metrics, doors, server::Door::Metrics)),
+            accept("HTTP door", &http, server::Door::Http)?,
+            accept("metrics door", &metrics_listener, server::Door::Metrics)?,
         ];
         Ok(State { loops })
     }

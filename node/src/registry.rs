@@ -90,6 +90,11 @@ impl Handle {
         self.raft.move_leadership(from_to, deadline).await
     }
 
+    /// Whether a quorum was known to stand behind a leader a moment ago.
+    pub fn has_quorum(&self) -> bool {
+        self.raft.has_quorum()
+    }
+
     /// The state as applied here, whenever it changes.
     pub fn watch(&self) -> tokio::sync::watch::Receiver<Arc<Registry>> {
         self.raft.watch()

@@ -54,7 +54,7 @@ pub enum ErrorCode {
     Cancelled,
     /// The engine failed while it ran the request.
     EngineFailed,
-    /// The request made engines fail twice and will not be tried again.
+    /// Two nodes fell silent while they worked on the request; it is not tried again.
     Poison,
     /// The node stops, or its drain has come to its deadline.
     ShuttingDown,

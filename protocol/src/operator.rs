@@ -253,9 +253,9 @@ pub struct DeployRequest {
 pub struct Committed {
     /// The epoch that it holds from.
     pub epoch: Epoch,
-    /// Ready nodes that have applied it.
+    /// Ready nodes that have applied it, the one that answers among them.
     pub applied_on: u32,
-    /// Ready nodes.
+    /// Ready nodes, the one that answers among them.
     pub nodes: u32,
 }
 

@@ -107,7 +107,7 @@ pub enum Change {
         secret_sha256: Digest,
         /// SHA-256 of its public key (SubjectPublicKeyInfo, DER).
         key_sha256: Digest,
-        /// What people shall call it.
+        /// What people shall call it; empty for the first of `n0`, `n1`, … that is free.
         name: String,
         /// Where it stands.
         zone: String,

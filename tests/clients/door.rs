@@ -12,10 +12,10 @@ use paceline_node::gateway::quic::{
 };
 use paceline_node::identity::authority::{Authority, request};
 use paceline_node::identity::credentials::Credentials;
-use paceline_node::identity::subject::Subject;
 use paceline_node::identity::trust;
 use paceline_node::telemetry::metrics::Metrics;
 use paceline_node::transport::Boxed;
+use paceline_protocol::Subject;
 use paceline_protocol::client::{ClientDoor, Hello};
 use paceline_protocol::frame::{ClientInfer, Execution};
 use paceline_protocol::{Epoch, ErrorCode, Failure, NodeId, Tensor, VersionNumber};
@@ -221,7 +221,9 @@ impl Double {
             }
             // Answers a second attempt only.
             "stuck-once" if head.attempt == 2 => Ok(echo()),
-            "stuck" | "stuck-once" => std::future::pending().await,
+            // Refuses a second attempt.
+            "stuck-then-full" if head.attempt == 2 => Err(ErrorCode::QueueFull),
+            "stuck" | "stuck-once" | "stuck-then-full" => std::future::pending().await,
             "large" => Ok(vec![(
                 "large".to_owned(),
                 Tensor::from_f32(1, &vec![7.0; 1 << 20]),

@@ -113,8 +113,8 @@ impl Batch {
                 )
             }
         };
-        for reply in replies {
-            let _ = reply.send(End::Failed(failure.clone()));
+        for (reply, ticket) in replies.into_iter().zip(self.tickets) {
+            let _ = reply.send(End::Failed(failure.clone(), ticket.inputs));
         }
         None
     }

@@ -77,6 +77,7 @@ impl Bench {
             bytes: 8,
             inputs: vec![tensor.clone()],
             deadline: self.clock.now() + Duration::from_millis(budget_ms),
+            is_alone: false,
         };
         (tensor, self.device.submit(work))
     }
@@ -163,14 +164,17 @@ async fn an_engine_that_fails_or_panics_ends_its_batch_and_nothing_else() {
     let bench = Bench::new(1, 0);
     bench.engine.script().panic_run(1);
     match bench.submit(&[1.0, 1.0], 1_000).1.await {
-        End::Failed(failure) => assert!(failure.message.contains("panicked"), "{failure}"),
+        End::Failed(failure, inputs) => {
+            assert!(failure.message.contains("panicked"), "{failure}");
+            assert!(!inputs.is_empty(), "they can be tried elsewhere");
+        }
         other => panic!("{other:?}"),
     }
     assert_eq!(bench.panics.load(Ordering::SeqCst), 1);
     bench.engine.script().fail_run(1);
     assert!(matches!(
         bench.submit(&[1.0, 1.0], 1_000).1.await,
-        End::Failed(_)
+        End::Failed(..)
     ));
     assert_eq!(
         bench.panics.load(Ordering::SeqCst),
@@ -205,7 +209,7 @@ async fn a_node_that_leaves_ends_what_runs_and_what_waits_and_may_come_back() {
     let closed_at = std::time::Instant::now();
     bench.device.close();
     match running.await {
-        End::Failed(failure) => {
+        End::Left(failure) => {
             assert_eq!(failure.code, ErrorCode::ShuttingDown);
             assert!(failure.code.is_retryable());
         }

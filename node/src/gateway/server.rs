@@ -50,7 +50,7 @@ pub(super) enum Door {
 
 /// Accepts connections until its task ends. Running out of files slows it down and ends
 /// nothing.
-pub(super) async fn accept(listener: TcpListener, doors: Arc<Doors>, door: Door) {
+pub(super) async fn accept(listener: Arc<TcpListener>, doors: Arc<Doors>, door: Door) {
     let places = Arc::new(Semaphore::new(doors.options.connections_max));
     loop {
         let Ok(place) = places.clone().acquire_owned().await else {

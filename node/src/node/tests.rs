@@ -1,5 +1,7 @@
 //! Whole nodes in this process, on disks in memory and with the scripted engine.
 
+mod copies;
+mod failover;
 mod leaving;
 mod tensors;
 
@@ -59,12 +61,16 @@ impl World {
     }
 
     async fn start(&self) -> Result<NodeHandle, StartError> {
+        self.start_on(Network::Memory(MemoryNetwork::new(1))).await
+    }
+
+    async fn start_on(&self, network: Network) -> Result<NodeHandle, StartError> {
         let ports = Ports {
             root: Arc::new(self.root.clone()),
             raft: Arc::new(self.raft.clone()),
             blobs: Arc::new(self.blobs.clone()),
             engine: Arc::new(self.engine.clone()),
-            network: Network::Memory(self.network.clone()),
+            network,
             threads: Threads::Own,
             seed: 1,
         };

@@ -2,8 +2,10 @@
 
 mod attempt;
 mod reading;
+mod relay;
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use openraft::ServerState;
@@ -18,6 +20,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio::time::{Instant, sleep, timeout_at};
 
 use self::attempt::{Attempt, LEADER_POLL, Waiting};
+use self::relay::forwarding;
 use super::encoding::command_bytes;
 use super::error::{StopReason, WriteError};
 use super::members::MembershipError;
@@ -37,6 +40,8 @@ pub struct RaftHandle {
 struct Inner {
     parts: Parts,
     permits: Semaphore,
+    /// Whose turn it is to be asked for the leader.
+    guided: AtomicUsize,
     /// Whether membership is being changed.
     changing: tokio::sync::Mutex<()>,
 }
@@ -49,6 +54,7 @@ impl RaftHandle {
             inner: Arc::new(Inner {
                 parts,
                 permits,
+                guided: AtomicUsize::new(0),
                 changing,
             }),
         }
@@ -102,13 +108,17 @@ impl RaftHandle {
                     false => reason.into(),
                 });
             }
-            if self.has_lost_quorum() {
-                return Err(waiting.without_quorum());
+            let tried_at = Instant::now();
+            let (attempt, asked) = self.try_once(&command, deadline).await;
+            if let Attempt::Leaderless = attempt {
+                waiting.leaderless_since.get_or_insert(tried_at);
             }
-            let attempt = tokio::select! {
-                biased;
-                attempt = self.attempt(&command, deadline, &mut waiting) => attempt,
-                () = self.lost_quorum() => Attempt::MayBeDone,
+            let attempt = match attempt {
+                Attempt::Leaderless | Attempt::MayBeDone => {
+                    waiting.may_be_done |= matches!(attempt, Attempt::MayBeDone);
+                    self.relay(&command, asked, deadline).await
+                }
+                attempt => attempt,
             };
             match attempt {
                 Attempt::Done(outcome) => {
@@ -118,39 +128,37 @@ impl RaftHandle {
                 Attempt::Failed(_) if waiting.may_be_done => return Err(WriteError::Unknown),
                 Attempt::Failed(error) => return Err(error),
                 Attempt::Leader(_) => waiting.leaderless_since = None,
-                Attempt::Leaderless => {
-                    waiting.leaderless_since.get_or_insert(Instant::now());
-                }
+                Attempt::Leaderless => {}
                 Attempt::MayBeDone => waiting.may_be_done = true,
+            }
+            if self.has_lost_quorum() {
+                return Err(waiting.without_quorum());
             }
             waiting.pause().await?;
         }
     }
 
-    /// One try: here, or where somebody leads.
-    async fn attempt(
-        &self,
-        command: &Command,
-        deadline: Instant,
-        waiting: &mut Waiting,
-    ) -> Attempt {
-        let attempt = match self.write_here(command, deadline).await {
-            Attempt::Leader(leader) => self.forward(leader, command, deadline).await,
-            Attempt::Leaderless => match self.guide(waiting.tries) {
-                Some(guide) => self.forward(guide, command, deadline).await,
-                None => Attempt::Leaderless,
-            },
-            attempt => attempt,
-        };
-        waiting.tries += 1;
-        match attempt {
-            // Who named it may be right where this node knows nothing.
-            Attempt::Leader(leader) if self.guide(0).is_some() => {
-                waiting.leaderless_since = None;
-                self.forward(leader, command, deadline).await
-            }
-            attempt => attempt,
+    /// One try, here or where somebody leads, as long as there is a quorum; and who was asked.
+    async fn try_once(&self, command: &Command, deadline: Instant) -> (Attempt, Option<NodeId>) {
+        if self.has_lost_quorum() {
+            return (Attempt::Leaderless, None);
         }
+        let mut asked = None;
+        let trying = async {
+            match self.write_here(command, deadline).await {
+                Attempt::Leader(leader) => {
+                    asked = Some(leader);
+                    self.forward(leader, command, deadline).await
+                }
+                attempt => attempt,
+            }
+        };
+        let attempt = tokio::select! {
+            biased;
+            attempt = trying => attempt,
+            () = self.lost_quorum() => Attempt::MayBeDone,
+        };
+        (attempt, asked)
     }
 
     /// Whether a quorum was there and has not been heard for long: nothing will be committed.
@@ -164,14 +172,6 @@ impl RaftHandle {
         while !self.has_lost_quorum() {
             sleep(QUORUM_POLL).await;
         }
-    }
-
-    /// Whom a node that is no member yet asks: those it was told of, and then whom they name.
-    fn guide(&self, tries: usize) -> Option<NodeId> {
-        let guides = &self.inner.parts.guides;
-        let is_member = self.raft().voter_ids().next().is_some();
-        let guide = guides.get(tries % guides.len().max(1));
-        guide.filter(|_| !is_member).copied()
     }
 
     async fn write_here(&self, command: &Command, deadline: Instant) -> Attempt {
@@ -189,17 +189,14 @@ impl RaftHandle {
 
     /// Sends the command to the node that leads, as far as is known.
     async fn forward(&self, leader: NodeId, command: &Command, deadline: Instant) -> Attempt {
-        let left = deadline.saturating_duration_since(Instant::now());
-        let limit = left.min(ATTEMPT_MAX);
-        let request = Request::Forward {
-            command: command.clone(),
-            budget_ms: limit.as_millis() as u64,
-        };
-        match self.ask_leader(leader, &request, limit).await {
+        let (request, limit) = forwarding(command, deadline, false);
+        self.attempt(self.ask_leader(leader, &request, limit).await)
+    }
+
+    fn attempt(&self, answer: Result<Answer, CallError>) -> Attempt {
+        match answer {
             Ok(Answer::Forward(Forwarded::Done(outcome))) => Attempt::Done(outcome),
-            Ok(Answer::Forward(Forwarded::Elsewhere(elsewhere))) => {
-                Attempt::of(elsewhere.leader.filter(|other| *other != leader.0))
-            }
+            Ok(Answer::Forward(Forwarded::Elsewhere(elsewhere))) => Attempt::of(elsewhere.leader),
             Ok(Answer::Forward(Forwarded::Overloaded)) => {
                 let limit = self.inner.parts.writes_in_flight_max;
                 Attempt::Failed(WriteError::Overloaded { limit })
@@ -222,8 +219,7 @@ impl RaftHandle {
                 let metrics = self.inner.parts.raft.metrics();
                 metrics.borrow_watched().current_leader == Some(leader.0)
             };
-            // A guide was never known to lead: only its answer says anything.
-            while leads() || self.guide(0).is_some() {
+            while leads() {
                 sleep(LEADER_POLL).await;
             }
         };
@@ -286,6 +282,11 @@ impl RaftHandle {
         // until it has heard its successor, or its followers.
         parts.heard.keep(acked.map(|at| (**at).elapsed()));
         parts.heard.age()
+    }
+
+    /// Whether a quorum was known to stand behind a leader a moment ago.
+    pub fn has_quorum(&self) -> bool {
+        self.quorum_age().is_some_and(|age| age < QUORUM_AGE_MAX)
     }
 
     /// The registry as applied here: never waits, may lag behind the leader.
@@ -371,3 +372,5 @@ const QUORUM_POLL: Duration = Duration::from_millis(50);
 const ATTEMPT_MAX: Duration = Duration::from_secs(2);
 /// How long this node may lag behind a write that it has passed on.
 const APPLIED_MAX: Duration = Duration::from_secs(2);
+/// A quorum that was not heard for so long is not counted on: several elections fit.
+const QUORUM_AGE_MAX: Duration = Duration::from_secs(2);

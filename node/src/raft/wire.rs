@@ -40,10 +40,12 @@ pub(super) enum Request {
         meta: StoredMeta,
         bytes: u64,
     },
-    /// Write this, if you lead; within so many milliseconds.
+    /// Write this, if you lead, within so many milliseconds; if you only know who leads and
+    /// shall relay it, have it written there.
     Forward {
         command: Command,
         budget_ms: u64,
+        relay: bool,
     },
     /// What was committed up to now, if you lead.
     ReadIndex,

@@ -183,8 +183,8 @@ pub(super) const EXPLANATIONS: [Explanation; 40] = [
         http: 400,
         grpc: GRPC_INVALID_ARGUMENT,
         retryable: false,
-        cause: "the request made two engines fail and is not tried again",
-        remedy: "inspect the input",
+        cause: "two nodes fell silent while they worked on the request, so it is not tried again",
+        remedy: "inspect the input: it may be what ended them; the logs of both nodes say more",
     },
     Explanation {
         name: "SHUTTING_DOWN",

@@ -20,7 +20,8 @@ pub enum Message {
         epoch: Epoch,
         /// What is left of the budget, in microseconds.
         budget_us: u64,
-        /// Which attempt this is, from 1.
+        /// Which execution this would be, from 1. A second one shares its batch with nobody: it
+        /// may be what silenced the node of the first.
         attempt: u8,
     },
     /// The request ran; its outputs follow.
@@ -72,7 +73,8 @@ pub struct ClientInfer {
     pub version: Option<VersionNumber>,
     /// What is left of the budget, in microseconds.
     pub budget_us: u64,
-    /// Which attempt this is, from 1.
+    /// Which attempt this is, from 1. A second one follows one whose node was lost, and is
+    /// executed once at most.
     pub attempt: u8,
     /// The highest epoch that the client has seen.
     pub epoch_seen: Epoch,

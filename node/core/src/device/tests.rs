@@ -29,6 +29,7 @@ fn request(index: u32, deadline_ms: u64) -> RequestMeta {
         bucket: BucketId(0),
         bytes: 0,
         rows: 1,
+        is_alone: false,
     }
 }
 

@@ -70,6 +70,11 @@ impl Registry {
         self.seats.iter().map(|(node, seat)| (*node, seat.state()))
     }
 
+    /// What people call a node that was admitted.
+    pub fn name_of(&self, node: NodeId) -> Option<&str> {
+        self.seats.get(&node).map(|seat| seat.name.as_str())
+    }
+
     /// Where a node stands, as it said when it was admitted or registered.
     pub fn zone(&self, node: NodeId) -> Option<&str> {
         let registered = self.nodes.get(&node).map(|record| record.zone.as_str());
@@ -168,9 +173,18 @@ impl Registry {
         })
     }
 
+    /// The first of `n0`, `n1`, … that no node has.
+    fn free_name(&self) -> String {
+        let taken: BTreeSet<&str> = self.seats.values().map(|seat| &*seat.name).collect();
+        (0..=taken.len())
+            .map(|number| format!("n{number}"))
+            .find(|name| !taken.contains(&**name))
+            .expect("of more names than there are nodes one is free")
+    }
+
     fn create_token(&mut self, token: &TokenRecord, now_ms: u64) -> Result<Reply, Refusal> {
         self.tokens.retain(|_, known| known.expires_ms > now_ms);
-        // One that is spent is kept as long as there is room: who shows it learns that it is.
+        // One that is used up is kept to say so, as long as there is room for it.
         if self.tokens.len() >= TOKENS_MAX {
             self.tokens.retain(|_, known| known.uses_left > 0);
         }
@@ -211,7 +225,11 @@ impl Registry {
         if token.uses_left == 0 {
             return Err(Refusal::TokenUsed);
         }
-        self.check_name(candidate.name, None)?;
+        let name = match candidate.name {
+            "" => self.free_name(),
+            name => name.to_owned(),
+        };
+        self.check_name(&name, None)?;
         if self.seats.len() >= NODES_MAX {
             return Err(Refusal::Limit {
                 what: "nodes".into(),
@@ -223,7 +241,7 @@ impl Registry {
         }
         let node = NodeId(epoch.0);
         let seat = Seat {
-            name: candidate.name.to_owned(),
+            name,
             key_sha256: key,
             zone: candidate.zone.to_owned(),
             ..Seat::default()

@@ -96,7 +96,7 @@ impl Serving {
         let peers = peers.iter().map(|(node, facts)| Peer {
             node: *node,
             epoch: facts.epoch,
-            takes_requests: facts.ready && !suspects.contains(node) && !asked.contains(node),
+            takes_requests: facts.ready && !suspects.contains_key(node) && !asked.contains(node),
         });
         ahead::ahead(seen, peers)
     }

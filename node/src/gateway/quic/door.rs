@@ -4,7 +4,7 @@ use paceline_protocol::client::Hello;
 use paceline_protocol::frame::{ClientInfer, Execution, Frame, LoadReport, Message};
 use paceline_protocol::{Epoch, ErrorCode, Failure, Tensor, VersionNumber};
 
-use crate::gateway::infer::{Serving, TensorAnswer, TensorRequest, execution_of};
+use crate::gateway::infer::{Serving, TensorAnswer, TensorRequest, Unanswered};
 use crate::transport::Boxed;
 
 /// Answers what arrives over QUIC.
@@ -86,6 +86,8 @@ impl Serving {
             inputs: head.inputs.into_iter().zip(inputs).collect(),
             outputs: head.outputs,
             budget_us: head.budget_us,
+            is_idempotent: head.idempotent,
+            is_second: head.attempt > 1,
         };
         match self.infer_tensors(request).await {
             Ok(TensorAnswer {
@@ -98,10 +100,7 @@ impl Serving {
                 outputs,
                 stale_seconds: self.contact.stale_seconds().map(saturated),
             }),
-            Err(failure) => Err(ClientFailure {
-                execution: execution_of(failure.code),
-                failure,
-            }),
+            Err(Unanswered { failure, execution }) => Err(ClientFailure { failure, execution }),
         }
     }
 }

@@ -25,6 +25,8 @@ fn request(input: &str) -> TensorRequest {
         inputs: vec![(input.to_owned(), Tensor::from_f32(2, &[1.0, 2.0]))],
         outputs: Vec::new(),
         budget_us: 10_000_000,
+        is_idempotent: true,
+        is_second: false,
     }
 }
 
@@ -45,7 +47,7 @@ fn client_request(epoch_seen: Epoch) -> ClientRequest {
 
 async fn ask(serving: &Serving, request: TensorRequest) -> Result<TensorAnswer, ErrorCode> {
     let answered = serving.infer_tensors(request).await;
-    answered.map_err(|failure| failure.code)
+    answered.map_err(|unanswered| unanswered.failure.code)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

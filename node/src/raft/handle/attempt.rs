@@ -31,7 +31,6 @@ pub(super) struct Waiting {
     pub(super) deadline: Instant,
     pub(super) leaderless_since: Option<Instant>,
     pub(super) may_be_done: bool,
-    pub(super) tries: usize,
 }
 
 impl Waiting {
@@ -40,7 +39,6 @@ impl Waiting {
             deadline,
             leaderless_since: None,
             may_be_done: false,
-            tries: 0,
         }
     }
 

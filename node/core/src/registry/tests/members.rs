@@ -101,11 +101,16 @@ fn tokens_are_refused_without_telling_what_is_wrong_with_their_secret() {
 }
 
 #[test]
-fn tokens_are_bounded() {
+fn tokens_are_bounded_and_used_ones_leave_first() {
     let mut log = founded();
-    for number in 0..paceline_protocol::limits::TOKENS_MAX as u64 {
+    log.apply(token(TOKEN, 1)).unwrap();
+    log.apply(admit(1, "n1")).unwrap();
+    for number in 1..paceline_protocol::limits::TOKENS_MAX as u64 {
         log.apply(token(TokenId(number.to_le_bytes()), 1)).unwrap();
+        assert!(log.registry.tokens().contains_key(&TOKEN), "it says so");
     }
+    log.apply(token(TokenId([0xfe; 8]), 1)).unwrap();
+    assert!(!log.registry.tokens().contains_key(&TOKEN));
     let refused = log.apply(token(TokenId([0xff; 8]), 1));
     assert!(matches!(refused, Err(Refusal::Limit { .. })), "{refused:?}");
 }
@@ -122,6 +127,21 @@ fn names_are_unique_among_those_who_have_only_been_admitted_too() {
     assert_eq!(log.apply(admit(2, "n1")), Err(twin.clone()));
     assert_eq!(log.apply(Change::RegisterNode(node(9, "n1"))), Err(twin));
     log.apply(Change::RegisterNode(node(3, "n1"))).unwrap();
+}
+
+#[test]
+fn a_node_without_a_name_gets_the_first_that_is_free() {
+    let mut log = founded();
+    log.apply(token(TOKEN, 9)).unwrap();
+    log.apply(admit(1, "n2")).unwrap();
+    let mut named = |key| {
+        let Ok(Reply::Admitted(node)) = log.apply(admit(key, "")) else {
+            panic!("not admitted");
+        };
+        log.registry.name_of(node).unwrap().to_owned()
+    };
+    // The founder is n0, and the same key is the same node.
+    assert_eq!([named(2), named(3), named(2)], ["n1", "n3", "n1"]);
 }
 
 #[test]
