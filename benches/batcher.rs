@@ -37,6 +37,7 @@ impl Requests {
             bucket: BucketId(bucket),
             bytes: 64,
             rows: 1,
+            is_alone: false,
         }
     }
 }

@@ -38,6 +38,7 @@ impl Traffic {
             replica: ReplicaId(replica),
             node: NodeId(replica),
             local: (replica == 1).then_some(BatcherId(0)),
+            is_near: true,
             row_nanos: 40_000,
         });
         let input = Input::SetTargets {
@@ -72,6 +73,7 @@ impl Traffic {
             slot: SLOT,
             rows: 1,
             bytes: 64,
+            again: None,
         };
         self.router.step(self.now, black_box(input), &mut self.out);
         match black_box(self.out.pop()) {

@@ -7,6 +7,8 @@
 
 #[path = "clients/door.rs"]
 mod door;
+#[path = "clients/epochs.rs"]
+mod epochs;
 #[path = "clients/failover.rs"]
 mod failover;
 #[path = "clients/hostile.rs"]

@@ -15,8 +15,12 @@ mod damage;
 mod http;
 #[path = "process/inference.rs"]
 mod inference;
+#[path = "process/leaving.rs"]
+mod leaving;
 #[path = "process/lifecycle.rs"]
 mod lifecycle;
+#[path = "process/machines.rs"]
+mod machines;
 #[path = "process/metrics.rs"]
 mod metrics;
 #[path = "process/node.rs"]

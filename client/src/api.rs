@@ -23,7 +23,7 @@ use paceline_protocol::operator::{
     BlobQuery, BlobsMissing, Committed, DeployRequest, ModelView, NodeView, PublishAnswer,
     PublishRequest, Status,
 };
-use paceline_protocol::{Digest, ModelName, OpId};
+use paceline_protocol::{Digest, Epoch, ModelName, OpId};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use ureq::http::Method;
@@ -202,6 +202,14 @@ impl OperatorClient {
     /// [`ApiError`]; repeated with the request's op-id until settled.
     pub fn deploy(&self, name: &ModelName, request: &DeployRequest) -> Result<Committed, ApiError> {
         self.write(&format!("{}/deploy", model_path(name)), request)
+    }
+
+    /// On how many ready nodes an epoch is applied; the node waits two seconds for them.
+    ///
+    /// # Errors
+    /// [`ApiError`]; each node is asked once.
+    pub fn applied(&self, epoch: Epoch) -> Result<Committed, ApiError> {
+        self.read(&format!("/v2/paceline/applied/{epoch}"))
     }
 
     /// Deletes a model with all its versions.

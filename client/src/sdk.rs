@@ -93,8 +93,9 @@ impl Client {
         Inference::new(self.clone(), model.into())
     }
 
-    /// The highest epoch that a node has told so far. It goes along with every request, so that
-    /// no node answers from an older state; it never falls.
+    /// The highest epoch that a node has told so far; it never falls. It goes along with every
+    /// request: a node that has not applied it yet waits for it, 50 ms at most, and answers from
+    /// what it has applied then.
     pub fn epoch(&self) -> Epoch {
         self.pool().epoch()
     }

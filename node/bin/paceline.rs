@@ -6,14 +6,15 @@ use clap::{Parser, Subcommand};
 
 /// A real-time inference cluster in one binary.
 ///
-/// Start a node with models to try: `paceline serve --demo`. Then ask it something:
+/// Start three nodes with models to try: `paceline up --demo`. Then ask one of them something:
 /// `paceline infer machine-failure --row 1,0,0,302.3,311.5,1282,60.7,216`.
 #[derive(Debug, Parser)]
 #[command(
     name = "paceline",
     version,
     propagate_version = true,
-    arg_required_else_help = true
+    arg_required_else_help = true,
+    after_help = EXAMPLES
 )]
 struct Arguments {
     #[command(subcommand)]
@@ -43,6 +44,16 @@ enum VersionFormat {
     Text,
     Json,
 }
+
+const EXAMPLES: &str = "\
+Examples:
+  paceline up --demo                              a cluster on this machine
+  paceline serve --demo                           one node
+  paceline model push risk ./risk --deploy        a model of your own
+  paceline serve --advertise 10.0.0.5             a node that other machines reach
+  paceline join 10.0.0.5:8003 --token pcl1.… --advertise 10.0.0.6
+
+Every command has examples in its own --help.";
 
 fn main() -> ExitCode {
     let result = match Arguments::parse().command {

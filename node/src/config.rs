@@ -1,19 +1,21 @@
 //! A node's configuration: defaults, then a file, then the environment, then flags.
 //!
-//! Each component owns its options; this file composes them. Unknown keys are errors. Values
-//! are checked before any port opens, and an error names the key, the value and what is
-//! allowed. The effective configuration can be printed, and read back.
+//! Each component owns its options; this file composes them. Below them all lies the data
+//! directory's own file, with what the node was given when it was made ([`Config::kept`]).
+//! Unknown keys are errors. Values are checked before any port opens, and an error names the
+//! key, the value and what is allowed. The effective configuration can be printed, and read back.
 
 mod block;
+mod check;
+mod kept;
 mod options;
 
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use paceline_protocol::limits::{BODY_BYTES_MAX, NAME_BYTES_MAX};
 use serde::{Deserialize, Serialize};
 
 pub use self::block::Block;
+pub(crate) use self::kept::FILE as KEPT;
 pub use self::options::{
     AdmissionOptions, DeviceOptions, HttpOptions, MetricsOptions, NodeOptions, PeerOptions,
     RaftOptions, SdkOptions,
@@ -95,10 +97,6 @@ impl Config {
         let mut table = toml::Table::new();
         if let Some(path) = &sources.file {
             table = read_file(path)?;
-            // Checked alone, so that an error names the file and its line.
-            let text = std::fs::read_to_string(path).unwrap_or_default();
-            toml::from_str::<Self>(&text)
-                .map_err(|error| syntax(&path.display().to_string(), &error))?;
         }
         for (name, value) in &sources.environment {
             if let Some(key) = name.strip_prefix(ENVIRONMENT_PREFIX) {
@@ -109,9 +107,17 @@ impl Config {
         for (key, value) in &sources.flags {
             set(&mut table, &format!("--set {key}"), key, value)?;
         }
-        let config: Self = table
+        // Where the data are decides which file lies below all else.
+        let directory = Self::deserialize(toml::Value::Table(table.clone()))
+            .map_err(|error| syntax("effective configuration", &error))?
+            .node
+            .data_dir;
+        let mut below = kept::read(&directory)?;
+        kept::lay_over(&mut below, table);
+        let mut config: Self = below
             .try_into()
             .map_err(|error| syntax("effective configuration", &error))?;
+        config.settle();
         config.check()?;
         Ok(config)
     }
@@ -121,69 +127,15 @@ impl Config {
         toml::to_string_pretty(self).expect("every option is a TOML value")
     }
 
-    fn check(&self) -> Result<(), ConfigError> {
-        check_name("node.name", &self.node.name)?;
-        check_name("node.zone", &self.node.zone)?;
-        check_range(
-            "http.body_bytes_max",
-            self.http.body_bytes_max as u64,
-            1_024,
-            BODY_BYTES_MAX as u64,
-        )?;
-        check_range(
-            "http.connections_max",
-            self.http.connections_max as u64,
-            1,
-            1_000_000,
-        )?;
-        check_range(
-            "http.header_timeout_ms",
-            self.http.header_timeout_ms,
-            100,
-            600_000,
-        )?;
-        check_range(
-            "admission.permits",
-            self.admission.permits.into(),
-            1,
-            1_000_000,
-        )?;
-        check_range("device.threads", self.device.threads.into(), 0, 1_024)?;
-        check_range("raft.heartbeat_ms", self.raft.heartbeat_ms, 10, 10_000)?;
-        let election_min = self.raft.heartbeat_ms * 4;
-        check_range(
-            "raft.election_min_ms",
-            self.raft.election_min_ms,
-            election_min,
-            60_000,
-        )?;
-        let election_max = self.raft.election_min_ms + 1;
-        check_range(
-            "raft.election_max_ms",
-            self.raft.election_max_ms,
-            election_max,
-            120_000,
-        )?;
-        check_range(
-            "raft.snapshot_entries",
-            self.raft.snapshot_entries,
-            10,
-            10_000_000,
-        )?;
-        check_range(
-            "raft.segment_bytes",
-            self.raft.segment_bytes,
-            1 << 20,
-            1 << 30,
-        )?;
-        check_exposure("http.listen", self.http.listen, self.node.insecure)?;
-        check_exposure("metrics.listen", self.metrics.listen, self.node.insecure)?;
-        check_exposure("sdk.listen", self.sdk.listen, self.node.insecure)?;
-        // The peer port may be anywhere: both sides show certificates there.
-        self.log.check().map_err(|error| ConfigError::Syntax {
-            source_name: "effective configuration".to_owned(),
-            cause: error.to_string(),
-        })
+    /// Other machines reach no loopback address: doors for them are where the node is advertised.
+    fn settle(&mut self) {
+        if let Some(advertise) = self.node.advertise {
+            for listen in [&mut self.sdk.listen, &mut self.peer.listen] {
+                if listen.ip().is_loopback() {
+                    listen.set_ip(advertise);
+                }
+            }
+        }
     }
 }
 
@@ -193,6 +145,8 @@ fn read_file(path: &Path) -> Result<toml::Table, ConfigError> {
         path: shown.clone(),
         cause,
     })?;
+    // Checked alone, so that an error names the file and its line.
+    toml::from_str::<Config>(&text).map_err(|error| syntax(&shown, &error))?;
     text.parse().map_err(|error| syntax(&shown, &error))
 }
 
@@ -228,45 +182,6 @@ fn set(table: &mut toml::Table, source: &str, key: &str, value: &str) -> Result<
     Config::deserialize(toml::Value::Table(table.clone()))
         .map(drop)
         .map_err(|error| wrong(error.to_string()))
-}
-
-fn check_name(key: &'static str, name: &str) -> Result<(), ConfigError> {
-    paceline_protocol::ModelName::new(name)
-        .map(drop)
-        .map_err(|error| ConfigError::Value {
-            key,
-            value: format!("{name:?}"),
-            allowed: format!("{error} (at most {NAME_BYTES_MAX} bytes)"),
-        })
-}
-
-fn check_range(key: &'static str, value: u64, min: u64, max: u64) -> Result<(), ConfigError> {
-    if (min..=max).contains(&value) {
-        return Ok(());
-    }
-    let (value, allowed) = (value.to_string(), format!("{min} to {max}"));
-    Err(ConfigError::Value {
-        key,
-        value,
-        allowed,
-    })
-}
-
-fn check_exposure(
-    key: &'static str,
-    listen: SocketAddr,
-    insecure: bool,
-) -> Result<(), ConfigError> {
-    if listen.ip().is_loopback() || insecure {
-        return Ok(());
-    }
-    let allowed = "a loopback address, since there are no TLS and no keys yet; \
-                   or set node.insecure = true (--insecure) on a network that you trust";
-    Err(ConfigError::Value {
-        key,
-        value: listen.to_string(),
-        allowed: allowed.to_owned(),
-    })
 }
 
 const ENVIRONMENT_PREFIX: &str = "PACELINE__";

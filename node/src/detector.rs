@@ -5,15 +5,13 @@
 //! and, on the leader, to the registry. When it dies, suspects stay what they are until its
 //! successor has heard their peers again.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use paceline_core::Machine;
 use paceline_core::detector::{self, Effect, Input, Liveness, Options};
-use paceline_core::registry::NodeState;
 use paceline_protocol::NodeId;
-use paceline_protocol::registry::Change;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tokio::sync::watch;
 
@@ -22,10 +20,10 @@ use crate::registry::{self, fresh_op};
 use crate::supervisor::notify;
 use crate::transport::Transport;
 
-/// Peers that get no new work. Cheap to clone.
+/// Peers that are not heard as they should be; all others are alive. Cheap to clone.
 #[derive(Clone)]
 pub struct Suspects {
-    board: watch::Sender<Arc<BTreeSet<NodeId>>>,
+    board: watch::Sender<Arc<BTreeMap<NodeId, Liveness>>>,
 }
 
 /// What the detector hears.
@@ -78,16 +76,17 @@ impl Default for Suspects {
 }
 
 impl Suspects {
-    /// Who is suspect now.
-    pub fn current(&self) -> Arc<BTreeSet<NodeId>> {
+    /// How those are that are not alive.
+    pub fn current(&self) -> Arc<BTreeMap<NodeId, Liveness>> {
         self.board.borrow().clone()
     }
 
-    /// Resolves once `node` is suspect.
+    /// Resolves once `node` is suspect, or worse.
     pub async fn wait_for(&self, node: NodeId) {
         let mut board = self.board.subscribe();
+        let is_silent = |suspects: &Arc<BTreeMap<NodeId, Liveness>>| suspects.contains_key(&node);
         // The board lives as long as whoever waits.
-        let _ = board.wait_for(|suspects| suspects.contains(&node)).await;
+        let _ = board.wait_for(is_silent).await;
     }
 
     /// Sends `message` to `actor` after each change, until the actor is gone.
@@ -99,7 +98,7 @@ impl Suspects {
         notify(self.board.subscribe(), actor.clone(), message);
     }
 
-    fn set(&self, suspects: BTreeSet<NodeId>) {
+    fn set(&self, suspects: BTreeMap<NodeId, Liveness>) {
         self.board.send_if_modified(|board| {
             let changed = **board != suspects;
             if changed {
@@ -174,12 +173,14 @@ impl State {
                 }
             }
         }
-        let suspects = self.peers.iter().filter(|(_, peer)| {
-            let liveness = peer.machine.liveness();
-            liveness != Liveness::Alive
-        });
-        let suspects = suspects.map(|(node, _)| *node).collect();
+        let suspects = self.heard().filter(|(_, is)| *is != Liveness::Alive);
+        let suspects = suspects.collect();
         self.arguments.suspects.set(suspects);
+    }
+
+    fn heard(&self) -> impl Iterator<Item = (NodeId, Liveness)> {
+        let peers = self.peers.iter();
+        peers.map(|(node, peer)| (*node, peer.machine.liveness()))
     }
 
     /// On the leader: what was agreed of a peer follows what is heard of it, one at a time.
@@ -188,16 +189,7 @@ impl State {
             return;
         }
         let registry = self.arguments.registry.current();
-        let computed_at = registry.epoch();
-        let change = self.peers.iter().find_map(|(node, peer)| {
-            let is_down = registry.node_state(*node)? == NodeState::Down;
-            let node = *node;
-            match (peer.machine.liveness(), is_down) {
-                (Liveness::Down, false) => Some(Change::MarkDown { node, computed_at }),
-                (Liveness::Alive, true) => Some(Change::MarkUp { node, computed_at }),
-                _ => None,
-            }
-        });
+        let change = detector::mark(&registry, self.heard());
         let Some(change) = change else {
             return;
         };

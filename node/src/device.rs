@@ -10,13 +10,13 @@ mod lane;
 mod pending;
 mod submission;
 
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use paceline_core::batcher::{DropReason, Options};
 use paceline_core::device::{BatcherId, Device, Effect, Input, LaneId};
 use paceline_core::{BucketId, Instant, Machine, RequestMeta};
 use paceline_models::LoadedModel;
-use paceline_protocol::{Failure, ReplicaId, Tensor};
+use paceline_protocol::{ErrorCode, Failure, ReplicaId, Tensor};
 
 use self::lane::{Door, Signal};
 use self::pending::Pending;
@@ -43,6 +43,8 @@ pub struct Work {
     pub bytes: u64,
     /// When the answer is worthless.
     pub deadline: Instant,
+    /// Whether its rows share their batch with nobody.
+    pub is_alone: bool,
 }
 
 /// How a request ended at the device.
@@ -52,8 +54,10 @@ pub enum End {
     Ran(Ran),
     /// It left without running; its inputs come back, so that they can be sent elsewhere.
     Dropped(DropReason, Vec<Tensor>),
-    /// The engine failed while it ran.
-    Failed(Failure),
+    /// The engine failed while it ran; its inputs come back, so that they can be tried again.
+    Failed(Failure, Vec<Tensor>),
+    /// It ran when its node left, and may run to its end for nobody.
+    Left(Failure),
 }
 
 /// What came of a request that ran.
@@ -101,10 +105,17 @@ struct Shared {
     clock: Clock,
     state: Mutex<State>,
     lanes: Vec<Door>,
+    /// Who waits for the batch that runs, by lane. Locked after the state, if both are.
+    running: Vec<Mutex<Vec<Reply>>>,
     metrics: DeviceMetrics,
 }
 
+/// The way back to whoever brought a request.
+type Reply = tokio::sync::oneshot::Sender<End>;
+
 struct State {
+    /// Whether the node has left: nothing more is taken.
+    is_closed: bool,
     machine: Device,
     effects: Vec<Effect>,
     pending: Pending,
@@ -121,6 +132,8 @@ struct State {
 struct Formed {
     replica: Option<Arc<Loaded>>,
     tickets: Vec<Ticket>,
+    /// Who waits for each of them; nobody, once the node has left.
+    replies: Vec<Reply>,
 }
 
 /// A payload that has left the queue.
@@ -128,7 +141,6 @@ struct Ticket {
     slot: paceline_core::Slot,
     inputs: Vec<Tensor>,
     arrived: Instant,
-    reply: tokio::sync::oneshot::Sender<End>,
 }
 
 /// A batch that the calling thread shall run.
@@ -153,6 +165,7 @@ impl Handle {
         let shared = Arc::new(Shared {
             clock,
             state: Mutex::new(State {
+                is_closed: false,
                 machine: Device::new(lanes),
                 effects: Vec::with_capacity(64),
                 pending: Pending::default(),
@@ -161,6 +174,7 @@ impl Handle {
                 staged: (0..lanes).map(|_| Formed::default()).collect(),
             }),
             lanes: doors,
+            running: (0..lanes).map(|_| Mutex::default()).collect(),
             metrics,
         });
         for (lane, inbox) in inboxes.into_iter().enumerate() {
@@ -200,7 +214,13 @@ impl Handle {
             rows,
             bytes,
             deadline,
+            is_alone,
         } = work;
+        if state.is_closed {
+            // Read at once, or dropped unread.
+            let _ = reply.send(End::Dropped(DropReason::Gone, inputs));
+            return Submission::new(self.clone(), receiver, batcher, NO_SLOT);
+        }
         let bucket = bucket(&inputs);
         let slot = state.pending.insert(pending::Payload {
             batcher,
@@ -214,6 +234,7 @@ impl Handle {
             bucket,
             bytes,
             rows,
+            is_alone,
         };
         let input = Input::Arrive {
             batcher,
@@ -265,6 +286,33 @@ impl Handle {
         }
     }
 
+    /// Takes nothing more: what waits goes back unexecuted, and what runs ends for its callers,
+    /// although its batch goes on, with a status that may be sent again.
+    pub fn close(&self) {
+        let mut state = self.shared.lock();
+        state.is_closed = true;
+        let mut running: Vec<Reply> = Vec::new();
+        for lane in &self.shared.running {
+            running.append(&mut lane.lock().unwrap_or_else(PoisonError::into_inner));
+        }
+        for staged in &mut state.staged {
+            running.append(&mut staged.replies);
+        }
+        let batch = self.shared.step(state, Input::Evict);
+        debug_assert!(batch.is_none(), "leaving runs nothing");
+        for reply in running {
+            let message = "the node has left before the request had run to its end";
+            let failure = Failure::new(ErrorCode::ShuttingDown, message);
+            // A caller that has gone needs no answer.
+            let _ = reply.send(End::Left(failure));
+        }
+    }
+
+    /// Takes requests again.
+    pub fn open(&self) {
+        self.shared.lock().is_closed = false;
+    }
+
     fn cancel(&self, batcher: BatcherId, slot: paceline_core::Slot) {
         let state = self.shared.lock();
         let batch = self.shared.step(state, Input::Cancel { batcher, slot });
@@ -295,20 +343,27 @@ impl Drop for Attachment {
     }
 }
 
-impl Ticket {
-    fn new(slot: paceline_core::Slot, payload: pending::Payload) -> Self {
+impl Formed {
+    fn join(&mut self, slot: paceline_core::Slot, payload: pending::Payload) {
         let pending::Payload {
             batcher: _,
             inputs,
             arrived,
             reply,
         } = payload;
-        Self {
+        self.tickets.push(Ticket {
             slot,
             inputs,
             arrived,
-            reply,
-        }
+        });
+        self.replies.push(reply);
+    }
+
+    /// Takes a request out again, unless its caller has been told its end already.
+    fn leave(&mut self, slot: paceline_core::Slot) -> Option<(Vec<Tensor>, Reply)> {
+        let place = self.tickets.iter().position(|ticket| ticket.slot == slot)?;
+        let Ticket { inputs, .. } = self.tickets.remove(place);
+        (place < self.replies.len()).then(|| (inputs, self.replies.remove(place)))
     }
 }
 
@@ -325,6 +380,12 @@ fn bucket(inputs: &[Tensor]) -> BucketId {
     }
     BucketId(hash)
 }
+
+/// No request has it: generations count from 1.
+const NO_SLOT: paceline_core::Slot = paceline_core::Slot {
+    index: 0,
+    generation: 0,
+};
 
 #[cfg(test)]
 mod tests;

@@ -1,22 +1,26 @@
 //! Lets this node leave without losing a request.
 //!
-//! Owns nothing that lasts. Supervised by the node. Hears that the registry has changed, and its
-//! own timer; speaks to the doors' readiness and to the registry. When it dies, its successor
-//! reads from the registry how far the drain is.
+//! Owns the [`paceline_core::drain`] machine. Supervised by the node. Hears that the registry
+//! has changed, and its own timers; speaks to the doors, the device and the registry. When it
+//! dies, its successor reads from the registry how far the drain is, and counts its deadline
+//! anew.
 //!
 //! From the drain's entry on, routers everywhere prefer other replicas, the node is no longer
-//! ready, and clients are told to go elsewhere; what still comes is served. Its replicas go one
-//! after another, each once a replacement is ready: whoever still sends to one is told that it
-//! is gone, unexecuted, and sends it elsewhere. When the last has gone and nothing runs, the
-//! node is drained.
+//! ready, HTTP connections end after their next answer, and SDK clients are told to go
+//! elsewhere; what still comes is served. Its replicas go one after another, each once a
+//! replacement is ready: whoever still sends to one is told that it is gone, unexecuted, and
+//! sends it elsewhere.
 
 use std::time::Duration;
 
-use paceline_core::registry::{NodeState, Registry};
+use paceline_core::Machine;
+use paceline_core::drain::{self, Effect, Input, Options};
+use paceline_core::registry::Registry;
 use paceline_protocol::registry::Change;
 use paceline_protocol::{Epoch, NodeId};
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 
+use crate::clock::Clock;
 use crate::device;
 use crate::gateway::Readiness;
 use crate::registry::{self, fresh_op};
@@ -26,8 +30,10 @@ use crate::registry::{self, fresh_op};
 pub(crate) enum Message {
     /// The registry has changed, or time has passed: look again.
     Look,
-    /// The end of the drain was written, or not.
-    Written,
+    /// What the machine waits for may be due.
+    Due,
+    /// The end of the drain was not written.
+    WriteFailed,
 }
 
 impl ractor::Message for Message {}
@@ -37,6 +43,8 @@ impl ractor::Message for Message {}
 pub(crate) struct Arguments {
     /// This node.
     pub node: NodeId,
+    /// For the deadline.
+    pub clock: Clock,
     /// What was agreed.
     pub registry: registry::Handle,
     /// What the doors say.
@@ -51,7 +59,7 @@ pub(crate) struct Drain;
 /// Its state.
 pub(crate) struct State {
     arguments: Arguments,
-    is_writing: bool,
+    machine: drain::Drain,
 }
 
 impl Actor for Drain {
@@ -66,10 +74,13 @@ impl Actor for Drain {
     ) -> Result<State, ActorProcessingErr> {
         arguments.registry.tell(&myself, || Message::Look);
         myself.send_interval(LOOK_EVERY, || Message::Look);
-        Ok(State {
+        let mut state = State {
             arguments,
-            is_writing: false,
-        })
+            machine: drain::Drain::new(Options::default()),
+        };
+        // A drained node that starts says so before it is asked.
+        state.look(&myself);
+        Ok(state)
     }
 
     async fn handle(
@@ -80,7 +91,13 @@ impl Actor for Drain {
     ) -> Result<(), ActorProcessingErr> {
         match message {
             Message::Look => state.look(&myself),
-            Message::Written => state.is_writing = false,
+            Message::Due => {
+                let now = state.arguments.clock.now();
+                let mut effects = Vec::new();
+                state.machine.wake(now, &mut effects);
+                state.perform(&myself, effects);
+            }
+            Message::WriteFailed => state.step(&myself, Input::WriteFailed),
         }
         Ok(())
     }
@@ -89,37 +106,68 @@ impl Actor for Drain {
 impl State {
     fn look(&mut self, myself: &ActorRef<Message>) {
         let registry = self.arguments.registry.current();
-        let state = registry.node_state(self.arguments.node);
-        let leaves = matches!(state, Some(NodeState::Draining { .. } | NodeState::Drained));
-        self.arguments.readiness.leave(leaves);
-        if let Some(NodeState::Draining { since }) = state
-            && !self.is_writing
-            && self.is_empty(&registry)
-        {
-            self.write(myself, since);
+        if let Some(state) = registry.node_state(self.arguments.node) {
+            self.step(myself, Input::Applied(state));
+        }
+        if self.machine.since().is_some() {
+            let left = self.left(&registry);
+            self.step(myself, left);
         }
     }
 
-    /// Whether nothing of the cluster's work is left here.
-    fn is_empty(&self, registry: &Registry) -> bool {
-        let mut replicas = registry.replicas().values();
-        let has_replica = replicas.any(|assignment| assignment.node == self.arguments.node);
-        !has_replica && self.arguments.device.occupancy() == (0, 0)
+    /// What of the cluster's work is left here.
+    fn left(&self, registry: &Registry) -> Input {
+        let replicas = registry.replicas().values();
+        let here = replicas.filter(|assignment| assignment.node == self.arguments.node);
+        let (running, queued_rows) = self.arguments.device.occupancy();
+        Input::Left {
+            replicas: here.count(),
+            work: u64::from(running) + queued_rows,
+        }
     }
 
-    fn write(&mut self, myself: &ActorRef<Message>, since: Epoch) {
-        self.is_writing = true;
+    fn step(&mut self, myself: &ActorRef<Message>, input: Input) {
+        let now = self.arguments.clock.now();
+        let (before, mut effects) = (self.machine.next_wakeup(), Vec::new());
+        self.machine.step(now, input, &mut effects);
+        self.perform(myself, effects);
+        let due = self.machine.next_wakeup();
+        if let Some(due) = due.filter(|_| due != before) {
+            myself.send_after(due.since(now), || Message::Due);
+        }
+    }
+
+    fn perform(&self, myself: &ActorRef<Message>, effects: Vec<Effect>) {
+        let Arguments {
+            readiness, device, ..
+        } = &self.arguments;
+        for effect in effects {
+            tracing::info!(?effect, "the node drains");
+            match effect {
+                Effect::Leave { since } => readiness.leave(Some(since)),
+                Effect::Close => device.close(),
+                Effect::Return => {
+                    device.open();
+                    readiness.leave(None);
+                }
+                Effect::WriteDrained { since } => self.write(myself, since),
+            }
+        }
+    }
+
+    fn write(&self, myself: &ActorRef<Message>, since: Epoch) {
         let (registry, myself) = (self.arguments.registry.clone(), myself.clone());
         let node = self.arguments.node;
         tokio::spawn(async move {
-            if let Ok(op) = fresh_op() {
-                let written = registry.write(op, Change::Drained { node, since }).await;
-                if let Err(failure) = written {
-                    tracing::debug!(%failure, "the end of the drain was not written yet");
-                }
+            let written = match fresh_op() {
+                Ok(op) => registry.write(op, Change::Drained { node, since }).await,
+                Err(failure) => Err(failure),
+            };
+            if let Err(failure) = written {
+                tracing::debug!(%failure, "the end of the drain was not written yet");
+                // An actor that died meanwhile has a successor, which looks for itself.
+                let _ = myself.cast(Message::WriteFailed);
             }
-            // An actor that died meanwhile has a successor, which looks for itself.
-            let _ = myself.cast(Message::Written);
         });
     }
 }

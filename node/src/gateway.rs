@@ -16,6 +16,7 @@ mod server;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use paceline_protocol::Epoch;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tokio::sync::watch;
 
@@ -24,7 +25,9 @@ pub use self::infer::Serving;
 pub use self::operator::{Operator, OperatorParts};
 pub use self::server::HttpOptions;
 use crate::observer::OwnFacts;
+use crate::supervisor::Health;
 use crate::telemetry::metrics::Metrics;
+use crate::tending::tend;
 
 /// What the gateway needs to start.
 #[derive(Clone)]
@@ -35,6 +38,8 @@ pub struct Arguments {
     pub metrics_listener: Listener,
     /// What every connection needs.
     pub doors: Arc<Doors>,
+    /// Where a door that is lost is written.
+    pub health: Health,
 }
 
 /// What every connection needs.
@@ -78,7 +83,7 @@ impl ractor::Message for Message {}
 impl Readiness {
     /// Whether the node is ready.
     pub fn is_ready(&self) -> bool {
-        self.ready.load(Ordering::Acquire) && !*self.leaving.borrow()
+        self.ready.load(Ordering::Acquire) && !self.is_leaving()
     }
 
     /// Whether clients shall go elsewhere.
@@ -86,10 +91,16 @@ impl Readiness {
         self.leaving.subscribe()
     }
 
-    /// Says whether clients shall go elsewhere: the node is not ready then, and goes on serving
-    /// what still comes.
-    pub fn leave(&self, leaving: bool) {
-        self.leaving.send_replace(leaving);
+    /// Whether the node leaves: its doors ask clients to go elsewhere.
+    pub fn is_leaving(&self) -> bool {
+        *self.leaving.borrow()
+    }
+
+    /// Says that clients shall go elsewhere since the drain of this epoch, or may stay: a node
+    /// that leaves is not ready, and goes on serving what still comes.
+    pub fn leave(&self, since: Option<Epoch>) {
+        self.leaving.send_replace(since.is_some());
+        self.facts.send_modify(|facts| facts.draining = since);
         self.tell();
     }
 
@@ -124,12 +135,17 @@ impl Actor for Gateway {
             http,
             metrics_listener,
             doors,
+            health,
         } = arguments;
-        let http = http.accepting()?;
-        let metrics = metrics_listener.accepting()?;
+        let accept = |name, listener: &Listener, door| {
+            let listener = Arc::new(listener.accepting()?);
+            let (doors, health) = (doors.clone(), health.clone());
+            let start = move || server::accept(listener.clone(), doors.clone(), door);
+            Ok::<_, std::io::Error>(tokio::spawn(tend(name, (health, 0), start)))
+        };
         let loops = vec![
-            tokio::spawn(server::accept(http, doors.clone(), Door::Http)),
-            tokio::spawn(server::accept(metrics, doors, Door::Metrics)),
+            accept("HTTP door", &http, Door::Http)?,
+            accept("metrics door", &metrics_listener, Door::Metrics)?,
         ];
         Ok(State { loops })
     }

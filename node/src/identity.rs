@@ -4,16 +4,14 @@
 pub mod authority;
 pub mod credentials;
 pub mod files;
-pub mod subject;
 pub mod trust;
 
 use std::io;
 use std::sync::Arc;
 
-use paceline_protocol::NodeId;
+use paceline_protocol::{NodeId, Subject};
 use serde::{Deserialize, Serialize};
 
-use self::subject::Subject;
 use crate::storage::disk::{Disk, read_file};
 
 /// Which node of which cluster a directory belongs to.
@@ -193,12 +191,13 @@ const FILE: &str = "identity.json";
 const FORMAT: u16 = 1;
 const FILE_BYTES_MAX: u64 = 4 << 10;
 /// What a start that was interrupted may have left before the identity was written.
-const OURS: [&str; 7] = [
+const OURS: [&str; 8] = [
     "LOCK",
     "lock",
     FILE,
     "addresses.json",
     "peers.json",
+    crate::config::KEPT,
     // Written by whoever started the node.
     "log",
     "log.1",

@@ -27,15 +27,16 @@ use rustls::pki_types::{CertificateDer, UnixTime};
 use webpki::KeyUsage;
 
 pub use self::door::Door;
+use crate::config::{self, Config};
 use crate::identity::authority::{self, Authority, AuthorityError};
 use crate::identity::credentials::Credentials;
 use crate::identity::files::{Files, FilesError, Given};
-use crate::identity::subject::Subject;
 use crate::identity::trust::Trust;
-use crate::identity::{Identity, IdentityError};
+use crate::identity::{Identity, IdentityError, replace};
 use crate::node::keep_first_peers;
 use crate::storage::disk::Disk;
 use crate::transport::Boxed;
+use paceline_protocol::Subject;
 
 /// What the door asks of the registry, as it is seen from this node.
 pub trait Admits: Send + Sync + 'static {
@@ -76,15 +77,8 @@ pub struct Admitted {
     pub cookie: Secret,
     /// Nodes that it can speak to first.
     pub peers: Vec<Peer>,
-}
-
-/// What a new node says of itself.
-#[derive(Clone, Debug)]
-pub struct Wish {
-    /// What people shall call it.
+    /// What people call it.
     pub name: String,
-    /// Where it stands.
-    pub zone: String,
 }
 
 /// Why a machine did not become a node, or a certificate was not renewed.
@@ -175,7 +169,8 @@ pub enum JoinError {
 }
 
 /// Makes the machine with this data directory a node of the cluster that `token` belongs to,
-/// by way of the member at `seed`. Takes some 10 ms, and 30 s at most for each address tried.
+/// by way of the member at `seed`. The directory keeps what `config` says, so that it suffices
+/// to start the node; where the name is left to its default, the cluster finds one. Takes some 10 ms, and 30 s at most for each address tried.
 ///
 /// # Errors
 /// [`JoinError`]. Unless it says otherwise, the cluster knows nothing of it.
@@ -183,7 +178,7 @@ pub async fn join(
     disk: &Arc<dyn Disk>,
     seed: &str,
     token: &JoinToken,
-    wish: &Wish,
+    config: &Config,
 ) -> Result<Joined, JoinError> {
     if let Some(Identity { cluster, node }) = Identity::load(disk)? {
         let place = disk.place();
@@ -196,14 +191,19 @@ pub async fn join(
     let files = Files::new(disk.clone());
     let key = files.key()?;
     let request = authority::request(&key)?;
+    let name = match &config.node.name {
+        // The founder's, as a rule: two nodes never have the same.
+        name if *name == Config::default().node.name => String::new(),
+        name => name.clone(),
+    };
     let compose = |connection: &quinn::Connection| {
         let masked = mask::apply(connection, &token.secret.digest(), &token.secret)?;
         Some(Request::Join(JoinRequest {
             token: token.id,
             masked,
             request: request.clone(),
-            name: wish.name.clone(),
-            zone: wish.zone.clone(),
+            name: name.clone(),
+            zone: config.node.zone.clone(),
         }))
     };
     let (door, answer) = client::ask_a_voter(seed, token.pin, &compose).await?;
@@ -227,10 +227,25 @@ pub async fn join(
     };
     check_given(&given, (token.pin, identity.subject()), key).map_err(wrong)?;
     files.save_given(&given)?;
-    let stored = keep_first_peers(disk, &joined.peers).and_then(|()| identity.store(disk));
+    let mut kept = config.clone();
+    kept.node.name.clone_from(&joined.name);
+    let stored = keep_first_peers(disk, &joined.peers)
+        .and_then(|()| keep_configuration(disk, &kept.kept()))
+        .and_then(|()| identity.store(disk));
     let place = disk.place();
     stored.map_err(|cause| IdentityError::Io { place, cause })?;
     Ok(joined)
+}
+
+/// Keeps what the node was given, so that its directory suffices to start it.
+///
+/// # Errors
+/// What the disk says.
+pub(crate) fn keep_configuration(disk: &Arc<dyn Disk>, kept: &str) -> std::io::Result<()> {
+    if kept.is_empty() {
+        return Ok(());
+    }
+    replace(disk, config::KEPT, kept.as_bytes())
 }
 
 /// Whether what was given is the pinned authority's, and the node's own.

@@ -21,9 +21,11 @@
 
 mod admission;
 pub mod artifacts;
+mod budget;
 pub mod clock;
 pub mod command;
 pub mod config;
+mod contact;
 mod demo;
 mod detector;
 mod device;
@@ -33,6 +35,7 @@ mod drain;
 pub mod gateway;
 pub mod identity;
 pub mod join;
+mod keeper;
 mod membership;
 pub mod mesh;
 mod monitor;
@@ -52,6 +55,7 @@ mod router;
 pub mod storage;
 mod supervisor;
 pub mod telemetry;
+mod tending;
 pub mod threads;
 pub mod transport;
 mod up;

@@ -35,8 +35,6 @@ pub(crate) struct Arguments {
     pub registry: registry::Handle,
     /// Consensus.
     pub raft: RaftHandle,
-    /// Voters that are wished for.
-    pub voters_wanted: usize,
 }
 
 /// The actor.
@@ -94,7 +92,7 @@ impl State {
             return;
         }
         let registry = self.arguments.registry.current();
-        let view = view(&registry, &metrics, self.arguments.voters_wanted);
+        let view = view(&registry, &metrics);
         if let Some(step) = membership::next(&view) {
             self.start(myself, step);
         }
@@ -118,11 +116,7 @@ impl State {
 }
 
 /// What is known of the members, as core wants it.
-pub(crate) fn view<'a>(
-    registry: &'a Registry,
-    metrics: &RaftMetrics,
-    voters_wanted: usize,
-) -> View<'a> {
+pub(crate) fn view<'a>(registry: &'a Registry, metrics: &RaftMetrics) -> View<'a> {
     let last = metrics.last_log.unwrap_or(0);
     let lag = |(node, matched): (&NodeId, &Option<u64>)| {
         matched.map(|matched| (*node, last.saturating_sub(matched)))
@@ -137,7 +131,6 @@ pub(crate) fn view<'a>(
             .iter()
             .filter_map(lag)
             .collect::<BTreeMap<_, _>>(),
-        voters_wanted,
     }
 }
 

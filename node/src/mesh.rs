@@ -8,9 +8,11 @@
 //! Process groups, names and actor ids of ractor belong to the process, so a process has one
 //! mesh at most; several nodes in one process use [`crate::directory::StreamDirectory`]. Never
 //! tensors here: all sessions' queues are without bound, so one message at a time is under way
-//! to a peer, and the next follows its answer. Whoever is authenticated may speak to any actor
+//! to a peer, and the next follows its answer; from who does not keep to that no more is read
+//! than its [`allowance`]. Whoever is authenticated may speak to any actor
 //! of the mesh; that a message's author is a peer is checked, that it is *this* peer is not.
 
+mod allowance;
 mod hub;
 mod line;
 mod port;
@@ -32,6 +34,8 @@ use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
 use crate::directory::{Board, Directory, Publisher, Reports};
+use crate::supervisor::Health;
+use crate::tending::tend;
 use crate::transport::Transport;
 
 /// The mesh of this process.
@@ -62,6 +66,8 @@ pub struct MeshOptions {
     pub cluster: u128,
     /// Drawn at this start of the node, and different at every other one.
     pub life: u64,
+    /// Where it is written when no more sessions are accepted.
+    pub health: Health,
 }
 
 /// Why the mesh does not start.
@@ -108,7 +114,10 @@ impl Mesh {
                 return Err(failed(error));
             }
         };
-        let accepting = tokio::spawn(line::accept(shared.clone(), sessions.clone()));
+        let parts = (shared.clone(), sessions.clone());
+        let accept = move || line::accept(parts.0.clone(), parts.1.clone());
+        let tended = (options.health, options.life);
+        let accepting = tokio::spawn(tend("mesh sessions", tended, accept));
         Ok(Self {
             shared,
             hub,

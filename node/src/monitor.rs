@@ -85,8 +85,7 @@ impl Arguments {
         gauges
             .models_ready
             .set(self.router.routes().ready_models() as i64);
-        let observed = self.observed.current();
-        let memory: u64 = observed.values().map(|replica| replica.memory_bytes).sum();
+        let memory = self.observed.own_memory_bytes();
         gauges.memory_used.set(memory as i64);
         let raft = self.registry.raft();
         gauges.raft_term.set(raft.term as i64);

@@ -25,7 +25,7 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::gateway::{Door, Readiness};
 use crate::identity::files::FilesError;
-use crate::identity::{Identity, IdentityError, replace};
+use crate::identity::{Identity, IdentityError};
 use crate::mesh::MeshError;
 use crate::publish::Publisher;
 use crate::raft::{RaftHandle, RaftNode, RaftStart, StopReason};
@@ -88,7 +88,7 @@ pub enum StartError {
     #[error(transparent)]
     Identity(#[from] IdentityError),
     /// A port is in use, or may not be bound.
-    #[error("{key} = {address} cannot be bound: {cause}; choose another port, or end what uses it")]
+    #[error("{key} = {address} cannot be bound: {cause}; {}", network::remedy(cause, *address, key))]
     Bind {
         /// Which option.
         key: &'static str,
@@ -137,6 +137,7 @@ impl Node {
     pub async fn start(config: Config, ports: Ports) -> Result<NodeHandle, StartError> {
         let lock = ports.root.lock()?;
         let identity = Identity::load_or_found(&ports.root)?;
+        let config = network::where_it_was(config, &ports);
         let bind = |key, door, address| {
             let bound = ports.front.bind(door, address);
             bound.map_err(|cause| StartError::Bind {
@@ -162,9 +163,7 @@ impl Node {
         let telemetry = Metrics::new();
         let raft = start_raft(&config, &ports, (identity, &links, &telemetry)).await?;
         let registry = registry::Handle::new(raft.clone(), ports.wall);
-        let json = serde_json::to_vec_pretty(&addresses).map_err(std::io::Error::other);
-        json.and_then(|json| replace(&ports.root, "addresses.json", &json))
-            .map_err(disk_error)?;
+        network::keep_addresses(&ports, &addresses).map_err(disk_error)?;
         let (stopping, is_stopping) = watch::channel(false);
         let clock = Clock::start();
         let (transport, directory) = (links.transport.clone(), links.directory.clone());

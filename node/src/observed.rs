@@ -33,7 +33,7 @@ pub struct Observation {
 /// What a node has said of itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NodeFacts {
-    /// How much of the registry's log it has applied.
+    /// How much of the registry's log it has applied: its requests are routed by this.
     pub epoch: Epoch,
     /// Whether it answers requests.
     pub ready: bool,
@@ -142,6 +142,14 @@ impl Observed {
             Some((*replica, report))
         });
         known.collect()
+    }
+
+    /// Memory that this node's replicas account, in bytes.
+    pub fn own_memory_bytes(&self) -> u64 {
+        let own = self.own.lock().unwrap_or_else(PoisonError::into_inner);
+        let board = self.board.borrow();
+        let known = own.iter().filter_map(|replica| board.get(replica));
+        known.map(|replica| replica.memory_bytes).sum()
     }
 
     /// Puts what peers report in the place of what they reported before. Only the node that a

@@ -45,6 +45,8 @@ pub struct Arguments {
     pub pid: u32,
     /// What it knows of itself.
     pub facts: watch::Receiver<OwnFacts>,
+    /// The epoch that its requests are routed by.
+    pub applied: watch::Receiver<Epoch>,
     /// What was agreed.
     pub registry: registry::Handle,
     /// What is seen.
@@ -67,8 +69,8 @@ impl Actor for Observer {
         arguments: Arguments,
     ) -> Result<Arguments, ActorProcessingErr> {
         arguments.observed.tell(&myself, || Message::Own);
-        arguments.registry.tell(&myself, || Message::Own);
         arguments.registry.tell(&myself, || Message::Peers);
+        notify(arguments.applied.clone(), myself.clone(), || Message::Own);
         notify(arguments.facts.clone(), myself.clone(), || Message::Own);
         notify(arguments.directory.reports(), myself.clone(), || {
             Message::Peers
@@ -98,7 +100,7 @@ impl Arguments {
         // The directory says nothing twice.
         self.directory.publish(NodeReport {
             node: self.node,
-            epoch: self.registry.current().epoch(),
+            epoch: *self.applied.borrow(),
             ready,
             draining,
             pid: self.pid,

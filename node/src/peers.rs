@@ -11,22 +11,27 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use paceline_core::authority::{self, Step, View};
 use paceline_protocol::NodeId;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
+use tokio::time::timeout;
 
 use crate::directory::Directory;
+use crate::identity::authority::Authority;
+use crate::identity::files::{Files, FilesError};
 use crate::node::Secured;
 use crate::raft::RaftHandle;
-use crate::registry;
 use crate::transport::Transport;
+use crate::{contact, registry};
 
 /// What the actor hears.
-#[derive(Debug)]
 pub(crate) enum Message {
     /// The registry has changed, or time has passed: look again.
     Look,
-    /// The authority's key was asked for.
-    Asked(Option<String>),
+    /// The authority's key was asked for and, if somebody gave it, kept.
+    Asked(Option<Arc<Authority>>),
+    /// The authority's key was to be removed from the disk; whether it was.
+    Forgotten(bool),
 }
 
 impl ractor::Message for Message {}
@@ -48,6 +53,8 @@ pub(crate) struct Arguments {
     pub secured: Option<Secured>,
     /// Peers that are known before the registry is.
     pub first_peers: BTreeMap<NodeId, SocketAddr>,
+    /// Whether there is a quorum.
+    pub contact: contact::Handle,
 }
 
 /// The actor.
@@ -57,7 +64,8 @@ pub(crate) struct Peers;
 pub(crate) struct State {
     arguments: Arguments,
     told: BTreeMap<NodeId, SocketAddr>,
-    is_asking: bool,
+    /// What is under way with the authority's key ends with a message.
+    is_busy: bool,
 }
 
 impl Actor for Peers {
@@ -75,7 +83,7 @@ impl Actor for Peers {
         let mut state = State {
             arguments,
             told: BTreeMap::new(),
-            is_asking: false,
+            is_busy: false,
         };
         state.look(&myself);
         Ok(state)
@@ -89,7 +97,8 @@ impl Actor for Peers {
     ) -> Result<(), ActorProcessingErr> {
         match message {
             Message::Look => state.look(&myself),
-            Message::Asked(key) => state.keep_authority(key),
+            Message::Asked(authority) => state.asked(authority),
+            Message::Forgotten(is_gone) => state.forgotten(is_gone),
         }
         Ok(())
     }
@@ -110,20 +119,24 @@ impl State {
         };
         let trust = secured.credentials.trust();
         trust.set_burnt(registry.burnt());
-        let age = self.arguments.raft.quorum_age();
-        trust.set_quorum(age.is_some_and(|age| age < QUORUM_AGE_MAX));
+        trust.set_quorum(self.arguments.contact.now().is_fresh());
         let voters = self.arguments.raft.metrics().voters;
         let is_voter = voters.contains(&self.arguments.node);
-        match (is_voter, secured.authority.load().is_some()) {
-            (true, false) if !self.is_asking => self.ask_authority(myself, voters),
-            (false, true) if !voters.is_empty() => self.forget_authority(),
-            _ => {}
+        let step = authority::next(View {
+            is_voter: Some(is_voter).filter(|_| !voters.is_empty()),
+            has_key: secured.authority.load().is_some(),
+            is_asking: self.is_busy,
+        });
+        match step {
+            Some(Step::Ask) => self.ask_authority(myself, secured.files.clone(), voters),
+            Some(Step::Forget) => self.forget_authority(myself, secured.files.clone()),
+            None => {}
         }
     }
 
     /// Any other voter has the key.
-    fn ask_authority(&mut self, myself: &ActorRef<Message>, voters: Vec<NodeId>) {
-        self.is_asking = true;
+    fn ask_authority(&mut self, myself: &ActorRef<Message>, files: Files, voters: Vec<NodeId>) {
+        self.is_busy = true;
         let (raft, node, myself) = (
             self.arguments.raft.clone(),
             self.arguments.node,
@@ -136,33 +149,52 @@ impl State {
                     key = raft.authority_key(voter, ASK_LIMIT).await;
                 }
             }
+            let kept = match key {
+                Some(key) => on_disk(move || files.save_authority_key(&key)).await,
+                None => None,
+            };
             // An actor that died meanwhile has a successor, which asks for itself.
-            let _ = myself.cast(Message::Asked(key));
+            let _ = myself.cast(Message::Asked(kept.map(Arc::new)));
         });
     }
 
-    fn keep_authority(&mut self, key: Option<String>) {
-        self.is_asking = false;
-        let (Some(key), Some(secured)) = (key, &self.arguments.secured) else {
-            return;
-        };
-        match secured.files.save_authority_key(&key) {
-            Ok(authority) => {
-                secured.authority.store(Some(Arc::new(authority)));
-                tracing::info!("this node is a voter and signs nodes");
-            }
-            Err(error) => tracing::error!(%error, "the authority's key cannot be kept"),
+    fn asked(&mut self, authority: Option<Arc<Authority>>) {
+        self.is_busy = false;
+        if let (Some(authority), Some(secured)) = (authority, &self.arguments.secured) {
+            secured.authority.store(Some(authority));
+            tracing::info!("this node is a voter and signs nodes");
         }
     }
 
-    fn forget_authority(&self) {
-        if let Some(secured) = &self.arguments.secured {
-            match secured.files.forget_authority_key() {
-                Ok(()) => secured.authority.store(None),
-                Err(error) => tracing::error!(%error, "the authority's key cannot be removed"),
-            }
+    fn forget_authority(&mut self, myself: &ActorRef<Message>, files: Files) {
+        self.is_busy = true;
+        let myself = myself.clone();
+        tokio::spawn(async move {
+            let removed = on_disk(move || files.forget_authority_key()).await;
+            let _ = myself.cast(Message::Forgotten(removed.is_some()));
+        });
+    }
+
+    fn forgotten(&mut self, is_gone: bool) {
+        self.is_busy = false;
+        if let (true, Some(secured)) = (is_gone, &self.arguments.secured) {
+            secured.authority.store(None);
         }
     }
+}
+
+/// Works on the authority's file where that may block. What fails, or takes too long, is tried
+/// again when the actor looks the next time.
+async fn on_disk<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, FilesError> + Send + 'static,
+) -> Option<T> {
+    match timeout(DISK_LIMIT, tokio::task::spawn_blocking(work)).await {
+        Ok(Ok(Ok(done))) => return Some(done),
+        Ok(Ok(Err(error))) => tracing::error!(%error, "the authority's key on disk"),
+        Ok(Err(error)) => tracing::error!(%error, "the authority's key on disk"),
+        Err(_late) => tracing::error!("the authority's key on disk: the disk does not answer"),
+    }
+    None
 }
 
 impl Arguments {
@@ -188,6 +220,6 @@ impl Arguments {
 
 const NOWHERE: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 1);
 const LOOK_EVERY: Duration = Duration::from_millis(500);
-/// A quorum that was not heard for so long is not counted on.
-const QUORUM_AGE_MAX: Duration = Duration::from_secs(2);
 const ASK_LIMIT: Duration = Duration::from_secs(2);
+/// For a file of a few hundred bytes, synced, on a disk that is busy with everything else.
+const DISK_LIMIT: Duration = Duration::from_secs(30);

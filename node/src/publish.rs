@@ -3,8 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use paceline_core::placement::keepers;
+use paceline_core::copies::keepers;
 use paceline_models::Engine;
+use paceline_protocol::limits::ARTIFACT_COPIES;
 use paceline_protocol::registry::{Change, Reply, VersionRecord};
 use paceline_protocol::{
     Digest, Epoch, ErrorCode, Failure, Manifest, ModelName, OpId, TenantName, VersionNumber,
@@ -184,8 +185,6 @@ pub(crate) async fn blocking<T: Send + 'static>(
     })
 }
 
-/// Copies of each artifact, where there are so many nodes.
-const ARTIFACT_COPIES: usize = 2;
 /// How long the second copy may take: the largest artifacts over a slow line need a push again,
 /// which goes on where this one ended.
 const COPY_LIMIT: Duration = Duration::from_secs(300);

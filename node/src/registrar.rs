@@ -54,6 +54,7 @@ impl Admits for Registrar {
                     node,
                     cookie: self.cookie.clone(),
                     peers: self.peers(),
+                    name: self.name_of(node).await?,
                 }),
                 (_, reply) => Err(Failure::new(
                     ErrorCode::Internal,
@@ -80,6 +81,20 @@ impl Admits for Registrar {
 }
 
 impl Registrar {
+    /// What an admitted node is called. Its entry may have been applied elsewhere first.
+    async fn name_of(&self, node: NodeId) -> Result<String, Failure> {
+        if self.registry.current().name_of(node).is_none() {
+            self.registry.catch_up().await;
+        }
+        let registry = self.registry.current();
+        registry.name_of(node).map(str::to_owned).ok_or_else(|| {
+            Failure::new(
+                ErrorCode::Unknown,
+                "the node was admitted, and this member does not know its name yet; repeat it",
+            )
+        })
+    }
+
     fn peers(&self) -> Vec<Peer> {
         let registry = self.registry.current();
         let peers = registry.nodes().iter().map(|(node, record)| Peer {

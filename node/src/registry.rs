@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use paceline_core::registry::Registry;
 use paceline_protocol::registry::{Change, Command, Outcome, Reply, SCHEMA};
-use paceline_protocol::{Epoch, ErrorCode, Failure, OpId};
+use paceline_protocol::{Epoch, ErrorCode, Failure, NodeId, OpId};
 use ractor::{ActorRef, Message};
 
 use crate::clock::Wall;
-use crate::raft::{RaftHandle, RaftMetrics, Role, WriteError};
+use crate::raft::{MembershipError, RaftHandle, RaftMetrics, Role, WriteError};
 use crate::supervisor::notify;
 
 /// Cheap to clone.
@@ -52,6 +52,15 @@ impl Handle {
     /// The registry's refusal, or `NO_QUORUM`, `UNKNOWN`, `OVERLOADED`, `SHUTTING_DOWN`,
     /// `STORAGE_FAILED`. After `UNKNOWN` the change may still be committed.
     pub async fn write(&self, op: OpId, change: Change) -> Result<(Epoch, Reply), Failure> {
+        let Outcome { epoch, result } = self.write_outcome(op, change).await?;
+        Ok((epoch, result?))
+    }
+
+    /// As [`Handle::write`], with the registry's refusal as it is.
+    ///
+    /// # Errors
+    /// As [`Handle::write`], but for refusals.
+    pub async fn write_outcome(&self, op: OpId, change: Change) -> Result<Outcome, Failure> {
         let what = change.name();
         let command = Command {
             schema: SCHEMA,
@@ -60,26 +69,36 @@ impl Handle {
             change,
         };
         let deadline = tokio::time::Instant::now() + WRITE_LIMIT;
-        let Outcome { epoch, result } = self
-            .raft
-            .write(command, deadline)
-            .await
-            .map_err(|error| failure(&error))?;
-        match result {
-            Ok(reply) => {
-                tracing::info!(change = what, %op, epoch = epoch.0, "committed");
-                Ok((epoch, reply))
-            }
-            Err(refusal) => {
-                tracing::info!(change = what, %op, epoch = epoch.0, %refusal, "refused");
-                Err(refusal.into())
-            }
+        let written = self.raft.write(command, deadline).await;
+        let outcome = written.map_err(|error| failure(&error))?;
+        let epoch = outcome.epoch.0;
+        match &outcome.result {
+            Ok(_) => tracing::info!(change = what, %op, epoch, "committed"),
+            Err(refusal) => tracing::info!(change = what, %op, epoch, %refusal, "refused"),
         }
+        Ok(outcome)
     }
 
     /// How long ago a quorum was known to stand behind a leader; `None` if never.
     pub fn quorum_age(&self) -> Option<Duration> {
         self.raft.quorum_age()
+    }
+
+    /// Sees to it that the first of the two does not lead: if it does, the second shall.
+    ///
+    /// # Errors
+    /// It leads on.
+    pub(crate) async fn move_leadership(
+        &self,
+        from_to: (NodeId, NodeId),
+        deadline: tokio::time::Instant,
+    ) -> Result<(), MembershipError> {
+        self.raft.move_leadership(from_to, deadline).await
+    }
+
+    /// Whether a quorum was known to stand behind a leader a moment ago.
+    pub fn has_quorum(&self) -> bool {
+        self.raft.has_quorum()
     }
 
     /// The state as applied here, whenever it changes.
@@ -92,18 +111,6 @@ impl Handle {
     pub async fn catch_up(&self) -> bool {
         let deadline = tokio::time::Instant::now() + CATCH_UP_LIMIT;
         self.raft.read_index(deadline).await.is_ok()
-    }
-
-    /// Waits until this node has applied `epoch`, or `limit` has passed; says which.
-    pub async fn wait_for(&self, epoch: Epoch, limit: Duration) -> bool {
-        let mut states = self.raft.watch();
-        let reached = async {
-            states
-                .wait_for(|state| state.epoch() >= epoch)
-                .await
-                .is_ok()
-        };
-        tokio::time::timeout(limit, reached).await.unwrap_or(false)
     }
 
     /// Sends `message` to `actor` after each change, until the actor is gone.

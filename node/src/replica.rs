@@ -11,9 +11,9 @@ use std::time::Duration;
 
 use paceline_core::Machine;
 use paceline_core::batcher::Options;
+use paceline_core::copies::keepers;
 use paceline_core::cost::CostFit;
 use paceline_core::placement::ReplicaState;
-use paceline_core::placement::keepers;
 use paceline_core::restart::{Effect, Input, Restart, RestartBudget};
 use paceline_models::{Engine, LoadedModel, WarmUp};
 use paceline_protocol::{Digest, ModelName, NodeId, ReplicaId, VersionNumber};

@@ -7,22 +7,26 @@
 
 mod routes;
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use paceline_core::detector::Liveness;
 use paceline_core::device::BatcherId;
 use paceline_core::placement::ReplicaState;
-use paceline_core::registry::{NodeState, Registry};
-use paceline_core::router::{Effect, Input, Report, RouteId, Router, Target};
+use paceline_core::registry::Registry;
+use paceline_core::router::{Again, Condition, Effect, Input, Report, RouteId, Router, Target};
 use paceline_core::{Machine, Slot};
-use paceline_protocol::{ErrorCode, Failure, NodeId, ReplicaId};
+use paceline_protocol::{Epoch, NodeId, ReplicaId};
 use ractor::{Actor, ActorProcessingErr, ActorRef};
+use tokio::sync::watch;
 
+use self::routes::View;
 pub(crate) use self::routes::{ModelRoute, Routes, VersionRoute};
 use crate::clock::Clock;
 use crate::detector::Suspects;
-use crate::observed::{Observations, Observed};
+use crate::observed::Observed;
 use crate::registry;
 use crate::telemetry::metrics::Metrics;
 
@@ -32,6 +36,8 @@ pub struct Handle {
     node: NodeId,
     clock: Clock,
     routes: Arc<ArcSwap<Routes>>,
+    /// The epoch of the routes, for whoever waits for it.
+    epoch: watch::Sender<Epoch>,
     machine: Arc<Mutex<State>>,
 }
 
@@ -40,9 +46,21 @@ struct State {
     effects: Vec<Effect>,
 }
 
-/// A replica that was picked for a request.
+/// What a request asks of the replica that it is sent to.
 #[derive(Clone, Copy, Debug)]
-pub struct Picked {
+pub struct Wanted {
+    /// Its rows.
+    pub rows: u32,
+    /// Bytes of its inputs.
+    pub bytes: u64,
+    /// What is to be minded if it was sent before.
+    pub again: Again,
+}
+
+/// A replica that was picked for a request. Dropping it tells the router that the request is
+/// not there any more, however it ended.
+pub struct Picked<'a> {
+    handle: &'a Handle,
     /// The replica.
     pub replica: ReplicaId,
     /// The node that it is on.
@@ -51,6 +69,7 @@ pub struct Picked {
     pub batcher: Option<BatcherId>,
     route: RouteId,
     rows: u32,
+    report: Option<Report>,
 }
 
 /// What the router hears.
@@ -91,6 +110,7 @@ impl Handle {
             node,
             clock,
             routes: Arc::new(ArcSwap::from_pointee(Routes::default())),
+            epoch: watch::Sender::default(),
             machine: Arc::new(Mutex::new(state)),
         }
     }
@@ -100,83 +120,54 @@ impl Handle {
         self.routes.load()
     }
 
-    /// Picks a replica. Its end must be reported with [`Handle::done`].
-    ///
-    /// # Errors
-    /// `MODEL_NOT_READY` if there is no ready replica.
-    pub fn pick(&self, version: &VersionRoute, rows: u32, bytes: u64) -> Result<Picked, Failure> {
+    /// The epoch that requests are routed by, whenever it rises. From then on no request is
+    /// pinned to what went before.
+    pub fn epochs(&self) -> watch::Receiver<Epoch> {
+        self.epoch.subscribe()
+    }
+
+    /// Waits until requests are routed by `epoch`, or `limit` has passed; says which.
+    pub async fn wait_for(&self, epoch: Epoch, limit: Duration) -> bool {
+        let mut epochs = self.epochs();
+        let reached = epochs.wait_for(|now| *now >= epoch);
+        // Its sender lives as long as this handle.
+        tokio::time::timeout(limit, reached).await.is_ok()
+    }
+
+    /// Picks a replica; `None` if there is none that could be.
+    pub fn pick(&self, version: &VersionRoute, wanted: Wanted) -> Option<Picked<'_>> {
         let route = version.route;
+        let Wanted { rows, bytes, again } = wanted;
+        let is_first = again == Again::default();
         // The machine answers at once, so the slot needs no meaning here.
         let slot = Slot {
             index: 0,
             generation: 0,
         };
-        match self.step(Input::Pick {
+        let effect = self.step(Input::Pick {
             route,
             slot,
             rows,
             bytes,
-        }) {
-            Some(Effect::Dispatch {
+            again: (!is_first).then(|| Box::new(again)),
+        })?;
+        match effect {
+            Effect::Dispatch {
+                slot: _,
                 replica,
                 node,
                 local,
-                ..
-            }) => Ok(Picked {
+            } => Some(Picked {
+                handle: self,
                 replica,
                 node,
                 batcher: local,
                 route,
                 rows,
+                report: None,
             }),
-            Some(Effect::NoReplica { .. }) | None => Err(Failure::new(
-                ErrorCode::ModelNotReady,
-                format!(
-                    "model '{}' version {} has no ready replica",
-                    version.model, version.version
-                ),
-            )),
+            Effect::NoReplica { slot: _ } => None,
         }
-    }
-
-    /// As [`Handle::pick`], but not on `avoid` if there is a replica elsewhere.
-    ///
-    /// # Errors
-    /// As [`Handle::pick`].
-    pub fn pick_elsewhere(
-        &self,
-        version: &VersionRoute,
-        (rows, bytes): (u32, u64),
-        avoid: Option<NodeId>,
-    ) -> Result<Picked, Failure> {
-        let mut picked = self.pick(version, rows, bytes)?;
-        // Each try draws two others at random: a few of them find another node if there is one.
-        for _ in 0..PICKS_MAX {
-            if avoid != Some(picked.node) {
-                break;
-            }
-            // Picked first, so that what is avoided counts as busy meanwhile.
-            let next = self.pick(version, rows, bytes)?;
-            self.done(picked, None);
-            picked = next;
-        }
-        Ok(picked)
-    }
-
-    /// Reports that a picked replica has ended its request.
-    pub fn done(&self, picked: Picked, report: Option<Report>) {
-        let Picked {
-            replica,
-            route,
-            rows,
-            ..
-        } = picked;
-        self.step(Input::Done {
-            route,
-            replica,
-            rows,
-            report,
-        });
     }
 
     fn step(&self, input: Input) -> Option<Effect> {
@@ -185,6 +176,24 @@ impl Handle {
         let State { machine, effects } = &mut *state;
         machine.step(now, input, effects);
         effects.pop()
+    }
+}
+
+impl Picked<'_> {
+    /// The request was answered, and this is what is learnt from it.
+    pub fn ended(mut self, report: Report) {
+        self.report = Some(report);
+    }
+}
+
+impl Drop for Picked<'_> {
+    fn drop(&mut self) {
+        self.handle.step(Input::Done {
+            route: self.route,
+            replica: self.replica,
+            rows: self.rows,
+            report: self.report,
+        });
     }
 }
 
@@ -219,18 +228,26 @@ impl Actor for RouterActor {
 }
 
 impl Arguments {
-    /// Tells the machine the ready replicas of each version, then publishes the snapshot: a
-    /// request that sees a route finds its replicas.
+    /// Tells the machine what nodes are good for and the ready replicas of each version, then
+    /// publishes the snapshot: a request that sees a route finds its replicas.
     fn publish(&self) {
         let registry = self.registry.current();
-        let observed = self.usable(&registry);
+        let observed = self.observed.current();
+        let conditions = self.conditions(&registry);
         let before = self.handle.routes.load_full();
-        let routes = Routes::next(&before, &registry, &observed, &self.metrics);
+        let view = View {
+            registry: &registry,
+            observed: &observed,
+            conditions: &conditions,
+        };
+        let routes = Routes::next(&before, view, &self.metrics);
+        self.handle.step(Input::SetConditions {
+            conditions: conditions.clone(),
+        });
         for version in routes.versions() {
-            let targets = targets(&registry, &observed, version, self.handle.node);
             self.handle.step(Input::SetTargets {
                 route: version.route,
-                targets,
+                targets: targets(view, version, self.handle.node),
             });
         }
         for gone in before
@@ -242,62 +259,37 @@ impl Arguments {
                 targets: Vec::new(),
             });
         }
+        let epoch = routes.epoch;
         self.handle.routes.store(Arc::new(routes));
+        self.handle.epoch.send_replace(epoch);
+    }
+
+    /// Of nodes that are not good.
+    fn conditions(&self, registry: &Registry) -> BTreeMap<NodeId, Condition> {
+        let heard = self.suspects.current();
+        let seats = registry.seats().map(|(node, state)| {
+            let liveness = heard.get(&node).copied().unwrap_or(Liveness::Alive);
+            (node, Condition::of(state, liveness))
+        });
+        let not_good = seats.filter(|(_, condition)| *condition != Condition::Good);
+        not_good.collect()
     }
 }
 
-impl Arguments {
-    /// What is observed of replicas that can be given work: not on suspect nodes, nor on those
-    /// that are down. Of versions that are ready elsewhere, not on nodes that leave either.
-    fn usable(&self, registry: &Registry) -> Observations {
-        let suspects = self.suspects.current();
-        let observed = self.observed.current();
-        let state_of = |replica: &ReplicaId| {
-            let assignment = registry.replicas().get(replica)?;
-            let heard = !suspects.contains(&assignment.node);
-            let state = registry.node_state(assignment.node).filter(|_| heard)?;
-            Some(((&assignment.model, assignment.version), state))
-        };
-        let served_elsewhere: BTreeSet<_> = observed
-            .iter()
-            .filter(|(_, seen)| seen.state == ReplicaState::Ready)
-            .filter_map(|(replica, _)| state_of(replica))
-            .filter(|(_, state)| *state == NodeState::Up)
-            .map(|(version, _)| version)
-            .collect();
-        let is_usable = |replica: &ReplicaId| match state_of(replica) {
-            None | Some((_, NodeState::Down)) => false,
-            Some((_, NodeState::Up)) => true,
-            Some((version, NodeState::Draining { .. } | NodeState::Drained)) => {
-                !served_elsewhere.contains(&version)
-            }
-        };
-        let usable = observed.iter().filter(|(replica, _)| is_usable(replica));
-        usable
-            .map(|(replica, seen)| (*replica, seen.clone()))
-            .collect()
-    }
-}
-
-fn targets(
-    registry: &Registry,
-    observed: &Observations,
-    version: &VersionRoute,
-    here: NodeId,
-) -> Vec<Target> {
+fn targets(view: View<'_>, version: &VersionRoute, here: NodeId) -> Vec<Target> {
+    let registry = view.registry;
+    let zone = registry.zone(here);
     let replicas = registry.replicas_of(&version.model, version.version);
     let ready = replicas.filter_map(|(replica, assignment)| {
-        let observation = observed.get(&replica)?;
+        let observation = view.observed.get(&replica)?;
         let local = observation.batcher.filter(|_| assignment.node == here);
         (observation.state == ReplicaState::Ready).then_some(Target {
             replica,
             node: assignment.node,
             local,
+            is_near: registry.zone(assignment.node) == zone,
             row_nanos: observation.row_nanos,
         })
     });
     ready.collect()
 }
-
-/// How often another replica is looked for.
-const PICKS_MAX: usize = 8;

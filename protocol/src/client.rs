@@ -46,7 +46,7 @@ pub const LENGTH_BYTES: usize = 4;
 pub struct Hello {
     /// [`CLIENT_SCHEMA`].
     pub schema: u16,
-    /// Who the client is, where keys are needed.
+    /// Who the client is. No node asks for a key yet, and none looks at one.
     pub api_key: Option<ApiKey>,
     /// The client's release, for people.
     pub release: String,

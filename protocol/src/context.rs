@@ -21,7 +21,7 @@ pub struct Context {
     /// against. A path that is not absolute is relative to the file's folder.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ca: Option<String>,
-    /// Who the client is, where keys are needed.
+    /// Who the client is. No node asks for a key yet; one that is given is sent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub api_key: Option<String>,
     /// The nodes, in the order in which they are tried.

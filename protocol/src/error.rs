@@ -54,9 +54,9 @@ pub enum ErrorCode {
     Cancelled,
     /// The engine failed while it ran the request.
     EngineFailed,
-    /// The request made engines fail twice and will not be tried again.
+    /// Two nodes fell silent while they worked on the request; it is not tried again.
     Poison,
-    /// The node is shutting down or draining.
+    /// The node stops, or its drain has come to its deadline.
     ShuttingDown,
     /// The registry cannot be written: no quorum, or no leader yet.
     NoQuorum,
@@ -92,6 +92,8 @@ pub enum ErrorCode {
     Unauthenticated,
     /// No node could be reached, or the one that was asked was lost before it answered.
     Unreachable,
+    /// The node knows less of the cluster's state than it must to answer.
+    Stale,
 }
 
 /// What is known about a code.
@@ -113,7 +115,7 @@ pub struct Explanation {
 
 impl ErrorCode {
     /// Every code, in the order of the wire.
-    pub const ALL: [Self; 39] = [
+    pub const ALL: [Self; 40] = [
         Self::JsonInvalid,
         Self::BinaryInvalid,
         Self::InputUnknown,
@@ -153,6 +155,7 @@ impl ErrorCode {
         Self::Internal,
         Self::Unauthenticated,
         Self::Unreachable,
+        Self::Stale,
     ];
 
     /// What the code means, its statuses, and what to do about it.

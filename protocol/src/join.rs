@@ -48,7 +48,7 @@ pub struct JoinRequest {
     pub masked: Secret,
     /// A request for a certificate of its key (PKCS#10, DER).
     pub request: Vec<u8>,
-    /// What people shall call it.
+    /// What people shall call it; if it is empty, the cluster finds a name.
     pub name: String,
     /// Where it stands.
     pub zone: String,
@@ -88,6 +88,8 @@ pub struct Joined {
     pub cookie: Secret,
     /// Nodes to speak to first.
     pub peers: Vec<Peer>,
+    /// What people call it: as it has wished, or as was found.
+    pub name: String,
 }
 
 /// Where a node is reached by its peers.

@@ -6,7 +6,7 @@
 //!                request / answer ── frame ── wire       how it travels between nodes
 //!
 //!   registry (commands, answers) ── manifest             what the cluster agrees on
-//!   token ── join                                        how a node becomes one of them
+//!   token ── join ── subject                             how a node becomes one of them
 //!   client                                               how clients are greeted
 //!   operator                                             what operators read and write, as JSON
 //!   context                                              where a cluster is, as a file
@@ -34,6 +34,7 @@ pub mod report;
 mod request;
 mod shape;
 mod signature;
+mod subject;
 mod tensor;
 mod token;
 pub mod wire;
@@ -49,5 +50,6 @@ pub use manifest::{Manifest, ManifestError, ManifestFile};
 pub use request::{Answer, InferRequest};
 pub use shape::{Dim, Shape, ShapeError, ShapePattern};
 pub use signature::{Signature, SignatureError, TensorSpec};
+pub use subject::{Subject, SubjectError};
 pub use tensor::{Tensor, TensorError};
 pub use token::{JoinToken, Secret, TokenError};

@@ -12,6 +12,20 @@ pub const REQUEST_BUDGET_MAX_MS: u64 = 600_000;
 /// How long after its deadline a request may still be open, in milliseconds: one scheduler
 /// hiccup on a loaded machine, and small beside any deadline that a client would choose.
 pub const STATUS_GRACE_MS: u64 = 250;
+/// Executions of one request, the first included: a second one hides the loss of a node, and a
+/// third would let a request that kills its node kill a third.
+pub const EXECUTIONS_MAX: usize = 2;
+/// How often a request goes elsewhere without having run: a router that is behind by more
+/// replicas than that has a view that is not worth following.
+pub const REROUTES_MAX: u8 = 3;
+/// Failovers under way at a node: what the nodes that are left can take at once beside their
+/// own work, without being overloaded by it.
+pub const FAILOVERS_MAX: u32 = 256;
+/// Retries under way at a node, in percent of its active requests: overload that everybody
+/// answers with a retry would feed itself.
+pub const RETRIES_PERCENT_MAX: u32 = 20;
+/// Retries that are always allowed: a node with few requests could otherwise make none.
+pub const RETRIES_MIN: u32 = 3;
 
 /// Largest encoded frame header: names, shapes and parameters of 64 tensors fit several times.
 pub const FRAME_HEADER_BYTES_MAX: usize = 64 << 10;
@@ -47,6 +61,9 @@ pub const TOKEN_TTL_MAX_MS: u64 = 7 * 24 * 3_600_000;
 /// Life of a join token whose maker names none, in milliseconds: an hour is long enough to walk
 /// to another machine.
 pub const TOKEN_TTL_DEFAULT_MS: u64 = 3_600_000;
+/// Longest time that a drain may take, in milliseconds: no request runs for longer than ten
+/// minutes, and a large artifact is fetched and loaded elsewhere within an hour.
+pub const DRAIN_DEADLINE_MAX_MS: u64 = 3_600_000;
 /// Most voters: beyond seven, each write waits for more disks without surviving more in practice.
 pub const VOTERS_MAX: usize = 7;
 /// Join tokens that are kept: a rack at a time, many times over; expired ones go first.
@@ -62,6 +79,11 @@ pub const REPLICAS_MAX: usize = 20_000;
 /// Largest report of a node on what it observes: 20,000 replicas of 32 bytes, their reasons for
 /// having failed, and as much again.
 pub const NODE_REPORT_BYTES_MAX: usize = 1 << 20;
+/// What a peer may say on the mesh at once, in bytes: a few of the largest reports.
+pub const MESH_BURST_BYTES: u32 = 4 << 20;
+/// What a peer may say on the mesh in a second, in bytes: the largest report sixteen times, and
+/// less than a port reads, so that what waits for it stays within the burst.
+pub const MESH_BYTES_PER_SECOND: u32 = 16 << 20;
 /// Largest encoded registry entry.
 pub const REGISTRY_ENTRY_BYTES_MAX: usize = 256 << 10;
 /// Largest snapshot of the registry.
@@ -77,6 +99,8 @@ pub const JOIN_ANSWER_BYTES_MAX: usize = 64 << 10;
 
 /// Longest name of a model, tenant, tensor or node, in bytes: a DNS label twice over.
 pub const NAME_BYTES_MAX: usize = 128;
+/// Nodes that keep an artifact, where there are so many: one disk may be lost.
+pub const ARTIFACT_COPIES: usize = 2;
 /// Most files in an artifact.
 pub const ARTIFACT_FILES_MAX: usize = 4_096;
 /// Longest path inside an artifact, in bytes.

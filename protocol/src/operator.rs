@@ -247,14 +247,15 @@ pub struct DeployRequest {
 }
 
 /// Answer to every write that has no richer one: it is committed, and on how many ready nodes
-/// it is applied.
+/// it is applied: no request that arrives there later is decided at an older epoch. The same of
+/// any epoch is told by `GET /v2/paceline/applied/EPOCH`, which waits two seconds for them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Committed {
     /// The epoch that it holds from.
     pub epoch: Epoch,
-    /// Ready nodes that have applied it.
+    /// Ready nodes that have applied it, the one that answers among them.
     pub applied_on: u32,
-    /// Ready nodes.
+    /// Ready nodes, the one that answers among them.
     pub nodes: u32,
 }
 
@@ -301,16 +302,18 @@ pub struct TokenView {
 
 /// `POST /v2/paceline/nodes/ID/drain`: the node shall leave without losing a request.
 ///
-/// Answered with [`Committed`] when the drain is committed, which is after the replacements of
-/// its replicas are ready: within `deadline_ms`. The node is empty once
-/// `GET /v2/paceline/nodes` calls it `drained`. A drain that would break the quorum or a
-/// version's minimum is refused with 409 and the reason. A node that is draining or drained
-/// already stays so, and the answer says since when.
+/// Answered with [`Committed`] when the drain is committed: then the node's replicas go one
+/// after another, each once another one is ready in its place. The node is empty once
+/// `GET /v2/paceline/nodes` calls it `drained`, which is at the deadline at the latest. A drain
+/// that would break the quorum, or leave a version that serves without a replica, is refused
+/// with 409 and the reason. A node that is draining or drained already stays so, with the
+/// deadline that it has.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DrainRequest {
-    /// How long placing elsewhere and running empty may take together, in milliseconds. What
-    /// is left then ends with a typed status that may be sent again.
+    /// How long placing elsewhere and running empty may take together, in milliseconds, from
+    /// when the node has applied the drain; at most [`crate::limits::DRAIN_DEADLINE_MAX_MS`].
+    /// What is left then ends with a typed status that may be sent again.
     pub deadline_ms: u64,
     /// Names the intention.
     pub op: OpId,

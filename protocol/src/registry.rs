@@ -107,7 +107,7 @@ pub enum Change {
         secret_sha256: Digest,
         /// SHA-256 of its public key (SubjectPublicKeyInfo, DER).
         key_sha256: Digest,
-        /// What people shall call it.
+        /// What people shall call it; empty for the first of `n0`, `n1`, … that is free.
         name: String,
         /// Where it stands.
         zone: String,
@@ -126,12 +126,18 @@ pub enum Change {
         /// The epoch that this was decided at.
         computed_at: Epoch,
     },
-    /// A node takes no new work from the index of this entry on.
+    /// A node leaves from the index of this entry on: it gets no new replicas, and those that
+    /// it has go as they are replaced.
     Drain {
         /// The node.
         node: NodeId,
+        /// How long that may take from when the node has applied it, in milliseconds; what is
+        /// left then is ended.
+        deadline_ms: u64,
+        /// The epoch that this was found harmless at.
+        computed_at: Epoch,
     },
-    /// A draining node has finished what it had accepted.
+    /// A draining node has ended what it had accepted, and takes nothing more.
     Drained {
         /// The node.
         node: NodeId,

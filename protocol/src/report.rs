@@ -17,7 +17,7 @@ use crate::wire::{self, WireError};
 pub struct NodeReport {
     /// Which node.
     pub node: NodeId,
-    /// How much of the registry's log it has applied.
+    /// How much of the registry's log it has applied: its requests are routed by this.
     pub epoch: Epoch,
     /// Whether it answers requests.
     pub ready: bool,

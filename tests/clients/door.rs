@@ -12,10 +12,10 @@ use paceline_node::gateway::quic::{
 };
 use paceline_node::identity::authority::{Authority, request};
 use paceline_node::identity::credentials::Credentials;
-use paceline_node::identity::subject::Subject;
 use paceline_node::identity::trust;
 use paceline_node::telemetry::metrics::Metrics;
 use paceline_node::transport::Boxed;
+use paceline_protocol::Subject;
 use paceline_protocol::client::{ClientDoor, Hello};
 use paceline_protocol::frame::{ClientInfer, Execution};
 use paceline_protocol::{Epoch, ErrorCode, Failure, NodeId, Tensor, VersionNumber};
@@ -221,11 +221,16 @@ impl Double {
             }
             // Answers a second attempt only.
             "stuck-once" if head.attempt == 2 => Ok(echo()),
-            "stuck" | "stuck-once" => std::future::pending().await,
+            // Refuses a second attempt.
+            "stuck-then-full" if head.attempt == 2 => Err(ErrorCode::QueueFull),
+            "stuck" | "stuck-once" | "stuck-then-full" => std::future::pending().await,
             "large" => Ok(vec![(
                 "large".to_owned(),
                 Tensor::from_f32(1, &vec![7.0; 1 << 20]),
             )]),
+            // As a node that is alone: what is behind the client is not shown to it.
+            "fresh" if head.epoch_seen > self.epoch() => Err(ErrorCode::Stale),
+            "fresh" => Ok(echo()),
             "gone" => Err(ErrorCode::VersionGone),
             _ => Err(ErrorCode::ModelNotFound),
         }
@@ -260,6 +265,7 @@ impl Door for Double {
                     version: VersionNumber(3),
                     epoch: self.epoch(),
                     outputs,
+                    stale_seconds: None,
                 }),
                 Err(code) => Err(ClientFailure {
                     failure: Failure::new(code, "as the test wants it").retry_after_ms(40),

@@ -117,6 +117,27 @@ async fn a_request_that_may_not_run_twice_is_not_sent_twice() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whatever_the_second_node_says_the_first_may_have_run_it() {
+    let pair = Pair::start().await;
+    let request = pair.client.infer("stuck-then-full").deadline(PATIENCE);
+    let sending = tokio::spawn(request.send());
+    let vanished = pair.asked("stuck-then-full").await;
+    pair.wires[vanished].cut();
+    let error = sending.await.unwrap().unwrap_err();
+    assert_eq!(
+        (error.code, error.execution),
+        (ErrorCode::QueueFull, Execution::Unknown)
+    );
+    assert!(pair.wires[vanished].swallowed() > 0, "the wire was cut");
+    let attempts = pair.doors.each_ref().map(|door| {
+        let asked = door.double.asked();
+        asked.iter().map(|asked| asked.attempt).collect::<Vec<_>>()
+    });
+    assert_eq!(attempts[vanished], [1]);
+    assert_eq!(attempts[1 - vanished], [2]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_silent_node_may_still_answer_when_there_is_no_other() {
     let cluster = Cluster::found();
     let door = cluster.door(1);

@@ -7,9 +7,8 @@ use std::time::{Duration, SystemTime};
 use paceline_client::{ApiKey, Client, ClientOptions, ConnectError, Trust};
 use paceline_node::gateway::quic;
 use paceline_node::identity::authority::request;
-use paceline_node::identity::subject::Subject;
-use paceline_protocol::{Digest, NodeId};
-use rcgen::KeyPair;
+use paceline_protocol::{Digest, NodeId, Subject};
+use rcgen::{CertificateParams, ExtendedKeyUsagePurpose, Issuer, KeyPair};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 
 use super::door::{CLUSTER, Cluster, Running, limits, open};
@@ -46,7 +45,11 @@ fn door_with_chain(signer: &Cluster, behind: &[CertificateDer<'static>]) -> Runn
     let signed = signer
         .authority
         .sign(&request(&key).unwrap(), subject, SystemTime::now());
-    let chain = [&[signed.unwrap()], behind].concat();
+    door_that_shows([&[signed.unwrap()], behind].concat(), &key)
+}
+
+/// A door with this chain, whatever is in it.
+fn door_that_shows(chain: Vec<CertificateDer<'static>>, key: &KeyPair) -> Running {
     let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let mut tls = rustls::ServerConfig::builder_with_provider(provider)
@@ -78,6 +81,36 @@ async fn a_pinned_authority_has_to_be_shown_and_to_have_signed() {
     ] {
         let reason = refused(door.seed(), pinned(pin)).await;
         assert!(reason.contains("certificate"), "{reason}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_has_not_exactly_one_name_of_a_node_is_not_believed() {
+    let cluster = Cluster::found();
+    let authority = KeyPair::from_pem(&cluster.authority.key_pem()).unwrap();
+    let issuer = Issuer::from_ca_cert_der(cluster.authority.certificate(), authority).unwrap();
+    let door = |names: &[String]| {
+        let key = KeyPair::generate().unwrap();
+        let mut parameters = CertificateParams::new(names).unwrap();
+        parameters.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        let signed = parameters.signed_by(&key, &issuer).unwrap();
+        door_that_shows(vec![signed.der().clone()], &key)
+    };
+    let name = |node| {
+        let (node, cluster) = (NodeId(node), CLUSTER);
+        Subject { node, cluster }.to_string()
+    };
+    let honest = door(&[name(1)]);
+    Client::connect([honest.seed()], cluster.options())
+        .await
+        .unwrap();
+    for names in [
+        vec!["nobody.paceline".to_owned()],
+        vec![name(1).replace("n1", "n01")],
+        vec![name(1), name(2)],
+    ] {
+        let reason = refused(door(&names).seed(), cluster.options()).await;
+        assert!(reason.contains("certificate"), "{names:?}: {reason}");
     }
 }
 

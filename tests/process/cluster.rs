@@ -13,13 +13,13 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::http::Request;
-use crate::node::{Finished, Node, Stop, directory, paceline};
+use crate::node::{Finished, Node, Stop, directory, paceline, until};
 
-const ROW: &str = r#"{"inputs":[{"name":"features","shape":[1,8],"datatype":"FP32","data":[1,0,0,302.3,311.5,1282,60.7,216]}]}"#;
+pub(crate) const ROW: &str = r#"{"inputs":[{"name":"features","shape":[1,8],"datatype":"FP32","data":[1,0,0,302.3,311.5,1282,60.7,216]}]}"#;
 const LIMIT: Duration = Duration::from_secs(60);
 
 /// Nodes n0, n1, n2; one that is dead is `None`.
-struct Cluster {
+pub(crate) struct Cluster {
     home: TempDir,
     nodes: Vec<Option<Node>>,
     /// A token that has let a node in.
@@ -28,7 +28,7 @@ struct Cluster {
 
 impl Cluster {
     /// Three voters with the demo's models on each of them.
-    fn of_three() -> Self {
+    pub(crate) fn of_three() -> Self {
         let home = directory();
         let founder = Node::demo(&home.path().join("n0"));
         let mut cluster = Self {
@@ -49,11 +49,11 @@ impl Cluster {
         cluster
     }
 
-    fn data(&self, number: usize) -> PathBuf {
+    pub(crate) fn data(&self, number: usize) -> PathBuf {
         self.home.path().join(format!("n{number}"))
     }
 
-    fn node(&self, number: usize) -> &Node {
+    pub(crate) fn node(&self, number: usize) -> &Node {
         self.nodes[number].as_ref().expect("it lives")
     }
 
@@ -88,7 +88,7 @@ impl Cluster {
     }
 
     /// The number of the node that leads.
-    fn leader(&self) -> usize {
+    pub(crate) fn leader(&self) -> usize {
         let deadline = Instant::now() + LIMIT;
         loop {
             for node in self.living() {
@@ -116,7 +116,7 @@ impl Cluster {
         self.nodes[number] = Some(node);
     }
 
-    fn state(&self, seen_by: usize, name: &str) -> String {
+    pub(crate) fn state(&self, seen_by: usize, name: &str) -> String {
         let nodes = self.node(seen_by).get("/v2/paceline/nodes").ok();
         let nodes = nodes.as_array().expect("nodes").clone();
         let node = nodes.iter().find(|node| node["name"] == name);
@@ -126,7 +126,7 @@ impl Cluster {
 
     /// Runs `during` while requests are sent to the nodes of these numbers, one after another
     /// on a connection each, and returns how many were answered. All of them must be.
-    fn under_load(&self, numbers: &[usize], during: impl FnOnce()) -> u64 {
+    pub(crate) fn under_load(&self, numbers: &[usize], during: impl FnOnce()) -> u64 {
         let stop = AtomicBool::new(false);
         let answered = AtomicU64::new(0);
         let addresses = numbers.iter().map(|number| self.node(*number).http);
@@ -140,6 +140,9 @@ impl Cluster {
                     while !stop.load(Ordering::SeqCst) {
                         let answer = connection.ask(&request);
                         assert_eq!(answer.status, 200, "{}", answer.text());
+                        if answer.header("connection") == Some("close") {
+                            connection = crate::http::Connection::open(address);
+                        }
                         answered.fetch_add(1, Ordering::SeqCst);
                         thread::sleep(Duration::from_millis(2));
                     }
@@ -158,7 +161,7 @@ impl Cluster {
     }
 }
 
-fn sdk_address(data: &Path) -> String {
+pub(crate) fn sdk_address(data: &Path) -> String {
     let addresses = std::fs::read(data.join("addresses.json")).expect("addresses are written");
     let addresses: Value = serde_json::from_slice(&addresses).expect("addresses are JSON");
     addresses["sdk"].as_str().expect("an SDK door").to_owned()
@@ -297,21 +300,65 @@ fn without_a_quorum(cluster: &mut Cluster) {
     cluster.kill(1);
     cluster.kill(2);
     let alone = cluster.node(0);
-    alone.wait_for("/v2/paceline/status", |status| status["quorum"] == false);
-    let answer = alone.post("/v2/models/machine-failure/infer", ROW);
-    assert_eq!(
-        answer.status, 200,
-        "it serves what it can reach: {answer:?}"
+    let alone_since = Instant::now();
+    // A write that is under way when the quorum goes ends as soon as that is known.
+    let write = alone.post("/v2/paceline/tokens", "{}");
+    let code = write.failure().0;
+    assert!(["NO_QUORUM", "UNKNOWN"].contains(&code.as_str()), "{code}");
+    let took = alone_since.elapsed();
+    assert!(took < Duration::from_secs(3), "a write took {took:?}");
+    let status = alone.wait_for("/v2/paceline/status", |status| status["quorum"] == false);
+    assert_eq!(status["survivable_losses"], 0, "{status}");
+    let warnings = status["warnings"].to_string();
+    assert!(warnings.contains("no quorum"), "{warnings}");
+    let seconds = |answer: &crate::http::Answer| {
+        let text = answer.header("paceline-stale").expect("it is marked");
+        text.parse::<u64>().expect("whole seconds")
+    };
+    let infer = |node: &Node| {
+        let answer = node.post("/v2/models/machine-failure/infer", ROW);
+        assert_eq!(answer.status, 200, "it serves what it knows: {answer:?}");
+        seconds(&answer)
+    };
+    let first = infer(alone);
+    thread::sleep(Duration::from_millis(1_100));
+    let second = infer(alone);
+    assert!(
+        first >= 2 && second > first && second < 60,
+        "{first}, {second}"
     );
     let asked_at = Instant::now();
     let write = alone.post("/v2/paceline/tokens", "{}");
     assert_eq!(write.failure().0, "NO_QUORUM");
-    assert!(asked_at.elapsed() < Duration::from_secs(4));
+    let took = asked_at.elapsed();
+    assert!(took < Duration::from_secs(2), "a refusal took {took:?}");
     let read = alone.get("/v2/paceline/status?consistent=true");
     assert_eq!(read.failure().0, "NO_QUORUM");
+    // A node that starts alone serves what its disk says, and for as long as it is told to.
+    cluster.kill(0);
+    let name = ["--name", "n0", "--set", "node.stale_max_ms=16000"];
+    let alone = Node::start(&cluster.data(0), &name);
+    alone.wait_for("/v2/models/machine-failure/ready", |_| true);
+    let answer = alone.post("/v2/models/machine-failure/infer", ROW);
+    assert!(
+        answer.status == 200 || answer.failure().0 == "STALE",
+        "{answer:?}"
+    );
+    assert!(seconds(&answer) < 60);
+    until(LIMIT, "it stops serving", || {
+        let answer = alone.post("/v2/models/machine-failure/infer", ROW);
+        answer.status == 503 && answer.failure().0 == "STALE"
+    });
+    cluster.nodes[0] = Some(alone);
     cluster.restart(1);
     cluster.restart(2);
     cluster.settle();
+    until(LIMIT, "it serves again", || {
+        let answer = cluster
+            .node(0)
+            .post("/v2/models/machine-failure/infer", ROW);
+        answer.status == 200 && answer.header("paceline-stale").is_none()
+    });
     let written = cluster.node(0).cli(&["token", "create"]);
     assert!(
         written.status.success(),

@@ -103,6 +103,15 @@ impl Node {
         Self::when_ready(data, Process::start(&words, None))
     }
 
+    /// A node that was here before, from what its directory keeps.
+    pub(crate) fn again(data: &Path, arguments: &[&str]) -> Self {
+        let text = data.to_str().expect("temporary paths are text");
+        let words = [&["serve", "--data-dir", text][..], arguments].concat();
+        // Of its last life.
+        let _ = std::fs::remove_file(data.join("addresses.json"));
+        Self::when_ready(data, Process::start(&words, None))
+    }
+
     fn ready(data: &Path, arguments: &[&str], remove: Option<&Path>) -> Self {
         Self::when_ready(data, Process::start(&serve(data, arguments), remove))
     }

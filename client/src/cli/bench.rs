@@ -35,12 +35,15 @@ use wire::Exchange;
 Without --rate each connection sends the next request when the last is answered (closed loop).
 With --rate requests are due at fixed moments whether or not earlier ones are answered, and
 latency counts from the moment that was due (open loop). Failures are counted by code and are
-not among the latencies. With a context, connections are spread over its nodes.
+not among the latencies. With a context, connections are spread over its nodes; one that is lost,
+or that its node closes, is opened again at the next node. The request that was under way there
+is a failure, unless --retry sends it again, which is what a client does that wants its answer.
 
 Examples:
   paceline bench machine-failure --row 1,0,0,302.3,311.5,1282,60.7,216
   paceline bench identity --row 1,2,3 --concurrency 64 --duration 30s
-  paceline bench identity --row 1,2,3 --rate 2000 -o json | jq .latency_ns.p99")]
+  paceline bench identity --row 1,2,3 --rate 2000 -o json | jq .latency_ns.p99
+  paceline bench digits --json body.json --context paceline-cluster/context.toml --retry")]
 pub struct BenchArgs {
     /// The model, and perhaps its version
     #[arg(value_name = "NAME[@V]")]
@@ -56,6 +59,10 @@ pub struct BenchArgs {
     /// For how long
     #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = parse_length)]
     duration: Duration,
+    /// Send a request once more, to the next node, when its connection is lost or the node answers
+    /// 503; off unless given
+    #[arg(long)]
+    retry: bool,
     #[command(flatten)]
     connection: Connection,
     #[command(flatten)]
@@ -86,6 +93,9 @@ struct Report {
     succeeded: u64,
     /// How many ended otherwise, by code.
     errors: BTreeMap<String, u64>,
+    /// With --retry, how many were sent once more, by the code of the first attempt; however
+    /// they ended then, they are counted above once.
+    retried: BTreeMap<String, u64>,
     /// Due within the time, and not sent for want of a free connection.
     unsent: u64,
     succeeded_per_second: f64,
@@ -132,6 +142,7 @@ impl BenchArgs {
             pace: self.rate.map_or(Pace::Closed, Pace::Open),
             connections,
             duration: self.duration,
+            retry: self.retry,
         };
         let measured = load
             .run(&terminal.talk())
@@ -169,6 +180,7 @@ impl Report {
             requests: succeeded + failed,
             succeeded,
             errors: measured.errors,
+            retried: measured.retried,
             unsent: measured.unsent,
             succeeded_per_second: succeeded as f64 / seconds.max(1e-9),
             latency_ns: Quantiles::of(&measured.latencies),
@@ -210,6 +222,9 @@ fn text(report: &Report) -> String {
     ];
     for (code, count) in &report.errors {
         pairs.push(("failed", format!("{count} {code}")));
+    }
+    for (code, count) in &report.retried {
+        pairs.push(("sent again", format!("{count} {code}")));
     }
     if report.unsent > 0 {
         let unsent = format!("{}: every connection was busy", report.unsent);

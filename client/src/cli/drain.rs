@@ -23,9 +23,12 @@ use wait::Emptying;
 /// Arguments of `paceline drain`.
 #[derive(Clone, Debug, Args)]
 #[command(after_help = "\
-The node's replicas are placed elsewhere, it stops taking requests, and what it took ends. No
-request is lost. It is refused, with exit code 3, when the cluster would lose its quorum or a
-model its last replicas. A drained node can be stopped; `paceline undrain` takes it back.
+If the node leads, another one leads first. Then it is no longer ready, asks its clients to go
+elsewhere, and its replicas go one after another, each once another one is ready in its place;
+what still arrives is served. What runs there at the deadline ends with a status that may be
+sent again. The drain is refused, with exit code 3, when the cluster would lose its quorum, or
+when no other node has room for the last replica of a version that serves. A drained node can be
+stopped; `paceline undrain` takes it back.
 
 Examples:
   paceline drain n2
@@ -38,7 +41,7 @@ pub struct DrainArgs {
     /// The node that is asked: the one at --addr
     #[arg(long = "self", conflicts_with = "node")]
     this: bool,
-    /// How long it may take; requests that are left then end with a status that may be sent again
+    /// How long it may take, at most 1h; what runs there then ends with a retryable status
     #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = parse_deadline)]
     deadline: Duration,
     #[command(flatten)]

@@ -149,7 +149,9 @@ fn publishing_node(known: Arc<Mutex<Vec<String>>>) -> impl FnMut(&Asked) -> Repl
             });
             Reply::json(200, &answer)
         }
-        "POST /v2/paceline/models/digits/deploy" => Reply::json(200, &committed()),
+        "POST /v2/paceline/models/digits/deploy" | "GET /v2/paceline/applied/13" => {
+            Reply::json(200, &committed())
+        }
         "GET /v2/paceline/models/digits" => Reply::json(200, &model(Some(2), &[(2, "ready")])),
         line => {
             let digest = line.strip_prefix("PUT /v2/paceline/blobs/").unwrap();
@@ -307,6 +309,10 @@ fn a_deployment_is_awaited_until_it_serves() {
         if asked.method == "POST" {
             return Reply::json(200, &committed());
         }
+        if asked.path == "/v2/paceline/applied/13" {
+            let applied = json!({ "epoch": 13, "applied_on": 3, "nodes": 3 });
+            return Reply::json(200, &applied);
+        }
         looks += 1;
         match looks {
             1 => Reply::json(200, &model(Some(1), &[(1, "ready")])),
@@ -319,7 +325,7 @@ fn a_deployment_is_awaited_until_it_serves() {
     assert_eq!(run.code, 0, "{}", run.err);
     assert_eq!(
         run.out,
-        "digits@2 serves with 1 replica: committed at 12, applied on 1 of 1\n"
+        "digits@2 serves with 1 replica: committed at 13, applied on 3 of 3\n"
     );
     assert!(
         run.err

@@ -31,7 +31,9 @@ pub enum TokenCommand {
 Examples:
   paceline token create
   paceline token create --ttl 24h --uses 5
-  paceline join 10.0.0.5:8003 --token \"$(paceline token create)\"")]
+  paceline join 127.0.0.1:8003 --token \"$(paceline token create)\" --http-port 8010 --data-dir second
+
+Elsewhere, give the token to `paceline join`, with the SDK address of any node.")]
 pub struct CreateArgs {
     /// For how long it can be used, at most 168h
     #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = parse_ttl)]
@@ -64,7 +66,7 @@ pub struct ListArgs {
 Nodes that have joined with it stay.
 
 Examples:
-  paceline token revoke 4f1c2a")]
+  paceline token revoke 4jwkfaqburuo6")]
 pub struct RevokeArgs {
     /// The token's id, as `paceline token list` shows it
     #[arg(value_name = "ID", value_parser = parse_id)]

@@ -1,5 +1,7 @@
 //! What comes back.
 
+use std::time::Duration;
+
 use paceline_protocol::frame::{Execution, Frame, Message};
 use paceline_protocol::{Epoch, ErrorCode, NodeId, Tensor, VersionNumber};
 
@@ -18,6 +20,9 @@ pub struct Answer {
     pub node: NodeId,
     /// Which attempt was answered: 2 after the first node was lost.
     pub attempt: u8,
+    /// For how long the node has been without contact to a quorum, if it has none: what it
+    /// knows, the version that serves among it, may be as old as that.
+    pub stale: Option<Duration>,
 }
 
 impl Answer {
@@ -34,12 +39,14 @@ impl Answer {
                 version,
                 epoch,
                 outputs,
+                stale_seconds,
             } if outputs.len() == frame.tensors.len() => Ok(Self {
                 outputs: outputs.into_iter().zip(frame.tensors).collect(),
                 version,
                 epoch,
                 node,
                 attempt,
+                stale: stale_seconds.map(|seconds| Duration::from_secs(seconds.into())),
             }),
             Message::Failed {
                 failure, execution, ..

@@ -77,6 +77,25 @@ impl InferError {
         }
     }
 
+    /// The same, of a request that may run twice, or else may not: then it does harm to send
+    /// again what may have run.
+    pub(crate) fn of(self, is_idempotent: bool) -> Self {
+        let is_harmless = is_idempotent || self.execution == Execution::NotExecuted;
+        Self {
+            is_retryable: self.is_retryable && is_harmless,
+            ..self
+        }
+    }
+
+    /// The end of a second attempt: whatever became of it, the first one may have run.
+    pub(crate) fn after_silence(self) -> Self {
+        let execution = match self.execution {
+            Execution::NotExecuted => Execution::Unknown,
+            known => known,
+        };
+        Self { execution, ..self }
+    }
+
     /// Sent, and never heard of again.
     pub(crate) fn lost(node: NodeId, is_idempotent: bool) -> Self {
         let message = format!("node {node} was lost before it answered");

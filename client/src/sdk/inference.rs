@@ -142,6 +142,9 @@ impl Sending<'_> {
         tokio::select! {
             biased;
             outcome = first.end() => match outcome {
+                Outcome::Told(frame) if is_stale(&frame) => {
+                    return self.elsewhere(frame, &session).await;
+                }
                 Outcome::Told(frame) => return self.told(frame, &session, 1),
                 Outcome::Lost if !self.request.idempotent => {
                     return Err(InferError::lost(session.welcome.node, false));
@@ -151,13 +154,21 @@ impl Sending<'_> {
             () = session.suspected(), if self.request.idempotent => {}
         }
         // The first may still be answered: a silent node need not be a dead one.
-        tokio::select! {
+        let mut second = std::pin::pin!(self.second(&session));
+        let refused = tokio::select! {
             biased;
             outcome = first.end() => match outcome {
-                Outcome::Told(frame) => self.told(frame, &session, 1),
-                Outcome::Lost => self.second(&session).await,
+                Outcome::Told(frame) => return self.told(frame, &session, 1),
+                Outcome::Lost => return second.await,
             },
-            answer = self.second(&session) => answer,
+            answer = &mut second => match answer {
+                Err(error) if error.is_retryable => error,
+                ended => return ended,
+            },
+        };
+        match first.end().await {
+            Outcome::Told(frame) => self.told(frame, &session, 1),
+            Outcome::Lost => Err(refused),
         }
     }
 
@@ -176,18 +187,41 @@ impl Sending<'_> {
         }
     }
 
+    /// A node that is alone and behind what this client has seen did nothing, and says so: that
+    /// is no answer to the request but to where it was sent. Another node is asked, if there is
+    /// one; its word stands.
+    async fn elsewhere(&self, frame: Frame, stale: &Arc<Session>) -> Result<Answer, InferError> {
+        let session = self.pool.pick_elsewhere(stale);
+        let started = session.and_then(|session| self.start(&session, 1).ok());
+        let Some(mut attempt) = started else {
+            return self.told(frame, stale, 1);
+        };
+        let session = attempt.session.clone();
+        match attempt.end().await {
+            Outcome::Told(frame) => self.told(frame, &session, 1),
+            Outcome::Lost => {
+                let is_idempotent = self.request.idempotent;
+                Err(InferError::lost(session.welcome.node, is_idempotent))
+            }
+        }
+    }
+
+    /// Another attempt at another node, which is told that it is one: it runs it once at most.
     async fn second(&self, avoided: &Arc<Session>) -> Result<Answer, InferError> {
         let mut attempt = loop {
             let session = self.pool.pick(Some(avoided)).await;
             match self.start(&session, 2) {
                 Ok(attempt) => break attempt,
                 Err(NotStarted::Lost) => tokio::task::yield_now().await,
-                Err(not_started) => return Err(refused(not_started)),
+                Err(not_started) => return Err(refused(not_started).after_silence()),
             }
         };
         let session = attempt.session.clone();
         match attempt.end().await {
-            Outcome::Told(frame) => self.told(frame, &session, 2),
+            Outcome::Told(frame) => {
+                let told = self.told(frame, &session, 2);
+                told.map_err(InferError::after_silence)
+            }
             Outcome::Lost => Err(InferError::lost(session.welcome.node, true)),
         }
     }
@@ -206,10 +240,21 @@ impl Sending<'_> {
     }
 
     fn told(&self, frame: Frame, by: &Session, attempt: u8) -> Result<Answer, InferError> {
-        let answer = Answer::of(frame, by.welcome.node, attempt)?;
+        let answer = Answer::of(frame, by.welcome.node, attempt);
+        let answer = answer.map_err(|error| error.of(self.request.idempotent))?;
         self.pool.saw(answer.epoch);
         Ok(answer)
     }
+}
+
+fn is_stale(frame: &Frame) -> bool {
+    let Message::Failed {
+        failure, execution, ..
+    } = &frame.message
+    else {
+        return false;
+    };
+    failure.code == ErrorCode::Stale && *execution == Execution::NotExecuted
 }
 
 fn refused(not_started: NotStarted) -> InferError {

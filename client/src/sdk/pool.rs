@@ -65,6 +65,12 @@ impl Pool {
         }
     }
 
+    /// A session on another node than `avoided`'s, if there is one now.
+    pub(crate) fn pick_elsewhere(&self, avoided: &Arc<Session>) -> Option<Arc<Session>> {
+        let session = self.state().pick(Some(avoided))?;
+        (session.welcome.node != avoided.welcome.node).then_some(session)
+    }
+
     /// Waits for the first session.
     pub(crate) async fn first(&self) -> Result<(), String> {
         let limit = tokio::time::Instant::now() + self.options.connect_timeout;

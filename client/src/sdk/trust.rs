@@ -16,8 +16,8 @@ use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, Error, Signa
 use sha2::{Digest as _, Sha256};
 use webpki::{EndEntityCert, KeyUsage, anchor_from_trusted_cert};
 
-use paceline_protocol::Digest;
 use paceline_protocol::client::CLIENT_PROTOCOL;
+use paceline_protocol::{Digest, Subject};
 
 /// What nodes are checked against.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -115,9 +115,8 @@ impl Verifier {
         parsed
             .verify_for_usage(algorithms, anchors, &[], now, usage, None, None)
             .map_err(of_webpki)?;
-        let is_node = parsed.valid_dns_names().any(is_name_of_node);
-        is_node
-            .then_some(())
+        subject_in(&parsed)
+            .map(drop)
             .ok_or_else(|| CertificateError::NotValidForName.into())
     }
 }
@@ -167,9 +166,13 @@ fn key_of(certificate: &CertificateDer<'_>) -> Option<Digest> {
     Some(Digest(Sha256::digest(key.as_ref()).into()))
 }
 
-/// `n<id>.<cluster>.paceline`: the authority signs nothing else.
-fn is_name_of_node(name: &str) -> bool {
-    name.starts_with('n') && name.ends_with(DOMAIN)
+/// Whose certificate it is: it has one name, and that is a node's.
+fn subject_in(certificate: &EndEntityCert<'_>) -> Option<Subject> {
+    let mut names = certificate.valid_dns_names();
+    match (names.next(), names.next()) {
+        (Some(name), None) => name.parse().ok(),
+        _ => None,
+    }
 }
 
 fn of_webpki(error: webpki::Error) -> Error {
@@ -192,5 +195,3 @@ fn unusable(error: impl std::fmt::Display) -> TrustError {
         reason: error.to_string(),
     }
 }
-
-const DOMAIN: &str = ".paceline";

@@ -2,7 +2,8 @@
 //!
 //! Order: earliest deadline first; equal deadlines in order of arrival. The head fixes the
 //! bucket, and the batch fills in the same order with requests of that bucket until the next
-//! one does not fit. Nothing waits for company: a batch is formed as soon as a lane is free.
+//! one does not fit. A request that must be alone is a batch of its own. Nothing waits for
+//! company: a batch is formed as soon as a lane is free.
 //! A request leaves in one of five ways: it joins a batch, its deadline passes or cannot be
 //! met any more, it is cancelled, or it is refused because the queue is full. [`crate::device`] is the only driver
 //! besides the tests: it owns a batcher for each replica on the device.
@@ -42,7 +43,7 @@ pub enum Input {
         /// How long it took, in nanoseconds.
         nanos: u64,
     },
-    /// The replica goes away: everything that waits is dropped.
+    /// The replica or its node goes away: everything that waits is dropped.
     Close,
 }
 
@@ -187,6 +188,7 @@ impl Batcher {
         let mut rows = 0;
         let mut left = self.queued_rows;
         let mut bucket = None;
+        let mut is_closed = false;
         let rows_max = self.rows_max;
         // Earliest-deadline-first runs hopeless requests first when there is too much to do,
         // and then finishes nothing in time. While more waits than one batch takes, what
@@ -213,12 +215,14 @@ impl Batcher {
                     left -= u64::from(request.rows);
                     return Verdict::Take;
                 }
-                if *bucket.get_or_insert(request.bucket) != request.bucket {
+                let is_other = *bucket.get_or_insert(request.bucket) != request.bucket;
+                if is_other || (rows > 0 && request.is_alone) {
                     return Verdict::Pass;
                 }
-                if rows > 0 && rows + request.rows > rows_max {
+                if is_closed || (rows > 0 && rows + request.rows > rows_max) {
                     return Verdict::Stop;
                 }
+                is_closed = request.is_alone;
                 rows += request.rows;
                 left -= u64::from(request.rows);
                 out.push(Effect::Join(*request));

@@ -179,6 +179,7 @@ mod tests {
             bucket: BucketId(0),
             bytes: 0,
             rows: 1,
+            is_alone: false,
         }
     }
 

@@ -7,7 +7,11 @@
 //! for [`Options::recovery`] without a pause before it gets work again, so that a flapping link
 //! is a slow one and not many failures.
 
+use paceline_protocol::NodeId;
+use paceline_protocol::registry::Change;
+
 use crate::machine::Machine;
+use crate::registry::{NodeState, Registry};
 use crate::time::Instant;
 
 /// How patient the detector is.
@@ -153,10 +157,30 @@ impl Machine for Detector {
     }
 }
 
+/// What a leader has to write next, so that what was agreed of its peers follows what it hears
+/// of them: one at a time.
+pub fn mark(
+    registry: &Registry,
+    heard: impl IntoIterator<Item = (NodeId, Liveness)>,
+) -> Option<Change> {
+    let computed_at = registry.epoch();
+    heard.into_iter().find_map(|(node, liveness)| {
+        let is_down = registry.node_state(node)? == NodeState::Down;
+        match (liveness, is_down) {
+            (Liveness::Down, false) => Some(Change::MarkDown { node, computed_at }),
+            (Liveness::Alive, true) => Some(Change::MarkUp { node, computed_at }),
+            _ => None,
+        }
+    })
+}
+
 const MILLISECOND: u64 = 1_000_000;
 
 #[cfg(test)]
 mod tests {
+    use paceline_protocol::OpId;
+    use paceline_protocol::registry::{Command, NodeAddresses, NodeRecord, SCHEMA};
+
     use super::*;
 
     fn at(ms: u64) -> Instant {
@@ -176,6 +200,52 @@ mod tests {
             all.extend(out.into_iter().map(|effect| (*ms, effect)));
         }
         all
+    }
+
+    fn agreed(nodes: &[u64]) -> Registry {
+        let mut registry = Registry::default();
+        for node in nodes {
+            let record = NodeRecord {
+                id: NodeId(*node),
+                name: format!("n{node}"),
+                zone: String::new(),
+                addresses: NodeAddresses::default(),
+                devices: Vec::new(),
+            };
+            apply(&mut registry, Change::RegisterNode(record));
+        }
+        registry
+    }
+
+    fn apply(registry: &mut Registry, change: Change) {
+        let index = registry.epoch().0 + 1;
+        let command = Command {
+            schema: SCHEMA,
+            op: OpId(index.into()),
+            stamped_ms: 0,
+            change,
+        };
+        let outcome = registry.apply(index, &command);
+        assert!(outcome.result.is_ok(), "{outcome:?}");
+    }
+
+    #[test]
+    fn who_is_down_is_marked_so_and_up_again_only_when_it_is_alive() {
+        let mut registry = agreed(&[1, 2]);
+        let (node, computed_at) = (NodeId(2), registry.epoch());
+        let next = |registry: &Registry, liveness| mark(registry, [(node, liveness)]);
+        let all = [Liveness::Alive, Liveness::Suspect, Liveness::Lost];
+        assert!(all.iter().all(|l| next(&registry, *l).is_none()));
+        let down = next(&registry, Liveness::Down).unwrap();
+        assert_eq!(down, Change::MarkDown { node, computed_at });
+        apply(&mut registry, down);
+        let computed_at = registry.epoch();
+        let still = [Liveness::Suspect, Liveness::Lost, Liveness::Down];
+        assert!(still.iter().all(|l| next(&registry, *l).is_none()));
+        let up = Change::MarkUp { node, computed_at };
+        assert_eq!(next(&registry, Liveness::Alive), Some(up));
+        let stranger = mark(&registry, [(NodeId(9), Liveness::Down)]);
+        assert_eq!(stranger, None, "nobody agreed on it");
     }
 
     #[test]

@@ -94,6 +94,12 @@ impl Device {
         }
     }
 
+    fn evict(&mut self, now: Instant, out: &mut Vec<Effect>) {
+        for index in 0..self.batchers.len() as u32 {
+            self.step_batcher(now, BatcherId(index), batcher::Input::Close, out);
+        }
+    }
+
     fn arrive(
         &mut self,
         now: Instant,
@@ -285,6 +291,7 @@ impl Machine for Device {
         match input {
             Input::Attach { batcher, options } => self.attach(batcher, options),
             Input::Detach { batcher } => self.detach(now, batcher, out),
+            Input::Evict => self.evict(now, out),
             Input::Arrive {
                 batcher,
                 request,

@@ -3,11 +3,15 @@
 //! ```text
 //!   gateway ─▶ admission ─▶ router ─▶ device ─▶ batcher        the life of a request
 //!                                       │
-//!                                    restart                   what fails is started again
+//!              failover, budget      restart                   what fails is tried or started again
+//!   drain                                                      leaving without losing a request
 //!
-//!   guesses, renewal                                           who gets in, and stays in
+//!   guesses, renewal, authority                                who gets in, and stays in
+//!   contact, ahead                                             how stale a node may be, and
+//!                                                              who knows more
 //!
 //!   registry.apply(command) ─▶ placement ─▶ next change         what the cluster wants
+//!                          └─▶ copies                          what each node keeps of it
 //!
 //!   up                                                          processes of a local cluster
 //! ```
@@ -24,12 +28,18 @@
 #![warn(clippy::wildcard_enum_match_arm)]
 
 pub mod admission;
-pub mod attempt;
+pub mod ahead;
+pub mod authority;
 pub mod batcher;
+pub mod budget;
+pub mod contact;
+pub mod copies;
 pub mod cost;
 mod deadline_queue;
 pub mod detector;
 pub mod device;
+pub mod drain;
+pub mod failover;
 pub mod guesses;
 mod machine;
 pub mod membership;

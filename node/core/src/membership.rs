@@ -1,15 +1,15 @@
 //! Policy of membership: from who was admitted and who has a vote to the next step.
 //!
 //! One step at a time: each is committed, and followed by a fresh look. Voters are 1, 3, 5 or 7,
-//! never an even number, since a second or fourth one survives no further loss; they are
-//! spread over zones, and all others are learners.
+//! as many as there are nodes for: never an even number, since a second or fourth one survives
+//! no further loss. They are spread over zones, and all others are learners.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use paceline_protocol::limits::VOTERS_MAX;
 use paceline_protocol::{ModelName, NodeId, VersionNumber};
 
-use crate::placement::{Observed, ReplicaState};
+use crate::placement::{self, Observed, ReplicaState};
 use crate::registry::{NodeState, Registry};
 
 /// What is known of the members.
@@ -25,8 +25,6 @@ pub struct View<'a> {
     pub learners: BTreeSet<NodeId>,
     /// Entries that a member lags behind; unknown if it has not been heard.
     pub lags: BTreeMap<NodeId, u64>,
-    /// Voters that are wished for, if there are enough nodes.
-    pub voters_wanted: usize,
 }
 
 /// What to do next.
@@ -62,10 +60,10 @@ pub enum Objection {
         /// How many are needed.
         majority: usize,
     },
-    /// A version would have no replica, and no other node could take one.
+    /// A version that serves would have no replica, and no other node has room for one.
     #[error(
-        "model '{model}' version {version} is ready on node {node} alone, and no other node can \
-         take it"
+        "model '{model}' version {version} is ready on node {node} alone, and no other node that \
+         is up has room for it"
     )]
     LastReplica {
         /// The model.
@@ -101,33 +99,42 @@ pub fn next(view: &View<'_>) -> Option<Step> {
 /// The first objection.
 pub fn may_drain(view: &View<'_>, observed: &Observed, node: NodeId) -> Result<(), Objection> {
     let registry = view.registry;
-    if registry.node_state(node).is_none() {
-        return Err(Objection::Unknown { node });
+    match registry.node_state(node) {
+        None => return Err(Objection::Unknown { node }),
+        // It is leaving already: nothing is left to object to.
+        Some(NodeState::Draining { .. } | NodeState::Drained { .. }) => return Ok(()),
+        Some(NodeState::Up | NodeState::Down) => {}
     }
     if view.voters.contains(&node) {
         check_quorum(view, node)?;
     }
-    let takes_work = |other: &NodeId| registry.node_state(*other) == Some(NodeState::Up);
-    let another = registry
-        .nodes()
-        .keys()
-        .any(|other| *other != node && takes_work(other));
-    if another {
-        return Ok(());
-    }
     for (name, model) in registry.models() {
-        let Some(version) = model.serving else {
-            continue;
-        };
-        let ready = |id| observed.get(&id) == Some(&ReplicaState::Ready);
-        let mut replicas = registry.replicas_of(name, version);
-        if replicas.any(|(id, assignment)| assignment.node == node && ready(id)) {
-            return Err(Objection::LastReplica {
-                model: name.clone(),
-                version,
-                node,
-            });
+        if let Some(version) = model.serving {
+            check_replicas((registry, observed), (name, version), node)?;
         }
+    }
+    Ok(())
+}
+
+/// A version that serves must stay ready somewhere, or find room on a node that stays.
+fn check_replicas(
+    (registry, observed): (&Registry, &Observed),
+    (name, version): (&ModelName, VersionNumber),
+    node: NodeId,
+) -> Result<(), Objection> {
+    let is_ready = |id| observed.get(&id) == Some(&ReplicaState::Ready);
+    let replicas = registry.replicas_of(name, version);
+    let (here, elsewhere): (Vec<_>, Vec<_>) = replicas
+        .filter(|(id, _)| is_ready(*id))
+        .partition(|(_, assignment)| assignment.node == node);
+    let stays = |at: NodeId| registry.node_state(at) == Some(NodeState::Up);
+    let is_last = !here.is_empty() && !elsewhere.iter().any(|(_, there)| stays(there.node));
+    if is_last && !placement::has_room(registry, (name, version), node) {
+        return Err(Objection::LastReplica {
+            model: name.clone(),
+            version,
+            node,
+        });
     }
     Ok(())
 }
@@ -146,12 +153,22 @@ pub fn may_remove(view: &View<'_>, node: NodeId) -> Result<(), Objection> {
     Ok(())
 }
 
-/// How many voters may be lost before nothing more can be agreed on.
+/// Who shall lead in the place of `leaver`: a voter that is up, the one that lags the least.
+pub fn successor(view: &View<'_>, leaver: NodeId) -> Option<NodeId> {
+    let stays = |node: &&NodeId| {
+        **node != leaver && view.registry.node_state(**node) == Some(NodeState::Up)
+    };
+    let lag = |node: &&NodeId| (view.lags.get(node).copied().unwrap_or(u64::MAX), **node);
+    view.voters.iter().filter(stays).min_by_key(lag).copied()
+}
+
+/// How many voters may be lost before nothing more can be agreed on, where there is a quorum.
+/// One that drains counts as lost: it was drained to be stopped.
 pub fn survivable_losses(registry: &Registry, voters: &BTreeSet<NodeId>) -> usize {
     let majority = voters.len() / 2 + 1;
     let up = voters
         .iter()
-        .filter(|node| registry.node_state(**node) != Some(NodeState::Down));
+        .filter(|node| registry.node_state(**node) == Some(NodeState::Up));
     up.count().saturating_sub(majority)
 }
 
@@ -172,7 +189,7 @@ fn check_quorum(view: &View<'_>, leaving: NodeId) -> Result<(), Objection> {
 }
 
 /// The voters that there shall be: those there are, as far as they were not removed, and the
-/// best learners up to the largest odd number that is wished for and can be had.
+/// best learners up to the largest odd number that can be had.
 fn wanted_voters(view: &View<'_>, seats: &BTreeMap<NodeId, NodeState>) -> BTreeSet<NodeId> {
     let mut voters: BTreeSet<NodeId> = view
         .voters
@@ -189,8 +206,7 @@ fn wanted_voters(view: &View<'_>, seats: &BTreeMap<NodeId, NodeState>) -> BTreeS
         })
         .copied()
         .collect();
-    let most = view.voters_wanted.clamp(1, VOTERS_MAX);
-    let can = (voters.len() + spare.len()).min(most.max(voters.len()));
+    let can = (voters.len() + spare.len()).min(VOTERS_MAX);
     let target = if can.is_multiple_of(2) {
         can.saturating_sub(1)
     } else {

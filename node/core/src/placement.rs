@@ -2,13 +2,17 @@
 //!
 //! One change at a time: each is committed, observed and followed by a fresh look, so no plan
 //! outlives the state that it was made from.
+//!
+//! Only nodes that are up *take work*. Replicas on others are replaced first and taken away when
+//! their replacements are ready. That holds for the version that serves as much as for the one
+//! that is deployed: a rollout that is stuck must not cost the model its last replica.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
 use paceline_protocol::registry::{Change, ReplicaTarget};
-use paceline_protocol::{DeviceId, Digest, ModelName, NodeId, ReplicaId, VersionNumber};
+use paceline_protocol::{DeviceId, ModelName, NodeId, ReplicaId, VersionNumber};
 
-use crate::random::Random;
 use crate::registry::{Deployment, Model, NodeState, Registry};
 
 /// What is known of a replica's condition.
@@ -65,20 +69,20 @@ pub fn plan(registry: &Registry, observed: &Observed) -> Plan {
         let Some(deployment) = model.deployment else {
             continue;
         };
-        let missing = missing(registry, name, model, deployment);
-        match missing {
-            Missing::None => {}
-            Missing::On(node, device) => {
-                let version = deployment.version;
-                plan.next.get_or_insert_with(|| Change::Assign {
-                    model: name.clone(),
-                    version,
-                    node,
-                    device,
-                    computed_at: registry.epoch(),
-                });
+        for version in kept_versions(model) {
+            match missing(registry, (name, model), version) {
+                Missing::None => {}
+                Missing::On(node, device) => {
+                    plan.next.get_or_insert_with(|| Change::Assign {
+                        model: name.clone(),
+                        version,
+                        node,
+                        device,
+                        computed_at: registry.epoch(),
+                    });
+                }
+                Missing::Nowhere(shortfall) => plan.shortfalls.push(shortfall),
             }
-            Missing::Nowhere(shortfall) => plan.shortfalls.push(shortfall),
         }
         if plan.next.is_none()
             && model.serving != Some(deployment.version)
@@ -100,56 +104,83 @@ enum Missing {
     Nowhere(Shortfall),
 }
 
-/// A replica that nothing wants: its version neither serves nor shall serve, or there are more
-/// of it than wanted. Among too many, failed ones go first, then the youngest.
+/// A replica that nothing wants: its version neither serves nor shall serve, it has been
+/// replaced, or there are more of it than wanted.
 fn surplus(registry: &Registry, observed: &Observed) -> Option<Change> {
-    let unassign = |replica| Change::Unassign {
+    let unwanted = registry.replicas().iter().find(|(_, assignment)| {
+        let model = registry.models().get(&assignment.model);
+        model.is_none_or(|model| kept_versions(model).all(|kept| kept != assignment.version))
+    });
+    let unwanted = unwanted.map(|(replica, _)| *replica);
+    let surplus = unwanted.or_else(|| {
+        registry.models().iter().find_map(|(name, model)| {
+            let deployment = model.deployment?;
+            let mut kept = kept_versions(model);
+            kept.find_map(|version| replaced(registry, observed, (name, version), deployment))
+                .or_else(|| too_many(registry, observed, name, deployment))
+        })
+    });
+    surplus.map(|replica| Change::Unassign {
         replica,
         computed_at: registry.epoch(),
-    };
-    let unwanted = registry.replicas().iter().find(|(_, assignment)| {
-        registry
-            .models()
-            .get(&assignment.model)
-            .is_none_or(|model| {
-                let deployed = model
-                    .deployment
-                    .is_some_and(|d| d.version == assignment.version);
-                !deployed && model.serving != Some(assignment.version)
-            })
-    });
-    if let Some((replica, _)) = unwanted {
-        return Some(unassign(*replica));
-    }
-    registry.models().iter().find_map(|(name, model)| {
-        let deployment = model.deployment?;
-        let (present, stranded): (Vec<_>, Vec<_>) = registry
-            .replicas_of(name, deployment.version)
-            .partition(|(_, assignment)| takes_work(registry, assignment.node));
-        let wanted = wanted(registry, deployment);
-        // What is on a node that is down or leaves goes once its replacements can serve.
-        let ready = present
-            .iter()
-            .filter(|(id, _)| observed.get(id) == Some(&ReplicaState::Ready));
-        if ready.count() >= wanted
-            && wanted > 0
-            && let Some((stranded, _)) = stranded.first()
-        {
-            return Some(unassign(*stranded));
-        }
-        let present: Vec<ReplicaId> = present.into_iter().map(|(id, _)| id).collect();
-        if present.len() <= wanted {
-            return None;
-        }
-        let failed =
-            |id: &&ReplicaId| matches!(observed.get(*id), Some(ReplicaState::Failed { .. }));
-        present
-            .iter()
-            .find(failed)
-            .or(present.last())
-            .copied()
-            .map(unassign)
     })
+}
+
+/// A replica on a node that is down or leaves, once as many as are wanted can serve elsewhere.
+/// What stands on each node is wanted again when a node that is down comes back, so it stays.
+fn replaced(
+    registry: &Registry,
+    observed: &Observed,
+    (name, version): (&ModelName, VersionNumber),
+    deployment: Deployment,
+) -> Option<ReplicaId> {
+    let (standing, stranded): (Vec<_>, Vec<_>) = registry
+        .replicas_of(name, version)
+        .partition(|(_, assignment)| takes_work(registry, assignment.node));
+    let wanted = wanted(registry, deployment);
+    let ready = standing
+        .iter()
+        .filter(|(id, _)| observed.get(id) == Some(&ReplicaState::Ready));
+    if wanted == 0 || ready.count() < wanted {
+        return None;
+    }
+    let is_each = deployment.replicas == ReplicaTarget::Each;
+    let mut stranded = stranded.into_iter().filter(|(_, assignment)| {
+        !is_each || registry.node_state(assignment.node) != Some(NodeState::Down)
+    });
+    stranded.next().map(|(id, _)| id)
+}
+
+/// Among too many, failed ones go first, then those that are not ready, then the youngest.
+fn too_many(
+    registry: &Registry,
+    observed: &Observed,
+    name: &ModelName,
+    deployment: Deployment,
+) -> Option<ReplicaId> {
+    let standing: Vec<ReplicaId> = registry
+        .replicas_of(name, deployment.version)
+        .filter(|(_, assignment)| takes_work(registry, assignment.node))
+        .map(|(id, _)| id)
+        .collect();
+    if standing.len() <= wanted(registry, deployment) {
+        return None;
+    }
+    standing.into_iter().min_by_key(|id| {
+        let rank = match observed.get(id) {
+            Some(ReplicaState::Failed { .. }) => 0,
+            Some(ReplicaState::Unknown | ReplicaState::Loading) | None => 1,
+            Some(ReplicaState::Ready) => 2,
+        };
+        (rank, Reverse(*id))
+    })
+}
+
+/// The versions of a model that have replicas: the one that serves, and the deployed one.
+fn kept_versions(model: &Model) -> impl Iterator<Item = VersionNumber> + use<> {
+    let deployed = model.deployment.map(|deployment| deployment.version);
+    let serving = model.serving.filter(|serving| Some(*serving) != deployed);
+    serving.into_iter().chain(deployed)
 }
 
 /// A second copy of a version on one device gives nothing but memory use, so a deployment is
@@ -167,40 +198,28 @@ fn wanted(registry: &Registry, deployment: Deployment) -> usize {
 }
 
 /// Whether a node can be given replicas: it is neither down nor about to leave.
-fn takes_work(registry: &Registry, node: NodeId) -> bool {
+pub(crate) fn takes_work(registry: &Registry, node: NodeId) -> bool {
     registry.node_state(node) == Some(NodeState::Up)
 }
 
-/// Nodes in the order in which they should keep a copy of an artifact, by rendezvous (Thaler
-/// and Ravishankar, 1998): every node computes the same order, and a node that leaves moves
-/// only what it kept.
-pub fn keepers(registry: &Registry, artifact: Digest) -> Vec<NodeId> {
-    let [a, b, c, d, e, f, g, h, ..] = artifact.0;
-    let seed = u64::from_le_bytes([a, b, c, d, e, f, g, h]);
-    let nodes = registry.nodes().keys().copied();
-    let mut keepers: Vec<NodeId> = nodes.filter(|node| takes_work(registry, *node)).collect();
-    keepers.sort_by_key(|node| Random::from_seed(seed ^ node.0.rotate_left(32)).next_u64());
-    keepers
-}
-
+/// A replica that a version lacks. One that only serves until the deployed one is ready gets
+/// none beside what replaces those that it has lost.
 fn missing(
     registry: &Registry,
-    name: &ModelName,
-    model: &Model,
-    deployment: Deployment,
+    (name, model): (&ModelName, &Model),
+    version: VersionNumber,
 ) -> Missing {
-    let version = deployment.version;
+    let Some(deployment) = model.deployment else {
+        return Missing::None;
+    };
     let replicas = registry.replicas_of(name, version);
-    let present = replicas
-        .filter(|(_, assignment)| takes_work(registry, assignment.node))
-        .count();
-    if present >= wanted(registry, deployment) {
+    let (standing, stranded): (Vec<_>, Vec<_>) =
+        replicas.partition(|(_, assignment)| takes_work(registry, assignment.node));
+    let may_grow = version == deployment.version || !stranded.is_empty();
+    if !may_grow || standing.len() >= wanted(registry, deployment) {
         return Missing::None;
     }
-    let needed_bytes = model
-        .versions
-        .get(&version)
-        .map_or(0, |v| v.record.memory_bytes);
+    let needed_bytes = needed_bytes(registry, name, version);
     let free = free_devices(registry, name, version);
     let fits = free
         .iter()
@@ -226,6 +245,24 @@ fn missing(
             })
         }
     }
+}
+
+/// Whether a node that takes work, other than `without`, has a device with room for a replica.
+pub fn has_room(
+    registry: &Registry,
+    (name, version): (&ModelName, VersionNumber),
+    without: NodeId,
+) -> bool {
+    let needed_bytes = needed_bytes(registry, name, version);
+    let free = free_devices(registry, name, version);
+    free.iter()
+        .any(|device| device.node != without && device.free_bytes >= needed_bytes)
+}
+
+fn needed_bytes(registry: &Registry, name: &ModelName, version: VersionNumber) -> u64 {
+    let model = registry.models().get(name);
+    let published = model.and_then(|model| model.versions.get(&version));
+    published.map_or(0, |published| published.record.memory_bytes)
 }
 
 struct FreeDevice {

@@ -18,7 +18,7 @@ use paceline_protocol::registry::{
     VersionRecord,
 };
 use paceline_protocol::{
-    Digest, Epoch, ModelName, NodeId, ReplicaId, TenantName, TokenId, VersionNumber,
+    Digest, Epoch, ModelName, NodeId, OpId, ReplicaId, TenantName, TokenId, VersionNumber,
 };
 use serde::{Deserialize, Serialize};
 
@@ -78,6 +78,11 @@ impl Registry {
     /// Notes that the entry at `index` was applied and held no command of ours.
     pub fn skip(&mut self, index: u64) {
         self.epoch = Epoch(index);
+    }
+
+    /// What became of the write that `op` names, if it is remembered.
+    pub fn outcome(&self, op: OpId) -> Option<&Outcome> {
+        self.ops.outcome(op)
     }
 
     /// Index of the last entry applied.

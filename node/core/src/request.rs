@@ -30,6 +30,8 @@ pub struct RequestMeta {
     pub bytes: u64,
     /// Its rows, at least 1.
     pub rows: u32,
+    /// Whether its rows share their batch with nobody: they may be what made a node vanish.
+    pub is_alone: bool,
 }
 
 // The hot path moves these by value; a cache line is what it may cost.

@@ -5,15 +5,32 @@
 //! random others of a subset; the least expected completion wins. A pick costs the same for
 //! ten replicas and for ten thousand.
 //!
+//! Those of this node's own zone come first. Another zone gets a request only when the best of
+//! the own one would take long, and less than half as long there: so load spills over before it
+//! is refused, and not back and forth. What nodes are good for is told as their [`Condition`]:
+//! draining ones are picked if no other is left, suspect ones if those are not either (if all
+//! are silent, it is more likely that this node did not listen), and those that are away never.
+//! A request that was sent before goes to a node that it has [not been](Been) to.
+//!
 //! Expected completion of a replica = rows of ours in flight there × its learnt time of a row
 //! + what its newest load report said was queued, faded by the report's age + the round trip
 //! + the time that the bytes take.
 
+mod been;
+mod route;
+
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
+
 use paceline_protocol::{NodeId, ReplicaId};
 
+pub use self::been::Been;
+use self::route::{Candidate, Route, Wish, keep_subset, rank};
+use crate::detector::Liveness;
 use crate::device::BatcherId;
 use crate::machine::Machine;
 use crate::random::Random;
+use crate::registry::NodeState;
 use crate::request::Slot;
 use crate::time::Instant;
 
@@ -31,6 +48,8 @@ pub struct Target {
     pub node: NodeId,
     /// Its queue, if it is on this node.
     pub local: Option<BatcherId>,
+    /// Whether it is in the zone of this node.
+    pub is_near: bool,
     /// Expected time of a row in a full batch, in nanoseconds, until it is learnt.
     pub row_nanos: u64,
 }
@@ -39,12 +58,19 @@ pub struct Target {
 #[derive(Clone, Debug)]
 pub enum Input {
     /// The ready replicas of a version are now these. What was learnt of those that stay is
-    /// kept. Off the hot path: costs O(n log n).
+    /// kept. Off the hot path: costs O(n log n). Best told again after a change of conditions:
+    /// of very many replicas, those that can be picked are considered first.
     SetTargets {
         /// The version.
         route: RouteId,
         /// Its ready replicas, in any order, none twice.
         targets: Vec<Target>,
+    },
+    /// What nodes' replicas are good for; those of other nodes are good. Off the hot path: costs
+    /// O(routes).
+    SetConditions {
+        /// By node.
+        conditions: BTreeMap<NodeId, Condition>,
     },
     /// A request wants a replica.
     Pick {
@@ -56,6 +82,8 @@ pub enum Input {
         rows: u32,
         /// Bytes of its inputs.
         bytes: u64,
+        /// What is to be minded if it was sent before; `None` for nearly all.
+        again: Option<Box<Again>>,
     },
     /// A request that was dispatched has ended.
     Done {
@@ -70,6 +98,29 @@ pub enum Input {
     },
 }
 
+/// What is to be minded of a request that was sent before.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Again {
+    /// Where it was.
+    pub been: Been,
+    /// Whether it may be what silenced a node: it goes to no other one that is silent.
+    pub is_alone: bool,
+}
+
+/// What a node's replicas are good for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Condition {
+    /// They are picked.
+    #[default]
+    Good,
+    /// The node is about to leave: they are picked if there is no other.
+    Draining,
+    /// The node is silent: they are picked if not even a draining node has one.
+    Suspect,
+    /// The node is lost, down, or has left: they are not picked.
+    Away,
+}
+
 /// What an answer says of its replica.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Report {
@@ -77,7 +128,8 @@ pub struct Report {
     pub queued_rows: u32,
     /// The replica's learnt time of a row in a full batch, in nanoseconds.
     pub row_nanos: u64,
-    /// Time on the way, both directions together, in nanoseconds; 0 on this node.
+    /// What one row's work does not explain of the time until the answer, in nanoseconds: the way
+    /// in both directions, and what the request waited at the replica. 0 on this node.
     pub round_trip_nanos: u64,
 }
 
@@ -95,7 +147,7 @@ pub enum Effect {
         /// Its queue, if it is on this node.
         local: Option<BatcherId>,
     },
-    /// The version has no ready replica.
+    /// The version has no replica that could be picked.
     NoReplica {
         /// The request.
         slot: Slot,
@@ -107,17 +159,27 @@ pub enum Effect {
 pub struct Router {
     node: NodeId,
     random: Random,
-    routes: Vec<Vec<Candidate>>,
+    routes: Vec<Route>,
+    /// Of nodes that are not good.
+    conditions: BTreeMap<NodeId, Condition>,
 }
 
-#[derive(Clone, Copy, Debug)]
-struct Candidate {
-    target: Target,
-    in_flight_rows: u64,
-    row_nanos: u64,
-    round_trip_nanos: u64,
-    queued_rows: u32,
-    reported_at: Instant,
+impl Condition {
+    /// Of a node that was agreed to be so, and that is heard so.
+    pub fn of(state: NodeState, liveness: Liveness) -> Self {
+        match (state, liveness) {
+            (NodeState::Down | NodeState::Drained { .. }, _)
+            | (_, Liveness::Lost | Liveness::Down) => Self::Away,
+            (_, Liveness::Suspect) => Self::Suspect,
+            (NodeState::Draining { .. }, Liveness::Alive) => Self::Draining,
+            (NodeState::Up, Liveness::Alive) => Self::Good,
+        }
+    }
+
+    /// Whether a ready replica on such a node counts as one.
+    pub fn serves(self) -> bool {
+        self <= Self::Draining
+    }
 }
 
 impl Router {
@@ -127,61 +189,70 @@ impl Router {
             node,
             random: Random::stream(seed, "router"),
             routes: Vec::new(),
+            conditions: BTreeMap::new(),
         }
     }
 
     /// Ready replicas of a version that this router considers.
     pub fn targets(&self, route: RouteId) -> usize {
-        self.routes.get(route.0 as usize).map_or(0, Vec::len)
+        let route = self.routes.get(route.0 as usize);
+        route.map_or(0, |route| route.candidates.len())
     }
 
     fn set_targets(&mut self, route: RouteId, mut targets: Vec<Target>) {
         let index = route.0 as usize;
         if index >= self.routes.len() {
-            self.routes.resize_with(index + 1, Vec::new);
+            self.routes.resize_with(index + 1, Route::default);
         }
-        // The local replica first, then the subset by rendezvous: each router considers its
-        // own few, and all replicas are considered by some (Thaler and Ravishankar, 1998).
-        let node = self.node;
-        targets.sort_by_key(|target| {
-            (
-                target.local.is_none(),
-                std::cmp::Reverse(affinity(node, target.replica)),
-            )
+        // The subset by rendezvous: each router considers its own few, and all replicas are
+        // considered by some (Thaler and Ravishankar, 1998).
+        let (node, conditions) = (self.node, &self.conditions);
+        targets.sort_by_cached_key(|target| {
+            let rank = rank(target, conditions);
+            (rank, Reverse(affinity(node, target.replica)))
         });
-        targets.truncate(SUBSET_MAX);
-        let known = std::mem::take(&mut self.routes[index]);
+        keep_subset(&mut targets, conditions);
+        let known = std::mem::take(&mut self.routes[index]).candidates;
         let candidates = targets.into_iter().map(|target| {
             let same = known
                 .iter()
                 .find(|known| known.target.replica == target.replica);
-            same.map_or_else(
-                || Candidate::new(target),
-                |known| Candidate { target, ..*known },
-            )
+            same.map_or_else(|| Candidate::new(target), |known| known.renewed(target))
         });
-        self.routes[index] = candidates.collect();
+        self.routes[index] = Route::ordered(candidates.collect(), conditions);
+    }
+
+    fn set_conditions(&mut self, conditions: BTreeMap<NodeId, Condition>) {
+        if conditions == self.conditions {
+            return;
+        }
+        self.conditions = conditions;
+        for route in &mut self.routes {
+            let candidates = std::mem::take(&mut route.candidates);
+            *route = Route::ordered(candidates, &self.conditions);
+        }
     }
 
     fn pick(
         &mut self,
         now: Instant,
         (route, slot): (RouteId, Slot),
-        rows: u32,
-        bytes: u64,
+        wish: Wish,
+        again: Option<&Again>,
     ) -> Effect {
-        let Some(candidates) = self
-            .routes
-            .get_mut(route.0 as usize)
-            .filter(|c| !c.is_empty())
-        else {
+        let random = &mut self.random;
+        let picked = self.routes.get_mut(route.0 as usize).and_then(|route| {
+            let best = match again {
+                None => route.first(random, now, wish),
+                Some(again) => route.another(now, wish, again),
+            };
+            let (_, best) = best?;
+            route.candidates.get_mut(best)
+        });
+        let Some(chosen) = picked else {
             return Effect::NoReplica { slot };
         };
-        let best = choose(&mut self.random, candidates, |candidate| {
-            candidate.completion_nanos(now, rows, bytes)
-        });
-        let chosen = &mut candidates[best];
-        chosen.in_flight_rows += u64::from(rows);
+        chosen.in_flight_rows += u64::from(wish.rows);
         let Target {
             replica,
             node,
@@ -203,9 +274,11 @@ impl Router {
         rows: u32,
         report: Option<Report>,
     ) {
-        let candidates = self.routes.get_mut(route.0 as usize);
-        let candidate = candidates
-            .and_then(|candidates| candidates.iter_mut().find(|c| c.target.replica == replica));
+        let route = self.routes.get_mut(route.0 as usize);
+        let candidate = route.and_then(|route| {
+            let mut candidates = route.candidates.iter_mut();
+            candidates.find(|candidate| candidate.target.replica == replica)
+        });
         // A replica that was taken away meanwhile has nothing to learn any more.
         let Some(candidate) = candidate else { return };
         candidate.in_flight_rows = candidate.in_flight_rows.saturating_sub(u64::from(rows));
@@ -222,13 +295,16 @@ impl Machine for Router {
     fn step(&mut self, now: Instant, input: Input, out: &mut Vec<Effect>) {
         match input {
             Input::SetTargets { route, targets } => self.set_targets(route, targets),
+            Input::SetConditions { conditions } => self.set_conditions(conditions),
             Input::Pick {
                 route,
                 slot,
                 rows,
                 bytes,
+                again,
             } => {
-                out.push(self.pick(now, (route, slot), rows, bytes));
+                let wish = Wish { rows, bytes };
+                out.push(self.pick(now, (route, slot), wish, again.as_deref()));
             }
             Input::Done {
                 route,
@@ -248,87 +324,10 @@ impl Machine for Router {
     }
 }
 
-impl Candidate {
-    fn new(target: Target) -> Self {
-        Self {
-            target,
-            in_flight_rows: 0,
-            row_nanos: target.row_nanos,
-            round_trip_nanos: 0,
-            queued_rows: 0,
-            reported_at: Instant::ZERO,
-        }
-    }
-
-    fn learn(&mut self, now: Instant, report: Report) {
-        // One eighth of what is new, as TCP smooths its round trips (RFC 6298, section 2).
-        let smooth = |old: u64, new: u64| old - old / 8 + new / 8;
-        self.row_nanos = smooth(self.row_nanos, report.row_nanos);
-        self.round_trip_nanos = match self.round_trip_nanos {
-            0 => report.round_trip_nanos,
-            known => smooth(known, report.round_trip_nanos),
-        };
-        self.queued_rows = report.queued_rows;
-        self.reported_at = now;
-    }
-
-    fn completion_nanos(&self, now: Instant, rows: u32, bytes: u64) -> u64 {
-        let age = now.nanos_since(self.reported_at);
-        // Halved for every half-life of age: an old report says little.
-        let halvings = (age / REPORT_HALF_LIFE_NANOS).min(63);
-        let queued = u64::from(self.queued_rows) >> halvings;
-        let ahead = self.in_flight_rows.max(queued) + u64::from(rows);
-        let way = match self.target.local {
-            Some(_) => 0,
-            None => self.round_trip_nanos + bytes.saturating_mul(NANOS_PER_BYTE),
-        };
-        ahead
-            .saturating_mul(self.row_nanos.max(1))
-            .saturating_add(way)
-    }
-}
-
-/// Position of the best of: the first, if it is on this node, and two random others.
-fn choose(
-    random: &mut Random,
-    candidates: &[Candidate],
-    cost: impl Fn(&Candidate) -> u64,
-) -> usize {
-    let locals = usize::from(candidates[0].target.local.is_some());
-    let others = candidates.len() - locals;
-    if others == 0 {
-        return 0;
-    }
-    let first = locals + random.below(others as u64) as usize;
-    let mut best = first;
-    if others > 1 {
-        // Another one: drawn from those that remain, then moved past the first.
-        let drawn = locals + random.below(others as u64 - 1) as usize;
-        let second = drawn + usize::from(drawn >= first);
-        if cost(&candidates[second]) < cost(&candidates[best]) {
-            best = second;
-        }
-    }
-    // On a tie the local replica wins: it needs no network.
-    if locals == 1 && cost(&candidates[0]) <= cost(&candidates[best]) {
-        0
-    } else {
-        best
-    }
-}
-
 /// How much `node` favours `replica`: a mix of both ids, the same on every node.
 fn affinity(node: NodeId, replica: ReplicaId) -> u64 {
     Random::from_seed(node.0.rotate_left(32) ^ replica.0).next_u64()
 }
-
-/// Replicas of a version that one router considers: enough that two random ones are a fair
-/// sample, few enough that their load reports stay fresh.
-const SUBSET_MAX: usize = 32;
-/// After this long a load report counts half: a queue of typical models has turned over.
-const REPORT_HALF_LIFE_NANOS: u64 = 10_000_000;
-/// Time that a byte takes to another node: about 2.7 Gbit/s with both copies.
-const NANOS_PER_BYTE: u64 = 3;
 
 const _: () = assert!(size_of::<Effect>() <= 64);
 

@@ -107,6 +107,26 @@ impl Fetcher {
         }
     }
 
+    /// Returns once the artifact is here: at once if all of its files are, by their names; else
+    /// as [`Fetcher::fetch`]. Cost: looks at names only.
+    ///
+    /// # Errors
+    /// As [`Fetcher::fetch`].
+    pub async fn ensure(
+        &self,
+        artifact: Digest,
+        peers: &[NodeId],
+        deadline: Instant,
+    ) -> Result<(), FetchError> {
+        let artifacts = self.shared.artifacts.clone();
+        let looking = tokio::task::spawn_blocking(move || artifacts.holds(artifact));
+        // What cannot be read is no copy: it is fetched, and hashed on the way.
+        if let Ok(Ok(true)) = looking.await {
+            return Ok(());
+        }
+        self.fetch(artifact, peers, deadline).await
+    }
+
     pub(super) fn artifacts(&self) -> &Artifacts {
         &self.shared.artifacts
     }

@@ -22,12 +22,7 @@ use crate::transport::{Incoming, Plane, Stream};
 /// Answers peers' questions until the transport is closed. What a peer wants kept is fetched by
 /// `fetcher`, from that peer.
 pub async fn serve(fetcher: Fetcher) {
-    let serving = Serving {
-        fetcher: fetcher.clone(),
-        buffers: Arc::new(Semaphore::new(BUFFERS_MAX)),
-        keeps: Arc::new(Semaphore::new(KEEPS_MAX)),
-        asking: Arc::default(),
-    };
+    let serving = Serving::new(fetcher.clone());
     while let Some(Incoming { peer, stream }) = fetcher.transport().accept(Plane::Blob).await {
         let Some(place) = serving.place(peer) else {
             tracing::debug!(%peer, "too many questions at a time");
@@ -50,6 +45,8 @@ struct Serving {
     buffers: Arc<Semaphore>,
     keeps: Arc<Semaphore>,
     asking: Asking,
+    /// Threads at the disk. One that the disk does not answer keeps its place until it does.
+    threads: Arc<Semaphore>,
 }
 
 /// How many questions each peer has open.
@@ -62,6 +59,16 @@ struct Place {
 }
 
 impl Serving {
+    fn new(fetcher: Fetcher) -> Self {
+        Self {
+            fetcher,
+            buffers: Arc::new(Semaphore::new(BUFFERS_MAX)),
+            keeps: Arc::new(Semaphore::new(KEEPS_MAX)),
+            asking: Arc::default(),
+            threads: Arc::new(Semaphore::new(THREADS_MAX)),
+        }
+    }
+
     fn place(&self, peer: NodeId) -> Option<Place> {
         let mut asking = self.asking.lock().unwrap_or_else(PoisonError::into_inner);
         let open = asking.entry(peer).or_default();
@@ -160,8 +167,19 @@ impl Serving {
         work: impl FnOnce(&Artifacts) -> Result<T, ArtifactError> + Send + 'static,
     ) -> Result<T, ArtifactError> {
         let artifacts = self.fetcher.artifacts().clone();
-        let done = artifacts.threads().blocking(move || work(&artifacts)).await;
-        done.map_err(io::Error::other)?
+        let (places, threads) = (self.threads.clone(), artifacts.threads());
+        let working = async move {
+            let place = places.acquire_owned().await.map_err(io::Error::other)?;
+            let working = threads.blocking(move || {
+                let done = work(&artifacts);
+                drop(place);
+                done
+            });
+            working.await.map_err(io::Error::other)?
+        };
+        // A thread cannot be ended, but who waits for it can be told.
+        let done = timeout(DISK_LIMIT, working).await;
+        done.unwrap_or_else(|late| Err(io::Error::from(late).into()))
     }
 }
 
@@ -201,13 +219,59 @@ async fn say(stream: &mut Stream, answer: &Answer) -> io::Result<()> {
 const QUESTIONS_MAX: usize = 32;
 /// 64 MiB of chunks, or four times as much in the rare case that all are the largest manifests.
 const BUFFERS_MAX: usize = 16;
+/// As many as chunks that are read, and as many again for short questions.
+const THREADS_MAX: usize = 2 * BUFFERS_MAX;
 /// Artifacts that are fetched at a time because peers want them kept.
 const KEEPS_MAX: usize = 4;
 /// A question is at most a few kilobytes.
 const REQUEST_LIMIT: Duration = Duration::from_secs(5);
 /// How long bytes may wait for room; then the asker goes to somebody else.
 const ROOM_LIMIT: Duration = Duration::from_secs(5);
+/// For a manifest of 16 MiB, or the whole list of what is held.
+const DISK_LIMIT: Duration = Duration::from_secs(20);
 /// For 16 MiB over a line of 10 Mbit/s.
 const BYTES_LIMIT: Duration = Duration::from_secs(20);
 /// The longest fetch that a peer can cause, whatever it asks for.
 const KEEP_LIMIT: Duration = Duration::from_secs(600);
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use tokio::runtime::Handle;
+    use tokio::task::{JoinSet, yield_now};
+
+    use super::*;
+    use crate::storage::MemoryDisk;
+    use crate::transport::memory::MemoryNetwork;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_disk_that_hangs_holds_a_few_threads_and_everybody_is_told() {
+        let store = Artifacts::open(Arc::new(MemoryDisk::new())).unwrap();
+        let transport = MemoryNetwork::new(1).join(NodeId(1));
+        let serving = Serving::new(Fetcher::new(store, transport));
+        let (gate, hanging) = (Arc::new(Semaphore::new(0)), Arc::new(AtomicUsize::new(0)));
+        let mut asking = JoinSet::new();
+        for _ in 0..THREADS_MAX + 8 {
+            let (serving, gate, hanging) = (serving.clone(), gate.clone(), hanging.clone());
+            let work = move |_: &Artifacts| {
+                hanging.fetch_add(1, Ordering::Relaxed);
+                drop(Handle::current().block_on(gate.acquire()));
+                Ok(())
+            };
+            asking.spawn(async move { serving.disk(work).await });
+        }
+        // Time stands still while threads are at work.
+        while hanging.load(Ordering::Relaxed) < THREADS_MAX {
+            yield_now().await;
+        }
+        tokio::time::advance(DISK_LIMIT + Duration::from_secs(1)).await;
+        while let Some(told) = asking.join_next().await {
+            let late = |error: &io::Error| error.kind() == io::ErrorKind::TimedOut;
+            assert!(matches!(told.unwrap(), Err(ArtifactError::Disk(error)) if late(&error)));
+        }
+        assert_eq!(hanging.load(Ordering::Relaxed), THREADS_MAX);
+        gate.add_permits(THREADS_MAX);
+        assert!(serving.disk(|_| Ok(())).await.is_ok(), "it answers again");
+    }
+}

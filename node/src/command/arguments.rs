@@ -1,13 +1,14 @@
 //! Arguments that every command has which looks at a node's configuration.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use clap::Args;
 
 use crate::config::{Block, Config, Sources};
 
-/// Where a configuration comes from: defaults, then a file, then `PACELINE__SECTION__KEY`
-/// variables, then flags.
+/// Where a configuration comes from: defaults, then what the data directory keeps, then a file,
+/// then `PACELINE__SECTION__KEY` variables, then flags.
 #[derive(Debug, Args)]
 pub struct ConfigArgs {
     /// Configuration file (TOML); `paceline config print` shows every key.
@@ -16,7 +17,7 @@ pub struct ConfigArgs {
     /// Where the node keeps its log, snapshots and artifacts [default: paceline-data].
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
-    /// The node's name [default: n0].
+    /// The node's name, for people [default: n0].
     #[arg(long, value_name = "NAME")]
     name: Option<String>,
     /// Where it stands; replicas are spread over zones [default: default].
@@ -26,7 +27,12 @@ pub struct ConfigArgs {
     /// other nodes [default: 8000].
     #[arg(long, value_name = "PORT")]
     http_port: Option<u16>,
-    /// Allow addresses other than loopback without encryption and keys.
+    /// Address by which other machines reach this one: the QUIC ports are there, and others are
+    /// told so [default: none, this machine only].
+    #[arg(long, value_name = "IP")]
+    advertise: Option<IpAddr>,
+    /// Allow HTTP and metrics on other addresses than loopback: without TLS and keys, and for
+    /// whatever Host and Origin.
     #[arg(long)]
     insecure: bool,
     /// Set one option, e.g. admission.permits=100; may be repeated.
@@ -56,6 +62,9 @@ impl ConfigArgs {
             for (key, listen) in Block::at(port)?.listens() {
                 flag(key, listen.to_string());
             }
+        }
+        if let Some(advertise) = self.advertise {
+            flag("node.advertise", text(advertise.to_string()));
         }
         if self.insecure {
             flag("node.insecure", "true".to_owned());

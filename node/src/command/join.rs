@@ -2,6 +2,7 @@
 
 mod cluster;
 
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Args;
@@ -28,17 +29,19 @@ pub struct Join {
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
-  paceline join 10.0.0.5:8003 --token pcl1.… --data-dir /var/lib/paceline --name n3
-  paceline join n0.internal:8003 --token pcl1.… --zone b --http-port 9000
+  paceline join 10.0.0.5:8003 --token pcl1.… --advertise 10.0.0.6
+  paceline join n0.internal:8003 --token pcl1.… --advertise 10.0.0.6 --name edge-3 --zone b
+  paceline join 127.0.0.1:8003 --token pcl1.… --http-port 8010 --data-dir second    on one machine
 
-The token pins the cluster's authority, and its secret leaves only for who holds that.
-Once the node is a member, `paceline serve --data-dir DIR` starts it again.";
+The token pins the cluster's authority, and its secret leaves only for who holds that. Without
+--name the node gets the first of n0, n1, … that is free. What it was given is kept in
+DIR/node.toml, so that `paceline serve --data-dir DIR` starts it again.";
 
 impl Join {
     pub(super) fn run(self) -> Result<ExitCode, String> {
         let config = self.config.load()?;
         let data = &config.node.data_dir;
-        if data.join(IDENTITY).exists() {
+        if is_member(data) {
             return Err(format!(
                 "'{data}' belongs to a node that has a cluster; start it with \
                  `paceline serve --data-dir {data}`, or let a new one join with another directory",
@@ -49,6 +52,11 @@ impl Join {
         self.kept
             .run(config, Entry::Join(JoinOptions { seed, token }))
     }
+}
+
+/// Whether the directory is that of a node that has a cluster.
+pub(super) fn is_member(data: &Path) -> bool {
+    data.join(IDENTITY).exists()
 }
 
 /// Host and port; the host may be a name, so it is looked up when it is used.

@@ -7,10 +7,11 @@ use std::time::Duration;
 use clap::Args;
 
 use super::arguments::ConfigArgs;
-use super::join::{JoinOptions, join_cluster};
+use super::join::{JoinOptions, is_member, join_cluster};
 use super::stop::Stop;
 use crate::config::Config;
 use crate::demo::install_demo;
+use crate::join::keep_configuration;
 use crate::node::{Node, NodeHandle, Ports};
 use crate::telemetry::logging;
 
@@ -46,9 +47,11 @@ pub(super) const EXAMPLES: &str = "\
 Examples:
   paceline serve --demo
   paceline serve --data-dir /var/lib/paceline --http-port 9000
+  paceline serve --advertise 10.0.0.5 --zone rack-1
   paceline serve --config node.toml --set log.format=json
 
-A node stops at the first Ctrl-C or SIGTERM: what is in flight finishes within 5 s.
+The first start keeps what it was given in DIR/node.toml, so that later `serve --data-dir DIR`
+suffices; a flag that differs wins for that start. A node stops at the first Ctrl-C or SIGTERM: what is in flight finishes within 5 s.
 A second Ctrl-C ends it at once; nothing that was acknowledged is lost.";
 
 impl Serve {
@@ -83,12 +86,12 @@ impl Kept {
     }
 }
 
-async fn run(config: Config, entry: Entry, mut stop: Stop) -> Result<ExitCode, String> {
+async fn run(mut config: Config, entry: Entry, mut stop: Stop) -> Result<ExitCode, String> {
     let demo = match entry {
         Entry::Serve { demo } => demo,
         Entry::Join(options) => {
             tokio::select! {
-                joined = join_cluster(&config, options) => joined?,
+                joined = join_cluster(&config, options) => config.node.name = joined?,
                 () = stop.asked() => return Ok(ExitCode::SUCCESS),
             }
             false
@@ -96,11 +99,18 @@ async fn run(config: Config, entry: Entry, mut stop: Stop) -> Result<ExitCode, S
     };
     let ports = Ports::production(&config).map_err(|error| error.to_string())?;
     let data = config.node.data_dir.clone();
+    // The cluster's first node keeps what it was given, as those do that join.
+    let kept = (!is_member(&data)).then(|| config.kept());
+    let root = ports.root.clone();
     let starting = Box::pin(Node::start(config, ports));
     let node = tokio::select! {
         started = starting => started.map_err(|error| error.to_string())?,
         () = stop.asked() => return Ok(ExitCode::SUCCESS),
     };
+    if let Some(kept) = kept {
+        keep_configuration(&root, &kept)
+            .map_err(|error| format!("'{}' cannot be written: {error}", data.display()))?;
+    }
     if demo {
         tokio::select! {
             installed = install_demo(&node) => drop(installed.map_err(|error| error.to_string())?),

@@ -2,7 +2,9 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
+use std::time::Duration;
 
+use paceline_core::contact;
 use paceline_protocol::limits::BODY_BYTES_DEFAULT;
 use serde::{Deserialize, Serialize};
 
@@ -16,16 +18,25 @@ pub struct NodeOptions {
     pub zone: String,
     /// Where it keeps log, snapshots and artifacts. Default `paceline-data`.
     pub data_dir: PathBuf,
-    /// Allows addresses other than loopback although there is no encryption and nobody has to
-    /// say who they are. Default `false`.
+    /// The address by which other machines reach this one: what other nodes and SDKs are told,
+    /// with the port of each door. The doors for them, `sdk.listen` and `peer.listen`, are there
+    /// too where they would be on loopback. Default none: the node is for this machine only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub advertise: Option<IpAddr>,
+    /// Allows HTTP and metrics on addresses other than loopback, although they have no TLS and no
+    /// keys, and answers whatever Host and Origin a request names. Default `false`.
     pub insecure: bool,
+    /// For how long it serves without contact to a quorum, in milliseconds. Default 0: for
+    /// ever, its answers marked `paceline-stale`. Set it where it does harm to act on a version
+    /// that others have taken away meanwhile.
+    pub stale_max_ms: u64,
 }
 
 /// HTTP inference and operator API.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct HttpOptions {
-    /// Address and port; port 0 takes a free one. Default `127.0.0.1:8000`.
+    /// Address and port; port 0 takes a free one, its last one if it can. Default `127.0.0.1:8000`.
     pub listen: SocketAddr,
     /// Largest body of a request, in bytes. Default 64 MiB, at most 1 GiB.
     pub body_bytes_max: usize,
@@ -39,7 +50,7 @@ pub struct HttpOptions {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct MetricsOptions {
-    /// Address and port; port 0 takes a free one. Default `127.0.0.1:8002`.
+    /// Address and port; port 0 takes a free one, its last one if it can. Default `127.0.0.1:8002`.
     pub listen: SocketAddr,
 }
 
@@ -47,8 +58,8 @@ pub struct MetricsOptions {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct SdkOptions {
-    /// Address and UDP port; port 0 takes a free one. Default `127.0.0.1:8003`. Nodes of other
-    /// machines join through it, so it has to be an address that they reach.
+    /// Address and UDP port; port 0 takes a free one, its last one if it can. Default port 8003, at `node.advertise` or
+    /// else on loopback. SDKs come here, and machines that join.
     pub listen: SocketAddr,
 }
 
@@ -56,8 +67,8 @@ pub struct SdkOptions {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct PeerOptions {
-    /// Address and UDP port; port 0 takes a free one. Default `127.0.0.1:8004`. It has to be
-    /// an address that all other nodes reach.
+    /// Address and UDP port; port 0 takes a free one, its last one if it can. Default port 8004, at `node.advertise` or
+    /// else on loopback. The node dials others from here, too.
     pub listen: SocketAddr,
 }
 
@@ -102,7 +113,9 @@ impl Default for NodeOptions {
             name: "n0".to_owned(),
             zone: "default".to_owned(),
             data_dir: PathBuf::from("paceline-data"),
+            advertise: None,
             insecure: false,
+            stale_max_ms: 0,
         }
     }
 }
@@ -171,6 +184,17 @@ impl Default for RaftOptions {
             election_max_ms: 300,
             snapshot_entries: 2_000,
             segment_bytes: 16 << 20,
+        }
+    }
+}
+
+impl NodeOptions {
+    /// As the policy of contact wants them.
+    pub(crate) fn contact(&self) -> contact::Options {
+        let stale_max = (self.stale_max_ms > 0).then_some(self.stale_max_ms);
+        contact::Options {
+            stale_max: stale_max.map(Duration::from_millis),
+            ..contact::Options::default()
         }
     }
 }

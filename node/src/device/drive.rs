@@ -2,17 +2,23 @@
 
 use std::sync::{MutexGuard, PoisonError};
 
-use paceline_core::device::{Effect, Input};
-use paceline_core::{Instant, Machine, Slot};
+use paceline_core::device::{Effect, Input, LaneId};
+use paceline_core::{Instant, Machine};
 
 use super::lane::Signal;
-use super::{Batch, End, Formed, Shared, State, Ticket};
+use super::{Batch, End, Reply, Shared, State};
 
 impl Shared {
     pub(super) fn lock(&self) -> MutexGuard<'_, State> {
         // A panic under this lock is a bug of ours that the machine's asserts have caught;
         // going on with its state is still better than failing every later request.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Who waits for the batch that a lane runs.
+    pub(super) fn waiting(&self, lane: LaneId) -> MutexGuard<'_, Vec<Reply>> {
+        let waiting = self.running[usize::from(lane.0)].lock();
+        waiting.unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn step(&self, state: MutexGuard<'_, State>, input: Input) -> Option<Batch> {
@@ -42,7 +48,7 @@ impl Shared {
                     let payload = state.pending.take(slot).expect("what joins has waited");
                     let replica = &state.replicas[payload.batcher.0 as usize];
                     state.forming.replica.clone_from(replica);
-                    state.forming.tickets.push(Ticket::new(slot, payload));
+                    state.forming.join(slot, payload);
                 }
                 Effect::Stage { lane } => {
                     let staged = &mut state.staged[usize::from(lane.0)];
@@ -60,6 +66,7 @@ impl Shared {
                     let in_place = staged.tickets.is_empty();
                     let formed = std::mem::take(if in_place { &mut state.forming } else { staged });
                     let replica = formed.replica.expect("a request joined, and brought it");
+                    *self.waiting(lane) = formed.replies;
                     batch = Some(Batch {
                         lane,
                         rows,
@@ -68,12 +75,15 @@ impl Shared {
                     });
                 }
                 Effect::Drop { slot, why } => {
-                    let ticket = match state.pending.take(slot) {
-                        Some(payload) => Some(Ticket::new(slot, payload)),
-                        None => take_staged(&mut state.staged, &mut state.forming, slot),
+                    let left = match state.pending.take(slot) {
+                        Some(payload) => Some((payload.inputs, payload.reply)),
+                        None => {
+                            let formed = state.staged.iter_mut().chain([&mut state.forming]);
+                            formed.into_iter().find_map(|formed| formed.leave(slot))
+                        }
                     };
                     self.metrics.dropped(why);
-                    if let Some(Ticket { inputs, reply, .. }) = ticket {
+                    if let Some((inputs, reply)) = left {
                         // The caller may have gone already: that is what cancelling means.
                         let _ = reply.send(End::Dropped(why, inputs));
                     }
@@ -92,7 +102,7 @@ impl Shared {
     /// Runs a batch on this thread, answers its requests, and steps the machine on.
     pub(super) fn run(&self, batch: Batch, in_place: bool) -> Option<Batch> {
         let lane = batch.lane;
-        let nanos = batch.run(&self.clock, &self.metrics);
+        let nanos = batch.run(self);
         self.step(
             self.lock(),
             Input::Finished {
@@ -102,14 +112,4 @@ impl Shared {
             },
         )
     }
-}
-
-fn take_staged(staged: &mut [Formed], forming: &mut Formed, slot: Slot) -> Option<Ticket> {
-    staged.iter_mut().chain([forming]).find_map(|formed| {
-        let position = formed
-            .tickets
-            .iter()
-            .position(|ticket| ticket.slot == slot)?;
-        Some(formed.tickets.remove(position))
-    })
 }

@@ -12,8 +12,6 @@ use paceline_protocol::{ErrorCode, Failure, Tensor};
 use tokio::sync::mpsc as task;
 
 use super::{Batch, End, Ran, Shared};
-use crate::clock::Clock;
-use crate::telemetry::metrics::DeviceMetrics;
 use crate::threads::Threads;
 
 pub(super) enum Signal {
@@ -113,7 +111,8 @@ impl Batch {
 
     /// Runs the engine and answers every request; returns the engine's time, if it did not
     /// fail. Requests share one span and one measurement.
-    pub(super) fn run(self, clock: &Clock, metrics: &DeviceMetrics) -> Option<u64> {
+    pub(super) fn run(self, shared: &Shared) -> Option<u64> {
+        let Shared { clock, metrics, .. } = shared;
         let span = tracing::debug_span!(
             "batch",
             replica = self.replica.replica.0,
@@ -132,9 +131,12 @@ impl Batch {
         };
         drop(inputs);
         metrics.ran(self.rows, run_nanos);
+        // Nobody waits any more if the node has left meanwhile.
+        let replies = std::mem::take(&mut *shared.waiting(self.lane));
         let failure = match result {
             Ok(Ok(outputs)) if outputs.len() == self.tickets.len() => {
-                for (ticket, outputs) in self.tickets.into_iter().zip(outputs) {
+                let answered = self.tickets.into_iter().zip(outputs).zip(replies);
+                for ((ticket, outputs), reply) in answered {
                     let queue_nanos = started.nanos_since(ticket.arrived);
                     let batch_rows = self.rows;
                     let ran = Ran {
@@ -144,7 +146,7 @@ impl Batch {
                         run_nanos,
                     };
                     // A caller that has gone needs no answer.
-                    let _ = ticket.reply.send(End::Ran(ran));
+                    let _ = reply.send(End::Ran(ran));
                 }
                 return Some(run_nanos);
             }
@@ -173,8 +175,8 @@ impl Batch {
                 )
             }
         };
-        for ticket in self.tickets {
-            let _ = ticket.reply.send(End::Failed(failure.clone()));
+        for (reply, ticket) in replies.into_iter().zip(self.tickets) {
+            let _ = reply.send(End::Failed(failure.clone(), ticket.inputs));
         }
         None
     }

@@ -77,6 +77,7 @@ impl Bench {
             bytes: 8,
             inputs: vec![tensor.clone()],
             deadline: self.clock.now() + Duration::from_millis(budget_ms),
+            is_alone: false,
         };
         (tensor, self.device.submit(work))
     }
@@ -163,14 +164,17 @@ async fn an_engine_that_fails_or_panics_ends_its_batch_and_nothing_else() {
     let bench = Bench::new(1, 0);
     bench.engine.script().panic_run(1);
     match bench.submit(&[1.0, 1.0], 1_000).1.await {
-        End::Failed(failure) => assert!(failure.message.contains("panicked"), "{failure}"),
+        End::Failed(failure, inputs) => {
+            assert!(failure.message.contains("panicked"), "{failure}");
+            assert!(!inputs.is_empty(), "they can be tried elsewhere");
+        }
         other => panic!("{other:?}"),
     }
     assert_eq!(bench.panics.load(Ordering::SeqCst), 1);
     bench.engine.script().fail_run(1);
     assert!(matches!(
         bench.submit(&[1.0, 1.0], 1_000).1.await,
-        End::Failed(_)
+        End::Failed(..)
     ));
     assert_eq!(
         bench.panics.load(Ordering::SeqCst),
@@ -194,6 +198,34 @@ async fn a_replica_that_goes_finishes_what_runs_and_gives_back_what_waits() {
     ran(running.await);
     let (_, late) = bench.submit(&[1.0, 0.0], 10_000);
     assert!(matches!(late.await, End::Dropped(DropReason::Gone, _)));
+}
+
+#[tokio::test]
+async fn a_node_that_leaves_ends_what_runs_and_what_waits_and_may_come_back() {
+    let bench = Bench::new(1, 300_000);
+    let (_, running) = bench.submit(&[0.0, 0.0], 10_000);
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    let (input, waiting) = bench.submit(&[1.0, 0.0], 10_000);
+    let closed_at = std::time::Instant::now();
+    bench.device.close();
+    match running.await {
+        End::Left(failure) => {
+            assert_eq!(failure.code, ErrorCode::ShuttingDown);
+            assert!(failure.code.is_retryable());
+        }
+        other => panic!("{other:?}"),
+    }
+    let gone = |end: End, input: &Tensor| match end {
+        End::Dropped(DropReason::Gone, inputs) => assert_eq!(&inputs[0], input),
+        other => panic!("{other:?}"),
+    };
+    gone(waiting.await, &input);
+    assert!(closed_at.elapsed() < Duration::from_millis(250), "at once");
+    let (input, refused) = bench.submit(&[2.0, 0.0], 10_000);
+    gone(refused.await, &input);
+    bench.device.open();
+    ran(bench.submit(&[3.0, 0.0], 10_000).1.await);
+    assert_eq!(bench.engine.script().batches(), 2, "one before, one after");
 }
 
 /// Many callers from many threads, cheap and dear batches, some cancelled: every one that is

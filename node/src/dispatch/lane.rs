@@ -263,11 +263,11 @@ impl Drop for Asked {
 /// Whether a message is one that a serving node says.
 pub(super) fn is_answer(message: &Message) -> bool {
     match message {
-        Message::Answer { .. } | Message::Failed { .. } | Message::Gone { .. } => true,
-        Message::Infer { .. }
-        | Message::Cancel
-        | Message::ClientInfer(_)
-        | Message::ClientAnswer { .. } => false,
+        Message::Answer { .. }
+        | Message::Failed { .. }
+        | Message::Gone { .. }
+        | Message::ClientAnswer { .. } => true,
+        Message::Infer { .. } | Message::Cancel | Message::ClientInfer(_) => false,
     }
 }
 

@@ -116,14 +116,16 @@ impl Requests {
     async fn read(self, mut frames: Frames) -> Result<(), ReadError> {
         while let Some((frame, memory)) = frames.next(Some(&self.guest.memory)).await? {
             match frame.message {
-                Message::Infer { .. } => self.begin(frame, memory).await?,
+                // A client's is sent on by a node that is behind what the client has seen.
+                Message::Infer { .. } | Message::ClientInfer(_) => {
+                    self.begin(frame, memory).await?;
+                }
                 // What has ended meanwhile needs no cancelling.
                 Message::Cancel => drop(self.running.end(frame.number)),
-                // Answers go the other way, and clients have a door of their own.
+                // Answers go the other way.
                 Message::Answer { .. }
                 | Message::Failed { .. }
                 | Message::Gone { .. }
-                | Message::ClientInfer(_)
                 | Message::ClientAnswer { .. } => {
                     return Err(ReadError::Unexpected);
                 }

@@ -10,7 +10,7 @@ use http_body_util::BodyExt;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use hyper::header::{self, HeaderMap, HeaderName};
 use paceline_protocol::limits::REQUEST_BUDGET_DEFAULT_MS;
-use paceline_protocol::{ErrorCode, Failure};
+use paceline_protocol::{Epoch, ErrorCode, Failure};
 
 /// The length of its JSON and the body of an inference request.
 ///
@@ -78,6 +78,18 @@ async fn collect_within(mut body: Incoming, limit: usize) -> Result<Bytes, Failu
         first.unwrap_or_default()
     } else {
         rest.freeze()
+    })
+}
+
+/// The highest epoch that the client has seen, if it says one.
+pub(super) fn epoch_seen(headers: &HeaderMap) -> Result<Option<Epoch>, Failure> {
+    let Some(value) = headers.get(EPOCH) else {
+        return Ok(None);
+    };
+    let parsed = value.to_str().ok().and_then(|text| text.parse().ok());
+    parsed.map(|seen| Some(Epoch(seen))).ok_or_else(|| {
+        let message = "paceline-epoch must be a number: the one that an answer carried";
+        Failure::new(ErrorCode::ParameterInvalid, message)
     })
 }
 
@@ -154,6 +166,7 @@ impl Body for AnswerBody {
 }
 
 /// Says how many bytes of a body are JSON; the rest are binary tensors.
+pub(super) const EPOCH: HeaderName = HeaderName::from_static("paceline-epoch");
 pub(super) const JSON_BYTES: HeaderName =
     HeaderName::from_static("inference-header-content-length");
 /// How long a body may take to arrive: as long as a request may take that names no budget.

@@ -10,8 +10,10 @@
 //! socket: status lines, headers, compression and routing are the doors' work.
 //!
 //! Sources: the REST part of the Open Inference Protocol (kserve/open-inference-protocol) and
-//! Triton's extensions `binary_tensor_data` (with its raw binary request), `parameters`,
-//! `classification` and `schedule_policy`.
+//! Triton's extensions `binary_tensor_data` (with its raw binary request) and `classification`.
+//! Of `schedule_policy` a request's `timeout` counts; its `priority`, those of sequences, and
+//! parameters of other names are read and checked, and nothing is done with them yet: so neither
+//! that extension nor `parameters` is advertised.
 //!
 //! Deliberately absent: shared memory regions, which are refused by name, and every
 //! conversion between element types: what a client sends is what an engine sees.
@@ -30,12 +32,7 @@ pub use request::{
 
 /// Protocol extensions that this codec carries out by itself, as `GET /v2` names them. A door
 /// adds those whose paths it serves.
-pub const EXTENSIONS: [&str; 4] = [
-    "binary_tensor_data",
-    "classification",
-    "parameters",
-    "schedule_policy",
-];
+pub const EXTENSIONS: [&str; 2] = ["binary_tensor_data", "classification"];
 
 #[cfg(test)]
 mod tests;

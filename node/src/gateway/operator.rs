@@ -36,7 +36,7 @@ use crate::clock::Clock;
 use crate::observed::Observed;
 use crate::publish::{Publisher, blocking};
 use crate::supervisor::Health;
-use crate::{device, registry, router};
+use crate::{contact, device, registry, router};
 
 /// What the operator API shows and changes.
 pub struct OperatorParts {
@@ -58,6 +58,8 @@ pub struct OperatorParts {
     pub health: Health,
     /// Whether the node is ready.
     pub readiness: Readiness,
+    /// Whether there is a quorum.
+    pub contact: contact::Handle,
     /// For the uptime.
     pub clock: Clock,
     /// This node's id.
@@ -81,6 +83,7 @@ impl Operator {
     pub fn router(parts: OperatorParts) -> axum::Router {
         axum::Router::new()
             .route("/v2/paceline/status", get(status))
+            .route("/v2/paceline/applied/{epoch}", get(applied))
             .route("/v2/paceline/nodes", get(nodes))
             .route("/v2/paceline/nodes/{node}", delete(members::remove))
             .route("/v2/paceline/nodes/{node}/drain", post(members::drain))
@@ -112,6 +115,14 @@ async fn status(
 ) -> Result<Json<Status>, Refused> {
     query.wait(&parts).await?;
     Ok(Json(view::status(&parts)))
+}
+
+async fn applied(State(parts): Parts, InPath(epoch): InPath) -> Result<Json<Committed>, Refused> {
+    let epoch = epoch.parse().map(Epoch).map_err(|_| {
+        let message = "an epoch is a number: the one that a write was answered with";
+        Failure::new(ErrorCode::ParameterInvalid, message)
+    })?;
+    Ok(Json(committed(&parts, epoch).await))
 }
 
 async fn nodes(
@@ -295,7 +306,7 @@ async fn method_not_allowed() -> Refused {
 /// them as long as it answers.
 async fn committed(parts: &OperatorParts, epoch: Epoch) -> Committed {
     let deadline = Instant::now() + APPLIED_LIMIT;
-    let here = parts.registry.wait_for(epoch, APPLIED_LIMIT).await;
+    let here = parts.router.wait_for(epoch, APPLIED_LIMIT).await;
     let (applied, peers) = parts.observed.wait_applied(epoch, deadline).await;
     Committed {
         epoch,

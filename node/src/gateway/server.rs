@@ -20,7 +20,7 @@ use tower::ServiceExt;
 use tracing::Instrument;
 
 use super::Doors;
-use super::body::{AnswerBody, JSON_BYTES, read_inference};
+use super::body::{AnswerBody, EPOCH, JSON_BYTES, epoch_seen, read_inference};
 use super::front::{Accepted, Accepting, Door};
 use super::infer::{Answered, InferBody};
 use super::oip::{self, ModelMetadata};
@@ -42,7 +42,7 @@ pub struct HttpOptions {
 
 /// Accepts connections until its task ends. Running out of files slows it down and ends
 /// nothing.
-pub(super) async fn accept(listener: Accepting, doors: Arc<Doors>, door: Door) {
+pub(super) async fn accept(listener: Arc<Accepting>, doors: Arc<Doors>, door: Door) {
     let places = Arc::new(Semaphore::new(doors.options.connections_max));
     loop {
         let Ok(place) = places.clone().acquire_owned().await else {
@@ -111,8 +111,23 @@ async fn answer(
     }
     .instrument(span)
     .await;
-    response.headers_mut().insert(REQUEST_ID, id);
+    let headers = response.headers_mut();
+    headers.insert(REQUEST_ID, id);
+    if door == Door::Http {
+        about_the_node(&doors, headers);
+    }
     Ok(response)
+}
+
+/// What every answer says of the node that gives it.
+fn about_the_node(doors: &Doors, headers: &mut HeaderMap) {
+    if let Some(seconds) = doors.serving.contact.stale_seconds() {
+        headers.insert(STALE, HeaderValue::from(seconds));
+    }
+    if doors.readiness.is_leaving() {
+        // The client's next connection is another node's; this request has its answer.
+        headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
 }
 
 async fn dispatch(
@@ -152,9 +167,14 @@ async fn dispatch(
     }
     match route {
         Route::Infer { model, version } => {
-            let read = read_inference(&parts.headers, body, doors.options.body_bytes_max).await;
-            let (json_bytes, body) =
-                read.inspect_err(|failure| doors.metrics.refused(Protocol::Http, failure.code))?;
+            let (headers, limit) = (&parts.headers, doors.options.body_bytes_max);
+            let refused = |failure: &Failure| doors.metrics.refused(Protocol::Http, failure.code);
+            if let Some(seen) = epoch_seen(headers).inspect_err(refused)? {
+                let reached = doors.serving.reach(seen).await;
+                reached.inspect_err(refused)?;
+            }
+            let read = read_inference(headers, body, limit).await;
+            let (json_bytes, body) = read.inspect_err(refused)?;
             let request = InferBody {
                 model,
                 version,
@@ -276,12 +296,9 @@ pub(super) fn failed(failure: &Failure) -> Response<AnswerBody> {
             HeaderValue::from(wait_ms.div_ceil(1_000).max(1)),
         );
     }
-    match failure.code {
+    if failure.code == ErrorCode::TooLarge {
         // What is left of the body would be taken for the next request.
-        ErrorCode::TooLarge | ErrorCode::ShuttingDown => {
-            headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
-        }
-        _ => {}
+        headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     response
 }
@@ -365,7 +382,7 @@ fn log_failure(failure: &Failure, path: &str, id: &HeaderValue) {
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const VERSION: HeaderName = HeaderName::from_static("paceline-version");
-const EPOCH: HeaderName = HeaderName::from_static("paceline-epoch");
+const STALE: HeaderName = HeaderName::from_static("paceline-stale");
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const OCTETS: HeaderValue = HeaderValue::from_static("application/octet-stream");
 const PROMETHEUS_TEXT: HeaderValue =

@@ -15,7 +15,7 @@ use rcgen::{
 use rustls::pki_types::{CertificateDer, CertificateSigningRequestDer};
 use sha2::{Digest as _, Sha256};
 
-use super::subject::Subject;
+use paceline_protocol::Subject;
 
 /// What signs the nodes of one cluster.
 pub struct Authority {

@@ -18,8 +18,8 @@ use rustls::sign::CertifiedKey;
 use rustls::{ClientConfig, ServerConfig, SignatureScheme};
 
 use super::authority::{self, AuthorityError};
-use super::subject::Subject;
 use super::trust::Trust;
+use paceline_protocol::Subject;
 
 /// Who this node is towards others. Cheap to clone; the clones share the certificate.
 #[derive(Clone)]

@@ -25,9 +25,9 @@ use rustls::pki_types::pem::PemObject;
 use super::authority::{self, Authority, AuthorityError};
 use super::credentials::Credentials;
 use super::replace;
-use super::subject::Subject;
 use super::trust::{AnchorError, Trust};
 use crate::storage::disk::{Disk, read_file};
+use paceline_protocol::Subject;
 
 /// The files of one node's identity. Calls block.
 #[derive(Clone)]

@@ -19,7 +19,7 @@ use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, Error, SignatureScheme};
 use webpki::{EndEntityCert, KeyUsage, anchor_from_trusted_cert};
 
-use super::subject::Subject;
+use paceline_protocol::Subject;
 
 /// What a node's connections are checked against. Cheap to clone; the clones share what changes.
 #[derive(Clone, Debug)]

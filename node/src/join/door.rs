@@ -24,7 +24,7 @@ use super::{Admission, Admits, Admitted, mask, unix};
 use crate::clock::Clock;
 use crate::identity::authority::{Authority, key_in_certificate, key_in_request};
 use crate::identity::credentials::Credentials;
-use crate::identity::subject::Subject;
+use paceline_protocol::Subject;
 
 /// The join door of one node. Cheap to clone; the clones share their limits.
 #[derive(Clone)]
@@ -186,6 +186,7 @@ impl Inner {
             authority: authority.certificate().to_vec(),
             cookie: admitted.cookie,
             peers: admitted.peers,
+            name: admitted.name,
         })
     }
 

@@ -69,6 +69,10 @@ impl Admits for Registry {
                     node: NodeId::FOUNDER,
                     address: "127.0.0.1:8004".to_owned(),
                 }],
+                name: match &*admission.name {
+                    "" => "found".to_owned(),
+                    name => name.to_owned(),
+                },
             })
         })
     }
@@ -188,11 +192,11 @@ fn credentials(authority: &Authority, node: NodeId, signed_at: SystemTime) -> Cr
     Credentials::new(subject, key, signed, trust).unwrap()
 }
 
-fn wish() -> Wish {
-    Wish {
-        name: "n1".to_owned(),
-        zone: "a".to_owned(),
-    }
+fn wish() -> Config {
+    let mut config = Config::default();
+    config.node.name = "n1".to_owned();
+    config.node.zone = "a".to_owned();
+    config
 }
 
 fn disk() -> Arc<dyn Disk> {
@@ -217,6 +221,9 @@ async fn a_node_joins_once_and_has_all_that_it_needs() {
     let joined = member.join(&disk, &token).await.unwrap();
     assert_eq!((joined.node, joined.cluster), (NodeId(100), CLUSTER));
     assert_eq!(joined.peers.len(), 1);
+    let kept = read_file(&disk, crate::config::KEPT, 4 << 10).unwrap();
+    let kept: Config = toml::from_str(&String::from_utf8(kept).unwrap()).unwrap();
+    assert_eq!(kept, wish(), "what it was given lies in its directory");
     let identity = Identity::load_or_found(&disk).unwrap();
     assert_eq!((identity.node, identity.cluster), (joined.node, CLUSTER));
     let loaded = Files::new(disk.clone()).load(identity.subject(), SystemTime::now());
@@ -228,6 +235,21 @@ async fn a_node_joins_once_and_has_all_that_it_needs() {
     assert!(
         matches!(&again, JoinError::Member { node, .. } if *node == joined.node),
         "{again}"
+    );
+}
+
+#[tokio::test]
+async fn a_node_that_leaves_its_name_open_keeps_the_one_that_is_found() {
+    let member = Member::start();
+    let (disk, token) = (disk(), member.token(1));
+    let seed = member.address.to_string();
+    let joined = join(&disk, &seed, &token, &Config::default()).await;
+    assert_eq!(joined.unwrap().name, "found");
+    let kept = read_file(&disk, crate::config::KEPT, 4 << 10).unwrap();
+    assert!(
+        String::from_utf8(kept)
+            .unwrap()
+            .contains("name = \"found\"")
     );
 }
 
@@ -247,6 +269,8 @@ async fn a_join_that_was_cut_short_ends_with_the_same_id() {
         if Identity::load(&disk).unwrap().is_some() {
             let peers = read_file(&disk, "peers.json", 64 << 10).unwrap();
             assert!(!peers.is_empty(), "a member knows whom to ask");
+            let kept = read_file(&disk, crate::config::KEPT, 4 << 10).unwrap();
+            assert!(!kept.is_empty(), "and how it was configured");
         }
         match joined {
             Ok(joined) => ids.push(joined.node),

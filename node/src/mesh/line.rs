@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use paceline_core::Random;
@@ -18,6 +18,7 @@ use tokio::sync::{Semaphore, oneshot};
 use tokio::time::Instant;
 
 use super::Shared;
+use super::allowance::Allowance;
 use crate::transport::{Incoming, Plane, Stream};
 
 /// A stream that tells when it is dropped.
@@ -29,6 +30,7 @@ struct Line {
 
 struct Listening {
     receive: Box<dyn AsyncRead + Send + Sync + Unpin>,
+    allowance: Allowance,
     /// Dropped with it; nothing is ever sent.
     _alive: oneshot::Sender<()>,
 }
@@ -110,6 +112,7 @@ impl ClusterBidiStream for Line {
     fn split(self: Box<Self>) -> (BoxRead, BoxWrite) {
         let listening = Listening {
             receive: self.stream.receive,
+            allowance: Allowance::new(),
             _alive: self.alive,
         };
         (Box::new(listening), Box::new(self.stream.send))
@@ -126,7 +129,14 @@ impl AsyncRead for Listening {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<std::io::Result<()>> {
-        Pin::new(&mut *self.receive).poll_read(context, buffer)
+        let allowed = ready!(self.allowance.poll(context));
+        let room = allowed.min(buffer.remaining());
+        let mut part = ReadBuf::new(buffer.initialize_unfilled_to(room));
+        ready!(Pin::new(&mut *self.receive).poll_read(context, &mut part))?;
+        let read = part.filled().len();
+        buffer.advance(read);
+        self.allowance.spend(read);
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -136,3 +146,35 @@ const SESSIONS_MAX: usize = 4;
 const OPEN_LIMIT: Duration = Duration::from_secs(2);
 const PAUSE_MIN: Duration = Duration::from_millis(50);
 const PAUSE_MAX: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests {
+    use paceline_protocol::limits::{MESH_BURST_BYTES, MESH_BYTES_PER_SECOND};
+    use tokio::io::AsyncReadExt;
+    use tokio::time::timeout;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn from_a_peer_that_never_ends_no_more_is_read_than_its_allowance() {
+        let (_alive, _) = oneshot::channel();
+        let mut listening = Listening {
+            receive: Box::new(tokio::io::repeat(7)),
+            allowance: Allowance::new(),
+            _alive,
+        };
+        let mut read = 0;
+        let reading = async {
+            let mut bytes = vec![0; 64 << 10];
+            loop {
+                let count = listening.read(&mut bytes).await.unwrap();
+                assert!(count > 0 && bytes[..count].iter().all(|byte| *byte == 7));
+                read += count;
+            }
+        };
+        let ended: Result<(), _> = timeout(Duration::from_secs(2), reading).await;
+        assert!(ended.is_err());
+        let most = (MESH_BURST_BYTES + 2 * MESH_BYTES_PER_SECOND) as usize;
+        assert!((most * 9 / 10..=most).contains(&read), "{read} of {most}");
+    }
+}

@@ -18,9 +18,9 @@ use tokio::time::{Instant, sleep, timeout};
 use super::*;
 use crate::identity::authority::{Authority, request};
 use crate::identity::credentials::Credentials;
-use crate::identity::subject::Subject;
 use crate::identity::trust::Trust;
 use crate::transport::quic::QuicTransport;
+use paceline_protocol::Subject;
 
 const CLUSTER: u128 = 0xc1;
 const FIRST: NodeId = NodeId(1);
@@ -178,6 +178,7 @@ async fn mesh(transport: Arc<QuicTransport>) -> Mesh {
         cookie: [7; 32],
         cluster: CLUSTER,
         life: u64::from(std::process::id()),
+        health: crate::supervisor::Health::default(),
     };
     Mesh::start(transport, options).await.unwrap()
 }

@@ -1,32 +1,36 @@
 //! How a node's parts hang together: the one place that knows all of them.
+//!
+//! Long because every part has a line here, and none has more.
+
+mod watchers;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use paceline_core::registry::Registry;
-use paceline_protocol::client::ClientDoor;
 use paceline_protocol::{DeviceId, Digest};
 use ractor::{Actor, ActorRef};
 use tokio::sync::watch;
 
+use super::network::client_doors;
 use super::{Ports, StartError};
 use crate::artifacts::{Artifacts, Fetcher, Replicate};
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::detector::{self, Detector, Suspects};
-use crate::drain::{self, Drain};
+use crate::detector::{Detector, Suspects};
+use crate::drain::Drain;
 use crate::gateway::{
     self, Doors, Gateway, Listener, Operator, OperatorParts, Readiness, Serving, quic,
 };
 use crate::identity::Identity;
 use crate::identity::authority::key_in_certificate;
 use crate::join::{self, Admits};
-use crate::membership::{self, Membership};
+use crate::keeper::Keeper;
+use crate::membership::Membership;
 use crate::monitor::{self, Monitor};
 use crate::node::Links;
 use crate::observed::Observed;
-use crate::observer::{self, Observer};
-use crate::peers::{self, Peers};
+use crate::observer::Observer;
+use crate::peers::Peers;
 use crate::publish::Publisher;
 use crate::raft::RaftHandle;
 use crate::reconciler::{self, Reconciler};
@@ -35,8 +39,9 @@ use crate::renewal::{Renewal, keep_fresh};
 use crate::router::RouterActor;
 use crate::supervisor::{self, Child, Health, Supervisor};
 use crate::telemetry::metrics::Metrics;
+use crate::tending::tend;
 use crate::worker::{self, Worker};
-use crate::{admission, device, dispatch, registry, router};
+use crate::{admission, budget, contact, device, dispatch, registry, router};
 
 pub(super) struct Assembly<'a> {
     pub(super) identity: Identity,
@@ -74,11 +79,13 @@ struct Shared {
     router: router::Handle,
     device: device::Handle,
     admission: admission::Handle,
+    budget: budget::Handle,
     artifacts: Artifacts,
     fetcher: Fetcher,
     publisher: Publisher,
     peers: dispatch::Peers,
     suspects: Suspects,
+    contact: contact::Handle,
 }
 
 impl Assembly<'_> {
@@ -97,10 +104,11 @@ impl Assembly<'_> {
                     observed: shared.observed.clone(),
                 },
             ),
-            Child::new("peers", || Peers, self.peers()),
+            Child::new("peers", || Peers, self.peers(&shared)),
             Child::new("observer", || Observer, self.observer(&shared)),
             Child::new("detector", || Detector, self.detector(&shared)),
             Child::new("drain", || Drain, self.drain(&shared)),
+            Child::new("keeper", || Keeper, self.keeper(&shared)),
             Child::new("membership", || Membership, self.membership()),
             Child::new("monitor", || Monitor, self.monitor(&shared)),
             Child::new("gateway", || Gateway, self.gateway(&shared)),
@@ -109,11 +117,14 @@ impl Assembly<'_> {
         let spawned = Actor::spawn(None, Supervisor, arguments).await;
         let (supervisor, _) = spawned.map_err(|error| StartError::Parts(error.to_string()))?;
         self.open_sdk_door(&shared);
-        tokio::spawn(dispatch::serve(
+        let handler = Arc::new(self.serving(&shared));
+        let (transport, bytes_max) = (
             self.links.transport.clone(),
-            Arc::new(self.serving(&shared)),
             self.config.http.body_bytes_max,
-        ));
+        );
+        self.tend("requests of peers", move || {
+            dispatch::serve(transport.clone(), handler.clone(), bytes_max)
+        });
         Ok(Parts {
             #[cfg(test)]
             serving: self.serving(&shared),
@@ -140,19 +151,24 @@ impl Assembly<'_> {
             .map_err(|error| StartError::Parts(format!("a device thread: {error}")))?;
         let transport = self.links.transport.clone();
         let fetcher = Fetcher::new(artifacts.clone(), transport.clone());
-        tokio::spawn(crate::artifacts::serve(fetcher.clone()));
+        let serving = fetcher.clone();
+        self.tend("artifacts for peers", move || {
+            crate::artifacts::serve(serving.clone())
+        });
         let replicate = Replicate::new(transport.clone());
         let publisher = Publisher::new(artifacts.clone(), engine, self.registry.clone(), replicate);
         let peers = dispatch::Peers::new(transport, self.config.http.body_bytes_max);
         let options = paceline_core::admission::Options {
             permits: self.config.admission.permits,
         };
+        let admission = admission::Handle::new(options, self.clock);
         Ok(Shared {
+            budget: budget::Handle::new(admission.clone()),
             observed: Observed::default(),
-            health: Health::default(),
+            health: self.links.health.clone(),
             readiness: Readiness::default(),
             router: router::Handle::new(self.identity.node, self.ports.seed, self.clock),
-            admission: admission::Handle::new(options, self.clock),
+            admission,
             metrics,
             device,
             artifacts,
@@ -160,7 +176,21 @@ impl Assembly<'_> {
             publisher,
             peers,
             suspects: Suspects::default(),
+            contact: contact::Handle::new(
+                self.registry.clone(),
+                self.clock,
+                self.config.node.contact(),
+            ),
         })
+    }
+
+    /// Starts a loop that accepts something.
+    fn tend<F>(&self, name: &'static str, start: impl Fn() -> F + Send + 'static)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let tended = (self.links.health.clone(), self.ports.seed);
+        tokio::spawn(tend(name, tended, start));
     }
 
     fn supervised(&self, name: &str, child: Child, shared: &Shared) -> Child {
@@ -203,56 +233,6 @@ impl Assembly<'_> {
         Child::new("worker", || Worker, arguments)
     }
 
-    fn peers(&self) -> peers::Arguments {
-        peers::Arguments {
-            node: self.identity.node,
-            registry: self.registry.clone(),
-            raft: self.raft.clone(),
-            transport: self.links.transport.clone(),
-            directory: self.links.directory.clone(),
-            secured: self.links.secured.clone(),
-            first_peers: self.links.first_peers.clone(),
-        }
-    }
-
-    fn observer(&self, shared: &Shared) -> observer::Arguments {
-        observer::Arguments {
-            node: self.identity.node,
-            pid: self.ports.pid,
-            facts: shared.readiness.facts(),
-            registry: self.registry.clone(),
-            observed: shared.observed.clone(),
-            directory: self.links.directory.clone(),
-        }
-    }
-
-    fn detector(&self, shared: &Shared) -> detector::Arguments {
-        detector::Arguments {
-            node: self.identity.node,
-            clock: self.clock,
-            registry: self.registry.clone(),
-            transport: self.links.transport.clone(),
-            suspects: shared.suspects.clone(),
-        }
-    }
-
-    fn drain(&self, shared: &Shared) -> drain::Arguments {
-        drain::Arguments {
-            node: self.identity.node,
-            registry: self.registry.clone(),
-            readiness: shared.readiness.clone(),
-            device: shared.device.clone(),
-        }
-    }
-
-    fn membership(&self) -> membership::Arguments {
-        membership::Arguments {
-            registry: self.registry.clone(),
-            raft: self.raft.clone(),
-            voters_wanted: VOTERS_WANTED,
-        }
-    }
-
     /// Lets SDKs and joining nodes in, and keeps the node's certificate fresh.
     fn open_sdk_door(&self, shared: &Shared) {
         let Some(secured) = self.links.secured.clone() else {
@@ -283,7 +263,10 @@ impl Assembly<'_> {
             ..quic::QuicOptions::default()
         };
         let doors = Arc::new(quic::QuicDoors::new(parts, options));
-        tokio::spawn(quic::accept(secured.sdk.clone(), doors));
+        let endpoint = secured.sdk.clone();
+        self.tend("SDK door", move || {
+            quic::accept(endpoint.clone(), doors.clone())
+        });
         tokio::spawn(keep_fresh(Renewal {
             credentials: secured.credentials,
             files: secured.files,
@@ -303,11 +286,13 @@ impl Assembly<'_> {
         Serving {
             clock: self.clock,
             admission: shared.admission.clone(),
+            budget: shared.budget.clone(),
             router: shared.router.clone(),
             device: shared.device.clone(),
             peers: shared.peers.clone(),
             suspects: shared.suspects.clone(),
             observed: shared.observed.clone(),
+            contact: shared.contact.clone(),
             metrics: shared.metrics.clone(),
         }
     }
@@ -336,6 +321,7 @@ impl Assembly<'_> {
             publisher: shared.publisher.clone(),
             health: shared.health.clone(),
             readiness: shared.readiness.clone(),
+            contact: shared.contact.clone(),
             clock: self.clock,
             node: self.identity.node,
             pid: self.ports.pid,
@@ -361,35 +347,7 @@ impl Assembly<'_> {
             http,
             metrics_listener,
             doors: Arc::new(doors),
+            health: shared.health.clone(),
         }
     }
 }
-
-/// Where clients reach the cluster's nodes, kept up to date.
-fn client_doors(registry: &registry::Handle) -> watch::Receiver<Vec<ClientDoor>> {
-    let doors = |registry: &Registry| -> Vec<ClientDoor> {
-        let records = registry.nodes().values();
-        let open = records.filter(|record| !record.addresses.sdk.is_empty());
-        open.map(|record| ClientDoor {
-            node: record.id,
-            address: record.addresses.sdk.clone(),
-        })
-        .collect()
-    };
-    let mut states = registry.watch();
-    let (known, knows) = watch::channel(doors(&states.borrow_and_update()));
-    tokio::spawn(async move {
-        while states.changed().await.is_ok() && !known.is_closed() {
-            let now = doors(&states.borrow_and_update());
-            known.send_if_modified(|before| {
-                let changed = *before != now;
-                *before = now;
-                changed
-            });
-        }
-    });
-    knows
-}
-
-/// As many voters as survive the loss of one.
-const VOTERS_WANTED: usize = 3;

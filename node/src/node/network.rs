@@ -1,15 +1,18 @@
 //! What a node speaks to others over: the peer port, the SDK port, and who it is on them.
 
 use std::collections::BTreeMap;
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use arc_swap::ArcSwapOption;
+use paceline_core::registry::Registry;
+use paceline_protocol::client::ClientDoor;
 use paceline_protocol::{NodeId, Secret};
 use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
 
-use super::{Ports, StartError};
+use super::{Addresses, Ports, StartError};
 use crate::config::Config;
 use crate::directory::{Directory, StreamDirectory};
 use crate::gateway::quic;
@@ -18,7 +21,9 @@ use crate::identity::credentials::Credentials;
 use crate::identity::files::Files;
 use crate::identity::{Identity, replace};
 use crate::mesh::{Mesh, MeshOptions};
+use crate::registry;
 use crate::storage::disk::read_file;
+use crate::supervisor::Health;
 use crate::transport::Transport;
 use crate::transport::memory::MemoryNetwork;
 use crate::transport::quic::QuicTransport;
@@ -43,6 +48,8 @@ pub(crate) struct Links {
     pub(crate) secured: Option<Secured>,
     /// Peers that are known before the registry is.
     pub(crate) first_peers: BTreeMap<NodeId, SocketAddr>,
+    /// Where parts of the node that are lost are written.
+    pub(crate) health: Health,
 }
 
 /// Who this node is on QUIC.
@@ -81,6 +88,7 @@ impl Links {
                 peer: None,
                 secured: None,
                 first_peers,
+                health: Health::default(),
             });
         }
         let files = Files::new(ports.root.clone());
@@ -95,8 +103,9 @@ impl Links {
             cookie: *loaded.cookie.reveal(),
             cluster: identity.cluster,
             life: ports.seed,
+            health: transport.health(),
         };
-        let peer = transport.address().ok();
+        let (peer, health) = (transport.address().ok(), transport.health());
         let transport: Arc<dyn Transport> = transport;
         Ok(Self {
             peer,
@@ -110,6 +119,7 @@ impl Links {
                 sdk,
             }),
             first_peers,
+            health,
         })
     }
 
@@ -143,6 +153,34 @@ fn first_peers(ports: &Ports) -> BTreeMap<NodeId, SocketAddr> {
         .collect()
 }
 
+/// Any port is the last one again where that is free: nodes that all stop and start would not
+/// find each other otherwise, since each knows where the others were.
+pub(super) fn where_it_was(mut config: Config, ports: &Ports) -> Config {
+    let json = read_file(&ports.root, PORTS, PEERS_BYTES_MAX).unwrap_or_default();
+    let Ok(last) = serde_json::from_slice::<Addresses>(&json) else {
+        return config;
+    };
+    let tcp = |address: &SocketAddr| TcpListener::bind(address).is_ok();
+    let udp = |address: &SocketAddr| UdpSocket::bind(address).is_ok();
+    let again = |listen: &mut SocketAddr, last: Option<SocketAddr>| {
+        if let Some(last) = last.filter(|last| listen.port() == 0 && last.ip() == listen.ip()) {
+            *listen = last;
+        }
+    };
+    again(&mut config.http.listen, Some(last.http).filter(tcp));
+    again(&mut config.metrics.listen, Some(last.metrics).filter(tcp));
+    again(&mut config.sdk.listen, last.sdk.filter(udp));
+    again(&mut config.peer.listen, last.peer.filter(udp));
+    config
+}
+
+/// Writes where the node is: for people and their scripts, and for its next start.
+pub(super) fn keep_addresses(ports: &Ports, addresses: &Addresses) -> std::io::Result<()> {
+    let json = serde_json::to_vec_pretty(addresses)?;
+    replace(&ports.root, PORTS, &json)?;
+    replace(&ports.root, "addresses.json", &json)
+}
+
 fn bind(key: &'static str, address: SocketAddr) -> Result<UdpSocket, StartError> {
     UdpSocket::bind(address).map_err(|cause| bind_error(key, address, cause))
 }
@@ -155,5 +193,50 @@ fn bind_error(key: &'static str, address: SocketAddr, cause: std::io::Error) -> 
     }
 }
 
+/// Where clients reach the cluster's nodes, kept up to date.
+pub(super) fn client_doors(registry: &registry::Handle) -> watch::Receiver<Vec<ClientDoor>> {
+    let doors = |registry: &Registry| -> Vec<ClientDoor> {
+        let records = registry.nodes().values();
+        let open = records.filter(|record| !record.addresses.sdk.is_empty());
+        open.map(|record| ClientDoor {
+            node: record.id,
+            address: record.addresses.sdk.clone(),
+        })
+        .collect()
+    };
+    let mut states = registry.watch();
+    let (known, knows) = watch::channel(doors(&states.borrow_and_update()));
+    tokio::spawn(async move {
+        while states.changed().await.is_ok() && !known.is_closed() {
+            let now = doors(&states.borrow_and_update());
+            known.send_if_modified(|before| {
+                let changed = *before != now;
+                *before = now;
+                changed
+            });
+        }
+    });
+    knows
+}
+
+/// What may help where an address cannot be bound.
+pub(super) fn remedy(cause: &std::io::Error, address: SocketAddr, key: &str) -> String {
+    if cause.kind() != std::io::ErrorKind::AddrNotAvailable {
+        return "choose another port, or end what uses it".to_owned();
+    }
+    let mut everywhere = address;
+    everywhere.set_ip(match address {
+        SocketAddr::V4(_) => std::net::Ipv4Addr::UNSPECIFIED.into(),
+        SocketAddr::V6(_) => std::net::Ipv6Addr::UNSPECIFIED.into(),
+    });
+    format!(
+        "this machine does not have the address. Advertise one that it has (--advertise IP); or, \
+         where others reach it by one that is translated, listen everywhere \
+         (--set {key}={everywhere}) and advertise that one"
+    )
+}
+
 pub(crate) const PEERS: &str = "peers.json";
+/// As `addresses.json`, which a supervisor removes to see when there is a new one.
+const PORTS: &str = "ports.json";
 const PEERS_BYTES_MAX: u64 = 64 << 10;

@@ -1,5 +1,6 @@
 //! How a node says what it is, and when it has caught up.
 
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use paceline_protocol::registry::{Change, DeviceKind, DeviceRecord, NodeAddresses, NodeRecord};
@@ -20,17 +21,16 @@ pub(super) fn record(
     addresses: Addresses,
 ) -> NodeRecord {
     let spec = ports.engine.device();
-    let text = |address: Option<std::net::SocketAddr>| {
-        address.map_or_else(String::new, |address| address.to_string())
-    };
+    let told = |address| told(address, config.node.advertise).to_string();
+    let text = |address: Option<SocketAddr>| address.map_or_else(String::new, told);
     NodeRecord {
         id: node,
         name: config.node.name.clone(),
         zone: config.node.zone.clone(),
         addresses: NodeAddresses {
-            http: addresses.http.to_string(),
+            http: told(addresses.http),
             grpc: text(addresses.grpc),
-            metrics: addresses.metrics.to_string(),
+            metrics: told(addresses.metrics),
             sdk: text(addresses.sdk),
             peer: text(addresses.peer),
         },
@@ -39,6 +39,14 @@ pub(super) fn record(
             lanes: u16::try_from(spec.threads).unwrap_or(u16::MAX),
             memory_bytes: spec.memory_bytes,
         }],
+    }
+}
+
+/// Where others are told to come: a door that only this machine reaches is told as it is.
+fn told(listen: SocketAddr, advertise: Option<IpAddr>) -> SocketAddr {
+    match advertise {
+        Some(advertise) if !listen.ip().is_loopback() => SocketAddr::new(advertise, listen.port()),
+        _ => listen,
     }
 }
 
@@ -123,3 +131,22 @@ const RETRY_AFTER: Duration = Duration::from_millis(100);
 const REGISTER_LIMIT: Duration = Duration::from_secs(30);
 /// How long a start waits for a quorum before it goes on without.
 const READY_LIMIT: Duration = Duration::from_secs(10);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn others_are_told_an_address_that_they_reach() {
+        let told = |listen: &str, advertise: Option<&str>| {
+            let advertise = advertise.map(|advertise| advertise.parse().unwrap());
+            told(listen.parse().unwrap(), advertise).to_string()
+        };
+        assert_eq!(told("0.0.0.0:8004", Some("10.0.0.5")), "10.0.0.5:8004");
+        // Behind an address translation the machine has another address than it is reached by.
+        assert_eq!(told("172.17.0.2:8004", Some("10.0.0.5")), "10.0.0.5:8004");
+        assert_eq!(told("127.0.0.1:8000", Some("10.0.0.5")), "127.0.0.1:8000");
+        assert_eq!(told("10.0.0.7:8004", None), "10.0.0.7:8004");
+        assert_eq!(told("[::]:8004", Some("fd00::5")), "[fd00::5]:8004");
+    }
+}

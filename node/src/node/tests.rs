@@ -1,5 +1,8 @@
 //! Whole nodes in this process, on disks in memory and with the scripted engine.
 
+mod copies;
+mod failover;
+mod leaving;
 mod tensors;
 
 use std::sync::Arc;
@@ -41,6 +44,7 @@ struct World {
     blobs: MemoryDisk,
     engine: StubEngine,
     config: Config,
+    network: MemoryNetwork,
 }
 
 impl World {
@@ -54,16 +58,21 @@ impl World {
             blobs: MemoryDisk::new(),
             engine: StubEngine::new(cost),
             config,
+            network: MemoryNetwork::new(1),
         }
     }
 
     async fn start(&self) -> Result<NodeHandle, StartError> {
+        self.start_on(Network::Memory(MemoryNetwork::new(1))).await
+    }
+
+    async fn start_on(&self, network: Network) -> Result<NodeHandle, StartError> {
         let ports = Ports {
             root: Arc::new(self.root.clone()),
             raft: Arc::new(self.raft.clone()),
             blobs: Arc::new(self.blobs.clone()),
             engine: Arc::new(self.engine.clone()),
-            network: Network::Memory(MemoryNetwork::new(1)),
+            network,
             front: crate::gateway::Front::Sockets,
             threads: Threads::Own,
             seed: 1,
@@ -81,6 +90,7 @@ impl World {
             blobs: self.blobs.crash(seed + 2),
             engine: self.engine.clone(),
             config: self.config.clone(),
+            network: MemoryNetwork::new(1),
         }
     }
 }

@@ -1,13 +1,17 @@
 //! The way to consensus: write, read, watch, stop.
 
 mod attempt;
+mod reading;
+mod relay;
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
+use openraft::ServerState;
 use openraft::async_runtime::{Instant as _, WatchReceiver};
-use openraft::errors::{ClientWriteError, Fatal, LinearizableReadError, RaftError};
-use openraft::{ReadPolicy, ServerState};
+use openraft::errors::{ClientWriteError, Fatal, RaftError};
+use paceline_core::contact::Options;
 use paceline_core::registry::Registry;
 use paceline_protocol::limits::REGISTRY_ENTRY_BYTES_MAX;
 use paceline_protocol::registry::{Command, Outcome};
@@ -16,14 +20,15 @@ use tokio::sync::{Semaphore, watch};
 use tokio::time::{Instant, sleep, timeout_at};
 
 use self::attempt::{Attempt, LEADER_POLL, Waiting};
+use self::relay::forwarding;
 use super::encoding::command_bytes;
-use super::error::{ReadError, StopReason, WriteError};
-use super::metrics::{RaftMetrics, Role};
+use super::error::{StopReason, WriteError};
+use super::members::MembershipError;
+use super::metrics::RaftMetrics;
 use super::network::{CallError, Peer};
 use super::node::Parts;
 use super::type_config::{Raft, TypeConfig};
 use super::wire::{Answer, Forwarded, Request};
-use crate::planted::Bug;
 
 /// Consensus on this node, for everybody in the process. Cheap to clone, usable from any
 /// runtime. When the last clone is dropped, consensus stops.
@@ -35,6 +40,8 @@ pub struct RaftHandle {
 struct Inner {
     parts: Parts,
     permits: Semaphore,
+    /// Whose turn it is to be asked for the leader.
+    guided: AtomicUsize,
     /// Whether membership is being changed.
     changing: tokio::sync::Mutex<()>,
 }
@@ -47,6 +54,7 @@ impl RaftHandle {
             inner: Arc::new(Inner {
                 parts,
                 permits,
+                guided: AtomicUsize::new(0),
                 changing,
             }),
         }
@@ -69,7 +77,8 @@ impl RaftHandle {
     /// this node lags by more than two seconds.
     ///
     /// Another leader is sent the command, again and again under its op-id until the deadline;
-    /// while nobody leads this waits, but not for longer than 1.5 s. If the future
+    /// while nobody leads this waits, but not for longer than 1.5 s, and nothing is waited for
+    /// once no quorum has been heard for two. If the future
     /// is dropped, the command may be done or not, as with [`WriteError::Unknown`]. Cost: one
     /// sync of the log here and on a majority, shared with all that is written meanwhile.
     ///
@@ -99,22 +108,18 @@ impl RaftHandle {
                     false => reason.into(),
                 });
             }
-            let mut attempt = match self.write_here(&command, deadline).await {
-                Attempt::Leader(leader) => self.forward(leader, &command, deadline).await,
-                Attempt::Leaderless => match self.guide(waiting.tries) {
-                    Some(guide) => self.forward(guide, &command, deadline).await,
-                    None => Attempt::Leaderless,
-                },
+            let tried_at = Instant::now();
+            let (attempt, asked) = self.try_once(&command, deadline).await;
+            if let Attempt::Leaderless = attempt {
+                waiting.leaderless_since.get_or_insert(tried_at);
+            }
+            let attempt = match attempt {
+                Attempt::Leaderless | Attempt::MayBeDone => {
+                    waiting.may_be_done |= matches!(attempt, Attempt::MayBeDone);
+                    self.relay(&command, asked, deadline).await
+                }
                 attempt => attempt,
             };
-            waiting.tries += 1;
-            if let Attempt::Leader(leader) = attempt
-                && self.guide(0).is_some()
-            {
-                // Who named it may be right where this node knows nothing.
-                waiting.leaderless_since = None;
-                attempt = self.forward(leader, &command, deadline).await;
-            }
             match attempt {
                 Attempt::Done(outcome) => {
                     self.wait_applied(outcome.epoch, deadline).await;
@@ -123,21 +128,50 @@ impl RaftHandle {
                 Attempt::Failed(_) if waiting.may_be_done => return Err(WriteError::Unknown),
                 Attempt::Failed(error) => return Err(error),
                 Attempt::Leader(_) => waiting.leaderless_since = None,
-                Attempt::Leaderless => {
-                    waiting.leaderless_since.get_or_insert(Instant::now());
-                }
+                Attempt::Leaderless => {}
                 Attempt::MayBeDone => waiting.may_be_done = true,
+            }
+            if self.has_lost_quorum() {
+                return Err(waiting.without_quorum());
             }
             waiting.pause().await?;
         }
     }
 
-    /// Whom a node that is no member yet asks: those it was told of, and then whom they name.
-    fn guide(&self, tries: usize) -> Option<NodeId> {
-        let guides = &self.inner.parts.guides;
-        let is_member = self.raft().voter_ids().next().is_some();
-        let guide = guides.get(tries % guides.len().max(1));
-        guide.filter(|_| !is_member).copied()
+    /// One try, here or where somebody leads, as long as there is a quorum; and who was asked.
+    async fn try_once(&self, command: &Command, deadline: Instant) -> (Attempt, Option<NodeId>) {
+        if self.has_lost_quorum() {
+            return (Attempt::Leaderless, None);
+        }
+        let mut asked = None;
+        let trying = async {
+            match self.write_here(command, deadline).await {
+                Attempt::Leader(leader) => {
+                    asked = Some(leader);
+                    self.forward(leader, command, deadline).await
+                }
+                attempt => attempt,
+            }
+        };
+        let attempt = tokio::select! {
+            biased;
+            attempt = trying => attempt,
+            () = self.lost_quorum() => Attempt::MayBeDone,
+        };
+        (attempt, asked)
+    }
+
+    /// Whether a quorum was there and has not been heard for long: nothing will be committed.
+    fn has_lost_quorum(&self) -> bool {
+        let age = self.quorum_age();
+        age.is_some_and(|age| age >= Options::default().silence_max)
+    }
+
+    /// Waits until there is no quorum.
+    async fn lost_quorum(&self) {
+        while !self.has_lost_quorum() {
+            sleep(QUORUM_POLL).await;
+        }
     }
 
     async fn write_here(&self, command: &Command, deadline: Instant) -> Attempt {
@@ -155,17 +189,14 @@ impl RaftHandle {
 
     /// Sends the command to the node that leads, as far as is known.
     async fn forward(&self, leader: NodeId, command: &Command, deadline: Instant) -> Attempt {
-        let left = deadline.saturating_duration_since(Instant::now());
-        let limit = left.min(ATTEMPT_MAX);
-        let request = Request::Forward {
-            command: command.clone(),
-            budget_ms: limit.as_millis() as u64,
-        };
-        match self.ask_leader(leader, &request, limit).await {
+        let (request, limit) = forwarding(command, deadline, false);
+        self.attempt(self.ask_leader(leader, &request, limit).await)
+    }
+
+    fn attempt(&self, answer: Result<Answer, CallError>) -> Attempt {
+        match answer {
             Ok(Answer::Forward(Forwarded::Done(outcome))) => Attempt::Done(outcome),
-            Ok(Answer::Forward(Forwarded::Elsewhere(elsewhere))) => {
-                Attempt::of(elsewhere.leader.filter(|other| *other != leader.0))
-            }
+            Ok(Answer::Forward(Forwarded::Elsewhere(elsewhere))) => Attempt::of(elsewhere.leader),
             Ok(Answer::Forward(Forwarded::Overloaded)) => {
                 let limit = self.inner.parts.writes_in_flight_max;
                 Attempt::Failed(WriteError::Overloaded { limit })
@@ -188,8 +219,7 @@ impl RaftHandle {
                 let metrics = self.inner.parts.raft.metrics();
                 metrics.borrow_watched().current_leader == Some(leader.0)
             };
-            // A guide was never known to lead: only its answer says anything.
-            while leads() || self.guide(0).is_some() {
+            while leads() {
                 sleep(LEADER_POLL).await;
             }
         };
@@ -208,88 +238,28 @@ impl RaftHandle {
         let _ = timeout_at(until, states.wait_for(|state| state.epoch() >= epoch)).await;
     }
 
-    /// Returns when the local state holds all that was committed anywhere when this was called,
-    /// with the index that it then holds at least (ReadIndex: Ongaro, "Consensus: bridging
-    /// theory and practice", 2014, section 6.4).
-    ///
-    /// # Errors
-    /// As [`ReadError`] says. Nothing was changed.
-    pub async fn read_index(&self, deadline: Instant) -> Result<Epoch, ReadError> {
-        let mut waiting = Waiting::until(deadline);
-        loop {
-            match self.stop_reason() {
-                None => {}
-                Some(StopReason::Requested) => return Err(ReadError::ShuttingDown),
-                Some(other) => {
-                    return Err(ReadError::StorageFailed {
-                        reason: other.to_string(),
-                    });
-                }
-            }
-            match self.read_log_index(deadline).await? {
-                Some(index) => {
-                    let mut states = self.inner.parts.state.clone();
-                    let reached = states.wait_for(|state| state.epoch().0 >= index);
-                    let reached = timeout_at(deadline, reached).await;
-                    let is_reached = reached.is_ok_and(|reached| reached.is_ok());
-                    return match is_reached {
-                        true => Ok(Epoch(index)),
-                        false => Err(ReadError::NoQuorum),
-                    };
-                }
-                None => {
-                    waiting.leaderless_since.get_or_insert(Instant::now());
-                    let paused = waiting.pause().await;
-                    paused.map_err(|_| ReadError::NoQuorum)?;
-                }
-            }
-        }
-    }
-
-    /// What the leader knows committed; `None` if nobody could say.
-    async fn read_log_index(&self, deadline: Instant) -> Result<Option<u64>, ReadError> {
-        let parts = &self.inner.parts;
-        if Bug::StaleRead.is_planted() && self.trusts_its_lease() {
-            return Ok(Some(self.state().epoch().0));
-        }
-        let until = deadline.min(Instant::now() + ATTEMPT_MAX);
-        let reading = parts.raft.get_read_log_id(ReadPolicy::ReadIndex);
-        let leader = match timeout_at(until, reading).await {
-            Ok(Ok((read, _))) => return Ok(Some(read.index())),
-            Ok(Err(RaftError::APIError(LinearizableReadError::ForwardToLeader(forward)))) => {
-                forward.leader_id.filter(|leader| *leader != self.node().0)
-            }
-            Ok(Err(RaftError::Fatal(Fatal::Stopped))) => return Err(ReadError::ShuttingDown),
-            Ok(Err(RaftError::Fatal(fatal))) => {
-                return Err(ReadError::StorageFailed {
-                    reason: fatal.to_string(),
-                });
-            }
-            Ok(Err(RaftError::APIError(_))) | Err(_) => None,
-        };
-        let Some(leader) = leader else {
-            return Ok(None);
-        };
-        let left = until.saturating_duration_since(Instant::now());
-        let asked = self.ask_leader(NodeId(leader), &Request::ReadIndex, left);
-        match asked.await {
-            Ok(Answer::ReadIndex(Ok(index))) => Ok(Some(index)),
-            Ok(_) | Err(_) => Ok(None),
-        }
-    }
-
-    /// [`Bug::StaleRead`]: what was true a while ago is taken to be true.
-    fn trusts_its_lease(&self) -> bool {
-        let age = self.quorum_age();
-        self.metrics().role == Role::Leader && age.is_some_and(|age| age < ATTEMPT_MAX)
-    }
-
     /// The key that signs nodes, as another voter has it; `None` if it does not give it.
     pub async fn authority_key(&self, from: NodeId, limit: Duration) -> Option<String> {
         let peer = Peer::new(self.inner.parts.transport.clone(), from);
         match peer.call(&Request::AuthorityKey, limit).await {
             Ok(Answer::AuthorityKey(key)) => Some(key),
             Ok(_) | Err(_) => None,
+        }
+    }
+
+    /// Asks `from` to let `to` lead, if it does itself.
+    pub(super) async fn ask_to_yield(
+        &self,
+        (from, to): (NodeId, NodeId),
+        limit: Duration,
+    ) -> Result<(), MembershipError> {
+        let peer = Peer::new(self.inner.parts.transport.clone(), from);
+        match peer.call(&Request::Yield { to: to.0 }, limit).await {
+            Ok(Answer::Yielded) => Ok(()),
+            Ok(_) => Err(MembershipError::Unknown),
+            Err(error) => Err(MembershipError::Refused {
+                reason: error.to_string(),
+            }),
         }
     }
 
@@ -302,8 +272,21 @@ impl RaftHandle {
         if metrics.state != ServerState::Leader {
             return parts.heard.age();
         }
+        let membership = metrics.membership_config.membership();
+        if membership.voter_ids().eq([self.node().0]) {
+            // It is the quorum, and has nobody to hear from.
+            return Some(Duration::ZERO);
+        }
         let acked = metrics.last_quorum_acked.as_ref();
-        acked.map(|at| (**at).elapsed())
+        // Kept, so that a leader which yields, or has just been elected, is not without contact
+        // until it has heard its successor, or its followers.
+        parts.heard.keep(acked.map(|at| (**at).elapsed()));
+        parts.heard.age()
+    }
+
+    /// Whether a quorum was known to stand behind a leader a moment ago.
+    pub fn has_quorum(&self) -> bool {
+        self.quorum_age().is_some_and(|age| age < QUORUM_AGE_MAX)
     }
 
     /// The registry as applied here: never waits, may lag behind the leader.
@@ -383,7 +366,11 @@ impl From<StopReason> for WriteError {
     }
 }
 
+/// How often it is looked whether there is still a quorum.
+const QUORUM_POLL: Duration = Duration::from_millis(50);
 /// One try: what takes longer has lost its leader, and is asked for anew.
 const ATTEMPT_MAX: Duration = Duration::from_secs(2);
 /// How long this node may lag behind a write that it has passed on.
 const APPLIED_MAX: Duration = Duration::from_secs(2);
+/// A quorum that was not heard for so long is not counted on: several elections fit.
+const QUORUM_AGE_MAX: Duration = Duration::from_secs(2);

@@ -7,13 +7,15 @@ use std::collections::BTreeSet;
 use std::future::Future;
 use std::time::Duration;
 
+use openraft::async_runtime::WatchReceiver;
 use openraft::errors::{ChangeMembershipError, ClientWriteError, RaftError};
 use openraft::{ChangeMembers, EmptyNode};
 use paceline_protocol::NodeId;
 use tokio::time::{Instant, timeout_at};
 
 use super::handle::RaftHandle;
-use super::type_config::TypeConfig;
+use super::metrics::RaftMetrics;
+use super::type_config::{Raft, TypeConfig};
 
 /// Why a membership was not changed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -107,30 +109,26 @@ impl RaftHandle {
         to: NodeId,
         deadline: Instant,
     ) -> Result<(), MembershipError> {
-        let before = self.metrics();
-        if before.leader != Some(self.node()) {
-            return Err(MembershipError::NotLeader);
+        transfer(self.raft(), to, deadline).await
+    }
+
+    /// Sees to it that `from` does not lead, wherever it is: if it does, `to` shall.
+    ///
+    /// # Errors
+    /// `from` leads on, or cannot be asked.
+    pub async fn move_leadership(
+        &self,
+        (from, to): (NodeId, NodeId),
+        deadline: Instant,
+    ) -> Result<(), MembershipError> {
+        if from == self.node() {
+            return match self.transfer_leader(to, deadline).await {
+                Err(MembershipError::NotLeader) => Ok(()),
+                moved => moved,
+            };
         }
-        if !before.voters.contains(&to) {
-            return Err(MembershipError::Refused {
-                reason: format!("node {to} has no vote"),
-            });
-        }
-        let trigger = self.raft().trigger();
-        let asking = trigger.transfer_leader(to.0);
-        let Ok(asked) = timeout_at(deadline, asking).await else {
-            return Err(MembershipError::Unknown);
-        };
-        asked.map_err(|fatal| MembershipError::Refused {
-            reason: fatal.to_string(),
-        })?;
-        while self.metrics().leader != Some(to) {
-            if Instant::now() > deadline {
-                return Err(MembershipError::Unknown);
-            }
-            tokio::time::sleep(POLL).await;
-        }
-        Ok(())
+        let limit = deadline.saturating_duration_since(Instant::now());
+        self.ask_to_yield((from, to), limit).await
     }
 
     /// Makes one change, after the one before it is committed: a leader that has just been
@@ -166,6 +164,37 @@ impl RaftHandle {
             }
         }
     }
+}
+
+/// Asks `to` to lead in this node's place, and returns when it does.
+pub(super) async fn transfer(
+    raft: &Raft,
+    to: NodeId,
+    deadline: Instant,
+) -> Result<(), MembershipError> {
+    let metrics = || RaftMetrics::of(&raft.metrics().borrow_watched());
+    let before = metrics();
+    if before.leader != Some(before.node) {
+        return Err(MembershipError::NotLeader);
+    }
+    let refused = |reason| Err(MembershipError::Refused { reason });
+    if !before.voters.contains(&to) {
+        return refused(format!("node {to} has no vote"));
+    }
+    let trigger = raft.trigger();
+    let asking = trigger.transfer_leader(to.0);
+    match timeout_at(deadline, asking).await {
+        Err(_late) => return Err(MembershipError::Unknown),
+        Ok(Err(fatal)) => return refused(fatal.to_string()),
+        Ok(Ok(())) => {}
+    }
+    while metrics().leader != Some(to) {
+        if Instant::now() > deadline {
+            return Err(MembershipError::Unknown);
+        }
+        tokio::time::sleep(POLL).await;
+    }
+    Ok(())
 }
 
 /// How often it is looked whether something has come to its end.

@@ -93,7 +93,8 @@ impl Peer {
         let deadline = Instant::now() + limit;
         let target = self.target;
         let lost = |cause| CallError::Lost { target, cause };
-        let mut stream = self.transport.open(target, Plane::Raft, limit).await?;
+        let open_limit = limit.min(OPEN_MAX);
+        let mut stream = self.transport.open(target, Plane::Raft, open_limit).await?;
         let exchange = async {
             wire::DIALECT.send(&mut *stream.send, request).await?;
             stream.send.write_all(more).await?;
@@ -243,6 +244,8 @@ fn streaming(error: &CallError) -> StreamingError<TypeConfig> {
     }
 }
 
+/// A handshake takes two round trips; who needs longer is asked again.
+const OPEN_MAX: Duration = Duration::from_secs(1);
 /// The largest snapshot over a line of 10 Mbit/s.
 const SNAPSHOT_LIMIT: Duration = Duration::from_secs(60);
 const UNREACHABLE_PAUSE: Duration = Duration::from_millis(100);

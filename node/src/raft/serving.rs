@@ -17,16 +17,18 @@ use paceline_protocol::NodeId;
 use paceline_protocol::registry::Command;
 use tokio::io::AsyncRead;
 use tokio::sync::{Semaphore, SemaphorePermit};
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::encoding::StoredEntry;
+use super::members::{self, MembershipError};
+use super::network::{CallError, Peer};
 use super::node::AuthorityKey;
-use super::type_config::{LogId, Raft, Snapshot};
-use super::wire::{self, Answer, Elsewhere, Forwarded, Request};
+use super::type_config::{LogId, Raft, Snapshot, Vote};
+use super::wire::{self, Answer, Ballot, Elsewhere, Forwarded, Request};
 use crate::transport::message::exactly;
 use crate::transport::{Incoming, Plane, Transport};
 
-/// When this node heard from a leader last. Cheap to clone.
+/// When this node heard from a leader last, or led with a quorum. Cheap to clone.
 #[derive(Clone, Default)]
 pub(super) struct LeaderHeard {
     at: Arc<Mutex<Option<Instant>>>,
@@ -43,6 +45,13 @@ pub(super) struct Serving {
 impl LeaderHeard {
     fn now(&self) {
         *self.at.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+    }
+
+    /// A quorum has answered this node, which leads, so long ago.
+    pub(super) fn keep(&self, age: Option<Duration>) {
+        let answered_at = age.and_then(|age| Instant::now().checked_sub(age));
+        let mut at = self.at.lock().unwrap_or_else(PoisonError::into_inner);
+        *at = (*at).max(answered_at);
     }
 
     /// How long ago; `None` if never.
@@ -154,18 +163,8 @@ impl Serving {
                 }
                 answer.map_or_else(Answer::failed, |answer| Answer::Append(answer.into()))
             }
-            Request::Vote(ballot) => {
-                let request = ballot.restored();
-                own(peer, wire::author(&request.vote))?;
-                let answer = self.raft.vote(request).await;
-                answer.map_or_else(Answer::failed, |answer| Answer::voted(&answer))
-            }
-            Request::PreVote(ballot) => {
-                let request = ballot.restored();
-                own(peer, wire::author(&request.vote))?;
-                let answer = self.raft.pre_vote(request).await;
-                answer.map_or_else(Answer::failed, |answer| Answer::voted(&answer))
-            }
+            Request::Vote(ballot) => self.vote(peer, ballot, false).await?,
+            Request::PreVote(ballot) => self.vote(peer, ballot, true).await?,
             Request::Transfer { from, to, last } => {
                 let request = TransferLeaderRequest::new(from.into(), to, last.map(LogId::from));
                 own(peer, wire::author(request.from_leader()))?;
@@ -175,40 +174,75 @@ impl Serving {
                 })
             }
             Request::Snapshot { vote, meta, bytes } => {
-                let vote = vote.into();
+                let vote: Vote = vote.into();
                 own(peer, wire::author(&vote))?;
-                let length = wire::snapshot_length(bytes)?;
-                let _held = guest.hold(length).await?;
-                let state = exactly(more, bytes).await?;
+                let _held = guest.hold(wire::snapshot_length(bytes)?).await?;
                 let snapshot = Snapshot {
                     meta: meta.restored().map_err(io::Error::other)?,
-                    snapshot: state.into(),
+                    snapshot: exactly(more, bytes).await?.into(),
                 };
                 let answer = self.raft.install_full_snapshot(vote, snapshot).await;
                 answer.map_or_else(Answer::failed, |installed| Answer::Snapshot {
                     vote: (&installed.vote).into(),
                 })
             }
-            Request::Forward { command, budget_ms } => {
-                Answer::Forward(self.write(command, budget_ms).await)
+            Request::Forward {
+                command,
+                budget_ms,
+                relay,
+            } => {
+                let limit = Duration::from_millis(budget_ms).min(REQUEST_LIMIT);
+                Answer::Forward(self.write(command, limit, relay).await)
             }
             Request::ReadIndex => self.read_index().await,
             Request::AuthorityKey => self.authority_key(peer),
+            Request::Yield { to } => self.yield_leadership(to).await,
         })
     }
 
-    async fn write(&self, command: Command, budget_ms: u64) -> Forwarded {
+    async fn vote(&self, peer: NodeId, ballot: Ballot, is_pre: bool) -> io::Result<Answer> {
+        let request = ballot.restored();
+        own(peer, wire::author(&request.vote))?;
+        let answer = match is_pre {
+            true => self.raft.pre_vote(request).await,
+            false => self.raft.vote(request).await,
+        };
+        Ok(answer.map_or_else(Answer::failed, |answer| Answer::voted(&answer)))
+    }
+
+    async fn write(&self, command: Command, limit: Duration, relay: bool) -> Forwarded {
+        let until = Instant::now() + limit;
         let Ok(_permit) = self.forwards.try_acquire() else {
             return Forwarded::Overloaded;
         };
-        let budget = Duration::from_millis(budget_ms).min(REQUEST_LIMIT);
-        match timeout(budget, self.raft.client_write(command)).await {
-            Ok(Ok(written)) => Forwarded::Done(written.data),
+        let writing = self.raft.client_write(command.clone());
+        let leader = match timeout_at(until, writing).await {
+            Ok(Ok(written)) => return Forwarded::Done(written.data),
             Ok(Err(RaftError::APIError(ClientWriteError::ForwardToLeader(forward)))) => {
-                let leader = forward.leader_id;
-                Forwarded::Elsewhere(Elsewhere { leader })
+                forward.leader_id
             }
-            Ok(Err(_)) | Err(_) => Forwarded::Unknown,
+            Ok(Err(_)) | Err(_) => return Forwarded::Unknown,
+        };
+        let elsewhere = Forwarded::Elsewhere(Elsewhere { leader });
+        match leader.filter(|_| relay) {
+            Some(leader) => self.relay(NodeId(leader), command, until).await,
+            None => elsewhere,
+        }
+    }
+
+    /// Once and no further: who is asked does not ask another.
+    async fn relay(&self, leader: NodeId, command: Command, until: Instant) -> Forwarded {
+        let limit = until.saturating_duration_since(Instant::now());
+        let request = Request::Forward {
+            command,
+            budget_ms: limit.as_millis() as u64,
+            relay: false,
+        };
+        let peer = Peer::new(self.transport.clone(), leader);
+        match peer.call(&request, limit).await {
+            Ok(Answer::Forward(forwarded)) => forwarded,
+            Err(CallError::Open(_)) => Forwarded::Elsewhere(Elsewhere { leader: None }),
+            Ok(_) | Err(_) => Forwarded::Unknown,
         }
     }
 
@@ -218,6 +252,14 @@ impl Serving {
         match (self.authority_key)().filter(|_| is_voter) {
             Some(key) => Answer::AuthorityKey(key),
             None => Answer::failed("there is no key for this node here"),
+        }
+    }
+
+    async fn yield_leadership(&self, to: u64) -> Answer {
+        let deadline = Instant::now() + YIELD_LIMIT;
+        match members::transfer(&self.raft, NodeId(to), deadline).await {
+            Ok(()) | Err(MembershipError::NotLeader) => Answer::Yielded,
+            Err(error) => Answer::failed(error),
         }
     }
 
@@ -250,5 +292,7 @@ const LARGE_BYTES: usize = 16 << 10;
 const ROOM_BYTES: usize = wire::SNAPSHOT_BYTES_MAX + wire::MESSAGE_BYTES_MAX;
 /// A request that was begun and does not go on; a snapshot behind it has the longer limit.
 const READ_LIMIT: Duration = Duration::from_secs(10);
+/// How long a successor may take to lead: several elections.
+const YIELD_LIMIT: Duration = Duration::from_secs(2);
 /// A snapshot over a slow line; everything else has its own, shorter limit at the asker.
 const REQUEST_LIMIT: Duration = Duration::from_secs(60);

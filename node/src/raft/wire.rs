@@ -40,15 +40,21 @@ pub(super) enum Request {
         meta: StoredMeta,
         bytes: u64,
     },
-    /// Write this, if you lead; within so many milliseconds.
+    /// Write this, if you lead, within so many milliseconds; if you only know who leads and
+    /// shall relay it, have it written there.
     Forward {
         command: Command,
         budget_ms: u64,
+        relay: bool,
     },
     /// What was committed up to now, if you lead.
     ReadIndex,
     /// The key that signs nodes, for a voter.
     AuthorityKey,
+    /// Let this voter lead, if you do.
+    Yield {
+        to: u64,
+    },
 }
 
 #[derive(Serialize, Deserialize)]
@@ -82,6 +88,8 @@ pub(super) enum Answer {
     },
     /// In PEM.
     AuthorityKey(String),
+    /// The peer no longer leads, or never did.
+    Yielded,
 }
 
 #[derive(Serialize, Deserialize)]

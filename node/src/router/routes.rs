@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use paceline_core::placement::ReplicaState;
 use paceline_core::registry::{Model, PublishedVersion, Registry};
-use paceline_core::router::RouteId;
+use paceline_core::router::{Condition, RouteId};
 use paceline_protocol::{
-    Epoch, ErrorCode, Failure, ModelName, Signature, TenantName, VersionNumber,
+    Epoch, ErrorCode, Failure, ModelName, NodeId, Signature, TenantName, VersionNumber,
 };
 
 use crate::observed::Observations;
@@ -19,6 +19,8 @@ pub struct Routes {
     /// The epoch that this follows from.
     pub epoch: Epoch,
     models: BTreeMap<String, ModelRoute>,
+    /// Where the next free number of a route is looked for.
+    cursor: u32,
 }
 
 /// A model that can be addressed.
@@ -50,6 +52,17 @@ pub struct VersionRoute {
     /// Where its requests are counted.
     pub metrics: VersionMetrics,
     pub(super) route: RouteId,
+}
+
+/// What routes follow from.
+#[derive(Clone, Copy)]
+pub(super) struct View<'a> {
+    /// What shall be.
+    pub(super) registry: &'a Registry,
+    /// What is.
+    pub(super) observed: &'a Observations,
+    /// What nodes are good for, where that is not everything.
+    pub(super) conditions: &'a BTreeMap<NodeId, Condition>,
 }
 
 impl Routes {
@@ -96,6 +109,13 @@ impl Routes {
         })
     }
 
+    /// A version that a request was pinned to at another epoch, as it is routed now; `None` if
+    /// nothing of it is left.
+    pub fn same(&self, pinned: &VersionRoute) -> Option<&Arc<VersionRoute>> {
+        let model = self.models.get(pinned.model.as_str())?;
+        model.versions.get(&pinned.version)
+    }
+
     /// Names of all models, in order.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.models.keys().map(String::as_str)
@@ -121,25 +141,24 @@ impl Routes {
     }
 
     /// The snapshot that follows `before`: versions keep their route and their metrics.
-    pub(super) fn next(
-        before: &Self,
-        registry: &Registry,
-        observed: &Observations,
-        metrics: &Metrics,
-    ) -> Self {
-        let mut taken: BTreeSet<RouteId> = before.versions().map(|v| v.route).collect();
+    pub(super) fn next(before: &Self, view: View<'_>, metrics: &Metrics) -> Self {
+        let registry = view.registry;
+        let mut numbers = Numbers {
+            taken: before.versions().map(|version| version.route).collect(),
+            cursor: before.cursor,
+        };
         let mut models = BTreeMap::new();
         for (name, model) in registry.models() {
             let known = before.models.get(name.as_str());
             let versions = addressable(registry, name, model).filter_map(|version| {
                 let published = model.versions.get(&version)?;
                 let known = known.and_then(|known| known.versions.get(&version));
-                let route = known.map_or_else(|| free_route(&mut taken), |known| known.route);
+                let route = known.map_or_else(|| numbers.free(), |known| known.route);
                 let metrics = known.map_or_else(
                     || metrics.version(name.as_str(), version),
                     |known| known.metrics.clone(),
                 );
-                let ready = ready_replicas(registry, observed, name, version);
+                let ready = view.ready_replicas(name, version);
                 let route = VersionRoute::new((name, version), published, (route, ready), metrics);
                 Some((version, Arc::new(route)))
             });
@@ -157,6 +176,7 @@ impl Routes {
         Self {
             epoch: registry.epoch(),
             models,
+            cursor: numbers.cursor,
         }
     }
 }
@@ -207,26 +227,64 @@ fn addressable<'a>(
     versions.into_iter()
 }
 
-fn ready_replicas(
-    registry: &Registry,
-    observed: &Observations,
-    name: &ModelName,
-    version: VersionNumber,
-) -> usize {
-    let is_ready = |replica| {
-        observed
-            .get(&replica)
-            .is_some_and(|observation| observation.state == ReplicaState::Ready)
-    };
-    registry
-        .replicas_of(name, version)
-        .filter(|(replica, _)| is_ready(*replica))
-        .count()
+impl View<'_> {
+    fn ready_replicas(&self, name: &ModelName, version: VersionNumber) -> usize {
+        let replicas = self.registry.replicas_of(name, version);
+        let ready = replicas.filter(|(replica, assignment)| {
+            let condition = self.conditions.get(&assignment.node);
+            let seen = self.observed.get(replica);
+            condition.is_none_or(|condition| condition.serves())
+                && seen.is_some_and(|seen| seen.state == ReplicaState::Ready)
+        });
+        ready.count()
+    }
 }
 
-fn free_route(taken: &mut BTreeSet<RouteId>) -> RouteId {
-    let free = (0..).map(RouteId).find(|route| !taken.contains(route));
-    let free = free.expect("there are more numbers than versions");
-    taken.insert(free);
-    free
+/// Numbers of routes. A request may hold one of a version that has gone since, so a number is
+/// used again only after many others were.
+struct Numbers {
+    taken: BTreeSet<RouteId>,
+    cursor: u32,
+}
+
+impl Numbers {
+    fn free(&mut self) -> RouteId {
+        let numbers = self.taken.len() as u32 + REUSED_AFTER;
+        loop {
+            let number = RouteId(self.cursor % numbers);
+            self.cursor = (number.0 + 1) % numbers;
+            if self.taken.insert(number) {
+                return number;
+            }
+        }
+    }
+}
+
+/// So many versions come and go while a request waits for its answer, and no more: each costs
+/// the router a few words for ever.
+const REUSED_AFTER: u32 = 1_024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_number_is_used_again_only_after_many_others() {
+        let mut numbers = Numbers {
+            taken: BTreeSet::new(),
+            cursor: 0,
+        };
+        let first = numbers.free();
+        let stays = numbers.free();
+        numbers.taken.remove(&first);
+        let mut next = || {
+            let next = numbers.free();
+            assert_ne!(next, stays, "it is in use");
+            numbers.taken.remove(&next);
+            next
+        };
+        let seen: BTreeSet<RouteId> = (0..1_000).map(|_| next()).collect();
+        assert!(seen.len() == 1_000 && !seen.contains(&first), "too soon");
+        assert!((0..1_000).any(|_| next() == first), "but some day");
+    }
 }

@@ -9,6 +9,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use paceline_core::batcher::DropReason;
+use paceline_core::failover::Why;
 use paceline_protocol::{ErrorCode, VersionNumber};
 use prometheus_client::encoding::{EncodeLabelSet, text};
 use prometheus_client::metrics::counter::Counter;
@@ -26,6 +27,7 @@ pub struct Metrics {
     duration: Family<VersionLabels, Histogram>,
     stages: Family<StageLabels, Histogram>,
     rows: Family<VersionLabels, Counter>,
+    extra_attempts: Family<ExtraLabels, Counter>,
     /// What the monitor samples.
     pub gauges: Gauges,
     device: DeviceMetrics,
@@ -129,6 +131,11 @@ struct DropLabels {
     reason: &'static str,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ExtraLabels {
+    why: &'static str,
+}
+
 impl Metrics {
     /// All metrics of a node, at zero.
     pub fn new() -> Self {
@@ -161,6 +168,13 @@ impl Metrics {
             "Rows of requests that succeeded",
             rows.clone(),
         );
+        let extra_attempts = Family::default();
+        registry.register(
+            "paceline_gateway_extra_attempts",
+            "Attempts of requests after their first: rerouted, since nothing had run, retried, or \
+             failed over from a node that fell silent",
+            extra_attempts.clone(),
+        );
         let device = DeviceMetrics::register(&mut registry);
         let gauges = Gauges::register(&mut registry);
         let log_syncs = latency();
@@ -177,6 +191,7 @@ impl Metrics {
             duration,
             stages,
             rows,
+            extra_attempts,
             gauges,
             device,
             log_syncs,
@@ -229,6 +244,19 @@ impl Metrics {
         };
         self.requests
             .get_or_create(&RequestLabels::of(&labels, protocol, code.name()))
+            .inc();
+    }
+
+    /// Counts an attempt; only those after the first are of interest.
+    pub fn attempted(&self, why: Why) {
+        let why = match why {
+            Why::First => return,
+            Why::Reroute => "reroute",
+            Why::Retry => "retry",
+            Why::Failover => "failover",
+        };
+        self.extra_attempts
+            .get_or_create(&ExtraLabels { why })
             .inc();
     }
 

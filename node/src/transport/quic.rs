@@ -27,11 +27,14 @@ use self::pool::Pool;
 use self::stream::stream_of;
 use super::{Boxed, Incoming, OpenError, Plane, Stream, Transport};
 use crate::identity::credentials::Credentials;
+use crate::supervisor::Health;
+use crate::tending::tend;
 
 /// A node's peer port.
 pub struct QuicTransport {
     shared: Arc<Shared>,
     incoming: BTreeMap<Plane, AsyncMutex<mpsc::Receiver<Incoming>>>,
+    health: Health,
 }
 
 /// What the transport and its tasks have in common.
@@ -87,8 +90,21 @@ impl QuicTransport {
             handshakes: Arc::new(Semaphore::new(HANDSHAKES_MAX)),
             closed: watch::Sender::new(false),
         });
-        tokio::spawn(accepting::accept(shared.clone()));
-        Ok(Arc::new(Self { shared, incoming }))
+        let health = Health::default();
+        let accepting = shared.clone();
+        let accept = move || accepting::accept(accepting.clone());
+        let tended = (health.clone(), shared.node.0);
+        tokio::spawn(tend("peer port", tended, accept));
+        Ok(Arc::new(Self {
+            shared,
+            incoming,
+            health,
+        }))
+    }
+
+    /// Where it is written when the peer port is lost; the node's other parts write there, too.
+    pub(crate) fn health(&self) -> Health {
+        self.health.clone()
     }
 
     /// Where peers reach this node.

@@ -17,7 +17,7 @@ const GRPC_UNAVAILABLE: u8 = 14;
 const GRPC_UNAUTHENTICATED: u8 = 16;
 
 /// A row a code, in the order of [`super::ErrorCode::ALL`].
-pub(super) const EXPLANATIONS: [Explanation; 39] = [
+pub(super) const EXPLANATIONS: [Explanation; 40] = [
     Explanation {
         name: "JSON_INVALID",
         http: 400,
@@ -183,16 +183,16 @@ pub(super) const EXPLANATIONS: [Explanation; 39] = [
         http: 400,
         grpc: GRPC_INVALID_ARGUMENT,
         retryable: false,
-        cause: "the request made two engines fail and is not tried again",
-        remedy: "inspect the input",
+        cause: "two nodes fell silent while they worked on the request, so it is not tried again",
+        remedy: "inspect the input: it may be what ended them; the logs of both nodes say more",
     },
     Explanation {
         name: "SHUTTING_DOWN",
         http: 503,
         grpc: GRPC_UNAVAILABLE,
         retryable: true,
-        cause: "the node is leaving and takes no new work",
-        remedy: "send the request to another node",
+        cause: "the node stopped, or its drain came to its deadline, before the request had ended",
+        remedy: "send the request again: another node takes it; it may have been executed",
     },
     Explanation {
         name: "NO_QUORUM",
@@ -329,5 +329,13 @@ pub(super) const EXPLANATIONS: [Explanation; 39] = [
         retryable: true,
         cause: "no node could be reached, or the one that was asked was lost before it answered",
         remedy: "check the addresses and that the nodes run; a request that may run twice can be sent again",
+    },
+    Explanation {
+        name: "STALE",
+        http: 503,
+        grpc: GRPC_UNAVAILABLE,
+        retryable: true,
+        cause: "the node has been without contact to a quorum for longer than node.stale_max_ms, or is behind what the client has seen; nothing was executed",
+        remedy: "ask another node; `paceline status` shows for how long this one has been alone",
     },
 ];

@@ -20,7 +20,8 @@ pub enum Message {
         epoch: Epoch,
         /// What is left of the budget, in microseconds.
         budget_us: u64,
-        /// Which attempt this is, from 1.
+        /// Which execution this would be, from 1. A second one shares its batch with nobody: it
+        /// may be what silenced the node of the first.
         attempt: u8,
     },
     /// The request ran; its outputs follow.
@@ -41,7 +42,7 @@ pub enum Message {
         /// How the replica is doing.
         load: LoadReport,
     },
-    /// The replica is not here, or is draining: nothing was executed.
+    /// The replica is not here (any more), or its node has left: nothing was executed.
     Gone {
         /// The epoch of the node that says so.
         epoch: Epoch,
@@ -58,6 +59,8 @@ pub enum Message {
         epoch: Epoch,
         /// Names of the outputs.
         outputs: Vec<String>,
+        /// For how many seconds the node has been without contact to a quorum, if it has none.
+        stale_seconds: Option<u32>,
     },
 }
 
@@ -70,7 +73,8 @@ pub struct ClientInfer {
     pub version: Option<VersionNumber>,
     /// What is left of the budget, in microseconds.
     pub budget_us: u64,
-    /// Which attempt this is, from 1.
+    /// Which attempt this is, from 1. A second one follows one whose node was lost, and is
+    /// executed once at most.
     pub attempt: u8,
     /// The highest epoch that the client has seen.
     pub epoch_seen: Epoch,

@@ -52,13 +52,14 @@ fn client_messages(name: impl Strategy<Value = ModelName>) -> impl Strategy<Valu
                 outputs,
             })
         }),
-        (any::<u32>(), any::<u64>(), names).prop_map(|(version, epoch, outputs)| {
-            Message::ClientAnswer {
+        (any::<u32>(), any::<u64>(), names, any::<Option<u32>>()).prop_map(
+            |(version, epoch, outputs, stale_seconds)| Message::ClientAnswer {
                 version: VersionNumber(version),
                 epoch: Epoch(epoch),
                 outputs,
+                stale_seconds,
             }
-        }),
+        ),
     ]
 }
 

@@ -42,11 +42,11 @@ fn answers() -> impl Strategy<Value = Answer> {
         (any::<u64>(), any::<u128>()),
         (bytes(), bytes()),
         secrets(),
-        vec(peer, 0..5),
+        (vec(peer, 0..5), ".{0,20}"),
     );
     let failure = (select(ErrorCode::ALL.to_vec()), ".{0,40}");
     prop_oneof![
-        joined.prop_map(|(ids, (certificate, authority), cookie, peers)| {
+        joined.prop_map(|(ids, (certificate, authority), cookie, (peers, name))| {
             Answer::Joined(Box::new(Joined {
                 node: NodeId(ids.0),
                 cluster: ids.1,
@@ -54,6 +54,7 @@ fn answers() -> impl Strategy<Value = Answer> {
                 authority,
                 cookie,
                 peers,
+                name,
             }))
         }),
         bytes().prop_map(|certificate| Answer::Renewed { certificate }),
@@ -132,6 +133,7 @@ fn secrets_are_not_printed() {
         authority: Vec::new(),
         cookie: Secret::new([0xa5; 32]),
         peers: Vec::new(),
+        name: "n1".to_owned(),
     }));
     let shown = format!("{request:?} {answer:?}");
     assert_eq!(shown.matches("***").count(), 2, "{shown}");

@@ -162,7 +162,13 @@ fn members() -> impl Strategy<Value = Change> {
         }),
         (node(), epochs()).prop_map(|(node, computed_at)| Change::MarkDown { node, computed_at }),
         (node(), epochs()).prop_map(|(node, computed_at)| Change::MarkUp { node, computed_at }),
-        node().prop_map(|node| Change::Drain { node }),
+        (node(), any::<u64>(), epochs()).prop_map(|(node, deadline_ms, computed_at)| {
+            Change::Drain {
+                node,
+                deadline_ms,
+                computed_at,
+            }
+        }),
         (node(), epochs()).prop_map(|(node, since)| Change::Drained { node, since }),
         node().prop_map(|node| Change::Undrain { node }),
         node().prop_map(|node| Change::RemoveNode { node }),

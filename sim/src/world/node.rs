@@ -197,6 +197,7 @@ impl Node {
                 bucket: arrival.bucket,
                 bytes: u64::from(arrival.rows) * ROW_BYTES,
                 rows: arrival.rows,
+                is_alone: false,
             },
             version,
             place: None,
@@ -306,6 +307,7 @@ impl Node {
             slot,
             rows: in_flight.meta.rows,
             bytes: in_flight.meta.bytes,
+            again: None,
         };
         let mut effects = std::mem::take(&mut self.router_effects);
         self.router.step(outside.now, pick, &mut effects);
@@ -368,6 +370,7 @@ impl Node {
             replica: *replica,
             node: self.id,
             local: Some(loaded.batcher),
+            is_near: true,
             row_nanos: loaded.row_nanos,
         });
         let input = router::Input::SetTargets {

@@ -16,6 +16,8 @@ pub(super) struct Load {
     pub(super) pace: Pace,
     pub(super) connections: u32,
     pub(super) duration: Duration,
+    /// Whether a request is sent once more where that may help.
+    pub(super) retry: bool,
 }
 
 /// When requests are sent.
@@ -34,9 +36,20 @@ pub(super) struct Measured {
     pub(super) latencies: Latencies,
     /// How many did not, by code.
     pub(super) errors: BTreeMap<String, u64>,
+    /// How many were sent once more, by the code of the first attempt.
+    pub(super) retried: BTreeMap<String, u64>,
     pub(super) unsent: u64,
     /// From the first request to the last answer.
     pub(super) elapsed: Duration,
+}
+
+/// What one connection has seen.
+struct Seen {
+    latencies: Latencies,
+    errors: BTreeMap<String, u64>,
+    retried: BTreeMap<String, u64>,
+    /// When the last answer came, from the beginning.
+    ended: Duration,
 }
 
 /// What all connections share.
@@ -76,6 +89,7 @@ impl Load {
         let mut total = Measured {
             latencies: Latencies::new(),
             errors: BTreeMap::new(),
+            retried: BTreeMap::new(),
             unsent: 0,
             elapsed: Duration::ZERO,
         };
@@ -98,13 +112,11 @@ impl Load {
                 running.iter().all(thread::ScopedJoinHandle::is_finished)
             });
             for thread in running {
-                let part = thread.join().expect("a connection returns its errors");
-                let (latencies, errors, ended) = part;
-                total.elapsed = total.elapsed.max(ended);
-                total.latencies.add(&latencies);
-                for (code, count) in errors {
-                    *total.errors.entry(code).or_default() += count;
-                }
+                let seen = thread.join().expect("a connection returns its errors");
+                total.elapsed = total.elapsed.max(seen.ended);
+                total.latencies.add(&seen.latencies);
+                add(&mut total.errors, seen.errors);
+                add(&mut total.retried, seen.retried);
             }
             Ok(())
         })?;
@@ -117,30 +129,40 @@ impl Load {
 }
 
 impl Shared<'_> {
-    /// Latencies, failures by code, and when the last answer came.
-    fn connection(&self, number: usize) -> (Latencies, BTreeMap<String, u64>, Duration) {
+    fn connection(&self, number: usize) -> Seen {
         let mut line = Line::new(&self.load.exchange, number);
-        let mut latencies = Latencies::new();
-        let mut errors = BTreeMap::new();
-        let mut ended = Duration::ZERO;
+        let mut seen = Seen {
+            latencies: Latencies::new(),
+            errors: BTreeMap::new(),
+            retried: BTreeMap::new(),
+            ended: Duration::ZERO,
+        };
         while let Some(due) = self.next_due() {
-            let answer = line.ask();
+            let mut answer = line.ask();
+            if let Err(miss) = &answer
+                && self.load.retry
+                && miss.may_repeat
+            {
+                count(&mut seen.retried, &miss.code);
+                answer = line.ask_elsewhere();
+            }
             let now = Instant::now();
-            ended = now - self.begun;
+            seen.ended = now - self.begun;
             match answer {
                 Ok(()) => {
                     let nanos = (now - due).as_nanos();
-                    latencies.record(u64::try_from(nanos).unwrap_or(u64::MAX));
+                    seen.latencies
+                        .record(u64::try_from(nanos).unwrap_or(u64::MAX));
                     self.succeeded.fetch_add(1, Ordering::Relaxed);
                 }
-                Err(code) => {
-                    *errors.entry(code).or_insert(0) += 1;
+                Err(miss) => {
+                    count(&mut seen.errors, &miss.code);
                     self.failed.fetch_add(1, Ordering::Relaxed);
                     thread::sleep(PAUSE);
                 }
             }
         }
-        (latencies, errors, ended)
+        seen
     }
 
     /// Waits for the moment of the next request; `None` when there is no other.
@@ -198,6 +220,16 @@ impl Shared<'_> {
             }
             (told, before) = (now, succeeded);
         }
+    }
+}
+
+fn count(counts: &mut BTreeMap<String, u64>, code: &str) {
+    *counts.entry(code.to_owned()).or_default() += 1;
+}
+
+fn add(total: &mut BTreeMap<String, u64>, part: BTreeMap<String, u64>) {
+    for (code, count) in part {
+        *total.entry(code).or_default() += count;
     }
 }
 
@@ -259,6 +291,7 @@ mod tests {
             pace,
             connections: 1,
             duration: Duration::from_millis(500),
+            retry: false,
         }
     }
 
@@ -294,6 +327,40 @@ mod tests {
         let measured = load(address, Pace::Closed).run(&quiet()).unwrap();
         assert_eq!(measured.latencies.count(), 0);
         assert!(measured.errors["NO_CONNECTION"] >= 2, "{measured:?}");
+    }
+
+    /// Takes each connection's first request along when it goes.
+    fn leaver() -> std::net::SocketAddr {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        thread::spawn(move || {
+            for stream in listener.incoming() {
+                let mut buffer = [0; 4_096];
+                let _ = stream.unwrap().read(&mut buffer);
+            }
+        });
+        address
+    }
+
+    #[test]
+    fn a_lost_request_is_a_failure_or_is_sent_again_at_the_next_node() {
+        let nodes = [leaver(), server(Duration::ZERO)];
+        let both = |retry: bool| {
+            let mut load = load(nodes[0], Pace::Closed);
+            load.exchange.nodes = nodes.map(|node| node.to_string().parse().unwrap()).to_vec();
+            load.retry = retry;
+            let measured = load.run(&quiet()).unwrap();
+            assert!(measured.latencies.count() > 10, "{measured:?}");
+            measured
+        };
+        let lost = BTreeMap::from([("CONNECTION_LOST".to_owned(), 1)]);
+        let plain = both(false);
+        assert_eq!(
+            (plain.errors, plain.retried),
+            (lost.clone(), BTreeMap::new())
+        );
+        let retried = both(true);
+        assert_eq!((retried.errors, retried.retried), (BTreeMap::new(), lost));
     }
 
     #[test]

@@ -24,10 +24,20 @@ pub(super) struct Exchange {
 /// A connection that is opened when it is needed, to one node after the other.
 pub(super) struct Line<'a> {
     exchange: &'a Exchange,
-    /// Which node is next.
+    /// Which node is next, and which was asked last.
     at: usize,
+    asked: usize,
     open: Option<(TcpStream, Vec<u8>)>,
     buffer: Vec<u8>,
+}
+
+/// A request without the answer that was wanted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Miss {
+    /// The code to count it under.
+    pub(super) code: String,
+    /// Whether the same may succeed when it is sent again.
+    pub(super) may_repeat: bool,
 }
 
 /// The beginning of an answer.
@@ -61,6 +71,7 @@ impl<'a> Line<'a> {
         Self {
             exchange,
             at: number % exchange.nodes.len(),
+            asked: 0,
             open: None,
             buffer: vec![0; 16 << 10],
         }
@@ -69,28 +80,51 @@ impl<'a> Line<'a> {
     /// Sends the request and reads the whole answer.
     ///
     /// # Errors
-    /// The code to count it under. After a failure of the connection the next request goes to
-    /// the next node.
-    pub(super) fn ask(&mut self) -> Result<(), String> {
-        let answered = self.exchange().map_err(|error| {
-            self.open = None;
-            self.at = (self.at + 1) % self.exchange.nodes.len();
-            code_of(&error).to_owned()
-        });
-        let head = answered?;
+    /// Why there is none. After a failure of the connection, or once the node has said that it
+    /// closes it, the next request goes to the next node.
+    pub(super) fn ask(&mut self) -> Result<(), Miss> {
+        self.asked = self.at;
+        let head = self.exchange().map_err(|error| {
+            self.turn();
+            Miss {
+                code: code_of(&error).to_owned(),
+                // What has no answer in time had its time; what is no HTTP stays so.
+                may_repeat: matches!(code_of(&error), NO_CONNECTION | CONNECTION_LOST),
+            }
+        })?;
         if head.closes {
-            self.open = None;
+            self.turn();
         }
         if head.status == 200 {
             return Ok(());
         }
         let body = &self.buffer[head.head_bytes..head.head_bytes + head.body_bytes];
         let code = serde_json::from_slice(body).map_or(String::new(), |body: ErrorBody| body.code);
-        Err(if code.is_empty() {
-            format!("HTTP_{}", head.status)
-        } else {
-            code
+        Err(Miss {
+            // The node cannot, and another one may. More load does not help one with too much.
+            may_repeat: head.status == 503,
+            code: match code.is_empty() {
+                true => format!("HTTP_{}", head.status),
+                false => code,
+            },
         })
+    }
+
+    /// Sends the request once more, to the node after the one that was asked.
+    ///
+    /// # Errors
+    /// As for [`Line::ask`].
+    pub(super) fn ask_elsewhere(&mut self) -> Result<(), Miss> {
+        if self.at == self.asked {
+            self.turn();
+        }
+        self.ask()
+    }
+
+    /// Leaves the node: the next request goes to the next one.
+    fn turn(&mut self) {
+        self.open = None;
+        self.at = (self.at + 1) % self.exchange.nodes.len();
     }
 
     fn exchange(&mut self) -> io::Result<Head> {
@@ -176,13 +210,15 @@ fn malformed(what: &str) -> io::Error {
 
 fn code_of(error: &io::Error) -> &'static str {
     match error.kind() {
-        io::ErrorKind::NotConnected => "NO_CONNECTION",
+        io::ErrorKind::NotConnected => NO_CONNECTION,
         io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => "NO_ANSWER_IN_TIME",
         io::ErrorKind::InvalidData => "NO_HTTP",
-        _ => "CONNECTION_LOST",
+        _ => CONNECTION_LOST,
     }
 }
 
+const NO_CONNECTION: &str = "NO_CONNECTION";
+const CONNECTION_LOST: &str = "CONNECTION_LOST";
 /// More than any node writes in front of a body.
 const HEAD_BYTES_MAX: usize = 16 << 10;
 

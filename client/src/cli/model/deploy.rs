@@ -165,7 +165,7 @@ impl Wish {
             talk: &talk,
         };
         let awaited = waiting.until(deadline);
-        deployed.replicas = awaited.map_err(|awaited| match awaited {
+        let serving = awaited.map_err(|awaited| match awaited {
             Ended::Failed(reason) => Failure::Failed(reason),
             Ended::Late(awaited) => Failure::Failed(format!(
                 "{}@{} does not serve after {}; still awaited: {awaited}",
@@ -174,6 +174,9 @@ impl Wish {
                 units::seconds(timeout.as_secs())
             )),
         })?;
+        // It serves, also where nobody can tell how far that is known.
+        deployed.committed = client.applied(serving.epoch).unwrap_or(deployed.committed);
+        deployed.replicas = replicas_of(serving, deployed.version);
         deployed.serving = true;
         Ok(deployed)
     }
@@ -218,15 +221,15 @@ enum Verdict {
 }
 
 impl Waiting<'_> {
-    /// Looks until the version serves; its replicas then.
-    fn until(&self, deadline: Deadline) -> Result<Vec<ReplicaView>, Ended> {
+    /// Looks until the version serves; what was seen then.
+    fn until(&self, deadline: Deadline) -> Result<ModelView, Ended> {
         let mut told = String::new();
         loop {
             let limit = deadline.remaining().min(LOOK_TIMEOUT);
             let looker = self.client.within(limit);
             let awaited = match looker.model(&self.deployed.model) {
                 Ok(model) => match judge(&model, self.deployed) {
-                    Verdict::Serves => return Ok(replicas_of(model, self.deployed.version)),
+                    Verdict::Serves => return Ok(model),
                     Verdict::Failed(reason) => return Err(Ended::Failed(reason)),
                     Verdict::Awaits(awaited) => awaited,
                 },

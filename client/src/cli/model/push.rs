@@ -92,10 +92,11 @@ impl PushArgs {
             };
             Some(wish.fulfil(&self.connection, terminal)?)
         } else {
-            talk.say(&format!(
-                "Deploy it with `paceline model deploy {}@{}`.",
-                self.name, answer.version
-            ));
+            let (name, version) = (&self.name, answer.version);
+            talk.say(&match answer.created {
+                true => format!("Deploy it with `paceline model deploy {name}@{version}`."),
+                false => format!("`paceline model show {name}` says whether it serves."),
+            });
             None
         };
         terminal.show(self.output.format, &Pushed { answer, deployment }, text)

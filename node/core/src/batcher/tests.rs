@@ -20,6 +20,7 @@ fn request(index: u32, rows: u32, deadline_ms: u64) -> RequestMeta {
         bucket: BucketId(0),
         bytes: 64,
         rows,
+        is_alone: false,
     }
 }
 
@@ -101,6 +102,28 @@ fn other_buckets_are_passed_over_and_keep_their_place() {
     step(&mut batcher, 0, Input::Arrive(request(2, 1, 30)));
     assert_eq!(joined(&step(&mut batcher, 1, Input::Form)), [0, 2]);
     assert_eq!(joined(&step(&mut batcher, 1, Input::Form)), [1]);
+}
+
+#[test]
+fn who_must_be_alone_is_a_batch_and_keeps_its_place_in_the_order() {
+    let alone = |index, deadline_ms| RequestMeta {
+        is_alone: true,
+        ..request(index, 1, deadline_ms)
+    };
+    let mut batcher = batcher(8);
+    for arrives in [request(0, 1, 10), alone(1, 20), request(2, 1, 30)] {
+        step(&mut batcher, 0, Input::Arrive(arrives));
+    }
+    step(&mut batcher, 0, Input::Arrive(alone(3, 20)));
+    for batch in [&[0, 2][..], &[1], &[3], &[]] {
+        assert_eq!(joined(&step(&mut batcher, 1, Input::Form)), batch);
+    }
+    for arrives in [alone(4, 10), request(5, 1, 20)] {
+        step(&mut batcher, 0, Input::Arrive(arrives));
+    }
+    for batch in [[4], [5]] {
+        assert_eq!(joined(&step(&mut batcher, 1, Input::Form)), batch);
+    }
 }
 
 #[test]

@@ -27,6 +27,9 @@ pub enum Input {
         /// Its queue.
         batcher: BatcherId,
     },
+    /// The node leaves: what waits, for whichever replica, is dropped as [`DropReason::Gone`],
+    /// and the queues stay.
+    Evict,
     /// A request for a replica.
     Arrive {
         /// The replica's queue.

@@ -29,6 +29,7 @@ fn request(index: u32, deadline_ms: u64) -> RequestMeta {
         bucket: BucketId(0),
         bytes: 0,
         rows: 1,
+        is_alone: false,
     }
 }
 
@@ -282,6 +283,22 @@ fn a_detached_replica_gives_back_what_waits_and_takes_nothing_more() {
 }
 
 #[test]
+fn a_node_that_leaves_gives_back_what_waits_and_keeps_its_queues() {
+    let mut device = device(1, DEAR_NANOS);
+    arrive(&mut device, 0, 1, 100);
+    arrive(&mut device, 1, 2, 50);
+    let gone = |index| Effect::Drop {
+        slot: slot(index),
+        why: DropReason::Gone,
+    };
+    assert_eq!(step(&mut device, 0, Input::Evict), [gone(1), gone(2)]);
+    assert_eq!(device.queued_rows(), 0);
+    assert_eq!(step(&mut device, 0, Input::Begin { lane: LANE }), []);
+    let woken = [Effect::Wake { lane: LANE }];
+    assert_eq!(arrive(&mut device, 0, 3, 100), woken, "it came back");
+}
+
+#[test]
 fn waking_drops_what_has_expired_in_every_queue() {
     let mut device = device(1, DEAR_NANOS);
     arrive(&mut device, 0, 1, 10);
@@ -335,7 +352,7 @@ proptest! {
     /// Every request ends exactly once, whatever happens in whatever order on one lane.
     #[test]
     fn every_request_ends_exactly_once(
-        events in proptest::collection::vec((0u8..7, any::<bool>(), 1u64..30), 1..200),
+        events in proptest::collection::vec((0u8..8, any::<bool>(), 1u64..30), 1..200),
         cheap in any::<bool>(),
     ) {
         let nanos = if cheap { CHEAP_NANOS } else { DEAR_NANOS };
@@ -366,6 +383,7 @@ proptest! {
                 5 => if let Some(lane) = books.staged.pop() {
                     books.take(now, Input::Launch { lane });
                 },
+                6 => books.take(now, Input::Evict),
                 _ => if let Some((lane, batch)) = books.running.pop() {
                     for index in batch {
                         prop_assert!(books.open.remove(&index));

@@ -1,9 +1,9 @@
 //! Membership: view, exact step; who may leave, and the words of why not.
 
 use paceline_protocol::registry::{
-    Change, Command, DeviceKind, DeviceRecord, NodeAddresses, NodeRecord, SCHEMA,
+    Change, Command, DeviceKind, DeviceRecord, NodeAddresses, NodeRecord, SCHEMA, VersionRecord,
 };
-use paceline_protocol::{Epoch, OpId};
+use paceline_protocol::{DeviceId, Digest, Epoch, OpId, ReplicaId, Signature, TenantName};
 
 use super::*;
 
@@ -39,6 +39,15 @@ fn apply(registry: &mut Registry, change: Change) {
     assert!(outcome.result.is_ok(), "{outcome}");
 }
 
+fn drain(registry: &mut Registry, node: NodeId) {
+    let change = Change::Drain {
+        node,
+        deadline_ms: 60_000,
+        computed_at: registry.epoch(),
+    };
+    apply(registry, change);
+}
+
 fn ids(ids: &[u64]) -> BTreeSet<NodeId> {
     ids.iter().copied().map(NodeId).collect()
 }
@@ -51,7 +60,6 @@ fn view<'a>(registry: &'a Registry, voters: &[u64], learners: &[u64]) -> View<'a
         voters: ids(voters),
         lags: learners.iter().map(|node| (*node, 0)).collect(),
         learners,
-        voters_wanted: 3,
     }
 }
 
@@ -77,11 +85,19 @@ fn a_second_node_learns_and_the_third_makes_three_voters_in_one_step() {
     assert_eq!(
         step(&view(&four, &[1, 2, 3], &[4])),
         None,
-        "three are enough"
+        "four would survive no more than three"
     );
-    let mut five = view(&four, &[1, 2, 3], &[4]);
-    five.voters_wanted = 5;
-    assert_eq!(step(&five), None, "four would survive no more than three");
+    let five = registry(5, &["a"]);
+    let voters = Some(Step::SetVoters(ids(&[1, 2, 3, 4, 5])));
+    assert_eq!(step(&view(&five, &[1, 2, 3], &[4, 5])), voters);
+    let ten = registry(10, &["a"]);
+    let seven = [1, 2, 3, 4, 5, 6, 7];
+    let voters = Some(Step::SetVoters(ids(&seven)));
+    assert_eq!(
+        step(&view(&ten, &[1, 2, 3], &[4, 5, 6, 7, 8, 9, 10])),
+        voters
+    );
+    assert_eq!(step(&view(&ten, &seven, &[8, 9, 10])), None, "at most");
 }
 
 #[test]
@@ -92,15 +108,15 @@ fn who_has_not_caught_up_or_is_not_up_gets_no_vote() {
     assert_eq!(step(&behind), None);
     behind.lags.remove(&NodeId(3));
     assert_eq!(step(&behind), None, "not heard yet");
-    apply(&mut three, Change::Drain { node: NodeId(2) });
+    drain(&mut three, NodeId(2));
     assert_eq!(step(&view(&three, &[1], &[2, 3])), None);
 }
 
 #[test]
 fn voters_are_spread_over_zones() {
-    let five = registry(5, &["a", "a", "a", "b", "c"]);
-    let voters = Some(Step::SetVoters(ids(&[1, 4, 5])));
-    assert_eq!(step(&view(&five, &[1], &[2, 3, 4, 5])), voters);
+    let four = registry(4, &["a", "a", "b", "c"]);
+    let voters = Some(Step::SetVoters(ids(&[1, 3, 4])));
+    assert_eq!(step(&view(&four, &[1], &[2, 3, 4])), voters);
 }
 
 #[test]
@@ -127,7 +143,7 @@ fn a_drain_must_leave_a_majority_that_works() {
         may_drain(&view(&three, &[1, 2, 3], &[]), &observed, NodeId(2)),
         Ok(())
     );
-    apply(&mut three, Change::Drain { node: NodeId(1) });
+    drain(&mut three, NodeId(1));
     let objection = Objection::Quorum {
         left: 1,
         voters: 3,
@@ -148,6 +164,85 @@ fn a_drain_must_leave_a_majority_that_works() {
     );
 }
 
+/// A version of so many bytes serves with one replica, on node 1; devices have one byte.
+fn served_by_node_1(nodes: u64, memory_bytes: u64) -> (Registry, Observed) {
+    let mut registry = registry(nodes, &["a"]);
+    let model = ModelName::new("m").unwrap();
+    let version = VersionNumber(1);
+    apply(
+        &mut registry,
+        Change::PublishVersion {
+            model: model.clone(),
+            owner: TenantName::default(),
+            version: Box::new(VersionRecord {
+                digest: Digest([1; 32]),
+                family: "identity".into(),
+                signature: Signature {
+                    inputs: vec![],
+                    outputs: vec![],
+                },
+                rows_max: 1,
+                finite_inputs: false,
+                artifact_bytes: 1,
+                memory_bytes,
+                one_row_ns: 1,
+                full_batch_ns: 1,
+            }),
+        },
+    );
+    let computed_at = registry.epoch();
+    let assign = Change::Assign {
+        model: model.clone(),
+        version,
+        node: NodeId(1),
+        device: DeviceId(0),
+        computed_at,
+    };
+    apply(&mut registry, assign);
+    let replica = ReplicaId(registry.epoch().0);
+    let computed_at = registry.epoch();
+    let activate = Change::Activate {
+        model,
+        version,
+        computed_at,
+    };
+    apply(&mut registry, activate);
+    (registry, [(replica, ReplicaState::Ready)].into())
+}
+
+#[test]
+fn the_last_replica_leaves_only_if_another_node_that_stays_has_room_for_it() {
+    let node = NodeId(1);
+    let may = |registry: &Registry, observed: &Observed| {
+        may_drain(&view(registry, &[1, 2, 3], &[]), observed, node)
+    };
+    let (fits, observed) = served_by_node_1(3, 1);
+    assert_eq!(may(&fits, &observed), Ok(()));
+    assert_eq!(may(&fits, &Observed::new()), Ok(()), "nothing serves here");
+    let (too_large, observed) = served_by_node_1(3, 2);
+    let refused = may(&too_large, &observed).unwrap_err();
+    assert!(matches!(refused, Objection::LastReplica { .. }));
+    let words = "'m' version 1 is ready on node 1 alone, and no other node that is up has room";
+    assert!(refused.to_string().contains(words), "{refused}");
+    // Whoever leaves already is refused nothing any more.
+    let mut leaving = too_large;
+    drain(&mut leaving, node);
+    assert_eq!(may(&leaving, &observed), Ok(()));
+}
+
+#[test]
+fn the_voter_that_lags_the_least_and_stays_leads_next() {
+    let mut four = registry(4, &["a"]);
+    let mut before = view(&four, &[1, 2, 3], &[4]);
+    assert_eq!(successor(&before, NodeId(1)), Some(NodeId(2)));
+    before.lags = [(NodeId(2), 9), (NodeId(3), 4), (NodeId(4), 0)].into();
+    assert_eq!(successor(&before, NodeId(1)), Some(NodeId(3)));
+    drain(&mut four, NodeId(3));
+    let after = view(&four, &[1, 2, 3], &[4]);
+    assert_eq!(successor(&after, NodeId(1)), Some(NodeId(2)));
+    assert_eq!(successor(&view(&four, &[1], &[2]), NodeId(1)), None);
+}
+
 #[test]
 fn losses_that_are_survived_are_counted_from_those_who_live() {
     let mut three = registry(3, &["a"]);
@@ -163,4 +258,7 @@ fn losses_that_are_survived_are_counted_from_those_who_live() {
     );
     assert_eq!(survivable_losses(&three, &voters), 0);
     assert_eq!(survivable_losses(&three, &ids(&[1])), 0);
+    let mut leaving = registry(3, &["a"]);
+    drain(&mut leaving, NodeId(2));
+    assert_eq!(survivable_losses(&leaving, &voters), 0, "it may be stopped");
 }

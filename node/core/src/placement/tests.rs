@@ -116,6 +116,33 @@ impl Cluster {
     }
 }
 
+impl Cluster {
+    /// Three nodes with room for three copies each, and version 1 ready on those it is on.
+    fn serving(replicas: ReplicaTarget) -> Self {
+        let mut cluster = Self::new(&[("a", 30), ("b", 30), ("c", 30)]);
+        cluster.publish(1, 10);
+        cluster.deploy(1, replicas);
+        cluster.settle();
+        cluster.report_all(&ReplicaState::Ready);
+        assert_eq!(cluster.settle(), ["activate"]);
+        cluster
+    }
+
+    /// A node is down, and what it reported is unknown.
+    fn lose(&mut self, node: u64) {
+        let (node, computed_at) = (NodeId(node), self.registry.epoch());
+        self.apply(Change::MarkDown { node, computed_at });
+        let replicas = self.registry.replicas();
+        self.observed
+            .retain(|id, _| replicas.get(id).is_some_and(|a| a.node != node));
+    }
+
+    fn find_again(&mut self, node: u64) {
+        let (node, computed_at) = (NodeId(node), self.registry.epoch());
+        self.apply(Change::MarkUp { node, computed_at });
+    }
+}
+
 fn model() -> ModelName {
     ModelName::new("m").unwrap()
 }
@@ -187,4 +214,101 @@ fn what_does_not_fit_is_said_with_both_figures() {
         largest_free_bytes: 100,
     };
     assert_eq!(plan.shortfalls, [shortfall]);
+}
+
+#[test]
+fn replicas_of_a_node_that_is_down_are_replaced_and_then_taken_away() {
+    let mut cluster = Cluster::serving(ReplicaTarget::Count(2));
+    assert_eq!(cluster.nodes_of(1), [1, 2]);
+    cluster.lose(2);
+    assert_eq!(cluster.settle(), ["assign"]);
+    assert_eq!(cluster.nodes_of(1), [1, 2, 3], "until the new one is ready");
+    cluster.report_all(&ReplicaState::Ready);
+    assert_eq!(cluster.settle(), ["unassign"]);
+    assert_eq!(cluster.nodes_of(1), [1, 3]);
+    cluster.find_again(2);
+    assert!(cluster.settle().is_empty());
+}
+
+#[test]
+fn who_comes_back_early_does_not_push_out_who_is_ready() {
+    let mut cluster = Cluster::serving(ReplicaTarget::Count(2));
+    cluster.lose(2);
+    cluster.settle();
+    cluster.find_again(2);
+    let replacement = cluster.registry.replicas().keys().last().copied().unwrap();
+    cluster.observed.insert(replacement, ReplicaState::Ready);
+    assert_eq!(cluster.settle(), ["unassign"]);
+    assert_eq!(cluster.nodes_of(1), [1, 3], "node 2 had nothing ready yet");
+}
+
+#[test]
+fn what_stands_on_each_node_waits_for_the_one_that_is_down_and_not_for_one_that_leaves() {
+    let mut cluster = Cluster::serving(ReplicaTarget::Each);
+    cluster.lose(2);
+    assert!(cluster.settle().is_empty());
+    let computed_at = cluster.registry.epoch();
+    cluster.apply(Change::Drain {
+        node: NodeId(3),
+        deadline_ms: 60_000,
+        computed_at,
+    });
+    assert_eq!(cluster.settle(), ["unassign"]);
+    assert_eq!(cluster.nodes_of(1), [1, 2]);
+}
+
+#[test]
+fn a_stuck_rollout_does_not_cost_the_version_that_serves_its_replicas() {
+    let mut cluster = Cluster::serving(ReplicaTarget::Count(2));
+    cluster.publish(2, 10);
+    cluster.deploy(2, ReplicaTarget::Count(2));
+    assert_eq!(cluster.settle(), ["assign", "assign"]);
+    let replicas = cluster.registry.replicas().iter();
+    let loading = replicas
+        .filter(|(_, a)| a.version.0 == 2)
+        .map(|(id, _)| *id);
+    for replica in loading.collect::<Vec<_>>() {
+        cluster.observed.insert(replica, ReplicaState::Loading);
+    }
+    let victim = cluster.nodes_of(1)[0];
+    cluster.lose(victim);
+    cluster.settle();
+    let standing = |cluster: &Cluster, version| {
+        let nodes = cluster.nodes_of(version).into_iter();
+        nodes.filter(|node| *node != victim).count()
+    };
+    assert_eq!(standing(&cluster, 1), 2, "the one that serves");
+    assert_eq!(standing(&cluster, 2), 2, "the one that shall serve");
+    cluster.report_all(&ReplicaState::Ready);
+    cluster.settle();
+    assert_eq!((standing(&cluster, 1), standing(&cluster, 2)), (0, 2));
+    assert!(!cluster.nodes_of(2).contains(&victim));
+}
+
+#[test]
+fn what_serves_during_a_rollout_is_replaced_and_does_not_grow() {
+    let mut cluster = Cluster::serving(ReplicaTarget::Count(1));
+    cluster.publish(2, 31);
+    cluster.deploy(2, ReplicaTarget::Count(3));
+    let plan = plan(&cluster.registry, &cluster.observed);
+    assert_eq!(plan.next, None, "it fits nowhere, and what serves stays");
+    assert_eq!(plan.shortfalls.len(), 1);
+    let victim = cluster.nodes_of(1)[0];
+    cluster.lose(victim);
+    cluster.settle();
+    let standing = cluster.nodes_of(1).iter().filter(|n| **n != victim).count();
+    assert!((1..=2).contains(&standing), "{standing} on two nodes");
+}
+
+#[test]
+fn the_last_replica_stays_when_nobody_can_replace_it() {
+    let mut cluster = Cluster::new(&[("a", 30)]);
+    cluster.publish(1, 10);
+    cluster.deploy(1, ReplicaTarget::Count(1));
+    cluster.settle();
+    cluster.report_all(&ReplicaState::Ready);
+    cluster.settle();
+    cluster.lose(1);
+    assert!(cluster.settle().is_empty());
+    assert_eq!(cluster.nodes_of(1), [1]);
 }

@@ -17,13 +17,18 @@ pub enum NodeState {
     Up,
     /// It was not heard for long; its replicas are replaced.
     Down,
-    /// It takes no new work since this epoch, and finishes what it has.
+    /// It leaves since this epoch: it gets no new replicas, and finishes what it has.
     Draining {
         /// The index of the drain.
         since: Epoch,
+        /// How long that may take, in milliseconds, from when the node has applied it.
+        deadline_ms: u64,
     },
-    /// It has finished what it had, and takes no new work.
-    Drained,
+    /// It has ended what it had, and takes no new work.
+    Drained {
+        /// The index of the drain.
+        since: Epoch,
+    },
 }
 
 /// A node's place in the cluster.
@@ -41,6 +46,7 @@ pub(super) struct Seat {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Drain {
     since: Epoch,
+    deadline_ms: u64,
     is_done: bool,
 }
 
@@ -62,6 +68,11 @@ impl Registry {
     /// Every node that was admitted, also before it has said where it is reached.
     pub fn seats(&self) -> impl Iterator<Item = (NodeId, NodeState)> {
         self.seats.iter().map(|(node, seat)| (*node, seat.state()))
+    }
+
+    /// What people call a node that was admitted.
+    pub fn name_of(&self, node: NodeId) -> Option<&str> {
+        self.seats.get(&node).map(|seat| seat.name.as_str())
     }
 
     /// Where a node stands, as it said when it was admitted or registered.
@@ -125,28 +136,12 @@ impl Registry {
                 self.check_current(*computed_at)?;
                 self.mark(epoch, *node, false)
             }
-            Change::Drain { node } => {
-                let seat = self.seat(*node)?;
-                let drain = Drain {
-                    since: epoch,
-                    is_done: false,
-                };
-                // A drain that is under way is not begun anew.
-                if seat.drain.is_none() {
-                    seat.drain = Some(drain);
-                    self.assignments_changed_at = epoch;
-                }
-                Ok(Reply::Done)
-            }
-            Change::Drained { node, since } => {
-                let (node, since) = (*node, *since);
-                match &mut self.seat(node)?.drain {
-                    Some(drain) if drain.since == since => drain.is_done = true,
-                    _ => return Err(Refusal::NotDraining { node, since }),
-                }
-                self.assignments_changed_at = epoch;
-                Ok(Reply::Done)
-            }
+            Change::Drain {
+                node,
+                deadline_ms,
+                computed_at,
+            } => self.drain(epoch, (*node, *deadline_ms), *computed_at),
+            Change::Drained { node, since } => self.drained(epoch, *node, *since),
             Change::Undrain { node } => {
                 if self.seat(*node)?.drain.take().is_some() {
                     self.assignments_changed_at = epoch;
@@ -178,9 +173,21 @@ impl Registry {
         })
     }
 
+    /// The first of `n0`, `n1`, … that no node has.
+    fn free_name(&self) -> String {
+        let taken: BTreeSet<&str> = self.seats.values().map(|seat| &*seat.name).collect();
+        (0..=taken.len())
+            .map(|number| format!("n{number}"))
+            .find(|name| !taken.contains(&**name))
+            .expect("of more names than there are nodes one is free")
+    }
+
     fn create_token(&mut self, token: &TokenRecord, now_ms: u64) -> Result<Reply, Refusal> {
-        self.tokens
-            .retain(|_, known| known.expires_ms > now_ms && known.uses_left > 0);
+        self.tokens.retain(|_, known| known.expires_ms > now_ms);
+        // One that is used up is kept to say so, as long as there is room for it.
+        if self.tokens.len() >= TOKENS_MAX {
+            self.tokens.retain(|_, known| known.uses_left > 0);
+        }
         if self.tokens.contains_key(&token.id) {
             return Err(Refusal::TokenExists);
         }
@@ -218,7 +225,11 @@ impl Registry {
         if token.uses_left == 0 {
             return Err(Refusal::TokenUsed);
         }
-        self.check_name(candidate.name, None)?;
+        let name = match candidate.name {
+            "" => self.free_name(),
+            name => name.to_owned(),
+        };
+        self.check_name(&name, None)?;
         if self.seats.len() >= NODES_MAX {
             return Err(Refusal::Limit {
                 what: "nodes".into(),
@@ -230,13 +241,43 @@ impl Registry {
         }
         let node = NodeId(epoch.0);
         let seat = Seat {
-            name: candidate.name.to_owned(),
+            name,
             key_sha256: key,
             zone: candidate.zone.to_owned(),
             ..Seat::default()
         };
         self.seats.insert(node, seat);
         Ok(Reply::Admitted(node))
+    }
+
+    fn drain(
+        &mut self,
+        epoch: Epoch,
+        (node, deadline_ms): (NodeId, u64),
+        computed_at: Epoch,
+    ) -> Result<Reply, Refusal> {
+        // A drain that is under way is not begun anew.
+        if self.seat(node)?.drain.is_some() {
+            return Ok(Reply::Done);
+        }
+        // Two drains at a time, each harmless alone, may be too many together.
+        self.check_current(computed_at)?;
+        self.seat(node)?.drain = Some(Drain {
+            since: epoch,
+            deadline_ms,
+            is_done: false,
+        });
+        self.assignments_changed_at = epoch;
+        Ok(Reply::Done)
+    }
+
+    fn drained(&mut self, epoch: Epoch, node: NodeId, since: Epoch) -> Result<Reply, Refusal> {
+        match &mut self.seat(node)?.drain {
+            Some(drain) if drain.since == since => drain.is_done = true,
+            _ => return Err(Refusal::NotDraining { node, since }),
+        }
+        self.assignments_changed_at = epoch;
+        Ok(Reply::Done)
     }
 
     fn mark(&mut self, epoch: Epoch, node: NodeId, is_down: bool) -> Result<Reply, Refusal> {
@@ -280,8 +321,14 @@ impl Seat {
         match self.drain {
             _ if self.is_down => NodeState::Down,
             None => NodeState::Up,
-            Some(Drain { is_done: true, .. }) => NodeState::Drained,
-            Some(Drain { since, .. }) => NodeState::Draining { since },
+            Some(Drain {
+                since,
+                is_done: true,
+                ..
+            }) => NodeState::Drained { since },
+            Some(Drain {
+                since, deadline_ms, ..
+            }) => NodeState::Draining { since, deadline_ms },
         }
     }
 }

@@ -97,6 +97,15 @@ impl Log {
         })
     }
 
+    fn drain(&mut self, node: NodeId) -> Result<Reply, Refusal> {
+        let computed_at = self.registry.epoch();
+        self.apply(Change::Drain {
+            node,
+            deadline_ms: 60_000,
+            computed_at,
+        })
+    }
+
     fn assign(&mut self, model: &str, version: u32, computed_at: Epoch) -> Result<Reply, Refusal> {
         self.apply(Change::Assign {
             model: name(model),

@@ -1,5 +1,6 @@
 //! The router: state, input, exact effects; and the balance that two choices promise.
 
+use super::route::{SPARE_MIN, SUBSET_MAX};
 use super::*;
 
 const ROUTE: RouteId = RouteId(0);
@@ -13,6 +14,7 @@ fn target(replica: u64, local: bool) -> Target {
         replica: ReplicaId(replica),
         node: NodeId(if local { 1 } else { replica }),
         local: local.then_some(BatcherId(replica as u32)),
+        is_near: true,
         row_nanos: 1_000,
     }
 }
@@ -39,6 +41,7 @@ fn pick(router: &mut Router, rows: u32, bytes: u64) -> Option<u64> {
             slot: SLOT,
             rows,
             bytes,
+            again: None,
         },
         &mut out,
     );
@@ -75,6 +78,7 @@ fn the_only_replica_is_picked_with_all_that_the_driver_needs() {
         slot: SLOT,
         rows: 1,
         bytes: 8,
+        again: None,
     };
     router.step(Instant::ZERO, input, &mut out);
     let local = Some(BatcherId(9));
@@ -135,6 +139,7 @@ fn a_reported_queue_is_believed_while_it_is_fresh() {
             slot: SLOT,
             rows: 1,
             bytes: 0,
+            again: None,
         },
         &mut out,
     );
@@ -204,9 +209,10 @@ fn of_very_many_each_node_considers_its_own_few_and_always_its_local_one() {
         };
         router.step(Instant::ZERO, input, &mut Vec::new());
         assert_eq!(router.targets(ROUTE), SUBSET_MAX);
-        assert!(router.routes[0][0].target.local.is_some());
+        assert!(router.routes[0].candidates[0].target.local.is_some());
         seen.extend(
             router.routes[0]
+                .candidates
                 .iter()
                 .map(|candidate| candidate.target.replica),
         );
@@ -216,4 +222,167 @@ fn of_very_many_each_node_considers_its_own_few_and_always_its_local_one() {
         "together they consider {} of 999",
         seen.len()
     );
+}
+
+/// A replica in the zone `near` or in another one.
+fn remote(replica: u64, is_near: bool) -> Target {
+    Target {
+        is_near,
+        ..target(replica, false)
+    }
+}
+
+fn set_conditions(router: &mut Router, conditions: &[(u64, Condition)]) {
+    let conditions = conditions.iter();
+    let conditions = conditions.map(|(node, condition)| (NodeId(*node), *condition));
+    let mut out = Vec::new();
+    let input = Input::SetConditions {
+        conditions: conditions.collect(),
+    };
+    router.step(Instant::ZERO, input, &mut out);
+    assert_eq!(out, []);
+}
+
+/// Picks for a request that was at `nodes`.
+fn pick_another(router: &mut Router, nodes: &[u64], is_alone: bool) -> Option<u64> {
+    let mut been = Been::default();
+    nodes.iter().for_each(|node| been.to(NodeId(*node)));
+    let mut out = Vec::new();
+    let input = Input::Pick {
+        route: ROUTE,
+        slot: SLOT,
+        rows: 1,
+        bytes: 0,
+        again: Some(Box::new(Again { been, is_alone })),
+    };
+    router.step(Instant::ZERO, input, &mut out);
+    match out[..] {
+        [Effect::Dispatch { replica, .. }] => Some(replica.0),
+        [Effect::NoReplica { .. }] => None,
+        _ => panic!("{out:?}"),
+    }
+}
+
+#[test]
+fn what_was_agreed_and_what_is_heard_make_a_condition() {
+    use Liveness::{Alive, Down, Lost, Suspect};
+    let since = paceline_protocol::Epoch(7);
+    let draining = NodeState::Draining {
+        since,
+        deadline_ms: 1,
+    };
+    let table = [
+        (NodeState::Up, Alive, Condition::Good),
+        (draining, Alive, Condition::Draining),
+        (draining, Suspect, Condition::Suspect),
+        (NodeState::Drained { since }, Alive, Condition::Away),
+        (NodeState::Up, Suspect, Condition::Suspect),
+        (NodeState::Up, Lost, Condition::Away),
+        (NodeState::Up, Down, Condition::Away),
+        (NodeState::Down, Alive, Condition::Away),
+    ];
+    for (state, liveness, condition) in table {
+        assert_eq!(Condition::of(state, liveness), condition);
+    }
+    let serving = [Condition::Good, Condition::Draining];
+    let all = [serving[0], serving[1], Condition::Suspect, Condition::Away];
+    assert!(all.iter().all(|c| c.serves() == serving.contains(c)));
+}
+
+#[test]
+fn the_own_zone_first_and_the_other_before_it_is_too_much() {
+    let mut router = router(vec![remote(2, true), remote(3, false)]);
+    // A row takes 1 µs: the two thousandth in flight would make it 2 ms.
+    let picked: Vec<_> = (0..4_000).map(|_| pick(&mut router, 1, 0)).collect();
+    assert!(picked[..2_000].iter().all(|replica| *replica == Some(2)));
+    let spilt = picked[2_000..].iter().filter(|r| **r == Some(3)).count();
+    // Of 4,000 in flight a third: half of what waits here.
+    assert_eq!(spilt, 1_333);
+    for _ in 0..1_500 {
+        done(&mut router, 0, 2, None);
+    }
+    assert_eq!(pick(&mut router, 1, 0), Some(2), "and back");
+}
+
+#[test]
+fn another_zone_serves_what_this_one_does_not_have() {
+    let mut router = router(vec![remote(3, false), remote(4, false)]);
+    assert!(pick(&mut router, 1, 0).is_some());
+}
+
+#[test]
+fn the_worse_a_node_is_the_later_it_is_picked_and_those_away_never() {
+    use Condition::{Away, Draining, Suspect};
+    let mut router = router(vec![target(9, true), target(2, false), remote(3, false)]);
+    set_conditions(&mut router, &[(1, Draining), (2, Suspect)]);
+    for _ in 0..50 {
+        assert_eq!(pick(&mut router, 1, 0), Some(3));
+    }
+    set_conditions(&mut router, &[(1, Draining), (2, Suspect), (3, Away)]);
+    for _ in 0..50 {
+        assert_eq!(
+            pick(&mut router, 1, 0),
+            Some(9),
+            "it leaves, and serves yet"
+        );
+    }
+    set_conditions(&mut router, &[(1, Away), (2, Suspect), (3, Away)]);
+    assert_eq!(pick(&mut router, 1, 0), Some(2), "suspect, but the last");
+    set_conditions(&mut router, &[(1, Away), (2, Away), (3, Away)]);
+    assert_eq!(pick(&mut router, 1, 0), None);
+    set_conditions(&mut router, &[]);
+    assert_eq!(router.targets(ROUTE), 3, "none was forgotten");
+    assert!(pick(&mut router, 1, 0).is_some());
+}
+
+#[test]
+fn a_condition_outlives_a_change_of_targets() {
+    let mut router = router(vec![target(2, false)]);
+    set_conditions(&mut router, &[(3, Condition::Suspect)]);
+    let input = Input::SetTargets {
+        route: ROUTE,
+        targets: vec![target(2, false), target(3, false)],
+    };
+    router.step(Instant::ZERO, input, &mut Vec::new());
+    for _ in 0..50 {
+        assert_eq!(pick(&mut router, 1, 0), Some(2));
+    }
+}
+
+#[test]
+fn a_request_is_sent_where_it_was_not_or_nowhere() {
+    let others = [target(2, false), target(3, false), remote(4, false)];
+    let mut all = router([&others[..], &[target(9, true)]].concat());
+    let nodes = [1, 2, 3, 4];
+    for left_out in nodes {
+        let been: Vec<u64> = nodes.into_iter().filter(|n| *n != left_out).collect();
+        let only = if left_out == 1 { 9 } else { left_out };
+        assert_eq!(pick_another(&mut all, &been, false), Some(only));
+    }
+    assert_eq!(pick_another(&mut all, &nodes, false), None);
+    let local = pick_another(&mut all, &[2], false);
+    assert_eq!(local, Some(9), "the one that answers soonest");
+}
+
+#[test]
+fn what_may_have_silenced_a_node_goes_to_no_other_silent_one() {
+    use Condition::{Draining, Suspect};
+    let mut two = router(vec![target(2, false), remote(4, false)]);
+    set_conditions(&mut two, &[(4, Suspect)]);
+    assert_eq!(pick_another(&mut two, &[2], true), None);
+    assert_eq!(pick_another(&mut two, &[2], false), Some(4));
+    set_conditions(&mut two, &[(4, Draining)]);
+    assert_eq!(pick_another(&mut two, &[2], true), Some(4));
+    set_conditions(&mut two, &[(2, Suspect), (4, Suspect)]);
+    assert_eq!(pick_another(&mut two, &[], true), None);
+}
+
+#[test]
+fn of_very_many_some_of_another_zone_are_considered() {
+    let targets = (2..1_000).map(|replica| remote(replica, replica % 2 == 0));
+    let router = router(targets.collect());
+    let considered = &router.routes[0].candidates;
+    assert_eq!(considered.len(), SUBSET_MAX);
+    let far = considered.iter().filter(|c| !c.target.is_near).count();
+    assert_eq!(far, SPARE_MIN);
 }

@@ -11,7 +11,7 @@ use std::time::Duration;
 use paceline_protocol::{Digest, Manifest, ManifestFile, NodeId};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 
 use super::super::ask::{AskError, Peers};
 use super::super::store::{ArtifactError, Artifacts};
@@ -259,7 +259,12 @@ impl Run {
         work: impl FnOnce(&Artifacts) -> Result<T, ArtifactError> + Send + 'static,
     ) -> Result<T, FetchError> {
         let artifacts = self.artifacts.clone();
-        let done = artifacts.threads().blocking(move || work(&artifacts)).await;
+        let working = artifacts.threads().blocking(move || work(&artifacts));
+        let artifact = self.artifact;
+        // A thread cannot be ended, but who waits for it can be told.
+        let done = timeout_at(self.deadline, working)
+            .await
+            .map_err(|_late| FetchError::Late { artifact })?;
         let done = done.map_err(|error| FetchError::Disk {
             reason: error.to_string(),
         })?;

@@ -2,16 +2,48 @@
 
 use paceline_core::admission::Refusal;
 use paceline_core::batcher::DropReason;
-use paceline_protocol::{ErrorCode, Failure, NodeId, Tensor};
+use paceline_protocol::frame::Execution;
+use paceline_protocol::{Epoch, ErrorCode, Failure, Tensor};
 
-/// How an attempt ended without an answer.
+/// The one end of a request that was not answered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unanswered {
+    /// Why.
+    pub failure: Failure,
+    /// Whether any of it ran.
+    pub execution: Execution,
+}
+
+/// How a part of a request ended that has no answer.
 pub(super) enum Missed {
-    /// It was certainly not executed; its inputs come back.
-    Unexecuted(Failure, Vec<Tensor>),
     /// That is how it ended.
-    Ended(Failure),
-    /// The node fell silent, and it may have been executed there.
-    Silent(NodeId, Failure, Vec<Tensor>),
+    Ended(Unanswered),
+    /// Nothing of it ran, and no replica of its version is left to run it.
+    Gone(Gone),
+}
+
+/// What a part leaves whose version has no replica any more.
+pub(super) struct Gone {
+    /// The newest epoch that was heard of.
+    pub(super) epoch: Epoch,
+    /// What it wanted to send.
+    pub(super) inputs: Vec<Tensor>,
+}
+
+impl From<Failure> for Unanswered {
+    /// A request that failed before it was sent to any replica.
+    fn from(failure: Failure) -> Self {
+        Self {
+            failure,
+            execution: Execution::NotExecuted,
+        }
+    }
+}
+
+impl From<Unanswered> for Missed {
+    fn from(unanswered: Unanswered) -> Self {
+        Self::Ended(unanswered)
+    }
 }
 
 /// What the caller of a request is told that was not let in.
@@ -46,9 +78,12 @@ pub(super) fn dropped(why: DropReason) -> Failure {
             )
             .retry_after_ms(wait_ms)
         }
-        DropReason::Gone => Failure::new(
-            ErrorCode::VersionGone,
-            "the version was taken away while the request waited; nothing was executed",
-        ),
+        DropReason::Gone => gone(),
     }
+}
+
+/// What the caller of a request is told whose version is gone.
+pub(super) fn gone() -> Failure {
+    let message = "the version was taken away while the request waited; nothing was executed";
+    Failure::new(ErrorCode::VersionGone, message)
 }

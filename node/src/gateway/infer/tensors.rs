@@ -1,12 +1,11 @@
 //! Inference whose tensors have arrived as tensors: the way of the doors that speak frames.
 
-use std::time::Duration;
-
 use paceline_core::Instant;
+use paceline_core::failover::Terms;
 use paceline_protocol::frame::Execution;
 use paceline_protocol::{Epoch, ErrorCode, Failure, Tensor, VersionNumber};
 
-use super::{Pinned, Serving, Target, budget_nanos, refused};
+use super::{Pinned, Serving, Target, Unanswered, budget_nanos, refused};
 use crate::gateway::oip::{ParseOptions, arrange, arrange_outputs};
 use crate::telemetry::metrics::{Protocol, Stage};
 
@@ -23,8 +22,10 @@ pub struct TensorRequest {
     pub outputs: Vec<String>,
     /// What is left of the budget, in microseconds.
     pub budget_us: u64,
-    /// The highest epoch that the caller has seen.
-    pub epoch_seen: Epoch,
+    /// Whether it may run twice.
+    pub is_idempotent: bool,
+    /// Whether the caller has sent it to another node before, and lost that one.
+    pub is_second: bool,
 }
 
 /// Its answer.
@@ -42,10 +43,9 @@ impl Serving {
     /// Answers a request.
     ///
     /// # Errors
-    /// Exactly one [`Failure`], by the request's deadline.
-    pub async fn infer_tensors(&self, request: TensorRequest) -> Result<TensorAnswer, Failure> {
+    /// Exactly one [`Unanswered`], by the request's deadline.
+    pub async fn infer_tensors(&self, request: TensorRequest) -> Result<TensorAnswer, Unanswered> {
         let arrived = self.clock.now();
-        self.catch_up(request.epoch_seen).await;
         let version = request.version.map(|version| version.to_string());
         let target = Target {
             model: &request.model,
@@ -63,7 +63,7 @@ impl Serving {
                 let nanos = self.clock.now().nanos_since(arrived);
                 metrics.succeeded(Protocol::Quic, *rows, nanos);
             }
-            Err(failure) => metrics.failed(Protocol::Quic, failure.code),
+            Err(unanswered) => metrics.failed(Protocol::Quic, unanswered.failure.code),
         }
         answered.map(|(_, answer)| answer)
     }
@@ -73,7 +73,7 @@ impl Serving {
         (arrived, pinned): (Instant, Pinned),
         target: Target<'_>,
         request: &TensorRequest,
-    ) -> Result<(u32, TensorAnswer), Failure> {
+    ) -> Result<(u32, TensorAnswer), Unanswered> {
         let version = &pinned.version;
         let options = ParseOptions {
             finite_inputs: version.finite_inputs,
@@ -91,13 +91,21 @@ impl Serving {
             .admit(arranged_at, deadline)
             .map_err(refused)?;
         let rows = inputs.first().map_or(0, Tensor::rows) as u32;
-        let (mut outputs, pinned) = self.execute(pinned, inputs, deadline, target).await?;
+        let terms = Terms {
+            deadline,
+            is_idempotent: request.is_idempotent,
+            is_second: request.is_second,
+        };
+        let (mut outputs, pinned) = self.execute(pinned, inputs, terms, target).await?;
         let names = &pinned.version.signature.outputs;
         let mut named = Vec::with_capacity(wanted.len());
         for place in wanted {
             let (Some(spec), Some(tensor)) = (names.get(place), outputs.get_mut(place)) else {
                 let message = "the engine's outputs are not those of the signature";
-                return Err(Failure::new(ErrorCode::EngineFailed, message));
+                return Err(Unanswered {
+                    failure: Failure::new(ErrorCode::EngineFailed, message),
+                    execution: Execution::Executed,
+                });
             };
             named.push((spec.name.clone(), tensor.clone()));
         }
@@ -108,30 +116,4 @@ impl Serving {
         };
         Ok((rows, answer))
     }
-
-    /// Waits until this node has applied what the caller has seen elsewhere, so that its view
-    /// does not go backwards; not for long, since a node that is cut off still serves.
-    async fn catch_up(&self, seen: Epoch) {
-        let until = tokio::time::Instant::now() + CATCH_UP_MAX;
-        while self.router.routes().epoch < seen && tokio::time::Instant::now() < until {
-            tokio::time::sleep(CATCH_UP_PACE).await;
-        }
-    }
 }
-
-/// Whether a request that failed so may have been executed.
-pub fn execution_of(code: ErrorCode) -> Execution {
-    match code {
-        ErrorCode::EngineFailed | ErrorCode::Poison => Execution::Executed,
-        ErrorCode::DeadlineExceeded
-        | ErrorCode::Cancelled
-        | ErrorCode::Unknown
-        | ErrorCode::Unreachable
-        | ErrorCode::Internal => Execution::Unknown,
-        _ => Execution::NotExecuted,
-    }
-}
-
-/// A follower is behind by a round trip, or else by an election.
-const CATCH_UP_MAX: Duration = Duration::from_millis(50);
-const CATCH_UP_PACE: Duration = Duration::from_millis(2);

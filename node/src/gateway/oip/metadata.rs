@@ -143,7 +143,7 @@ mod tests {
         );
         assert_eq!(
             text(server("0.1.0", &super::super::EXTENSIONS)),
-            r#"{"name":"paceline","version":"0.1.0","extensions":["binary_tensor_data","classification","parameters","schedule_policy"]}"#
+            r#"{"name":"paceline","version":"0.1.0","extensions":["binary_tensor_data","classification"]}"#
         );
         assert_eq!(text(live(true)), r#"{"live":true}"#);
         assert_eq!(text(ready(false)), r#"{"ready":false}"#);

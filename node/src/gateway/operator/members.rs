@@ -1,16 +1,20 @@
 //! Who belongs to the cluster: tokens, and nodes that leave for a while or for ever.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Json;
 use axum::extract::State;
 use paceline_core::membership::{self, Objection};
-use paceline_protocol::limits::{NODES_MAX, TOKEN_TTL_DEFAULT_MS, TOKEN_TTL_MAX_MS};
+use paceline_protocol::limits::{
+    DRAIN_DEADLINE_MAX_MS, NODES_MAX, TOKEN_TTL_DEFAULT_MS, TOKEN_TTL_MAX_MS,
+};
 use paceline_protocol::operator::{
     Committed, DrainRequest, TokenCreated, TokenRequest, TokenView, UndrainRequest,
 };
-use paceline_protocol::registry::{Change, TokenRecord};
+use paceline_protocol::registry::{Change, Outcome, Refusal, TokenRecord};
 use paceline_protocol::{ErrorCode, Failure, JoinToken, NodeId, OpId, Secret, TokenId};
+use tokio::time::Instant;
 
 use super::extract::{InPath, InQuery, Whole};
 use super::{OpQuery, OperatorParts, Parts, Refused, committed, json, op_of};
@@ -93,20 +97,41 @@ pub(super) async fn drain(
     Whole(body): Whole,
 ) -> Result<Json<Committed>, Refused> {
     let node = node_id(&node)?;
-    let DrainRequest { op, .. } = json(&body)?;
+    let DrainRequest { op, deadline_ms } = json(&body)?;
+    check("deadline_ms", deadline_ms, DRAIN_DEADLINE_MAX_MS)?;
     parts.registry.catch_up().await;
-    objection(&parts, node)?;
-    let drained = write(&parts, op, Change::Drain { node }).await?;
-    // Another drain may have been committed at the same time: each was fine alone.
-    if let Err(refused) = objection(&parts, node) {
-        let undo = Change::Undrain { node };
-        parts
-            .registry
-            .write(crate::registry::fresh_op()?, undo)
-            .await?;
-        return Err(refused.into());
+    for attempt in 0..DRAIN_ATTEMPTS_MAX {
+        let op = OpId(op.0.wrapping_add(attempt.wrapping_mul(OP_STRIDE)));
+        let registry = parts.registry.current();
+        // A repeat gets its first answer, whatever has become of the node since.
+        if registry.outcome(op).is_none() {
+            objection(&parts, node)?;
+            move_leadership(&parts, node, Duration::from_millis(deadline_ms)).await;
+        }
+        let change = Change::Drain {
+            node,
+            deadline_ms,
+            computed_at: registry.epoch(),
+        };
+        match parts.registry.write_outcome(op, change).await? {
+            Outcome {
+                epoch,
+                result: Ok(_),
+            } => return Ok(Json(committed(&parts, epoch).await)),
+            // Something that the decision rests on has changed meanwhile: it is made anew,
+            // under an op-id that follows from the first, since a refusal is remembered.
+            Outcome {
+                result: Err(Refusal::Outdated { .. }),
+                ..
+            } => {}
+            Outcome {
+                result: Err(refusal),
+                ..
+            } => return Err(Failure::from(refusal).into()),
+        }
     }
-    Ok(drained)
+    let message = "the cluster changes too fast to tell whether the node may leave";
+    Err(Failure::new(ErrorCode::Conflict, message).into())
 }
 
 pub(super) async fn undrain(
@@ -130,15 +155,31 @@ pub(super) async fn remove(
     let registry = parts.registry.current();
     // A repeat finds the node gone, and gets its first answer from the registry.
     if !registry.is_burnt(node) {
-        let view = view(&registry, &parts.registry.raft(), 0);
+        let view = view(&registry, &parts.registry.raft());
         membership::may_remove(&view, node).map_err(refusal)?;
     }
     write(&parts, op, Change::RemoveNode { node }).await
 }
 
+/// A node that leaves does not lead: writes would stop for an election when it is stopped. A
+/// drain does not fail over it, since they would only do that.
+async fn move_leadership(parts: &OperatorParts, node: NodeId, limit: Duration) {
+    let (registry, metrics) = (parts.registry.current(), parts.registry.raft());
+    if metrics.leader != Some(node) {
+        return;
+    }
+    let Some(to) = membership::successor(&view(&registry, &metrics), node) else {
+        return;
+    };
+    let deadline = Instant::now() + limit.min(LEADERSHIP_LIMIT);
+    if let Err(error) = parts.registry.move_leadership((node, to), deadline).await {
+        tracing::warn!(%node, %error, "a node that leaves still leads");
+    }
+}
+
 fn objection(parts: &OperatorParts, node: NodeId) -> Result<(), Failure> {
     let registry = parts.registry.current();
-    let view = view(&registry, &parts.registry.raft(), 0);
+    let view = view(&registry, &parts.registry.raft());
     membership::may_drain(&view, &parts.observed.states(), node).map_err(refusal)
 }
 
@@ -174,6 +215,14 @@ fn check(key: &str, value: u64, most: u64) -> Result<(), Failure> {
     let message = format!("{key} = {value} is not allowed: 1 to {most}");
     Err(Failure::new(ErrorCode::ParameterInvalid, message))
 }
+
+/// 2^128 divided by the golden ratio: what follows from one op-id is far from all others, also
+/// from those of clients that count.
+const OP_STRIDE: u128 = 0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835;
+/// How long leadership may take to move: several elections.
+const LEADERSHIP_LIMIT: Duration = Duration::from_secs(2);
+/// How often a drain is decided anew because the cluster has changed meanwhile.
+const DRAIN_ATTEMPTS_MAX: u128 = 16;
 
 fn random<const N: usize>() -> Result<[u8; N], Failure> {
     let mut bytes = [0; N];

@@ -1,7 +1,6 @@
 //! What operators see: registry, observations and queues put together.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
 
 use paceline_core::membership;
 use paceline_core::placement::ReplicaState;
@@ -20,22 +19,24 @@ pub(super) fn status(parts: &OperatorParts) -> Status {
     let raft = parts.registry.raft();
     let record = registry.nodes().get(&parts.node);
     let (running, queued_rows) = parts.device.occupancy();
-    let observed = parts.observed.current();
     let devices = record.map_or_else(Vec::new, |record| {
         let devices = record.devices.iter().map(|device| DeviceStatus {
             kind: device.kind,
             lanes: device.lanes,
             running,
             queued_rows,
-            memory_used_bytes: observed.values().map(|replica| replica.memory_bytes).sum(),
+            memory_used_bytes: parts.observed.own_memory_bytes(),
             memory_bytes: device.memory_bytes,
         });
         devices.collect()
     });
     let voters: BTreeSet<NodeId> = raft.voters.iter().copied().collect();
-    let age = parts.registry.quorum_age();
-    let quorum = age.is_some_and(|age| age < QUORUM_AGE_MAX);
-    let survivable = membership::survivable_losses(&registry, &voters);
+    let contact = parts.contact.now();
+    let quorum = contact.is_fresh();
+    let survivable = match quorum {
+        true => membership::survivable_losses(&registry, &voters),
+        false => 0,
+    };
     Status {
         cluster: format!("{:032x}", parts.cluster),
         node: parts.node,
@@ -54,7 +55,7 @@ pub(super) fn status(parts: &OperatorParts) -> Status {
         },
         survivable_losses: u32::try_from(survivable).unwrap_or(u32::MAX),
         quorum,
-        stale_seconds: age.filter(|_| !quorum).map(|age| age.as_secs()),
+        stale_seconds: contact.age().map(|age| age.as_secs()),
         warnings: warnings(registry.nodes().len(), quorum, survivable),
         models: registry.models().len(),
         models_ready: parts.router.routes().ready_models(),
@@ -192,7 +193,7 @@ fn state(state: Option<NodeState>) -> &'static str {
         Some(NodeState::Up) | None => "up",
         Some(NodeState::Down) => "down",
         Some(NodeState::Draining { .. }) => "draining",
-        Some(NodeState::Drained) => "drained",
+        Some(NodeState::Drained { .. }) => "drained",
     }
 }
 
@@ -200,6 +201,3 @@ fn state(state: Option<NodeState>) -> &'static str {
 fn open(address: &str) -> Option<String> {
     Some(address.to_owned()).filter(|address| !address.is_empty())
 }
-
-/// A quorum that was not heard for so long is not there.
-const QUORUM_AGE_MAX: Duration = Duration::from_secs(2);

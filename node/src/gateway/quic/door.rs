@@ -1,10 +1,10 @@
 //! Who answers behind the door: the node's request path, or a test's double.
 
 use paceline_protocol::client::Hello;
-use paceline_protocol::frame::{ClientInfer, Execution};
-use paceline_protocol::{Epoch, Failure, Tensor, VersionNumber};
+use paceline_protocol::frame::{ClientInfer, Execution, Frame, LoadReport, Message};
+use paceline_protocol::{Epoch, ErrorCode, Failure, Tensor, VersionNumber};
 
-use crate::gateway::infer::{Serving, TensorAnswer, TensorRequest, execution_of};
+use crate::gateway::infer::{Serving, TensorAnswer, TensorRequest, Unanswered};
 use crate::transport::Boxed;
 
 /// Answers what arrives over QUIC.
@@ -40,6 +40,8 @@ pub struct ClientAnswer {
     pub epoch: Epoch,
     /// The outputs by name.
     pub outputs: Vec<(String, Tensor)>,
+    /// For how many seconds the node has been without contact to a quorum, if it has none.
+    pub stale_seconds: Option<u32>,
 }
 
 /// Its end without an answer.
@@ -62,6 +64,21 @@ impl Door for Serving {
     }
 
     fn infer(&self, request: ClientRequest) -> Boxed<'_, Result<ClientAnswer, ClientFailure>> {
+        Box::pin(async move {
+            match self.catch_up(request.head.epoch_seen).await {
+                true => self.answer_client(request).await,
+                false => self.send_ahead(request).await,
+            }
+        })
+    }
+}
+
+impl Serving {
+    /// Answers from what this node knows.
+    pub(in crate::gateway) async fn answer_client(
+        &self,
+        request: ClientRequest,
+    ) -> Result<ClientAnswer, ClientFailure> {
         let ClientRequest { head, inputs } = request;
         let request = TensorRequest {
             model: head.model.into(),
@@ -69,24 +86,74 @@ impl Door for Serving {
             inputs: head.inputs.into_iter().zip(inputs).collect(),
             outputs: head.outputs,
             budget_us: head.budget_us,
-            epoch_seen: head.epoch_seen,
+            is_idempotent: head.idempotent,
+            is_second: head.attempt > 1,
         };
-        Box::pin(async move {
-            match self.infer_tensors(request).await {
-                Ok(TensorAnswer {
-                    outputs,
-                    version,
-                    epoch,
-                }) => Ok(ClientAnswer {
-                    version,
-                    epoch,
-                    outputs,
-                }),
-                Err(failure) => Err(ClientFailure {
-                    execution: execution_of(failure.code),
-                    failure,
-                }),
-            }
-        })
+        match self.infer_tensors(request).await {
+            Ok(TensorAnswer {
+                outputs,
+                version,
+                epoch,
+            }) => Ok(ClientAnswer {
+                version,
+                epoch,
+                outputs,
+                stale_seconds: self.contact.stale_seconds().map(saturated),
+            }),
+            Err(Unanswered { failure, execution }) => Err(ClientFailure { failure, execution }),
+        }
     }
+}
+
+impl ClientAnswer {
+    /// As a frame says it.
+    pub(in crate::gateway) fn into_message(self) -> (Message, Vec<Tensor>) {
+        let (outputs, tensors) = self.outputs.into_iter().unzip();
+        let message = Message::ClientAnswer {
+            version: self.version,
+            epoch: self.epoch,
+            outputs,
+            stale_seconds: self.stale_seconds,
+        };
+        (message, tensors)
+    }
+
+    /// What a frame of a peer says, which has answered in this node's place.
+    pub(in crate::gateway) fn told(frame: Frame) -> Result<Self, ClientFailure> {
+        match frame.message {
+            Message::ClientAnswer {
+                version,
+                epoch,
+                outputs,
+                stale_seconds,
+            } if outputs.len() == frame.tensors.len() => Ok(Self {
+                version,
+                epoch,
+                outputs: outputs.into_iter().zip(frame.tensors).collect(),
+                stale_seconds,
+            }),
+            Message::Failed {
+                failure, execution, ..
+            } => Err(ClientFailure { failure, execution }),
+            _ => Err(ClientFailure {
+                failure: Failure::new(ErrorCode::Internal, "a peer's answer makes no sense"),
+                execution: Execution::Unknown,
+            }),
+        }
+    }
+}
+
+impl ClientFailure {
+    /// As a frame says it.
+    pub(in crate::gateway) fn into_message(self) -> Message {
+        Message::Failed {
+            failure: self.failure,
+            execution: self.execution,
+            load: LoadReport::default(),
+        }
+    }
+}
+
+fn saturated(seconds: u64) -> u32 {
+    u32::try_from(seconds).unwrap_or(u32::MAX)
 }

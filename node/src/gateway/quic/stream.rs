@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use paceline_protocol::client::LANE_BYTES_MAX;
-use paceline_protocol::frame::{ClientInfer, Execution, Frame, FrameError, LoadReport, Message};
+use paceline_protocol::frame::{ClientInfer, Execution, Frame, FrameError, Message};
 use paceline_protocol::limits::TENSOR_ALIGN_BYTES;
 use paceline_protocol::{ErrorCode, Failure, Tensor};
 use quinn::{Connection, RecvStream, SendStream};
@@ -201,17 +201,10 @@ impl Request {
         let ClientInfer { budget_us, .. } = self.request.head;
         let parts = match self.shared.door.infer(self.request).await {
             Ok(answer) => {
-                let (outputs, tensors) = answer.outputs.into_iter().unzip();
-                let message = Message::ClientAnswer {
-                    version: answer.version,
-                    epoch: answer.epoch,
-                    outputs,
-                };
+                let (message, tensors) = answer.into_message();
                 encoded(self.number, message, tensors)
             }
-            Err(ClientFailure { failure, execution }) => {
-                encoded(self.number, failure_message(failure, execution), Vec::new())
-            }
+            Err(failure) => encoded(self.number, failure.into_message(), Vec::new()),
         };
         // The memory of a large request is free from here on.
         let (_permit, large) = self.held;
@@ -259,16 +252,9 @@ async fn on_own_stream(connection: &Connection, mut parts: Vec<Bytes>) -> Option
 }
 
 fn failed(number: u64, failure: Failure) -> Vec<Bytes> {
-    let message = failure_message(failure, Execution::NotExecuted);
-    encoded(number, message, Vec::new())
-}
-
-fn failure_message(failure: Failure, execution: Execution) -> Message {
-    Message::Failed {
-        failure,
-        execution,
-        load: LoadReport::default(),
-    }
+    let execution = Execution::NotExecuted;
+    let failed = ClientFailure { failure, execution };
+    encoded(number, failed.into_message(), Vec::new())
 }
 
 fn encoded(number: u64, message: Message, tensors: Vec<Tensor>) -> Vec<Bytes> {
@@ -279,10 +265,11 @@ fn encoded(number: u64, message: Message, tensors: Vec<Tensor>) -> Vec<Bytes> {
     };
     frame.encode().unwrap_or_else(|error| {
         let failure = Failure::new(ErrorCode::Internal, error.to_string());
-        let message = failure_message(failure, Execution::Executed);
+        let execution = Execution::Executed;
+        let failed = ClientFailure { failure, execution };
         let frame = Frame {
             number,
-            message,
+            message: failed.into_message(),
             tensors: Vec::new(),
         };
         frame

@@ -1,12 +1,22 @@
 //! Requests that arrive as tensors, by name.
 
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use paceline_models::CostCurve;
-use paceline_protocol::{Epoch, ErrorCode, Tensor, VersionNumber};
+use paceline_protocol::frame::{ClientInfer, Execution, Frame, Message};
+use paceline_protocol::registry::Change;
+use paceline_protocol::report::NodeReport;
+use paceline_protocol::{Epoch, ErrorCode, NodeId, Tensor, TokenId, VersionNumber};
 
 use super::{FILES, World, model, serving};
+use crate::directory::Report;
+use crate::dispatch;
 use crate::gateway::infer::{Serving, TensorAnswer, TensorRequest};
+use crate::gateway::quic::{ClientRequest, Door};
+use crate::registry::fresh_op;
+use crate::transport::{Boxed, Transport};
 
 fn request(input: &str) -> TensorRequest {
     TensorRequest {
@@ -15,13 +25,29 @@ fn request(input: &str) -> TensorRequest {
         inputs: vec![(input.to_owned(), Tensor::from_f32(2, &[1.0, 2.0]))],
         outputs: Vec::new(),
         budget_us: 10_000_000,
-        epoch_seen: Epoch(0),
+        is_idempotent: true,
+        is_second: false,
     }
+}
+
+fn client_request(epoch_seen: Epoch) -> ClientRequest {
+    let head = ClientInfer {
+        model: model(),
+        version: None,
+        budget_us: 10_000_000,
+        attempt: 1,
+        epoch_seen,
+        idempotent: true,
+        inputs: vec!["INPUT0".to_owned()],
+        outputs: Vec::new(),
+    };
+    let inputs = vec![Tensor::from_f32(2, &[1.0, 2.0])];
+    ClientRequest { head, inputs }
 }
 
 async fn ask(serving: &Serving, request: TensorRequest) -> Result<TensorAnswer, ErrorCode> {
     let answered = serving.infer_tensors(request).await;
-    answered.map_err(|failure| failure.code)
+    answered.map_err(|unanswered| unanswered.failure.code)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -64,13 +90,90 @@ async fn tensors_by_name_take_the_same_way_as_json() {
     let refused = "protocol=\"quic\",code=\"MODEL_NOT_FOUND\"} 1";
     assert!(text.contains(refused), "{text}");
 
-    // A node that is behind waits for what the caller has seen, and not for ever.
-    let before = tokio::time::Instant::now();
-    let ahead = TensorRequest {
-        epoch_seen: Epoch(u64::MAX),
-        ..request("INPUT0")
-    };
-    ask(&serving, ahead).await.unwrap();
-    assert!(before.elapsed() >= Duration::from_millis(50));
     node.shutdown(Duration::from_secs(5)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_that_has_seen_more_waits_a_moment_and_is_never_shown_less() {
+    let world = World::new(CostCurve::default());
+    let node = world.start().await.unwrap();
+    node.install(&model(), FILES).await.unwrap();
+    assert!(node.wait_ready(&model(), Duration::from_secs(10)).await);
+    let serving = serving(&node);
+    let now = serving.epoch();
+    let answer = Door::infer(&serving, client_request(now)).await.unwrap();
+    assert!(answer.epoch >= now && answer.stale_seconds.is_none());
+
+    // An entry that the client has seen elsewhere arrives while it is waited for.
+    let next = Epoch(serving.epoch().0 + 1);
+    let waiting = {
+        let serving = serving.clone();
+        tokio::spawn(async move { Door::infer(&serving, client_request(next)).await })
+    };
+    let token = Change::RevokeToken {
+        token: TokenId([7; 8]),
+    };
+    // Refused, but an entry like any other.
+    let op = fresh_op().unwrap();
+    node.registry.write(op, token).await.unwrap_err();
+    assert!(waiting.await.unwrap().unwrap().epoch >= next);
+
+    // There is no other node that could know more yet.
+    let before = tokio::time::Instant::now();
+    let never = Door::infer(&serving, client_request(Epoch(u64::MAX))).await;
+    let refused = never.unwrap_err();
+    assert!(before.elapsed() >= Duration::from_millis(50));
+    assert_eq!(refused.failure.code, ErrorCode::Stale);
+    assert_eq!(refused.execution, Execution::NotExecuted);
+
+    // Now there is one, and it answers in this node's place.
+    let peer = world.network.join(PEER);
+    node.transport.set_peers([(PEER, NOWHERE)].into());
+    peer.set_peers([(NodeId::FOUNDER, NOWHERE)].into());
+    tokio::spawn(dispatch::serve(peer, Arc::new(Ahead), 1 << 20));
+    let report = NodeReport {
+        node: PEER,
+        epoch: AHEAD,
+        ready: true,
+        draining: None,
+        pid: 1,
+        replicas: Vec::new(),
+    };
+    let report = Report {
+        report: Arc::new(report),
+        heard_at: tokio::time::Instant::now(),
+    };
+    serving.observed.hear(&[(PEER, report)].into(), |_| None);
+    let answer = Door::infer(&serving, client_request(AHEAD)).await.unwrap();
+    assert_eq!((answer.epoch, answer.version), (AHEAD, VersionNumber(9)));
+    assert_eq!(answer.outputs.len(), 1, "the tensors travelled both ways");
+    let more = Door::infer(&serving, client_request(Epoch(AHEAD.0 + 1))).await;
+    assert_eq!(more.unwrap_err().failure.code, ErrorCode::Stale);
+    node.shutdown(Duration::from_secs(5)).await;
+}
+
+const PEER: NodeId = NodeId(2);
+const AHEAD: Epoch = Epoch(1 << 40);
+const NOWHERE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 1);
+
+/// A peer that knows more, and echoes.
+struct Ahead;
+
+impl dispatch::Handler for Ahead {
+    fn serve(&self, peer: NodeId, frame: Frame) -> Boxed<'_, Frame> {
+        assert_eq!(peer, NodeId::FOUNDER);
+        Box::pin(async move {
+            let Message::ClientInfer(head) = frame.message else {
+                panic!("{:?}", frame.message);
+            };
+            assert!(head.epoch_seen <= AHEAD && head.budget_us < 10_000_000);
+            let message = Message::ClientAnswer {
+                version: VersionNumber(9),
+                epoch: AHEAD,
+                outputs: head.inputs,
+                stale_seconds: None,
+            };
+            Frame { message, ..frame }
+        })
+    }
 }

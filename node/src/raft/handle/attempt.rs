@@ -31,7 +31,6 @@ pub(super) struct Waiting {
     pub(super) deadline: Instant,
     pub(super) leaderless_since: Option<Instant>,
     pub(super) may_be_done: bool,
-    pub(super) tries: usize,
 }
 
 impl Waiting {
@@ -40,7 +39,14 @@ impl Waiting {
             deadline,
             leaderless_since: None,
             may_be_done: false,
-            tries: 0,
+        }
+    }
+
+    /// How a write ends that no quorum takes.
+    pub(super) fn without_quorum(&self) -> WriteError {
+        match self.may_be_done {
+            true => WriteError::Unknown,
+            false => WriteError::NoQuorum,
         }
     }
 
@@ -49,10 +55,7 @@ impl Waiting {
         let now = Instant::now();
         let since = self.leaderless_since.unwrap_or(now);
         if now + LEADER_POLL > self.deadline || now.duration_since(since) > LEADERLESS_MAX {
-            return Err(match self.may_be_done {
-                true => WriteError::Unknown,
-                false => WriteError::NoQuorum,
-            });
+            return Err(self.without_quorum());
         }
         sleep(LEADER_POLL).await;
         Ok(())

@@ -11,8 +11,8 @@ use tokio::time::timeout;
 use super::options::client_config;
 use super::pool::Next;
 use super::{CLOSE_REFUSED, Shared, accepting};
-use crate::identity::subject::Subject;
 use crate::transport::{OpenError, Plane};
+use paceline_protocol::Subject;
 
 /// What each side says first on a connection; the dialler's reaches the acceptor only if its
 /// certificate was believed.

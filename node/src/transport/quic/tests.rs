@@ -9,8 +9,8 @@ use tokio::time::timeout;
 use super::super::conformance::{self, Fabric, ask, echo};
 use super::*;
 use crate::identity::authority::{Authority, request};
-use crate::identity::subject::Subject;
 use crate::identity::trust::Trust;
+use paceline_protocol::Subject;
 
 const CLUSTER: u128 = 0xc1;
 const A: NodeId = NodeId(1);

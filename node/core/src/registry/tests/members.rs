@@ -101,11 +101,16 @@ fn tokens_are_refused_without_telling_what_is_wrong_with_their_secret() {
 }
 
 #[test]
-fn tokens_are_bounded() {
+fn tokens_are_bounded_and_used_ones_leave_first() {
     let mut log = founded();
-    for number in 0..paceline_protocol::limits::TOKENS_MAX as u64 {
+    log.apply(token(TOKEN, 1)).unwrap();
+    log.apply(admit(1, "n1")).unwrap();
+    for number in 1..paceline_protocol::limits::TOKENS_MAX as u64 {
         log.apply(token(TokenId(number.to_le_bytes()), 1)).unwrap();
+        assert!(log.registry.tokens().contains_key(&TOKEN), "it says so");
     }
+    log.apply(token(TokenId([0xfe; 8]), 1)).unwrap();
+    assert!(!log.registry.tokens().contains_key(&TOKEN));
     let refused = log.apply(token(TokenId([0xff; 8]), 1));
     assert!(matches!(refused, Err(Refusal::Limit { .. })), "{refused:?}");
 }
@@ -125,14 +130,37 @@ fn names_are_unique_among_those_who_have_only_been_admitted_too() {
 }
 
 #[test]
+fn a_node_without_a_name_gets_the_first_that_is_free() {
+    let mut log = founded();
+    log.apply(token(TOKEN, 9)).unwrap();
+    log.apply(admit(1, "n2")).unwrap();
+    let mut named = |key| {
+        let Ok(Reply::Admitted(node)) = log.apply(admit(key, "")) else {
+            panic!("not admitted");
+        };
+        log.registry.name_of(node).unwrap().to_owned()
+    };
+    // The founder is n0, and the same key is the same node.
+    assert_eq!([named(2), named(3), named(2)], ["n1", "n3", "n1"]);
+}
+
+#[test]
 fn a_drain_has_an_epoch_and_ends_once() {
     let mut log = founded();
     let state = |log: &Log| log.registry.node_state(NodeId(1)).unwrap();
-    let drain = Change::Drain { node: NodeId(1) };
-    log.apply(drain.clone()).unwrap();
-    let draining = NodeState::Draining { since: Epoch(2) };
-    assert_eq!(state(&log), draining);
-    log.apply(drain.clone()).unwrap();
+    log.drain(NodeId(1)).unwrap();
+    let draining = |since| NodeState::Draining {
+        since,
+        deadline_ms: 60_000,
+    };
+    assert_eq!(state(&log), draining(Epoch(2)));
+    let again = Change::Drain {
+        node: NodeId(1),
+        deadline_ms: 5,
+        computed_at: Epoch(0),
+    };
+    log.apply(again).unwrap();
+    let draining = draining(Epoch(2));
     assert_eq!(state(&log), draining, "not begun anew");
     let drained = |since| Change::Drained {
         node: NodeId(1),
@@ -144,13 +172,33 @@ fn a_drain_has_an_epoch_and_ends_once() {
     };
     assert_eq!(log.apply(drained(3)), Err(not_this_one));
     log.apply(drained(2)).unwrap();
-    assert_eq!(state(&log), NodeState::Drained);
+    assert_eq!(state(&log), NodeState::Drained { since: Epoch(2) });
     log.apply(Change::Undrain { node: NodeId(1) }).unwrap();
     assert_eq!(state(&log), NodeState::Up);
     assert!(log.apply(drained(2)).is_err(), "an old end ends nothing");
-    log.apply(drain).unwrap();
-    let changed_at = log.registry.assignments_changed_at();
-    assert_eq!(state(&log), NodeState::Draining { since: changed_at });
+    log.drain(NodeId(1)).unwrap();
+    let since = log.registry.assignments_changed_at();
+    assert!(matches!(state(&log), NodeState::Draining { since: now, .. } if now == since));
+}
+
+#[test]
+fn of_two_drains_that_were_found_harmless_at_one_epoch_the_second_is_decided_anew() {
+    let mut log = founded();
+    log.apply(token(TOKEN, 9)).unwrap();
+    log.apply(admit(1, "n1")).unwrap();
+    let computed_at = log.registry.epoch();
+    let drain = |node| Change::Drain {
+        node,
+        deadline_ms: 60_000,
+        computed_at,
+    };
+    log.apply(drain(NodeId(1))).unwrap();
+    let second = log.apply(drain(NodeId(3)));
+    assert!(
+        matches!(second, Err(Refusal::Outdated { .. })),
+        "{second:?}"
+    );
+    assert_eq!(log.registry.node_state(NodeId(3)), Some(NodeState::Up));
 }
 
 #[test]
@@ -161,7 +209,7 @@ fn down_and_up_follow_the_leaders_view_unless_it_is_outdated() {
         node: NodeId(1),
         computed_at,
     };
-    log.apply(Change::Drain { node: NodeId(1) }).unwrap();
+    log.drain(NodeId(1)).unwrap();
     assert!(matches!(
         log.apply(down(now)),
         Err(Refusal::Outdated { .. })
@@ -174,8 +222,8 @@ fn down_and_up_follow_the_leaders_view_unless_it_is_outdated() {
         computed_at: log.registry.epoch(),
     };
     log.apply(up).unwrap();
-    let still = NodeState::Draining { since: Epoch(2) };
-    assert_eq!(log.registry.node_state(NodeId(1)), Some(still));
+    let still = log.registry.node_state(NodeId(1));
+    assert!(matches!(still, Some(NodeState::Draining { since, .. }) if since == Epoch(2)));
     let unknown = Change::MarkUp {
         node: NodeId(77),
         computed_at: log.registry.epoch(),
@@ -217,7 +265,7 @@ fn a_removed_node_is_burnt_with_its_key_and_takes_its_replicas_along() {
         Err(burnt.clone()),
         "the same key"
     );
-    assert_eq!(log.apply(Change::Drain { node: id }), Err(burnt));
+    assert_eq!(log.drain(id), Err(burnt));
     let again = log.apply(admit(2, "n1"));
     assert!(
         matches!(again, Ok(Reply::Admitted(new)) if new > id),
@@ -231,7 +279,7 @@ fn all_of_it_survives_a_snapshot() {
     log.apply(token(TOKEN, 2)).unwrap();
     log.apply(admit(1, "n1")).unwrap();
     log.apply(admit(2, "n2")).unwrap();
-    log.apply(Change::Drain { node: NodeId(3) }).unwrap();
+    log.drain(NodeId(3)).unwrap();
     log.apply(Change::RemoveNode { node: NodeId(4) }).unwrap();
     let bytes = paceline_protocol::wire::encode(&log.registry).unwrap();
     let back: Registry = paceline_protocol::wire::decode(&bytes, 1 << 20).unwrap();

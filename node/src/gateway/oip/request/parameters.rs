@@ -50,7 +50,7 @@ pub struct RequestParameters {
     pub sequence_start: bool,
     /// Whether this request closes its sequence.
     pub sequence_end: bool,
-    /// Whether the client says that running the request twice does no harm.
+    /// Whether the client says that running the request twice does no harm, or does.
     pub idempotent: Option<bool>,
     /// Whether outputs are binary unless they say otherwise.
     pub binary_data_output: bool,
@@ -66,6 +66,12 @@ impl RequestParameters {
             parameters.set(name, value)
         })?;
         Ok(parameters)
+    }
+
+    /// Whether the request may run twice. It may, unless it says otherwise or belongs to a
+    /// sequence: inference changes nothing else.
+    pub fn may_run_twice(&self) -> bool {
+        self.sequence.is_none() && self.idempotent != Some(false)
     }
 
     fn set(&mut self, name: Cow<'_, str>, value: ParameterValue) -> Result<(), Failure> {

@@ -1,9 +1,9 @@
-//! What a node's certificate says it is: the one name in it.
+//! What a node's certificate says it is: the one name in it. Nodes and clients read it alike.
 
 use std::fmt;
 use std::str::FromStr;
 
-use paceline_protocol::NodeId;
+use crate::id::NodeId;
 
 /// A node of a cluster, as its certificate names it: `n<id>.<cluster>.paceline`, with the
 /// cluster as 32 hexadecimal digits.

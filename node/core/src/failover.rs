@@ -1,0 +1,328 @@
+//! Policy of one request's attempts: how an attempt ended decides whether there is another.
+//!
+//! | an attempt ended as                         | then                                        |
+//! |---------------------------------------------|---------------------------------------------|
+//! | not executed: gone, not sent                | elsewhere at once, free, three times        |
+//! | not executed: overloaded                    | elsewhere, if the budget of retries allows  |
+//! | executed, passing error                     | once more, if idempotent and budget allows  |
+//! | unknown: its node is silent                 | one failover, outside the ratio, if idempotent |
+//! | unknown again: the second node vanished too | `POISON`                                    |
+//!
+//! Two executions at most; nothing begins after the deadline. The second execution shares its
+//! batch with nobody and never goes to a node that is silent already: it may be what silenced
+//! the first one. An attempt whose node is only suspect may still answer: its caller goes on
+//! listening while the failover runs, and the first answer wins. A client that has lost the node
+//! which it asked first has spent one of the two executions there. What an attempt ended as, is
+//! read off its failure by [`End::of`]. Holds no memory of its own, so a request's task keeps it
+//! on its stack.
+
+use paceline_protocol::ErrorCode;
+use paceline_protocol::frame::Execution;
+use paceline_protocol::limits::{EXECUTIONS_MAX, REROUTES_MAX};
+
+use crate::budget::{Budget, Extra};
+use crate::time::Instant;
+
+/// What is known of a request before its first attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Terms {
+    /// When its answer is worthless.
+    pub deadline: Instant,
+    /// Whether it may run twice.
+    pub is_idempotent: bool,
+    /// Whether its client has lost another node that may have run it.
+    pub is_second: bool,
+}
+
+/// Names an attempt of one request while it is under way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Attempt(u8);
+
+/// How an attempt ended, or how it is going.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// Nothing of it ran: the replica is gone or draining, or its node could not be sent to.
+    Gone,
+    /// Nothing of it ran: the replica or the node has too much to do.
+    Overloaded,
+    /// It was not sent: no replica that it has not been to can be picked.
+    Nowhere,
+    /// Nothing of it ran, and nothing would anywhere.
+    Refused,
+    /// It ran and failed in a way that may not repeat itself.
+    Passing,
+    /// It ran and failed in a way that would be the same anywhere.
+    Failed,
+    /// Nobody can tell: its node is suspect. It may still answer.
+    Suspect,
+    /// Nobody can tell: its worker, process or node is lost. It will not answer.
+    Lost,
+    /// Nobody can tell: its time is over.
+    Late,
+}
+
+/// What is next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// Send it to a replica on a node that it has not been to.
+    Send {
+        /// The name of the attempt.
+        attempt: Attempt,
+        /// Whether it shares its batch with nobody, and avoids nodes that are suspect.
+        is_alone: bool,
+        /// What it is there for.
+        why: Why,
+    },
+    /// As many failovers are under way as may be: ask again with [`Failover::again`] when one
+    /// has ended, and listen meanwhile.
+    Queue,
+    /// Nothing more can be begun, but an attempt may still answer: listen until the deadline.
+    Listen,
+    /// The request has ended without an answer.
+    End(Ending),
+}
+
+/// What an attempt is there for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Why {
+    /// It is the first.
+    First,
+    /// The one before did not run, since its replica was gone.
+    Reroute,
+    /// The one before met overload or a passing error.
+    Retry,
+    /// The node of the one before fell silent.
+    Failover,
+}
+
+/// How a request ends without an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// As its last attempt did.
+    AsItIs,
+    /// No replica of its version is left, and nothing of it ran: it may be pinned anew.
+    Gone,
+    /// It may have been executed, and may not or cannot be tried again.
+    Unknown,
+    /// Two nodes vanished while they ran it.
+    Poison,
+    /// Its deadline has passed.
+    Late,
+}
+
+/// The attempts of one request.
+#[derive(Clone, Copy, Debug)]
+pub struct Failover {
+    terms: Terms,
+    moves: u8,
+    /// Whether the last attempt that did not run found its replica gone.
+    is_gone: bool,
+    places: [Place; EXECUTIONS_MAX],
+    charges: [Option<Extra>; EXECUTIONS_MAX],
+}
+
+/// What became of one of the executions that a request may have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    Free,
+    /// Spent at a node that its client has lost.
+    Spent,
+    Running,
+    Failed,
+    Suspect,
+    Lost,
+}
+
+impl End {
+    /// The end of an attempt that was told as a failure.
+    pub fn of(code: ErrorCode, execution: Execution) -> Self {
+        match (execution, code) {
+            (Execution::NotExecuted, ErrorCode::VersionGone | ErrorCode::ShuttingDown) => {
+                Self::Gone
+            }
+            (Execution::NotExecuted, ErrorCode::Overloaded | ErrorCode::QueueFull) => {
+                Self::Overloaded
+            }
+            (Execution::NotExecuted, _) => Self::Refused,
+            (Execution::Executed | Execution::Unknown, ErrorCode::EngineFailed) => Self::Passing,
+            (Execution::Executed, _) => Self::Failed,
+            (Execution::Unknown, ErrorCode::DeadlineExceeded | ErrorCode::Cancelled) => Self::Late,
+            // The task that served it has died; its node speaks, so it is not what died.
+            (Execution::Unknown, _) => Self::Passing,
+        }
+    }
+}
+
+impl Failover {
+    /// A request whose first attempt begins now.
+    pub fn begin(terms: Terms) -> (Self, Next) {
+        let mut failover = Self {
+            terms,
+            moves: 0,
+            is_gone: false,
+            places: [Place::Free; EXECUTIONS_MAX],
+            charges: [None; EXECUTIONS_MAX],
+        };
+        if terms.is_second {
+            failover.places[0] = Place::Spent;
+        }
+        let first = failover.start(usize::from(terms.is_second), Why::First);
+        (failover, first)
+    }
+
+    /// An attempt has ended without an answer, or has become suspect, or a suspect one is lost.
+    pub fn ended(&mut self, now: Instant, attempt: Attempt, end: End, budget: &mut Budget) -> Next {
+        let place = usize::from(attempt.0);
+        self.places[place] = match end {
+            End::Gone | End::Overloaded | End::Nowhere | End::Refused => Place::Free,
+            End::Passing | End::Failed => Place::Failed,
+            End::Suspect => Place::Suspect,
+            End::Lost => Place::Lost,
+            // Whatever came of it, its client has gone.
+            End::Late => Place::Spent,
+        };
+        // A failover that moves on is still one; a suspect attempt still costs its node.
+        if !matches!(end, End::Suspect | End::Gone)
+            && let Some(extra) = self.charges[place].take()
+        {
+            budget.give_back(extra);
+        }
+        match end {
+            _ if now >= self.terms.deadline => Next::End(Ending::Late),
+            End::Late => Next::End(Ending::Late),
+            End::Gone => {
+                self.is_gone = true;
+                self.move_on(place, Why::Reroute)
+            }
+            End::Overloaded => {
+                self.is_gone = false;
+                let next = self.move_on(place, Why::Retry);
+                let Next::Send { .. } = next else { return next };
+                if !budget.take(Extra::Retry) {
+                    self.places[place] = Place::Free;
+                    return self.rest(Ending::AsItIs);
+                }
+                self.charges[place] = Some(Extra::Retry);
+                next
+            }
+            End::Nowhere if self.is_gone && self.execution() == Execution::NotExecuted => {
+                Next::End(Ending::Gone)
+            }
+            End::Passing if self.terms.is_idempotent => self.repeat(Extra::Retry, budget),
+            End::Failed => Next::End(Ending::AsItIs),
+            End::Nowhere | End::Refused | End::Passing => self.rest(Ending::AsItIs),
+            End::Suspect | End::Lost => self.fail_over(budget),
+        }
+    }
+
+    /// Asks again after [`Next::Queue`].
+    pub fn again(&mut self, now: Instant, budget: &mut Budget) -> Next {
+        if now >= self.terms.deadline {
+            return Next::End(Ending::Late);
+        }
+        self.fail_over(budget)
+    }
+
+    /// Whether any of it ran, as far as is known now.
+    pub fn execution(&self) -> Execution {
+        if self.places.contains(&Place::Failed) {
+            Execution::Executed
+        } else if self.places.iter().any(|place| *place != Place::Free) {
+            Execution::Unknown
+        } else {
+            Execution::NotExecuted
+        }
+    }
+
+    /// Whether anything is charged to the node's budget.
+    pub fn is_charged(&self) -> bool {
+        self.charges.iter().any(Option::is_some)
+    }
+
+    /// The request has ended, however: gives back what its attempts were charged to.
+    pub fn close(&mut self, budget: &mut Budget) {
+        for charge in &mut self.charges {
+            if let Some(extra) = charge.take() {
+                budget.give_back(extra);
+            }
+        }
+    }
+
+    /// Nothing ran, so another replica may have it whatever the request is.
+    fn move_on(&mut self, place: usize, why: Why) -> Next {
+        // While another one runs, its end decides.
+        if self.moves >= REROUTES_MAX || self.places.contains(&Place::Running) {
+            return self.rest(Ending::AsItIs);
+        }
+        self.moves += 1;
+        self.start(place, why)
+    }
+
+    fn fail_over(&mut self, budget: &mut Budget) -> Next {
+        if self.places.iter().all(|place| *place == Place::Lost) {
+            return Next::End(Ending::Poison);
+        }
+        // What runs already is the second execution, and its end decides.
+        if self.places.contains(&Place::Running) {
+            return Next::Listen;
+        }
+        if !self.terms.is_idempotent || self.free().is_none() {
+            return self.rest(Ending::AsItIs);
+        }
+        match self.repeat(Extra::Failover, budget) {
+            next @ Next::Send { .. } => next,
+            Next::Queue | Next::Listen | Next::End(_) => Next::Queue,
+        }
+    }
+
+    fn repeat(&mut self, charge: Extra, budget: &mut Budget) -> Next {
+        match self.free() {
+            Some(place) if budget.take(charge) => {
+                self.charges[place] = Some(charge);
+                let why = match charge {
+                    Extra::Failover => Why::Failover,
+                    Extra::Retry => Why::Retry,
+                };
+                self.start(place, why)
+            }
+            _ => self.rest(Ending::AsItIs),
+        }
+    }
+
+    fn free(&self) -> Option<usize> {
+        self.places.iter().position(|place| *place == Place::Free)
+    }
+
+    fn start(&mut self, place: usize, why: Why) -> Next {
+        let is_alone = (self.places.iter().enumerate())
+            .any(|(other, what)| other != place && *what != Place::Free);
+        self.places[place] = Place::Running;
+        Next::Send {
+            attempt: Attempt(place as u8),
+            is_alone,
+            why,
+        }
+    }
+
+    /// No attempt begins any more: what is still under way is listened to. A failure that was
+    /// heard is the truth; that a later attempt did not run says nothing of one that was lost.
+    fn rest(&self, ending: Ending) -> Next {
+        let may_answer = |place: &Place| matches!(place, Place::Running | Place::Suspect);
+        if self.places.iter().any(may_answer) {
+            return Next::Listen;
+        }
+        let is_unknown =
+            self.places.contains(&Place::Lost) && !self.places.contains(&Place::Failed);
+        Next::End(if is_unknown { Ending::Unknown } else { ending })
+    }
+}
+
+impl Attempt {
+    /// Its place among the executions that a request may have: below [`EXECUTIONS_MAX`].
+    pub fn place(self) -> usize {
+        usize::from(self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests;

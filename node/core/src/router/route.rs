@@ -1,0 +1,236 @@
+//! The replicas of one version as a router sees them: in order of preference, with what was
+//! learnt of each.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+use paceline_protocol::NodeId;
+
+use super::{Again, Condition, Report, Target};
+use crate::random::Random;
+use crate::time::Instant;
+
+/// The replicas of a version, in the order of [`Rank`], and where each rank ends.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Route {
+    pub(super) candidates: Vec<Candidate>,
+    near_end: usize,
+    far_end: usize,
+    draining_end: usize,
+    suspect_end: usize,
+}
+
+/// Where a candidate stands among the others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Rank {
+    Near { is_remote: bool },
+    Far,
+    Draining,
+    Suspect,
+    Away,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Candidate {
+    pub(super) target: Target,
+    pub(super) in_flight_rows: u64,
+    row_nanos: u64,
+    round_trip_nanos: u64,
+    queued_rows: u32,
+    reported_at: Instant,
+}
+
+/// What a request brings.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Wish {
+    pub(super) rows: u32,
+    pub(super) bytes: u64,
+}
+
+/// Nanoseconds until it would be answered, and the position of the candidate.
+pub(super) type Offer = (u64, usize);
+
+impl Route {
+    pub(super) fn ordered(
+        mut candidates: Vec<Candidate>,
+        conditions: &BTreeMap<NodeId, Condition>,
+    ) -> Self {
+        let rank_of = |candidate: &Candidate| rank(&candidate.target, conditions);
+        // Stable: within a rank the order by rendezvous stays.
+        candidates.sort_by_key(rank_of);
+        let ends = [Rank::Far, Rank::Draining, Rank::Suspect, Rank::Away].map(|rank| {
+            let is_better = |candidate: &Candidate| rank_of(candidate) < rank;
+            candidates.partition_point(is_better)
+        });
+        let [near_end, far_end, draining_end, suspect_end] = ends;
+        Self {
+            candidates,
+            near_end,
+            far_end,
+            draining_end,
+            suspect_end,
+        }
+    }
+
+    /// For a request that has been nowhere: as good as at random, in constant time.
+    pub(super) fn first(&self, random: &mut Random, now: Instant, wish: Wish) -> Option<Offer> {
+        let cost = |position: usize| self.candidates[position].completion_nanos(now, wish);
+        let near = self.near(random, cost);
+        if let Some((nanos, _)) = near
+            && (nanos <= SPILL_NANOS || self.near_end == self.far_end)
+        {
+            return near;
+        }
+        let far = better_of_two(random, self.near_end..self.far_end, cost);
+        match (near, far) {
+            (Some(near), Some(far)) if far.0 < near.0 / 2 => return Some(far),
+            (Some(_), _) => return near,
+            (None, Some(_)) => return far,
+            (None, None) => {}
+        }
+        let draining = better_of_two(random, self.far_end..self.draining_end, cost);
+        let suspects = self.draining_end..self.suspect_end;
+        draining.or_else(|| better_of_two(random, suspects, cost))
+    }
+
+    /// The one on this node, if it is good, or the better of two others of the zone.
+    fn near(&self, random: &mut Random, cost: impl Fn(usize) -> u64) -> Option<Offer> {
+        let first = self.candidates.first()?;
+        let locals = usize::from(self.near_end > 0 && first.target.local.is_some());
+        let best = better_of_two(random, locals..self.near_end, &cost);
+        if locals == 0 {
+            return best;
+        }
+        // On a tie the local replica wins: it needs no network.
+        let local = cost(0);
+        match best {
+            Some(best) if best.0 < local => Some(best),
+            _ => Some((local, 0)),
+        }
+    }
+
+    /// For a request that was sent before: every one that it has not been to is looked at, since
+    /// two drawn at random might both be among those.
+    pub(super) fn another(&self, now: Instant, wish: Wish, again: &Again) -> Option<Offer> {
+        let last = if again.is_alone {
+            self.draining_end
+        } else {
+            self.suspect_end
+        };
+        let ranks = [
+            0..self.far_end,
+            self.far_end..self.draining_end,
+            self.draining_end..last,
+        ];
+        ranks.into_iter().find_map(|positions| {
+            let candidates = positions.filter(|position| {
+                let node = self.candidates[*position].target.node;
+                !again.been.contains(node)
+            });
+            let offers = candidates.map(|position| {
+                let candidate = &self.candidates[position];
+                (candidate.completion_nanos(now, wish), position)
+            });
+            offers.min()
+        })
+    }
+}
+
+impl Candidate {
+    pub(super) fn new(target: Target) -> Self {
+        Self {
+            target,
+            in_flight_rows: 0,
+            row_nanos: target.row_nanos,
+            round_trip_nanos: 0,
+            queued_rows: 0,
+            reported_at: Instant::ZERO,
+        }
+    }
+
+    /// What was learnt stays with the replica, whatever its target says now.
+    pub(super) fn renewed(self, target: Target) -> Self {
+        Self { target, ..self }
+    }
+
+    pub(super) fn learn(&mut self, now: Instant, report: Report) {
+        // One eighth of what is new, as TCP smooths its round trips (RFC 6298, section 2).
+        let smooth = |old: u64, new: u64| old - old / 8 + new / 8;
+        self.row_nanos = smooth(self.row_nanos, report.row_nanos);
+        self.round_trip_nanos = match self.round_trip_nanos {
+            0 => report.round_trip_nanos,
+            known => smooth(known, report.round_trip_nanos),
+        };
+        self.queued_rows = report.queued_rows;
+        self.reported_at = now;
+    }
+
+    fn completion_nanos(&self, now: Instant, wish: Wish) -> u64 {
+        let age = now.nanos_since(self.reported_at);
+        // Halved for every half-life of age: an old report says little.
+        let halvings = (age / REPORT_HALF_LIFE_NANOS).min(63);
+        let queued = u64::from(self.queued_rows) >> halvings;
+        let ahead = self.in_flight_rows.max(queued) + u64::from(wish.rows);
+        let way = match self.target.local {
+            Some(_) => 0,
+            None => self.round_trip_nanos + wish.bytes.saturating_mul(NANOS_PER_BYTE),
+        };
+        ahead
+            .saturating_mul(self.row_nanos.max(1))
+            .saturating_add(way)
+    }
+}
+
+/// Keeps as many of the ordered targets as are considered: the best, and a few that are not of
+/// this zone, or not good, for when those are full or lost.
+pub(super) fn keep_subset(targets: &mut Vec<Target>, conditions: &BTreeMap<NodeId, Condition>) {
+    let near = targets.partition_point(|target| rank(target, conditions) < Rank::Far);
+    let spare = SPARE_MIN.min(targets.len() - near);
+    if near + spare > SUBSET_MAX {
+        targets.drain(SUBSET_MAX - spare..near);
+    }
+    targets.truncate(SUBSET_MAX);
+}
+
+pub(super) fn rank(target: &Target, conditions: &BTreeMap<NodeId, Condition>) -> Rank {
+    match conditions.get(&target.node).copied().unwrap_or_default() {
+        Condition::Good if target.is_near => Rank::Near {
+            is_remote: target.local.is_none(),
+        },
+        Condition::Good => Rank::Far,
+        Condition::Draining => Rank::Draining,
+        Condition::Suspect => Rank::Suspect,
+        Condition::Away => Rank::Away,
+    }
+}
+
+/// The better of two random positions of a range, however long it is.
+fn better_of_two(
+    random: &mut Random,
+    among: Range<usize>,
+    cost: impl Fn(usize) -> u64,
+) -> Option<Offer> {
+    let first = match among.len() {
+        0 => return None,
+        1 => return Some((cost(among.start), among.start)),
+        count => among.start + random.below(count as u64) as usize,
+    };
+    // Another one: drawn from those that remain, then moved past the first.
+    let drawn = among.start + random.below(among.len() as u64 - 1) as usize;
+    let second = drawn + usize::from(drawn >= first);
+    let (first, second) = ((cost(first), first), (cost(second), second));
+    Some(if second.0 < first.0 { second } else { first })
+}
+
+/// Replicas of a version that one router considers: enough that two random ones are a fair
+/// sample, few enough that their load reports stay fresh.
+pub(super) const SUBSET_MAX: usize = 32;
+/// So many of those, at least, are of other zones or not good, if there are any.
+pub(super) const SPARE_MIN: usize = 8;
+/// A request stays in its zone while it would take less than this there: the way to another
+/// zone costs about as much.
+const SPILL_NANOS: u64 = 2_000_000;
+/// After this long a load report counts half: a queue of typical models has turned over.
+const REPORT_HALF_LIFE_NANOS: u64 = 10_000_000;
+/// Time that a byte takes to another node: about 2.7 Gbit/s with both copies.
+const NANOS_PER_BYTE: u64 = 3;

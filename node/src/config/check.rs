@@ -1,0 +1,131 @@
+//! What is allowed in a configuration.
+
+use std::net::SocketAddr;
+
+use paceline_protocol::limits::{BODY_BYTES_MAX, NAME_BYTES_MAX};
+
+use super::{Config, ConfigError};
+
+impl Config {
+    /// Checks every value, before anything is opened.
+    ///
+    /// # Errors
+    /// The first that is not allowed, with its key and what is.
+    pub(super) fn check(&self) -> Result<(), ConfigError> {
+        check_name("node.name", &self.node.name)?;
+        check_name("node.zone", &self.node.zone)?;
+        self.check_limits()?;
+        self.check_raft()?;
+        self.check_addresses()?;
+        self.log.check().map_err(|error| ConfigError::Syntax {
+            source_name: "effective configuration".to_owned(),
+            cause: error.to_string(),
+        })
+    }
+
+    fn check_limits(&self) -> Result<(), ConfigError> {
+        let http = &self.http;
+        check_range(
+            "http.body_bytes_max",
+            http.body_bytes_max as u64,
+            1_024,
+            BODY_BYTES_MAX as u64,
+        )?;
+        let connections = http.connections_max as u64;
+        check_range("http.connections_max", connections, 1, 1_000_000)?;
+        let header = http.header_timeout_ms;
+        check_range("http.header_timeout_ms", header, 100, 600_000)?;
+        let permits = self.admission.permits.into();
+        check_range("admission.permits", permits, 1, 1_000_000)?;
+        check_range("device.threads", self.device.threads.into(), 0, 1_024)
+    }
+
+    fn check_raft(&self) -> Result<(), ConfigError> {
+        let raft = &self.raft;
+        check_range("raft.heartbeat_ms", raft.heartbeat_ms, 10, 10_000)?;
+        let shortest = raft.heartbeat_ms * 4;
+        check_range(
+            "raft.election_min_ms",
+            raft.election_min_ms,
+            shortest,
+            60_000,
+        )?;
+        let longest = raft.election_min_ms + 1;
+        check_range(
+            "raft.election_max_ms",
+            raft.election_max_ms,
+            longest,
+            120_000,
+        )?;
+        check_range(
+            "raft.snapshot_entries",
+            raft.snapshot_entries,
+            10,
+            10_000_000,
+        )
+    }
+
+    fn check_addresses(&self) -> Result<(), ConfigError> {
+        if let Some(advertise) = self.node.advertise
+            && (advertise.is_unspecified() || advertise.is_multicast())
+        {
+            let allowed = "the address by which other machines reach this one, as in 10.0.0.5";
+            return Err(wrong("node.advertise", advertise, allowed));
+        }
+        let insecure = self.node.insecure;
+        check_exposure("http.listen", self.http.listen, insecure)?;
+        check_exposure("metrics.listen", self.metrics.listen, insecure)?;
+        // The QUIC doors may be anywhere: nodes show certificates there, and so do members to
+        // SDKs and to machines that join.
+        for (key, listen) in [
+            ("http.listen", self.http.listen),
+            ("metrics.listen", self.metrics.listen),
+            ("sdk.listen", self.sdk.listen),
+            ("peer.listen", self.peer.listen),
+        ] {
+            if listen.ip().is_unspecified() && self.node.advertise.is_none() {
+                let allowed = "an address that others can be told; or say besides, with \
+                               node.advertise (--advertise IP), by which they reach this machine";
+                return Err(wrong(key, listen, allowed));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn check_name(key: &'static str, name: &str) -> Result<(), ConfigError> {
+    let checked = paceline_protocol::ModelName::new(name).map(drop);
+    checked.map_err(|error| {
+        let allowed = format!("{error} (at most {NAME_BYTES_MAX} bytes)");
+        wrong(key, format!("{name:?}"), &allowed)
+    })
+}
+
+fn check_range(key: &'static str, value: u64, min: u64, max: u64) -> Result<(), ConfigError> {
+    if (min..=max).contains(&value) {
+        return Ok(());
+    }
+    Err(wrong(key, value, &format!("{min} to {max}")))
+}
+
+fn check_exposure(
+    key: &'static str,
+    listen: SocketAddr,
+    insecure: bool,
+) -> Result<(), ConfigError> {
+    if listen.ip().is_loopback() || insecure {
+        return Ok(());
+    }
+    let allowed = "a loopback address, since HTTP has no TLS and no keys yet; or set \
+                   node.insecure = true (--insecure) on a network that you trust. Other nodes and \
+                   SDKs need no HTTP: for them, --advertise IP is enough";
+    Err(wrong(key, listen, allowed))
+}
+
+fn wrong(key: &'static str, value: impl ToString, allowed: &str) -> ConfigError {
+    ConfigError::Value {
+        key,
+        value: value.to_string(),
+        allowed: allowed.to_owned(),
+    }
+}

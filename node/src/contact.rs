@@ -1,0 +1,81 @@
+//! Whether this node is in contact with a quorum, for whoever marks answers or refuses work.
+//!
+//! Hot path: while there is contact a look costs one atomic load; consensus is asked only when
+//! what it said last has run out. [`paceline_core::contact`] decides.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use paceline_core::Instant;
+use paceline_core::contact::{self, Contact, Options};
+use paceline_protocol::{ErrorCode, Failure};
+
+use crate::clock::Clock;
+use crate::registry;
+
+/// Cheap to clone.
+#[derive(Clone)]
+pub struct Handle {
+    registry: registry::Handle,
+    clock: Clock,
+    options: Options,
+    /// Until when no look is needed, in nanoseconds of the clock.
+    fresh_until: Arc<AtomicU64>,
+}
+
+impl Handle {
+    /// Over what consensus knows; `clock` has started with the node.
+    pub fn new(registry: registry::Handle, clock: Clock, options: Options) -> Self {
+        Self {
+            registry,
+            clock,
+            options,
+            fresh_until: Arc::default(),
+        }
+    }
+
+    /// How this node stands to the quorum now.
+    pub fn now(&self) -> Contact {
+        let now = self.clock.now();
+        let up_for = now.since(Instant::ZERO);
+        contact::contact(self.registry.quorum_age(), up_for, self.options)
+    }
+
+    /// What answers are marked with: for how many seconds there has been no contact, if there is
+    /// none.
+    pub fn stale_seconds(&self) -> Option<u64> {
+        self.look()?.age().map(|age| age.as_secs())
+    }
+
+    /// Whether this node serves.
+    ///
+    /// # Errors
+    /// `STALE` if it has been alone for too long.
+    pub fn check(&self) -> Result<(), Failure> {
+        match self.look() {
+            Some(Contact::Expired { age }) => {
+                let seconds = age.as_secs();
+                let message = format!(
+                    "this node has been without contact to a quorum for {seconds} s, longer than \
+                     node.stale_max_ms allows"
+                );
+                Err(Failure::new(ErrorCode::Stale, message))
+            }
+            Some(Contact::Fresh { .. } | Contact::Stale { .. }) | None => Ok(()),
+        }
+    }
+
+    /// `None` while it is known to be fresh.
+    fn look(&self) -> Option<Contact> {
+        let now = self.clock.now();
+        if now.as_nanos() < self.fresh_until.load(Ordering::Relaxed) {
+            return None;
+        }
+        let contact = self.now();
+        if let Contact::Fresh { lasts } = contact {
+            self.fresh_until
+                .store((now + lasts).as_nanos(), Ordering::Relaxed);
+        }
+        Some(contact)
+    }
+}

@@ -1,0 +1,130 @@
+//! Requests of clients that have seen more than this node: an answer's epoch never falls for a
+//! client, so this node catches up, or lets one answer that is not behind.
+
+use std::time::Duration;
+
+use paceline_core::Instant;
+use paceline_core::ahead::{self, Peer};
+use paceline_protocol::frame::{ClientInfer, Execution, Frame, Message};
+use paceline_protocol::{Epoch, ErrorCode, Failure, NodeId, Tensor};
+
+use super::{Serving, budget_nanos};
+use crate::dispatch::Lost;
+use crate::gateway::quic::{ClientAnswer, ClientFailure, ClientRequest};
+
+impl Serving {
+    /// Waits a moment until this node knows what the caller has seen elsewhere; says whether it
+    /// does.
+    pub(in crate::gateway) async fn catch_up(&self, seen: Epoch) -> bool {
+        self.router.routes().epoch >= seen || self.router.wait_for(seen, CATCH_UP_MAX).await
+    }
+
+    /// The same, for doors whose requests are not sent on.
+    ///
+    /// # Errors
+    /// `STALE` if this node is still behind.
+    pub(in crate::gateway) async fn reach(&self, seen: Epoch) -> Result<(), Failure> {
+        match self.catch_up(seen).await {
+            true => Ok(()),
+            false => Err(self.behind(seen)),
+        }
+    }
+
+    /// Has a peer answer that is not behind. A request that may run twice is sent once more
+    /// when the first peer falls silent.
+    pub(in crate::gateway) async fn send_ahead(
+        &self,
+        request: ClientRequest,
+    ) -> Result<ClientAnswer, ClientFailure> {
+        let ClientRequest { mut head, inputs } = request;
+        let now = self.clock.now();
+        let deadline = now.plus_nanos(budget_nanos(Some(head.budget_us)));
+        let mut asked = Vec::new();
+        while asked.len() < ASKED_MAX
+            && let Some(node) = self.ahead(head.epoch_seen, &asked)
+        {
+            asked.push(node);
+            head.budget_us = deadline.nanos_since(self.clock.now()) / 1_000;
+            let frame = Frame {
+                number: 0,
+                message: Message::ClientInfer(head.clone()),
+                tensors: inputs.clone(),
+            };
+            match self.ask_ahead(node, frame, deadline).await {
+                Ok(frame) => return ClientAnswer::told(frame),
+                Err(Lost::NotSent { .. }) => {}
+                Err(Lost::Silent { .. }) if head.idempotent && asked.len() < ASKED_MAX => {}
+                Err(lost) => return Err(ended(&lost)),
+            }
+        }
+        Err(ClientFailure {
+            failure: self.behind(head.epoch_seen),
+            execution: Execution::NotExecuted,
+        })
+    }
+
+    /// Answers what a peer has sent on because it was behind; it is not sent on again.
+    pub(super) async fn answer_ahead(&self, head: ClientInfer, inputs: Vec<Tensor>) -> Frame {
+        let answered = match self.reach(head.epoch_seen).await {
+            Ok(()) => self.answer_client(ClientRequest { head, inputs }).await,
+            Err(failure) => Err(ClientFailure {
+                failure,
+                execution: Execution::NotExecuted,
+            }),
+        };
+        let (message, tensors) = match answered {
+            Ok(answer) => answer.into_message(),
+            Err(failure) => (failure.into_message(), Vec::new()),
+        };
+        Frame {
+            number: 0,
+            message,
+            tensors,
+        }
+    }
+
+    async fn ask_ahead(&self, node: NodeId, frame: Frame, until: Instant) -> Result<Frame, Lost> {
+        tokio::select! {
+            biased;
+            answer = self.peers.ask(node, frame, self.clock.deadline(until)) => answer,
+            () = self.suspects.wait_for(node) => Err(Lost::Silent { peer: node }),
+        }
+    }
+
+    fn ahead(&self, seen: Epoch, asked: &[NodeId]) -> Option<NodeId> {
+        let (peers, suspects) = (self.observed.nodes(), self.suspects.current());
+        let peers = peers.iter().map(|(node, facts)| Peer {
+            node: *node,
+            epoch: facts.epoch,
+            takes_requests: facts.ready && !suspects.contains_key(node) && !asked.contains(node),
+        });
+        ahead::ahead(seen, peers)
+    }
+
+    fn behind(&self, seen: Epoch) -> Failure {
+        let here = self.router.routes().epoch;
+        let message = format!(
+            "the client has seen epoch {seen}, this node knows {here} and reaches no node that \
+             is not behind; nothing was executed"
+        );
+        Failure::new(ErrorCode::Stale, message)
+    }
+}
+
+fn ended(lost: &Lost) -> ClientFailure {
+    let (code, execution) = match lost {
+        Lost::NotSent { .. } => (ErrorCode::Stale, Execution::NotExecuted),
+        Lost::Full { .. } => (ErrorCode::Overloaded, Execution::NotExecuted),
+        Lost::Silent { .. } => (ErrorCode::Unreachable, Execution::Unknown),
+        Lost::Late { .. } => (ErrorCode::DeadlineExceeded, Execution::Unknown),
+    };
+    ClientFailure {
+        failure: Failure::new(code, lost.to_string()),
+        execution,
+    }
+}
+
+/// A follower is behind by a round trip, or else by an election.
+const CATCH_UP_MAX: Duration = Duration::from_millis(50);
+/// Peers that are asked at most: one, and one more if it falls silent.
+const ASKED_MAX: usize = 2;

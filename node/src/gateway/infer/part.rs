@@ -1,0 +1,257 @@
+//! The attempts of one part of a request: the rows that one replica takes.
+//!
+//! [`paceline_core::failover`] decides what follows the end of an attempt; this sends, listens to
+//! what was sent, and tells how the part ended. A part that is dropped cancels its attempts and
+//! gives back what they were charged to.
+
+use std::pin::pin;
+use std::task::Poll;
+
+use paceline_core::batcher::DropReason;
+use paceline_core::failover::{Attempt, End, Ending, Failover, Next, Terms};
+use paceline_core::router::{Again, Been};
+use paceline_protocol::frame::Execution;
+use paceline_protocol::limits::EXECUTIONS_MAX;
+use paceline_protocol::{Epoch, ErrorCode, Failure, NodeId, Tensor};
+
+use super::flight::{Cargo, Flight, Landed, Miss};
+use super::missed::{Gone, Missed, Unanswered, dropped};
+use super::{Pinned, Serving};
+use crate::router::Wanted;
+
+/// Rows on their way to one replica after another.
+struct Part<'a> {
+    serving: &'a Serving,
+    pinned: &'a Pinned,
+    terms: Terms,
+    failover: Failover,
+    been: Been,
+    rows: u32,
+    bytes: u64,
+    /// Empty while a replica of this node has them.
+    inputs: Vec<Tensor>,
+    /// By place.
+    flights: [Option<Sent<'a>>; EXECUTIONS_MAX],
+    /// What was heard last, or what came of what ran.
+    failure: Option<Failure>,
+    /// Who fell silent last.
+    silent: Option<NodeId>,
+    /// The newest epoch that was heard of.
+    epoch: Epoch,
+}
+
+struct Sent<'a> {
+    attempt: Attempt,
+    node: NodeId,
+    flight: Flight<'a>,
+}
+
+/// What comes next of all that is under way.
+enum Heard {
+    /// Something of an attempt.
+    Of(Attempt, Landed),
+    /// A failover has ended: another may begin.
+    Turn,
+    /// The deadline has passed.
+    Late,
+}
+
+impl Serving {
+    /// Runs a part of a request, and once more elsewhere as [`Failover`] allows. It keeps its
+    /// version and epoch.
+    pub(super) async fn run_part(
+        &self,
+        pinned: &Pinned,
+        inputs: Vec<Tensor>,
+        terms: Terms,
+    ) -> Result<Vec<Tensor>, Missed> {
+        let (failover, first) = Failover::begin(terms);
+        let part = Part {
+            serving: self,
+            pinned,
+            terms,
+            failover,
+            been: Been::default(),
+            rows: inputs.first().map_or(0, Tensor::rows) as u32,
+            bytes: inputs.iter().map(|tensor| tensor.data().len() as u64).sum(),
+            inputs,
+            flights: [const { None }; EXECUTIONS_MAX],
+            failure: None,
+            silent: None,
+            epoch: pinned.epoch,
+        };
+        part.run(first).await
+    }
+}
+
+impl Part<'_> {
+    async fn run(mut self, first: Next) -> Result<Vec<Tensor>, Missed> {
+        let mut next = first;
+        loop {
+            let heard = match next {
+                Next::Send {
+                    attempt,
+                    is_alone,
+                    why,
+                } => {
+                    if !self.send(attempt, is_alone) {
+                        next = self.ended(attempt, End::Nowhere);
+                        continue;
+                    }
+                    self.serving.metrics.attempted(why);
+                    match self.at_once(attempt) {
+                        Some(landed) => Heard::Of(attempt, landed),
+                        None => self.hear(false).await,
+                    }
+                }
+                Next::Listen => self.hear(false).await,
+                Next::Queue => self.hear(true).await,
+                Next::End(ending) => return Err(self.missed(ending)),
+            };
+            next = match heard {
+                Heard::Of(_, Landed::Ran(outputs)) => return Ok(outputs),
+                Heard::Of(attempt, Landed::Missed(miss)) => self.landed(attempt, miss),
+                Heard::Turn => {
+                    let (now, budget) = (self.serving.clock.now(), &self.serving.budget);
+                    budget.decide(|budget| self.failover.again(now, budget))
+                }
+                Heard::Late => Next::End(Ending::Late),
+            };
+        }
+    }
+
+    /// `false` if no replica can be picked.
+    fn send(&mut self, attempt: Attempt, is_alone: bool) -> bool {
+        let serving = self.serving;
+        let wanted = Wanted {
+            rows: self.rows,
+            bytes: self.bytes,
+            again: Again {
+                been: self.been,
+                is_alone,
+            },
+        };
+        let picked = if self.been.is_empty() {
+            serving.router.pick(&self.pinned.version, wanted)
+        } else {
+            // The newest routes know best where the version's replicas are now.
+            let routes = serving.router.routes();
+            let version = routes.same(&self.pinned.version);
+            version.and_then(|version| serving.router.pick(version, wanted))
+        };
+        let Some(picked) = picked else {
+            return false;
+        };
+        let node = picked.node;
+        self.been.to(node);
+        let cargo = Cargo {
+            inputs: &mut self.inputs,
+            rows: self.rows,
+            bytes: self.bytes,
+            deadline: self.terms.deadline,
+            is_alone,
+        };
+        let flight = Flight::begin(serving, self.pinned, picked, cargo);
+        self.flights[attempt.place()] = Some(Sent {
+            attempt,
+            node,
+            flight,
+        });
+        true
+    }
+
+    fn at_once(&mut self, attempt: Attempt) -> Option<Landed> {
+        let sent = self.flights[attempt.place()].as_mut()?;
+        sent.flight.at_once()
+    }
+
+    /// Waits for whatever comes first of all that is under way.
+    async fn hear(&mut self, is_queueing: bool) -> Heard {
+        let serving = self.serving;
+        let deadline = serving.clock.deadline(self.terms.deadline);
+        let mut late = pin!(tokio::time::sleep_until(deadline));
+        let mut turn = pin!(serving.budget.freed());
+        std::future::poll_fn(|context| {
+            for sent in self.flights.iter_mut().flatten() {
+                if let Poll::Ready(landed) = sent.flight.poll(context) {
+                    return Poll::Ready(Heard::Of(sent.attempt, landed));
+                }
+            }
+            if is_queueing && turn.as_mut().poll(context).is_ready() {
+                return Poll::Ready(Heard::Turn);
+            }
+            late.as_mut().poll(context).map(|()| Heard::Late)
+        })
+        .await
+    }
+
+    /// An attempt has ended without an answer, or its node is suspect.
+    fn landed(&mut self, attempt: Attempt, miss: Miss) -> Next {
+        let place = &mut self.flights[attempt.place()];
+        if matches!(miss.end, End::Suspect | End::Lost) {
+            self.silent = place.as_ref().map(|sent| sent.node);
+        }
+        if miss.end != End::Suspect {
+            *place = None;
+        }
+        if !miss.inputs.is_empty() {
+            self.inputs = miss.inputs;
+        }
+        self.epoch = self.epoch.max(miss.epoch.unwrap_or_default());
+        // A failure of what ran says more than that nothing else could run it.
+        let has_run = matches!(miss.end, End::Passing | End::Failed);
+        if has_run || self.failover.execution() != Execution::Executed {
+            self.failure = Some(miss.failure);
+        }
+        self.ended(attempt, miss.end)
+    }
+
+    fn ended(&mut self, attempt: Attempt, end: End) -> Next {
+        let (now, budget) = (self.serving.clock.now(), &self.serving.budget);
+        budget.decide(|budget| self.failover.ended(now, attempt, end, budget))
+    }
+
+    /// What is told of a part that has no answer.
+    fn missed(&mut self, ending: Ending) -> Missed {
+        let failure = match ending {
+            Ending::Gone => {
+                return Missed::Gone(Gone {
+                    epoch: self.epoch,
+                    inputs: std::mem::take(&mut self.inputs),
+                });
+            }
+            Ending::AsItIs => self.failure.take().unwrap_or_else(|| {
+                let version = &self.pinned.version;
+                let message = format!(
+                    "model '{}' version {} has no ready replica",
+                    version.model, version.version
+                );
+                Failure::new(ErrorCode::ModelNotReady, message)
+            }),
+            Ending::Unknown => {
+                let node = self.silent.map(|node| format!("node {node}"));
+                let node = node.as_deref().unwrap_or("a node");
+                let message = format!("{node} fell silent while it worked on the request");
+                Failure::new(ErrorCode::Unreachable, message)
+            }
+            Ending::Poison => {
+                let message = "two nodes fell silent while they worked on the request";
+                Failure::new(ErrorCode::Poison, message)
+            }
+            Ending::Late => dropped(DropReason::Expired),
+        };
+        Missed::Ended(Unanswered {
+            failure,
+            execution: self.failover.execution(),
+        })
+    }
+}
+
+impl Drop for Part<'_> {
+    fn drop(&mut self) {
+        if self.failover.is_charged() {
+            let budget = &self.serving.budget;
+            budget.decide(|budget| self.failover.close(budget));
+        }
+    }
+}

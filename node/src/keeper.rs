@@ -1,0 +1,138 @@
+//! Fetches the artifacts that this node shall keep and does not have, one after another.
+//!
+//! Owns the knowledge of what is here. Supervised by the node. Hears that the registry has
+//! changed, and its own timer; speaks to the fetcher. [`paceline_core::copies`] decides. When it
+//! dies, its successor looks again at what is here.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use paceline_core::copies::{artifacts, keepers, lacking};
+use paceline_protocol::{Digest, NodeId};
+use ractor::{Actor, ActorProcessingErr, ActorRef};
+use tokio::time::Instant;
+
+use crate::artifacts::{FetchError, Fetcher};
+use crate::registry;
+
+/// What the keeper hears.
+#[derive(Debug)]
+pub(crate) enum Message {
+    /// The registry has changed, or time has passed: look again.
+    Look,
+    /// What was looked for is here, or could not be fetched.
+    Ended(Digest, Result<(), FetchError>),
+}
+
+impl ractor::Message for Message {}
+
+/// What the keeper needs to start.
+#[derive(Clone)]
+pub(crate) struct Arguments {
+    /// This node.
+    pub node: NodeId,
+    /// What there is, and who is there to keep it.
+    pub registry: registry::Handle,
+    /// What is here, and the way to what is not.
+    pub fetcher: Fetcher,
+}
+
+/// The actor.
+pub(crate) struct Keeper;
+
+/// Its state.
+pub(crate) struct State {
+    arguments: Arguments,
+    held: BTreeSet<Digest>,
+    /// What could not be fetched, and when it is tried again.
+    failed: BTreeMap<Digest, Instant>,
+    is_fetching: bool,
+}
+
+impl Actor for Keeper {
+    type Msg = Message;
+    type State = State;
+    type Arguments = Arguments;
+
+    async fn pre_start(
+        &self,
+        myself: ActorRef<Message>,
+        arguments: Arguments,
+    ) -> Result<State, ActorProcessingErr> {
+        arguments.registry.tell(&myself, || Message::Look);
+        myself.send_interval(LOOK_EVERY, || Message::Look);
+        myself.cast(Message::Look)?;
+        Ok(State {
+            arguments,
+            held: BTreeSet::new(),
+            failed: BTreeMap::new(),
+            is_fetching: false,
+        })
+    }
+
+    async fn handle(
+        &self,
+        myself: ActorRef<Message>,
+        message: Message,
+        state: &mut State,
+    ) -> Result<(), ActorProcessingErr> {
+        if let Message::Ended(artifact, result) = message {
+            state.ended(artifact, result);
+        }
+        state.look(&myself);
+        Ok(())
+    }
+}
+
+impl State {
+    fn look(&mut self, myself: &ActorRef<Message>) {
+        if self.is_fetching {
+            return;
+        }
+        let registry = self.arguments.registry.current();
+        let now = Instant::now();
+        let is_settled = |artifact: &Digest| {
+            let failed = self.failed.get(artifact);
+            self.held.contains(artifact) || failed.is_some_and(|until| now < *until)
+        };
+        let Some(artifact) = lacking(&registry, self.arguments.node, is_settled) else {
+            self.forget(&artifacts(&registry).collect());
+            return;
+        };
+        self.is_fetching = true;
+        let peers = keepers(&registry, artifact);
+        let (fetcher, myself) = (self.arguments.fetcher.clone(), myself.clone());
+        tokio::spawn(async move {
+            let ended = fetcher.ensure(artifact, &peers, now + FETCH_LIMIT).await;
+            // A keeper that died meanwhile has a successor, which looks for itself.
+            let _ = myself.cast(Message::Ended(artifact, ended));
+        });
+    }
+
+    fn ended(&mut self, artifact: Digest, result: Result<(), FetchError>) {
+        self.is_fetching = false;
+        match result {
+            Ok(()) => {
+                self.failed.remove(&artifact);
+                self.held.insert(artifact);
+            }
+            Err(error) => {
+                tracing::warn!(%artifact, %error, "an artifact that this node shall keep is not here");
+                self.failed.insert(artifact, Instant::now() + RETRY_AFTER);
+            }
+        }
+    }
+
+    /// What no version is made of any more needs not be remembered.
+    fn forget(&mut self, known: &BTreeSet<Digest>) {
+        self.held.retain(|artifact| known.contains(artifact));
+        self.failed.retain(|artifact, _| known.contains(artifact));
+    }
+}
+
+/// What failed before is looked at again at this pace.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
+/// The largest artifacts over a slow line; what was fetched of it then is kept.
+const FETCH_LIMIT: Duration = Duration::from_secs(600);
+/// Who could have given it may be on its way back.
+const RETRY_AFTER: Duration = Duration::from_secs(10);
