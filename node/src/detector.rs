@@ -60,6 +60,8 @@ pub(crate) struct State {
     arguments: Arguments,
     peers: BTreeMap<NodeId, Peer>,
     is_marking: bool,
+    /// When it listened last: it does so all the time, unless this node stands still.
+    listened_at: paceline_core::Instant,
 }
 
 struct Peer {
@@ -121,6 +123,7 @@ impl Actor for Detector {
     ) -> Result<State, ActorProcessingErr> {
         myself.send_interval(LISTEN_EVERY, || Message::Tick);
         Ok(State {
+            listened_at: arguments.clock.now(),
             arguments,
             peers: BTreeMap::new(),
             is_marking: false,
@@ -147,6 +150,9 @@ impl Actor for Detector {
 impl State {
     fn listen(&mut self) {
         let now = self.arguments.clock.now();
+        let gap = now.nanos_since(self.listened_at);
+        self.listened_at = now;
+        let standstill = detector::standstill(gap, LISTEN_EVERY.as_nanos() as u64);
         let registry = self.arguments.registry.current();
         let me = self.arguments.node;
         self.peers
@@ -158,6 +164,10 @@ impl State {
                 machine: detector::Detector::new(Options::default(), now),
                 heard,
             });
+            if let Some(nanos) = standstill {
+                let input = Input::StoodStill { nanos };
+                peer.machine.step(now, input, &mut effects);
+            }
             if heard == peer.heard {
                 peer.machine.wake(now, &mut effects);
             } else {

@@ -45,6 +45,12 @@ pub enum Liveness {
 pub enum Input {
     /// Something has arrived from the peer.
     Heard,
+    /// This node itself stood still for so many nanoseconds until now: it could not have heard
+    /// the peer, whose silence meanwhile says nothing.
+    StoodStill {
+        /// As [`standstill`] says.
+        nanos: u64,
+    },
 }
 
 /// What shall be done: the peer's liveness has changed.
@@ -136,9 +142,14 @@ impl Machine for Detector {
     type Effect = Effect;
 
     fn step(&mut self, now: Instant, input: Input, out: &mut Vec<Effect>) {
+        if let Input::StoodStill { nanos } = input {
+            let later = |at: Instant| at.plus_nanos(nanos).min(now);
+            let back_since = self.back_since.map(later);
+            (self.heard_at, self.back_since) = (later(self.heard_at), back_since);
+        }
         self.worse(now, out);
-        match input {
-            Input::Heard => self.heard(now, out),
+        if input == Input::Heard {
+            self.heard(now, out);
         }
     }
 
@@ -155,6 +166,12 @@ impl Machine for Detector {
         };
         Some(self.heard_at.plus_nanos(after))
     }
+}
+
+/// For how long a node stood still that listens every `pace` nanoseconds and does so again after
+/// `gap`: a stopped process, a suspended machine, or one that had no processor.
+pub fn standstill(gap: u64, pace: u64) -> Option<u64> {
+    (gap >= 4 * pace).then(|| gap - pace)
 }
 
 /// What a leader has to write next, so that what was agreed of its peers follows what it hears
@@ -291,6 +308,21 @@ mod tests {
         // One packet every 350 ms: never long enough without a pause.
         let beats: Vec<(u64, bool)> = (1..20).map(|beat| (beat * 350, true)).collect();
         assert_eq!(run(&mut detector, &beats), [(350, Effect::Suspect)]);
+    }
+
+    #[test]
+    fn who_stood_still_itself_does_not_take_its_peers_for_silent() {
+        let mut detector = Detector::new(Options::default(), at(0));
+        let mut effects = Vec::new();
+        detector.wake(at(100), &mut effects);
+        let nanos = standstill(9_000 * MILLISECOND, 50 * MILLISECOND).unwrap();
+        detector.step(at(9_100), Input::StoodStill { nanos }, &mut effects);
+        assert_eq!(effects, [], "it was silent for 150 ms that count");
+        detector.wake(at(9_249), &mut effects);
+        assert_eq!(effects, []);
+        detector.wake(at(9_250), &mut effects);
+        assert_eq!(effects, [Effect::Suspect]);
+        assert_eq!(standstill(199, 50), None, "a busy machine is late at times");
     }
 
     #[test]
