@@ -25,6 +25,8 @@ mod machines;
 mod metrics;
 #[path = "process/node.rs"]
 mod node;
+#[path = "process/survival.rs"]
+mod survival;
 #[path = "process/tensors.rs"]
 mod tensors;
 #[path = "process/up.rs"]

@@ -9,19 +9,18 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::http::Request;
-use crate::node::{Finished, Node, Stop, directory, paceline, until};
+use crate::node::{Finished, Node, Stop, address, directory, paceline, until};
 
 pub(crate) const ROW: &str = r#"{"inputs":[{"name":"features","shape":[1,8],"datatype":"FP32","data":[1,0,0,302.3,311.5,1282,60.7,216]}]}"#;
 const LIMIT: Duration = Duration::from_secs(60);
 
 /// Nodes n0, n1, n2; one that is dead is `None`.
 pub(crate) struct Cluster {
-    home: TempDir,
-    nodes: Vec<Option<Node>>,
+    pub(crate) home: TempDir,
+    pub(crate) nodes: Vec<Option<Node>>,
     /// A token that has let a node in.
     spent: String,
 }
@@ -67,15 +66,17 @@ impl Cluster {
     }
 
     fn seed(&self) -> String {
-        sdk_address(&self.data(0))
+        address(&self.data(0), "sdk").to_string()
     }
 
     /// Waits until all live nodes see three voters, and every model on three nodes.
-    fn settle(&self) {
+    pub(crate) fn settle(&self) {
         for node in self.living() {
             node.wait_for("/v2/paceline/status", |status| {
                 let voters = status["raft"]["voters"].as_array().expect("voters");
-                voters.len() == 3 && status["quorum"] == true && status["models_ready"] == 3
+                let ready = status["models_ready"].as_u64().expect("a number");
+                let are_ready = ready >= 3 && status["models"] == ready;
+                voters.len() == 3 && status["quorum"] == true && are_ready
             });
             node.wait_for("/v2/paceline/models", |models| {
                 let models = models.as_array().expect("models");
@@ -106,14 +107,25 @@ impl Cluster {
         }
     }
 
-    fn kill(&mut self, number: usize) {
+    pub(crate) fn kill(&mut self, number: usize) {
         self.nodes[number].take().expect("it lives").kill9();
     }
 
-    fn restart(&mut self, number: usize) {
+    pub(crate) fn restart(&mut self, number: usize) {
         let name = format!("n{number}");
         let node = Node::start(&self.data(number), &["--name", &name]);
         self.nodes[number] = Some(node);
+    }
+
+    /// Starts all three at once: none is ready before two of them agree.
+    pub(crate) fn restart_all(&mut self) {
+        let starting = (0..3).map(|number| {
+            let data = self.data(number);
+            thread::spawn(move || Node::start(&data, &["--name", &format!("n{number}")]))
+        });
+        let starting: Vec<_> = starting.collect();
+        let started = starting.into_iter().map(thread::JoinHandle::join);
+        self.nodes = started.map(|node| Some(node.expect("it starts"))).collect();
     }
 
     pub(crate) fn state(&self, seen_by: usize, name: &str) -> String {
@@ -159,12 +171,6 @@ impl Cluster {
         });
         answered.into_inner()
     }
-}
-
-pub(crate) fn sdk_address(data: &Path) -> String {
-    let addresses = std::fs::read(data.join("addresses.json")).expect("addresses are written");
-    let addresses: Value = serde_json::from_slice(&addresses).expect("addresses are JSON");
-    addresses["sdk"].as_str().expect("an SDK door").to_owned()
 }
 
 fn refused(finished: &Finished, code: i32, words: &[&str]) {

@@ -11,9 +11,9 @@ use std::time::{Duration, Instant};
 use paceline_client::blocking::Client;
 use paceline_client::{ClientOptions, Tensor, Trust};
 
-use crate::cluster::{Cluster, ROW, sdk_address};
+use crate::cluster::{Cluster, ROW};
 use crate::http::{Connection, Request};
-use crate::node::{Stop, directory, until};
+use crate::node::{Stop, address, directory, until};
 use crate::tensors::version_of;
 
 const INPUT: &str = r#"{"inputs":[{"name":"INPUT0","shape":[1,1],"datatype":"FP32","data":[1]}]}"#;
@@ -120,7 +120,7 @@ fn deploy(cluster: &Cluster, version: u32) {
 fn sdk(cluster: &Cluster) -> Client {
     let pem = std::fs::read_to_string(cluster.data(0).join("ca.crt"));
     let trust = Trust::Authority(pem.expect("the authority's certificate is there"));
-    let seeds = (0..3).map(|number| sdk_address(&cluster.data(number)));
+    let seeds = (0..3).map(|number| address(&cluster.data(number), "sdk").to_string());
     Client::connect(seeds, ClientOptions::new(trust)).expect("a node lets clients in")
 }
 

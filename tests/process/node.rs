@@ -128,15 +128,9 @@ impl Node {
             }
             thread::sleep(POLL);
         }
-        let addresses = std::fs::read(data.join("addresses.json")).expect("addresses are written");
-        let addresses: Value = serde_json::from_slice(&addresses).expect("addresses are JSON");
-        let address = |key: &str| -> SocketAddr {
-            let text = addresses[key].as_str().expect("an address");
-            text.parse().expect("an address")
-        };
         Self {
-            http: address("http"),
-            metrics: address("metrics"),
+            http: address(&data, "http"),
+            metrics: address(&data, "metrics"),
             process,
             data,
         }
@@ -207,10 +201,22 @@ impl Node {
             if answer.status == 200 && is_so(&body) {
                 return body;
             }
-            assert!(Instant::now() < deadline, "{path} stays at {body}");
+            if Instant::now() >= deadline {
+                let nodes = self.get("/v2/paceline/nodes").json();
+                let said = self.process.stderr.text();
+                panic!("{path} stays at {body}\n{nodes}\n{said}");
+            }
             thread::sleep(POLL);
         }
     }
+}
+
+/// Where one of a node's doors was last.
+pub(crate) fn address(data: &Path, door: &str) -> SocketAddr {
+    let addresses = std::fs::read(data.join("addresses.json")).expect("addresses are written");
+    let addresses: Value = serde_json::from_slice(&addresses).expect("addresses are JSON");
+    let address = addresses[door].as_str().expect("an address");
+    address.parse().expect("an address")
 }
 
 /// Waits until something holds.

@@ -15,7 +15,7 @@ use crate::tensors::{HeldOut, digits, version_of};
 const LIMIT: Duration = Duration::from_secs(30);
 
 /// Copies an example's folder, and lets its batches have at most so many rows: another version.
-fn variant(into: &Path, rows_max: u32) {
+pub(crate) fn variant(into: &Path, rows_max: u32) {
     std::fs::create_dir_all(into).expect("the directory is writable");
     for file in ["model.toml", "model.safetensors"] {
         std::fs::copy(example("digits").join(file), into.join(file)).expect("the file is there");
