@@ -8,7 +8,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use paceline_core::Instant;
 use paceline_core::contact::{self, Contact, Options};
-use paceline_protocol::{ErrorCode, Failure};
+use paceline_protocol::{Epoch, ErrorCode, Failure};
+use tokio::sync::watch;
 
 use crate::clock::Clock;
 use crate::registry;
@@ -19,17 +20,28 @@ pub struct Handle {
     registry: registry::Handle,
     clock: Clock,
     options: Options,
+    /// What requests are routed by; it follows the registry.
+    routed: watch::Receiver<Epoch>,
+    /// When requests were routed by all that was applied, in nanoseconds of the clock.
+    routed_at: Arc<AtomicU64>,
     /// Until when no look is needed, in nanoseconds of the clock.
     fresh_until: Arc<AtomicU64>,
 }
 
 impl Handle {
-    /// Over what consensus knows; `clock` has started with the node.
-    pub fn new(registry: registry::Handle, clock: Clock, options: Options) -> Self {
+    /// Over what consensus knows and what requests are `routed` by; `clock` has started with the
+    /// node.
+    pub fn new(
+        (registry, routed): (registry::Handle, watch::Receiver<Epoch>),
+        clock: Clock,
+        options: Options,
+    ) -> Self {
         Self {
             registry,
             clock,
             options,
+            routed,
+            routed_at: Arc::default(),
             fresh_until: Arc::default(),
         }
     }
@@ -38,7 +50,15 @@ impl Handle {
     pub fn now(&self) -> Contact {
         let now = self.clock.now();
         let up_for = now.since(Instant::ZERO);
-        contact::contact(self.registry.quorum_age(), up_for, self.options)
+        let heard = self.registry.quorum_age();
+        // What was heard is worth nothing to a request that is routed by less.
+        let applied = self.registry.current().epoch();
+        if *self.routed.borrow() >= applied {
+            self.routed_at.store(now.as_nanos(), Ordering::Relaxed);
+        }
+        let routed_at = Instant::ZERO.plus_nanos(self.routed_at.load(Ordering::Relaxed));
+        let heard = heard.map(|age| age.max(now.since(routed_at)));
+        contact::contact(heard, up_for, self.options)
     }
 
     /// What answers are marked with: for how many seconds there has been no contact, if there is

@@ -1,7 +1,7 @@
 //! Fetches the artifacts that this node shall keep and does not have, one after another.
 //!
-//! Owns the knowledge of what is here. Supervised by the node. Hears that the registry has
-//! changed, and its own timer; speaks to the fetcher. [`paceline_core::copies`] decides. When it
+//! Owns the knowledge of what is here. Supervised by the node. Hears its own timer; speaks to the
+//! fetcher. [`paceline_core::copies`] decides. When it
 //! dies, its successor looks again at what is here.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -18,7 +18,7 @@ use crate::registry;
 /// What the keeper hears.
 #[derive(Debug)]
 pub(crate) enum Message {
-    /// The registry has changed, or time has passed: look again.
+    /// Time has passed: look again.
     Look,
     /// What was looked for is here, or could not be fetched.
     Ended(Digest, Result<(), FetchError>),
@@ -59,9 +59,8 @@ impl Actor for Keeper {
         myself: ActorRef<Message>,
         arguments: Arguments,
     ) -> Result<State, ActorProcessingErr> {
-        arguments.registry.tell(&myself, || Message::Look);
+        // Not at each change: what is to run here is fetched for that, and copies can wait.
         myself.send_interval(LOOK_EVERY, || Message::Look);
-        myself.cast(Message::Look)?;
         Ok(State {
             arguments,
             held: BTreeSet::new(),
@@ -130,8 +129,8 @@ impl State {
     }
 }
 
-/// What failed before is looked at again at this pace.
-const LOOK_EVERY: Duration = Duration::from_secs(5);
+/// How long a copy may be missing before it is looked for.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
 /// The largest artifacts over a slow line; what was fetched of it then is kept.
 const FETCH_LIMIT: Duration = Duration::from_secs(600);
 /// Who could have given it may be on its way back.

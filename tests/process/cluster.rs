@@ -80,7 +80,10 @@ impl Cluster {
             });
             node.wait_for("/v2/paceline/models", |models| {
                 let models = models.as_array().expect("models");
-                models.iter().all(|model| {
+                let of_demo = models
+                    .iter()
+                    .filter(|model| model["deployed"]["replicas"] == "each");
+                of_demo.into_iter().all(|model| {
                     let replicas = model["replicas"].as_array().expect("replicas");
                     replicas.len() == 3 && replicas.iter().all(|r| r["state"] == "ready")
                 })

@@ -231,6 +231,8 @@ fn a_rolling_restart(cluster: &mut Cluster, client: &Client) {
             leaving.signal("TERM");
             let ended = leaving.finish(LIMIT);
             assert!(ended.status.success(), "{ended:?}");
+            // Long enough for others to notice that it is gone; sooner is not promised yet.
+            thread::sleep(Duration::from_secs(1));
             cluster.restart(number);
             cluster.node(helper).cli_json(&["undrain", &name]);
             cluster.settle();

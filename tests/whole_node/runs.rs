@@ -32,7 +32,8 @@ fn child() {
         (
             ran,
             entropy::drawn(),
-            threads.len() + 1 == self::threads().len(),
+            // Fewer are none that leaked: the test's own runner may have ended one.
+            self::threads().len() <= threads.len() + 1,
         )
     });
     let ((trace, violations), drawn, alone) = running.join().expect("the run does not panic");

@@ -365,9 +365,10 @@ const GOOD_LINE: LinkTiming = LinkTiming {
     delay_max_us: 500,
     loss_permille: 0,
 };
+/// Within what heartbeats of 50 ms bear there and back.
 const LONG_LINE: LinkTiming = LinkTiming {
     delay_min_us: 1_000,
-    delay_max_us: 40_000,
+    delay_max_us: 20_000,
     loss_permille: 0,
 };
 const BAD_LINE: LinkTiming = LinkTiming {

@@ -1,10 +1,13 @@
-//! What is run: forty seeds, and the same one twice.
+//! What is run: forty seeds (`WHOLE_NODE_SEEDS` is another number), and the same one twice.
 
 use crate::runs::{Ran, all};
 
 #[test]
-fn forty_seeds_keep_what_was_promised() {
-    all(0..40, |seed| Ran::new(seed, &[]).assert_good());
+fn all_seeds_keep_what_was_promised() {
+    let seeds = std::env::var("WHOLE_NODE_SEEDS").map_or(SEEDS, |seeds| {
+        seeds.parse().expect("WHOLE_NODE_SEEDS is a number")
+    });
+    all(0..seeds, |seed| Ran::new(seed, &[]).assert_good());
 }
 
 /// Same seed, same bytes, in fresh processes and with faults and elections in them; another
@@ -30,3 +33,5 @@ fn a_seed_is_a_run() {
         assert_ne!(one.trace, another.trace);
     });
 }
+
+const SEEDS: u64 = 40;

@@ -572,8 +572,7 @@ fn what_is_read_is_printed_as_tables_and_as_json() {
     assert_eq!(run(&server, &["status", "-o", "json"]).json(), status);
 
     let text = run(&server, &["nodes"]).out;
-    let wanted =
-        " 1  n0    up     leader  a       812   42  127.0.0.1:8000  -     -        -    -\n";
+    let wanted = " 1  n0    up     leader  a       812   42  127.0.0.1:8000  -        -    -\n";
     assert!(text.ends_with(wanted), "{text}");
     assert_eq!(run(&server, &["nodes", "-o", "json"]).json(), nodes);
 

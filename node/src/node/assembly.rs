@@ -162,12 +162,14 @@ impl Assembly<'_> {
             permits: self.config.admission.permits,
         };
         let admission = admission::Handle::new(options, self.clock);
+        let router = router::Handle::new(self.identity.node, self.ports.seed, self.clock);
+        let known = (self.registry.clone(), router.epochs());
         Ok(Shared {
             budget: budget::Handle::new(admission.clone()),
             observed: Observed::default(),
             health: self.links.health.clone(),
             readiness: Readiness::default(),
-            router: router::Handle::new(self.identity.node, self.ports.seed, self.clock),
+            router,
             admission,
             metrics,
             device,
@@ -176,11 +178,7 @@ impl Assembly<'_> {
             publisher,
             peers,
             suspects: Suspects::default(),
-            contact: contact::Handle::new(
-                self.registry.clone(),
-                self.clock,
-                self.config.node.contact(),
-            ),
+            contact: contact::Handle::new(known, self.clock, self.config.node.contact()),
         })
     }
 

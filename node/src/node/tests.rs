@@ -63,7 +63,8 @@ impl World {
     }
 
     async fn start(&self) -> Result<NodeHandle, StartError> {
-        self.start_on(Network::Memory(MemoryNetwork::new(1))).await
+        let network = Network::Memory(self.network.clone());
+        self.start_on(network).await
     }
 
     async fn start_on(&self, network: Network) -> Result<NodeHandle, StartError> {
@@ -79,7 +80,7 @@ impl World {
             wall: Wall::System,
             pid: 1,
         };
-        Node::start(self.config.clone(), ports).await
+        Box::pin(Node::start(self.config.clone(), ports)).await
     }
 
     /// What a power failure leaves.

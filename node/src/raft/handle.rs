@@ -5,7 +5,6 @@ mod reading;
 mod relay;
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use openraft::ServerState;
@@ -40,8 +39,6 @@ pub struct RaftHandle {
 struct Inner {
     parts: Parts,
     permits: Semaphore,
-    /// Whose turn it is to be asked for the leader.
-    guided: AtomicUsize,
     /// Whether membership is being changed.
     changing: tokio::sync::Mutex<()>,
 }
@@ -54,7 +51,6 @@ impl RaftHandle {
             inner: Arc::new(Inner {
                 parts,
                 permits,
-                guided: AtomicUsize::new(0),
                 changing,
             }),
         }
@@ -116,7 +112,7 @@ impl RaftHandle {
             let attempt = match attempt {
                 Attempt::Leaderless | Attempt::MayBeDone => {
                     waiting.may_be_done |= matches!(attempt, Attempt::MayBeDone);
-                    self.relay(&command, asked, deadline).await
+                    Box::pin(self.relay(&command, asked, deadline)).await
                 }
                 attempt => attempt,
             };
@@ -177,7 +173,8 @@ impl RaftHandle {
     async fn write_here(&self, command: &Command, deadline: Instant) -> Attempt {
         let writing = self.inner.parts.raft.client_write(command.clone());
         let until = deadline.min(Instant::now() + ATTEMPT_MAX);
-        match timeout_at(until, writing).await {
+        let writing = self.while_leading(writing);
+        match timeout_at(until, writing).await.unwrap_or(None).ok_or(()) {
             Ok(Ok(written)) => Attempt::Done(written.data),
             Ok(Err(RaftError::APIError(ClientWriteError::ForwardToLeader(forward)))) => {
                 Attempt::of(forward.leader_id.filter(|leader| *leader != self.node().0))
@@ -227,6 +224,26 @@ impl RaftHandle {
             biased;
             answer = peer.call(request, limit) => answer,
             () = deposed => Err(peer.silent()),
+        }
+    }
+
+    /// Drops `work` when this node leads and does no longer: what it has handed to a leader that
+    /// has yielded is answered late, or not at all.
+    async fn while_leading<T>(&self, work: impl Future<Output = T>) -> Option<T> {
+        let leads =
+            || self.inner.parts.raft.metrics().borrow_watched().state == ServerState::Leader;
+        let deposed = async {
+            if !leads() {
+                std::future::pending::<()>().await;
+            }
+            while leads() {
+                sleep(LEADER_POLL).await;
+            }
+        };
+        tokio::select! {
+            biased;
+            done = work => Some(done),
+            () = deposed => None,
         }
     }
 

@@ -303,7 +303,7 @@ impl Running {
                 .map_err(|fatal| refused(fatal.to_string()))?;
         }
         let writes_in_flight_max = start.options.writes_in_flight_max;
-        let heard = LeaderHeard::default();
+        let heard = LeaderHeard::new(state.clone());
         let serving = Serving {
             raft: raft.clone(),
             transport: transport.clone(),

@@ -7,16 +7,17 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use openraft::ReadPolicy;
 use openraft::errors::{ClientWriteError, LinearizableReadError, RaftError};
 use openraft::raft::{AppendEntriesRequest, TransferLeaderRequest};
+use paceline_core::registry::Registry;
 use paceline_protocol::NodeId;
 use paceline_protocol::registry::Command;
 use tokio::io::AsyncRead;
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::{Semaphore, SemaphorePermit, watch};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::encoding::StoredEntry;
@@ -29,9 +30,20 @@ use crate::transport::message::exactly;
 use crate::transport::{Incoming, Plane, Transport};
 
 /// When this node heard from a leader last, or led with a quorum. Cheap to clone.
-#[derive(Clone, Default)]
+///
+/// Who has been away for a while hears of the present before it knows it: what a leader says
+/// counts once all is applied here that it had committed then.
+#[derive(Clone)]
 pub(super) struct LeaderHeard {
-    at: Arc<Mutex<Option<Instant>>>,
+    applied: watch::Receiver<Arc<Registry>>,
+    contact: Arc<Mutex<Heard>>,
+}
+
+#[derive(Default)]
+struct Heard {
+    at: Option<Instant>,
+    /// What counts once the entry of this index is applied.
+    due: Option<(Instant, u64)>,
 }
 
 pub(super) struct Serving {
@@ -43,21 +55,40 @@ pub(super) struct Serving {
 }
 
 impl LeaderHeard {
-    fn now(&self) {
-        *self.at.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+    /// Nobody was heard yet; `applied` is the registry here.
+    pub(super) fn new(applied: watch::Receiver<Arc<Registry>>) -> Self {
+        let contact = Arc::default();
+        Self { applied, contact }
+    }
+
+    /// A leader was heard that had committed so much.
+    fn now(&self, committed: Option<u64>) {
+        let mut heard = self.settled();
+        heard
+            .due
+            .get_or_insert((Instant::now(), committed.unwrap_or(0)));
     }
 
     /// A quorum has answered this node, which leads, so long ago.
     pub(super) fn keep(&self, age: Option<Duration>) {
         let answered_at = age.and_then(|age| Instant::now().checked_sub(age));
-        let mut at = self.at.lock().unwrap_or_else(PoisonError::into_inner);
-        *at = (*at).max(answered_at);
+        let mut heard = self.settled();
+        heard.at = heard.at.max(answered_at);
     }
 
     /// How long ago; `None` if never.
     pub(super) fn age(&self) -> Option<Duration> {
-        let at = *self.at.lock().unwrap_or_else(PoisonError::into_inner);
-        at.map(|at| at.elapsed())
+        self.settled().at.map(|at| at.elapsed())
+    }
+
+    fn settled(&self) -> MutexGuard<'_, Heard> {
+        let applied = self.applied.borrow().epoch().0;
+        let mut heard = self.contact.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((at, _)) = heard.due.filter(|(_, index)| *index <= applied) {
+            heard.at = heard.at.max(Some(at));
+            heard.due = None;
+        }
+        heard
     }
 }
 
@@ -156,10 +187,11 @@ impl Serving {
                     leader_commit: committed.map(LogId::from),
                 };
                 own(peer, wire::author(&request.vote))?;
+                let committed = request.leader_commit.map(|id| id.index());
                 let answer = self.raft.append_entries(request).await;
                 if matches!(&answer, Ok(answer) if !matches!(answer, openraft::raft::AppendEntriesResponse::HigherVote(_)))
                 {
-                    self.heard.now();
+                    self.heard.now(committed);
                 }
                 answer.map_or_else(Answer::failed, |answer| Answer::Append(answer.into()))
             }

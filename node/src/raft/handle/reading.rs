@@ -59,7 +59,8 @@ impl RaftHandle {
         }
         let until = deadline.min(Instant::now() + ATTEMPT_MAX);
         let reading = parts.raft.get_read_log_id(ReadPolicy::ReadIndex);
-        let leader = match timeout_at(until, reading).await {
+        let reading = self.while_leading(reading);
+        let leader = match timeout_at(until, reading).await.unwrap_or(None).ok_or(()) {
             Ok(Ok((read, _))) => return Ok(Some(read.index())),
             Ok(Err(RaftError::APIError(LinearizableReadError::ForwardToLeader(forward)))) => {
                 forward.leader_id.filter(|leader| *leader != self.node().0)

@@ -1,8 +1,9 @@
 //! The way to a leader that this node does not know or cannot reach: by another voter.
 
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
 use paceline_protocol::NodeId;
 use paceline_protocol::registry::Command;
 use tokio::time::Instant;
@@ -12,35 +13,45 @@ use super::{ATTEMPT_MAX, Peer, RaftHandle};
 use crate::raft::wire::Request;
 
 impl RaftHandle {
-    /// Sends the command to a node that may know who leads.
+    /// Sends the command to all who may know a leader that this node does not know or cannot
+    /// reach: before it is a member, those it was told of; the other voters then; not whom it has
+    /// just asked. Two nodes that have both moved do not find each other, since neither knows the
+    /// other's address, and only a third one knows both. Its op-id has it done once.
     pub(super) async fn relay(
         &self,
         command: &Command,
         asked: Option<NodeId>,
         deadline: Instant,
     ) -> Attempt {
-        let Some(guide) = self.guide(asked) else {
-            return Attempt::Leaderless;
-        };
         let deadline = deadline.min(Instant::now() + RELAY_MAX);
         let (request, limit) = forwarding(command, deadline, true);
-        let peer = Peer::new(self.inner.parts.transport.clone(), guide);
-        self.attempt(peer.call(&request, limit).await)
+        let request = &request;
+        let relays = self.guides(asked).into_iter().map(|guide| async move {
+            let peer = Peer::new(self.inner.parts.transport.clone(), guide);
+            self.attempt(peer.call(request, limit).await)
+        });
+        let mut relays: FuturesUnordered<_> = relays.collect();
+        let mut worst = Attempt::Leaderless;
+        while let Some(attempt) = relays.next().await {
+            match attempt {
+                Attempt::Leaderless => {}
+                Attempt::MayBeDone => worst = attempt,
+                Attempt::Leader(_) if matches!(worst, Attempt::MayBeDone) => {}
+                Attempt::Leader(_) => worst = attempt,
+                Attempt::Done(_) | Attempt::Failed(_) => return attempt,
+            }
+        }
+        worst
     }
 
-    /// Whom a node asks that knows of no leader or cannot reach it: those it was told of
-    /// before it was a member, the other voters then; not whom it has just asked. A leader that has moved, as this node has, cannot be found
-    /// otherwise: neither knows the other's address, and only a third one knows both.
-    fn guide(&self, asked: Option<NodeId>) -> Option<NodeId> {
+    fn guides(&self, asked: Option<NodeId>) -> Vec<NodeId> {
         let voters = self.raft().voter_ids().map(NodeId);
         let mut guides: Vec<NodeId> = voters.collect();
         if guides.is_empty() {
             guides.clone_from(&self.inner.parts.guides);
         }
         guides.retain(|guide| *guide != self.node() && Some(*guide) != asked);
-        // Each in its turn, across writes: the first may be the one that has moved.
-        let turn = self.inner.guided.fetch_add(1, Ordering::Relaxed);
-        guides.get(turn % guides.len().max(1)).copied()
+        guides
     }
 }
 
@@ -56,5 +67,5 @@ pub(super) fn forwarding(command: &Command, deadline: Instant, relay: bool) -> (
     (request, limit)
 }
 
-/// One try by way of another node: several of them fit in the patience without a leader.
+/// One try by way of others: several of them fit in the patience without a leader.
 const RELAY_MAX: Duration = Duration::from_millis(400);
