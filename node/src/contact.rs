@@ -3,11 +3,11 @@
 //! Hot path: while there is contact a look costs one atomic load; consensus is asked only when
 //! what it said last has run out. [`paceline_core::contact`] decides.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use paceline_core::Instant;
-use paceline_core::contact::{self, Contact, Options};
+use paceline_core::contact::{self, Awake, Contact, Options};
 use paceline_protocol::{Epoch, ErrorCode, Failure};
 use tokio::sync::watch;
 
@@ -24,6 +24,7 @@ pub struct Handle {
     routed: watch::Receiver<Epoch>,
     /// When requests were routed by all that was applied, in nanoseconds of the clock.
     routed_at: Arc<AtomicU64>,
+    awake: Arc<Mutex<Awake>>,
     /// Until when no look is needed, in nanoseconds of the clock.
     fresh_until: Arc<AtomicU64>,
 }
@@ -42,8 +43,18 @@ impl Handle {
             options,
             routed,
             routed_at: Arc::default(),
+            awake: Arc::new(Mutex::new(Awake::new(clock.now()))),
             fresh_until: Arc::default(),
         }
+    }
+
+    /// The node runs: its detector says so each time it listens.
+    pub(crate) fn tick(&self, now: Instant) {
+        self.awake().tick(now, PACE);
+    }
+
+    fn awake(&self) -> MutexGuard<'_, Awake> {
+        self.awake.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// How this node stands to the quorum now.
@@ -57,7 +68,8 @@ impl Handle {
             self.routed_at.store(now.as_nanos(), Ordering::Relaxed);
         }
         let routed_at = Instant::ZERO.plus_nanos(self.routed_at.load(Ordering::Relaxed));
-        let heard = heard.map(|age| age.max(now.since(routed_at)));
+        let missed = self.awake().missed(now, PACE).unwrap_or_default();
+        let heard = heard.map(|age| age.max(now.since(routed_at)).max(missed));
         contact::contact(heard, up_for, self.options)
     }
 
@@ -99,3 +111,6 @@ impl Handle {
         Some(contact)
     }
 }
+
+/// How often the node says that it runs.
+pub(crate) const PACE: u64 = crate::detector::LISTEN_EVERY.as_nanos() as u64;

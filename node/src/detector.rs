@@ -16,6 +16,7 @@ use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tokio::sync::watch;
 
 use crate::clock::Clock;
+use crate::contact;
 use crate::registry::{self, fresh_op};
 use crate::supervisor::notify;
 use crate::transport::Transport;
@@ -50,6 +51,8 @@ pub(crate) struct Arguments {
     pub transport: Arc<dyn Transport>,
     /// Who is not trusted with work.
     pub suspects: Suspects,
+    /// Is told that this node runs.
+    pub contact: contact::Handle,
 }
 
 /// The actor.
@@ -152,6 +155,7 @@ impl State {
         let now = self.arguments.clock.now();
         let gap = now.nanos_since(self.listened_at);
         self.listened_at = now;
+        self.arguments.contact.tick(now);
         let standstill = detector::standstill(gap, LISTEN_EVERY.as_nanos() as u64);
         let registry = self.arguments.registry.current();
         let me = self.arguments.node;
@@ -216,4 +220,4 @@ impl State {
 }
 
 /// Half of what a peer may be late: silence is noticed at most this much after it is one.
-const LISTEN_EVERY: Duration = Duration::from_millis(50);
+pub(crate) const LISTEN_EVERY: Duration = Duration::from_millis(50);

@@ -5,6 +5,9 @@
 
 use std::time::Duration;
 
+use crate::detector::standstill;
+use crate::time::Instant;
+
 /// What counts as contact, and how long a node serves without it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Options {
@@ -44,6 +47,45 @@ impl Default for Options {
     }
 }
 
+/// Whether this node itself was there to hear: what arrives first after a standstill was said
+/// before it, and is no contact now.
+#[derive(Clone, Copy, Debug)]
+pub struct Awake {
+    ticked_at: Instant,
+    /// Since when it may have missed everything, and until when what it hears may be old.
+    missed: Option<(Instant, Instant)>,
+}
+
+impl Awake {
+    /// A node that runs since `now`.
+    pub fn new(now: Instant) -> Self {
+        Self {
+            ticked_at: now,
+            missed: None,
+        }
+    }
+
+    /// It runs, and says so every `pace` nanoseconds.
+    pub fn tick(&mut self, now: Instant, pace: u64) {
+        if standstill(now.nanos_since(self.ticked_at), pace).is_some() {
+            self.missed = Some((self.ticked_at, now.plus_nanos(4 * pace)));
+        }
+        self.ticked_at = now;
+    }
+
+    /// For how long it may have missed everything; `None` if it was there all the time.
+    pub fn missed(&self, now: Instant, pace: u64) -> Option<Duration> {
+        let since = match self.missed {
+            Some((since, until)) if now < until => since,
+            _ => {
+                standstill(now.nanos_since(self.ticked_at), pace)?;
+                self.ticked_at
+            }
+        };
+        Some(now.since(since))
+    }
+}
+
 /// How a node stands that has heard of a quorum so long ago. One that never has, and started
 /// `up_for` ago, knows what its disk says, which may be older still.
 pub fn contact(heard: Option<Duration>, up_for: Duration, options: Options) -> Contact {
@@ -79,6 +121,27 @@ impl Contact {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_stood_still_has_missed_all_until_what_it_hears_is_new() {
+        const MS: u64 = 1_000_000;
+        let at = |ms: u64| Instant::ZERO.plus_nanos(ms * MS);
+        let mut awake = Awake::new(at(0));
+        awake.tick(at(50), 50 * MS);
+        assert_eq!(awake.missed(at(240), 50 * MS), None, "it is late at times");
+        let missed = awake.missed(at(3_050), 50 * MS);
+        assert_eq!(
+            missed,
+            Some(Duration::from_secs(3)),
+            "before it ticks again"
+        );
+        awake.tick(at(3_060), 50 * MS);
+        let missed = awake.missed(at(3_259), 50 * MS);
+        assert_eq!(missed, Some(Duration::from_millis(3_209)));
+        awake.tick(at(3_110), 50 * MS);
+        awake.tick(at(3_260), 50 * MS);
+        assert_eq!(awake.missed(at(3_260), 50 * MS), None);
+    }
 
     const fn seconds(seconds: u64) -> Duration {
         Duration::from_secs(seconds)

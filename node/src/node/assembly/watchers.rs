@@ -36,6 +36,7 @@ impl Assembly<'_> {
             registry: self.registry.clone(),
             transport: self.links.transport.clone(),
             suspects: shared.suspects.clone(),
+            contact: shared.contact.clone(),
         }
     }
 
