@@ -182,7 +182,8 @@ impl Node {
         };
         let parts = Box::pin(assembly.start()).await?;
         registration::register(&registry, record, stopping.subscribe()).await?;
-        registration::catch_up(&registry, &parts.readiness, stopping.subscribe()).await;
+        let known = (registry.clone(), parts.observed, identity.node);
+        registration::catch_up(known, &parts.readiness, stopping.subscribe()).await;
         Ok(NodeHandle {
             cluster: identity.cluster,
             addresses,

@@ -64,6 +64,7 @@ pub(super) struct Parts {
     pub(super) device: device::Handle,
     pub(super) admission: admission::Handle,
     pub(super) readiness: Readiness,
+    pub(super) observed: Observed,
     pub(super) supervisor: ActorRef<supervisor::Message>,
     /// The request path, for tests that need no door.
     #[cfg(test)]
@@ -134,6 +135,7 @@ impl Assembly<'_> {
             device: shared.device,
             admission: shared.admission,
             readiness: shared.readiness,
+            observed: shared.observed,
             supervisor,
         })
     }

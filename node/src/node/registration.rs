@@ -3,6 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use paceline_core::registry::NodeState;
 use paceline_protocol::registry::{Change, DeviceKind, DeviceRecord, NodeAddresses, NodeRecord};
 use paceline_protocol::{Failure, NodeId};
 use tokio::sync::watch;
@@ -11,6 +12,7 @@ use tokio::time::{Instant, sleep, timeout};
 use super::{Addresses, Ports, StartError};
 use crate::config::Config;
 use crate::gateway::Readiness;
+use crate::observed::Observed;
 use crate::registry::{self, fresh_op};
 
 /// What the registry shall know of this node.
@@ -92,18 +94,28 @@ pub(super) async fn register(
     }
 }
 
-/// Makes the node ready once it holds all that was committed when it started. Waits for that a
-/// while, and leaves it to a task then.
+/// Makes the node ready once it holds all that was committed when it started, and the others have
+/// told it which replicas they have ready. Waits for that a while, and leaves it to a task then.
 pub(super) async fn catch_up(
-    registry: &registry::Handle,
+    (registry, observed, me): (registry::Handle, Observed, NodeId),
     readiness: &Readiness,
     stopping: watch::Receiver<bool>,
 ) {
-    let (registry, readiness) = (registry.clone(), readiness.clone());
+    let readiness = readiness.clone();
     let catching_up = async move {
         while !registry.catch_up().await {
             sleep(RETRY_AFTER).await;
         }
+        let hearing = async {
+            let is_unheard = |(node, state): (NodeId, NodeState)| {
+                node != me && state == NodeState::Up && !observed.nodes().contains_key(&node)
+            };
+            while registry.current().seats().any(is_unheard) {
+                sleep(HEARD_POLL).await;
+            }
+        };
+        // Who is up and says nothing is not waited for.
+        let _ = timeout(HEARD_MAX, hearing).await;
         readiness.set(true);
     };
     let mut catching_up = tokio::spawn(unless_stopped(stopping, catching_up));
@@ -129,6 +141,9 @@ async fn write(registry: &registry::Handle, record: &NodeRecord) -> Result<(), F
 const RETRY_AFTER: Duration = Duration::from_millis(100);
 /// How long a new node looks for a leader.
 const REGISTER_LIMIT: Duration = Duration::from_secs(30);
+/// How long a node that starts waits for what others have to say; they say it every second.
+const HEARD_MAX: Duration = Duration::from_secs(2);
+const HEARD_POLL: Duration = Duration::from_millis(10);
 /// How long a start waits for a quorum before it goes on without.
 const READY_LIMIT: Duration = Duration::from_secs(10);
 
