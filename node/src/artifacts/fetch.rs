@@ -119,7 +119,8 @@ impl Fetcher {
         deadline: Instant,
     ) -> Result<(), FetchError> {
         let artifacts = self.shared.artifacts.clone();
-        let looking = tokio::task::spawn_blocking(move || artifacts.holds(artifact));
+        let threads = artifacts.threads();
+        let looking = threads.blocking(move || artifacts.holds(artifact));
         // What cannot be read is no copy: it is fetched, and hashed on the way.
         if let Ok(Ok(true)) = looking.await {
             return Ok(());
