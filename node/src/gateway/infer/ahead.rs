@@ -44,7 +44,8 @@ impl Serving {
             && let Some(node) = self.ahead(head.epoch_seen, &asked)
         {
             asked.push(node);
-            head.budget_us = deadline.nanos_since(self.clock.now()) / 1_000;
+            // 0 would be the default budget.
+            head.budget_us = (deadline.nanos_since(self.clock.now()) / 1_000).max(1);
             let frame = Frame {
                 number: 0,
                 message: Message::ClientInfer(head.clone()),
