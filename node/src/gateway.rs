@@ -6,6 +6,7 @@
 
 mod body;
 mod front;
+mod guests;
 pub mod infer;
 pub mod oip;
 mod operator;
@@ -21,6 +22,7 @@ use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tokio::sync::watch;
 
 pub use self::front::{Door, Front, Listener, MemoryFront};
+pub use self::guests::Guests;
 pub use self::infer::Serving;
 pub use self::operator::{Operator, OperatorParts};
 pub use self::server::HttpOptions;
@@ -56,6 +58,8 @@ pub struct Doors {
     pub readiness: Readiness,
     /// Turns true when connections shall end.
     pub stopping: watch::Receiver<bool>,
+    /// Where open connections are counted.
+    pub guests: Guests,
 }
 
 /// Whether a node is ready: it has been caught up once, and is not leaving. Cheap to clone.

@@ -23,7 +23,7 @@ pub use self::ports::Ports;
 use crate::artifacts::Artifacts;
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::gateway::{Door, Readiness};
+use crate::gateway::{Door, Guests, Readiness};
 use crate::identity::files::FilesError;
 use crate::identity::{Identity, IdentityError};
 use crate::mesh::MeshError;
@@ -52,6 +52,7 @@ pub struct NodeHandle {
     transport: Arc<dyn Transport>,
     readiness: Readiness,
     stopping: watch::Sender<bool>,
+    guests: Guests,
     supervisor: ActorRef<supervisor::Message>,
     in_flight: crate::admission::Handle,
     #[cfg(test)]
@@ -196,6 +197,7 @@ impl Node {
             transport,
             readiness: parts.readiness,
             stopping,
+            guests: parts.guests,
             supervisor: parts.supervisor,
             in_flight: parts.admission,
             #[cfg(test)]
@@ -322,6 +324,7 @@ impl NodeHandle {
         self.readiness.set(false);
         self.stopping.send_replace(true);
         let empty = async {
+            self.guests.all_gone().await;
             while self.in_flight.in_flight() > 0 {
                 tokio::time::sleep(READY_POLL).await;
             }
@@ -342,6 +345,7 @@ impl NodeHandle {
         let reason = self.raft.shutdown().await;
         self.directory.close();
         self.transport.close();
+        self.transport.closed().await;
         tracing::info!(%reason, "stopped");
     }
 }

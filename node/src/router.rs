@@ -120,8 +120,8 @@ impl Handle {
         self.routes.load()
     }
 
-    /// The epoch that requests are routed by, whenever it rises. From then on no request is
-    /// pinned to what went before.
+    /// The epoch that requests are routed by, told anew with each change of the routes and of the
+    /// replicas behind them. From then on no request is pinned to what went before.
     pub fn epochs(&self) -> watch::Receiver<Epoch> {
         self.epoch.subscribe()
     }
@@ -239,6 +239,7 @@ impl Arguments {
             registry: &registry,
             observed: &observed,
             conditions: &conditions,
+            now: self.handle.clock.now(),
         };
         let routes = Routes::next(&before, view, &self.metrics);
         self.handle.step(Input::SetConditions {

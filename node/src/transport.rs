@@ -78,6 +78,10 @@ pub trait Transport: Send + Sync + 'static {
 
     /// Closes everything; what waits for a stream is told so.
     fn close(&self);
+
+    /// Waits, after [`Transport::close`], until peers were told: what they have under way here
+    /// ends at once instead of at its deadline.
+    fn closed(&self) -> Boxed<'_, ()>;
 }
 
 /// A stream in both directions. Dropping `send` without [`SendHalf::finish`] resets it, and

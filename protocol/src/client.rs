@@ -16,7 +16,9 @@
 //! Requests with a body over [`LANE_BYTES_MAX`] have a stream of their own. Answers come back on
 //! the stream of their request; only a larger one to a request that was not comes on a stream
 //! that the node opens, so that nothing waits behind it. A client that is no longer interested
-//! says `Cancel`, or stops the stream. A frame with number 0 ends its stream as a whole.
+//! says `Cancel`, or stops the stream. A frame with number 0 ends its stream as a whole. A node
+//! that stops says that it goes away, refuses what arrives from then on, answers what it has, and
+//! closes the connection with [`CLOSED_ANSWERED`].
 
 use std::fmt;
 
@@ -38,6 +40,9 @@ pub const GREETING_BYTES_MAX: usize = 32 << 10;
 /// Largest frame body that shares a stream with others: what takes 13 µs at 10 Gbit/s holds
 /// nobody up.
 pub const LANE_BYTES_MAX: usize = 16 << 10;
+/// What a node closes a connection with (RFC 9000, section 20.2) once it has answered everything
+/// that it took on it: what has no answer then was not executed. Any other code leaves that open.
+pub const CLOSED_ANSWERED: u32 = 6;
 /// Bytes in front of every message of the first stream: its length.
 pub const LENGTH_BYTES: usize = 4;
 

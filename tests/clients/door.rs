@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use paceline_client::{ClientOptions, Trust};
+use paceline_node::gateway::Guests;
 use paceline_node::gateway::quic::{
     self, ClientAnswer, ClientFailure, ClientRequest, Door, QuicDoors, QuicOptions, QuicParts,
 };
@@ -136,6 +137,7 @@ pub(crate) fn open(
         metrics: metrics.clone(),
         leaving: leaving.subscribe(),
         stopping: stopping.subscribe(),
+        guests: Guests::default(),
     };
     let doors = Arc::new(QuicDoors::new(parts, options));
     let accepting = tokio::spawn(quic::accept(endpoint.clone(), doors));

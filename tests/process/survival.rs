@@ -33,13 +33,19 @@ struct Answered {
     http: AtomicU64,
 }
 
+impl Answered {
+    fn total(&self) -> u64 {
+        self.sdk.load(Ordering::SeqCst) + self.http.load(Ordering::SeqCst)
+    }
+}
+
 #[test]
 fn clients_of_a_cluster_see_no_failure() {
     let mut cluster = Cluster::of_three();
     let client = client(&cluster);
     kills(&mut cluster, &client);
     standstills(&cluster, &client);
-    a_rolling_restart(&mut cluster);
+    a_rolling_restart(&mut cluster, &client);
     all_at_once(&mut cluster);
     a_lost_disk(&mut cluster);
 }
@@ -163,7 +169,7 @@ fn enough(answered: &Answered, at_least: u64) -> u64 {
     let http = answered.http.load(Ordering::SeqCst);
     assert!(sdk >= at_least, "{sdk} answers over the SDK are too few");
     assert!(http >= at_least, "{http} answers over HTTP are too few");
-    sdk + http
+    answered.total()
 }
 
 /// A process that stands still says nothing, and is not missed. What moved meanwhile it knows
@@ -208,20 +214,21 @@ fn standstills(cluster: &Cluster, client: &Client) {
 }
 
 /// Each node is drained, stopped, started and taken back, while clients send all the time: one
-/// over HTTP to each node.
-fn a_rolling_restart(cluster: &mut Cluster) {
+/// over HTTP to each node, and one of the SDK.
+fn a_rolling_restart(cluster: &mut Cluster, client: &Client) {
     let wanted = 1_000 * rounds() as u64;
-    let answered = AtomicU64::new(0);
+    let answered = Answered::default();
     let stop = AtomicBool::new(false);
     let mut restarts = 0;
     thread::scope(|scope| {
         let (stop, answered) = (&stop, &answered);
         for number in 0..3 {
             let data = cluster.data(number);
-            scope.spawn(move || send_while_ready(stop, &data, answered));
+            scope.spawn(move || send_while_ready(stop, &data, &answered.http));
         }
+        scope.spawn(move || send_until(stop, client, STEADY, &answered.sdk));
         let _stopping = Stop(stop);
-        while restarts < 3 || answered.load(Ordering::SeqCst) < wanted {
+        while restarts < 3 || answered.total() < wanted {
             let number = restarts % 3;
             let name = format!("n{number}");
             let helper = (number + 1) % 3;
@@ -230,15 +237,13 @@ fn a_rolling_restart(cluster: &mut Cluster) {
             leaving.signal("TERM");
             let ended = leaving.finish(LIMIT);
             assert!(ended.status.success(), "{ended:?}");
-            // Long enough for others to notice that it is gone; sooner is not promised yet.
-            thread::sleep(Duration::from_secs(1));
             cluster.restart(number);
             cluster.node(helper).cli_json(&["undrain", &name]);
             cluster.settle();
             restarts += 1;
         }
     });
-    let total = answered.into_inner();
+    let total = enough(&answered, 500);
     println!("{restarts} restarts one after another, {total} requests, 0 failed");
 }
 

@@ -221,7 +221,7 @@ impl Clients {
             if data != answer_to([row as f32, 0.5]) {
                 wrong(format!("another row's answer, {data:?}"));
             }
-        } else if self.calm.lasted(calm) && !is_known(model, &code) {
+        } else if self.calm.lasted(calm) {
             wrong(format!("failed in calm: {code}"));
         }
         if runs > RUNS_MAX || (self.calm.lasted(calm) && runs > 1) {
@@ -235,12 +235,6 @@ impl Clients {
             wrong(format!("ended after {took:?}"));
         }
     }
-}
-
-/// A node may hear from the registry that the lone replica has left before it hears from the mesh
-/// that its replacement is ready, and says so: ARCHITECTURE.md has it under "Not there yet".
-fn is_known(model: &str, code: &str) -> bool {
-    model == LONE && code == "MODEL_NOT_READY"
 }
 
 const _: () = assert!(COLUMNS == 2, "the requests say so");

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use paceline_protocol::frame::{ClientInfer, Execution, Frame, Message};
-use paceline_protocol::limits::{NAME_BYTES_MAX, REQUEST_BUDGET_MAX_MS, TENSORS_MAX};
+use paceline_protocol::limits::{NAME_BYTES_MAX, REQUEST_BUDGET_MAX_MS, REROUTES_MAX, TENSORS_MAX};
 use paceline_protocol::{ErrorCode, ModelName, Tensor, VersionNumber};
 use tokio::time::{Instant, timeout_at};
 
@@ -136,30 +136,37 @@ impl Inference {
 
 impl Sending<'_> {
     /// One attempt; and, if its node falls silent or is lost, one more at another node, once.
+    /// A node that stops and has not taken it does not count.
     async fn run(&self, was_sent: &mut bool) -> Result<Answer, InferError> {
-        let mut first = self.start_anywhere(was_sent).await?;
-        let session = first.session.clone();
-        tokio::select! {
-            biased;
-            outcome = first.end() => match outcome {
-                Outcome::Told(frame) if is_stale(&frame) => {
-                    return self.elsewhere(frame, &session).await;
-                }
-                Outcome::Told(frame) => return self.told(frame, &session, 1),
-                Outcome::Lost if !self.request.idempotent => {
-                    return Err(InferError::lost(session.welcome.node, false));
-                }
-                Outcome::Lost => return self.second(&session).await,
-            },
-            () = session.suspected(), if self.request.idempotent => {}
-        }
+        let mut moves = Moves::default();
+        let mut first = self.start_anywhere(None, was_sent).await?;
+        let session = loop {
+            let session = first.session.clone();
+            tokio::select! {
+                biased;
+                outcome = first.end() => match outcome {
+                    outcome if moves.allows(&outcome, self.request.idempotent) => {
+                        first = self.start_anywhere(Some(&session), was_sent).await?;
+                    }
+                    Outcome::Told(frame) if is_turned_away(&frame, ErrorCode::Stale) => {
+                        return self.elsewhere(frame, &session).await;
+                    }
+                    Outcome::Told(frame) => return self.told(frame, &session, 1),
+                    Outcome::Lost | Outcome::NotTaken if !self.request.idempotent => {
+                        return Err(InferError::lost(session.welcome.node, false));
+                    }
+                    Outcome::Lost | Outcome::NotTaken => return self.second(&session).await,
+                },
+                () = session.suspected(), if self.request.idempotent => break session,
+            }
+        };
         // The first may still be answered: a silent node need not be a dead one.
         let mut second = std::pin::pin!(self.second(&session));
         let refused = tokio::select! {
             biased;
             outcome = first.end() => match outcome {
                 Outcome::Told(frame) => return self.told(frame, &session, 1),
-                Outcome::Lost => return second.await,
+                Outcome::Lost | Outcome::NotTaken => return second.await,
             },
             answer = &mut second => match answer {
                 Err(error) if error.is_retryable => error,
@@ -168,14 +175,18 @@ impl Sending<'_> {
         };
         match first.end().await {
             Outcome::Told(frame) => self.told(frame, &session, 1),
-            Outcome::Lost => Err(refused),
+            Outcome::Lost | Outcome::NotTaken => Err(refused),
         }
     }
 
     /// The first attempt, at whichever node takes it. Nothing has been sent where it fails.
-    async fn start_anywhere(&self, was_sent: &mut bool) -> Result<Attempt, InferError> {
+    async fn start_anywhere(
+        &self,
+        avoided: Option<&Arc<Session>>,
+        was_sent: &mut bool,
+    ) -> Result<Attempt, InferError> {
         loop {
-            let session = self.pool.pick(None).await;
+            let session = self.pool.pick(avoided).await;
             match self.start(&session, 1) {
                 Ok(attempt) => {
                     *was_sent = true;
@@ -199,7 +210,7 @@ impl Sending<'_> {
         let session = attempt.session.clone();
         match attempt.end().await {
             Outcome::Told(frame) => self.told(frame, &session, 1),
-            Outcome::Lost => {
+            Outcome::Lost | Outcome::NotTaken => {
                 let is_idempotent = self.request.idempotent;
                 Err(InferError::lost(session.welcome.node, is_idempotent))
             }
@@ -208,21 +219,27 @@ impl Sending<'_> {
 
     /// Another attempt at another node, which is told that it is one: it runs it once at most.
     async fn second(&self, avoided: &Arc<Session>) -> Result<Answer, InferError> {
-        let mut attempt = loop {
+        let mut moves = Moves::default();
+        loop {
             let session = self.pool.pick(Some(avoided)).await;
-            match self.start(&session, 2) {
-                Ok(attempt) => break attempt,
-                Err(NotStarted::Lost) => tokio::task::yield_now().await,
+            let mut attempt = match self.start(&session, 2) {
+                Ok(attempt) => attempt,
+                Err(NotStarted::Lost) => {
+                    tokio::task::yield_now().await;
+                    continue;
+                }
                 Err(not_started) => return Err(refused(not_started).after_silence()),
+            };
+            match attempt.end().await {
+                outcome if moves.allows(&outcome, self.request.idempotent) => {}
+                Outcome::Told(frame) => {
+                    let told = self.told(frame, &session, 2);
+                    return told.map_err(InferError::after_silence);
+                }
+                Outcome::Lost | Outcome::NotTaken => {
+                    return Err(InferError::lost(session.welcome.node, true));
+                }
             }
-        };
-        let session = attempt.session.clone();
-        match attempt.end().await {
-            Outcome::Told(frame) => {
-                let told = self.told(frame, &session, 2);
-                told.map_err(InferError::after_silence)
-            }
-            Outcome::Lost => Err(InferError::lost(session.welcome.node, true)),
         }
     }
 
@@ -247,14 +264,35 @@ impl Sending<'_> {
     }
 }
 
-fn is_stale(frame: &Frame) -> bool {
+/// How often a request has gone on to another node because the one before has stopped.
+#[derive(Default)]
+struct Moves(u8);
+
+impl Moves {
+    /// Whether a request that has ended so may go on as if it had not been sent. That a node has
+    /// closed in order says so only as surely as its last packets have arrived: enough for what
+    /// may run twice.
+    fn allows(&mut self, outcome: &Outcome, is_idempotent: bool) -> bool {
+        let is_open = match outcome {
+            Outcome::Told(frame) => is_turned_away(frame, ErrorCode::ShuttingDown),
+            Outcome::NotTaken => is_idempotent,
+            Outcome::Lost => false,
+        };
+        let allows = is_open && self.0 < REROUTES_MAX;
+        self.0 += u8::from(allows);
+        allows
+    }
+}
+
+/// Whether a node says that it did nothing about a request, for this reason.
+fn is_turned_away(frame: &Frame, why: ErrorCode) -> bool {
     let Message::Failed {
         failure, execution, ..
     } = &frame.message
     else {
         return false;
     };
-    failure.code == ErrorCode::Stale && *execution == Execution::NotExecuted
+    failure.code == why && *execution == Execution::NotExecuted
 }
 
 fn refused(not_started: NotStarted) -> InferError {

@@ -13,10 +13,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use paceline_protocol::client::{ClientDoor, Greeting, Welcome};
+use paceline_protocol::client::{CLOSED_ANSWERED, ClientDoor, Greeting, Welcome};
 use paceline_protocol::frame::Frame;
 use paceline_protocol::limits::BODY_BYTES_MAX;
-use quinn::{Connection, RecvStream, VarInt};
+use quinn::{Connection, ConnectionError, RecvStream, VarInt};
 use tokio::sync::{Notify, Semaphore, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 
@@ -104,6 +104,16 @@ impl Session {
         let mut health = self.health.subscribe();
         // The sender lives as long as the session does.
         drop(health.wait_for(|health| *health != Health::Well).await);
+    }
+
+    /// Whether the node has closed the connection after it had answered all that it took.
+    fn has_answered_all(&self) -> bool {
+        match self.connection.close_reason() {
+            Some(ConnectionError::ApplicationClosed(close)) => {
+                close.error_code == VarInt::from_u32(CLOSED_ANSWERED)
+            }
+            _ => false,
+        }
     }
 
     /// Gives the connection up.

@@ -3,18 +3,23 @@
 //! | an attempt ended as                         | then                                        |
 //! |---------------------------------------------|---------------------------------------------|
 //! | not executed: gone, not sent                | elsewhere at once, free, three times        |
+//! | not sent: no replica to be had for now      | waits for one, 2 s at most                  |
 //! | not executed: overloaded                    | elsewhere, if the budget of retries allows  |
 //! | executed, passing error                     | once more, if idempotent and budget allows  |
 //! | unknown: its node is silent                 | one failover, outside the ratio, if idempotent |
 //! | unknown again: the second node vanished too | `POISON`                                    |
 //!
-//! Two executions at most; nothing begins after the deadline. The second execution shares its
+//! A version is without a replica for a moment when a node hears that one has left before it
+//! hears that another is ready: that is not told as a failure while it may pass. Two executions
+//! at most; nothing begins after the deadline. The second execution shares its
 //! batch with nobody and never goes to a node that is silent already: it may be what silenced
 //! the first one. An attempt whose node is only suspect may still answer: its caller goes on
 //! listening while the failover runs, and the first answer wins. A client that has lost the node
 //! which it asked first has spent one of the two executions there. What an attempt ended as, is
 //! read off its failure by [`End::of`]. Holds no memory of its own, so a request's task keeps it
 //! on its stack.
+
+use std::time::Duration;
 
 use paceline_protocol::ErrorCode;
 use paceline_protocol::frame::Execution;
@@ -45,8 +50,14 @@ pub enum End {
     Gone,
     /// Nothing of it ran: the replica or the node has too much to do.
     Overloaded,
-    /// It was not sent: no replica that it has not been to can be picked.
+    /// It was not sent: the version is routed to no more, or no replica can run it once more.
     Nowhere,
+    /// It was not sent: no replica that it has not been to can be picked, but the version shall
+    /// have some.
+    NotYet {
+        /// When the version's last ready replica went; if it has some, now.
+        since: Instant,
+    },
     /// Nothing of it ran, and nothing would anywhere.
     Refused,
     /// It ran and failed in a way that may not repeat itself.
@@ -72,6 +83,14 @@ pub enum Next {
         is_alone: bool,
         /// What it is there for.
         why: Why,
+    },
+    /// Nothing has run, and a replica may become ready any moment: ask again with
+    /// [`Failover::resume`] when one may have, or at the latest then.
+    Wait {
+        /// The attempt that waits.
+        attempt: Attempt,
+        /// When no replica is expected any more.
+        until: Instant,
     },
     /// As many failovers are under way as may be: ask again with [`Failover::again`] when one
     /// has ended, and listen meanwhile.
@@ -114,9 +133,12 @@ pub enum Ending {
 #[derive(Clone, Copy, Debug)]
 pub struct Failover {
     terms: Terms,
+    /// Since it was sent first, or has last waited.
     moves: u8,
-    /// Whether the last attempt that did not run found its replica gone.
-    is_gone: bool,
+    /// Whether the last attempt that did not run met overload.
+    is_overloaded: bool,
+    /// No replica is waited for any longer.
+    waits_until: Option<Instant>,
     places: [Place; EXECUTIONS_MAX],
     charges: [Option<Extra>; EXECUTIONS_MAX],
 }
@@ -159,7 +181,8 @@ impl Failover {
         let mut failover = Self {
             terms,
             moves: 0,
-            is_gone: false,
+            is_overloaded: false,
+            waits_until: None,
             places: [Place::Free; EXECUTIONS_MAX],
             charges: [None; EXECUTIONS_MAX],
         };
@@ -174,7 +197,9 @@ impl Failover {
     pub fn ended(&mut self, now: Instant, attempt: Attempt, end: End, budget: &mut Budget) -> Next {
         let place = usize::from(attempt.0);
         self.places[place] = match end {
-            End::Gone | End::Overloaded | End::Nowhere | End::Refused => Place::Free,
+            End::Gone | End::Overloaded | End::Nowhere | End::NotYet { .. } | End::Refused => {
+                Place::Free
+            }
             End::Passing | End::Failed => Place::Failed,
             End::Suspect => Place::Suspect,
             End::Lost => Place::Lost,
@@ -191,11 +216,11 @@ impl Failover {
             _ if now >= self.terms.deadline => Next::End(Ending::Late),
             End::Late => Next::End(Ending::Late),
             End::Gone => {
-                self.is_gone = true;
+                self.is_overloaded = false;
                 self.move_on(place, Why::Reroute)
             }
             End::Overloaded => {
-                self.is_gone = false;
+                self.is_overloaded = true;
                 let next = self.move_on(place, Why::Retry);
                 let Next::Send { .. } = next else { return next };
                 if !budget.take(Extra::Retry) {
@@ -205,12 +230,13 @@ impl Failover {
                 self.charges[place] = Some(Extra::Retry);
                 next
             }
-            End::Nowhere if self.is_gone && self.execution() == Execution::NotExecuted => {
-                Next::End(Ending::Gone)
-            }
+            End::Nowhere if self.may_move() => Next::End(Ending::Gone),
+            End::NotYet { since } if self.may_move() => self.wait(now, attempt, since),
             End::Passing if self.terms.is_idempotent => self.repeat(Extra::Retry, budget),
             End::Failed => Next::End(Ending::AsItIs),
-            End::Nowhere | End::Refused | End::Passing => self.rest(Ending::AsItIs),
+            End::Nowhere | End::NotYet { .. } | End::Refused | End::Passing => {
+                self.rest(Ending::AsItIs)
+            }
             End::Suspect | End::Lost => self.fail_over(budget),
         }
     }
@@ -221,6 +247,16 @@ impl Failover {
             return Next::End(Ending::Late);
         }
         self.fail_over(budget)
+    }
+
+    /// Goes on after [`Next::Wait`]: a replica may be ready now, or is not expected any more.
+    pub fn resume(&mut self, now: Instant, attempt: Attempt) -> Next {
+        if now >= self.terms.deadline {
+            return Next::End(Ending::Late);
+        }
+        // What is routed to now is not what it was.
+        self.moves = 0;
+        self.start(usize::from(attempt.0), Why::First)
     }
 
     /// Whether any of it ran, as far as is known now.
@@ -258,6 +294,23 @@ impl Failover {
         self.start(place, why)
     }
 
+    /// Whether nothing has run here, so that any replica of any version may have it; what met
+    /// overload is told so.
+    fn may_move(&self) -> bool {
+        let idle = |place: &Place| matches!(place, Place::Free | Place::Spent);
+        !self.is_overloaded && self.places.iter().all(idle)
+    }
+
+    fn wait(&mut self, now: Instant, attempt: Attempt, since: Instant) -> Next {
+        let patience = since + REPLICA_PATIENCE;
+        let until = *self.waits_until.get_or_insert(patience);
+        let until = until.min(self.terms.deadline);
+        if now >= until {
+            return Next::End(Ending::AsItIs);
+        }
+        Next::Wait { attempt, until }
+    }
+
     fn fail_over(&mut self, budget: &mut Budget) -> Next {
         if self.places.iter().all(|place| *place == Place::Lost) {
             return Next::End(Ending::Poison);
@@ -271,7 +324,7 @@ impl Failover {
         }
         match self.repeat(Extra::Failover, budget) {
             next @ Next::Send { .. } => next,
-            Next::Queue | Next::Listen | Next::End(_) => Next::Queue,
+            Next::Wait { .. } | Next::Queue | Next::Listen | Next::End(_) => Next::Queue,
         }
     }
 
@@ -323,6 +376,10 @@ impl Attempt {
         usize::from(self.0)
     }
 }
+
+/// How long a version may be without a ready replica before that is told. What nodes observe is
+/// said within milliseconds and said again each second, on a stream that is reopened within one.
+const REPLICA_PATIENCE: Duration = Duration::from_secs(2);
 
 #[cfg(test)]
 mod tests;

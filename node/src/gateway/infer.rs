@@ -26,7 +26,7 @@ use super::oip::{self, AnswerView, ParseOptions, ParsedRequest, Rendered};
 use crate::clock::Clock;
 use crate::detector::Suspects;
 use crate::observed::Observed;
-use crate::router::VersionRoute;
+use crate::router::{Routes, VersionRoute};
 use crate::telemetry::metrics::{Metrics, Protocol, Stage};
 use crate::{admission, budget, contact, device, dispatch, router};
 
@@ -88,6 +88,24 @@ pub struct Answered {
 struct Pinned {
     version: Arc<VersionRoute>,
     epoch: Epoch,
+    /// Whether the request itself names the version.
+    is_named: bool,
+}
+
+impl Pinned {
+    /// The version as it is routed now, if a request like this would be pinned to it again.
+    fn stays<'a>(&self, routes: &'a Routes) -> Option<&'a Arc<VersionRoute>> {
+        let version = routes.same(&self.version)?;
+        if self.is_named {
+            return Some(version);
+        }
+        let serving = routes
+            .model(self.version.model.as_str())
+            .ok()?
+            .serving
+            .as_ref();
+        serving.filter(|serving| serving.version == version.version)
+    }
 }
 
 impl Serving {
@@ -163,6 +181,7 @@ impl Serving {
         Ok(Pinned {
             version,
             epoch: routes.epoch,
+            is_named: target.version.is_some(),
         })
     }
 }

@@ -22,13 +22,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use paceline_protocol::NodeId;
-use paceline_protocol::client::{CLIENT_PROTOCOL, ClientDoor, JOIN_PROTOCOL};
+use paceline_protocol::client::{CLIENT_PROTOCOL, CLOSED_ANSWERED, ClientDoor, JOIN_PROTOCOL};
 use quinn::crypto::rustls::QuicServerConfig;
 use quinn::{Endpoint, EndpointConfig, ServerConfig, TransportConfig, VarInt};
 use tokio::sync::{Semaphore, watch};
 
 pub use self::accepting::accept;
 pub use self::door::{ClientAnswer, ClientFailure, ClientRequest, Door};
+use super::Guests;
 use crate::telemetry::metrics::Metrics;
 use crate::transport::Boxed;
 
@@ -55,6 +56,8 @@ pub struct QuicDoors {
     pub leaving: watch::Receiver<bool>,
     /// Turns true when connections shall end.
     pub stopping: watch::Receiver<bool>,
+    /// Where it is counted that the door is open.
+    pub guests: Guests,
     places: Arc<Semaphore>,
 }
 
@@ -93,6 +96,8 @@ pub struct QuicParts {
     pub leaving: watch::Receiver<bool>,
     /// Turns true when connections shall end.
     pub stopping: watch::Receiver<bool>,
+    /// Where it is counted that the door is open.
+    pub guests: Guests,
 }
 
 impl Default for QuicOptions {
@@ -120,6 +125,7 @@ impl QuicDoors {
             metrics,
             leaving,
             stopping,
+            guests,
         } = parts;
         let places = Arc::new(Semaphore::new(options.connections_max as usize));
         Self {
@@ -132,6 +138,7 @@ impl QuicDoors {
             options,
             leaving,
             stopping,
+            guests,
             places,
         }
     }
@@ -187,5 +194,6 @@ const IDLE_MAX: Duration = Duration::from_secs(30);
 const INCOMING_MAX: usize = 256;
 const INCOMING_BYTES_MAX: u64 = 4 << 20;
 const CLOSE_STOPPED: VarInt = VarInt::from_u32(0);
+const CLOSE_ANSWERED: VarInt = VarInt::from_u32(CLOSED_ANSWERED);
 const CLOSE_REFUSED: VarInt = VarInt::from_u32(2);
 const CLOSE_MALFORMED: VarInt = VarInt::from_u32(4);

@@ -51,12 +51,13 @@ pub(super) async fn accept(listener: Arc<Accepting>, doors: Arc<Doors>, door: Do
         match listener.accept().await {
             Ok(accepted) => {
                 let doors = doors.clone();
+                let guest = doors.guests.enter();
                 tokio::spawn(async move {
                     match accepted {
                         Accepted::Socket(stream) => serve(stream, doors, door).await,
                         Accepted::Memory(stream) => serve(stream, doors, door).await,
                     }
-                    drop(place);
+                    drop((place, guest));
                 });
             }
             Err(error) => {

@@ -19,7 +19,7 @@ use crate::config::Config;
 use crate::detector::{Detector, Suspects};
 use crate::drain::Drain;
 use crate::gateway::{
-    self, Doors, Gateway, Listener, Operator, OperatorParts, Readiness, Serving, quic,
+    self, Doors, Gateway, Guests, Listener, Operator, OperatorParts, Readiness, Serving, quic,
 };
 use crate::identity::Identity;
 use crate::identity::authority::key_in_certificate;
@@ -64,6 +64,7 @@ pub(super) struct Parts {
     pub(super) device: device::Handle,
     pub(super) admission: admission::Handle,
     pub(super) readiness: Readiness,
+    pub(super) guests: Guests,
     pub(super) observed: Observed,
     pub(super) supervisor: ActorRef<supervisor::Message>,
     /// The request path, for tests that need no door.
@@ -77,6 +78,7 @@ struct Shared {
     observed: Observed,
     health: Health,
     readiness: Readiness,
+    guests: Guests,
     router: router::Handle,
     device: device::Handle,
     admission: admission::Handle,
@@ -135,6 +137,7 @@ impl Assembly<'_> {
             device: shared.device,
             admission: shared.admission,
             readiness: shared.readiness,
+            guests: shared.guests,
             observed: shared.observed,
             supervisor,
         })
@@ -171,6 +174,7 @@ impl Assembly<'_> {
             observed: Observed::default(),
             health: self.links.health.clone(),
             readiness: Readiness::default(),
+            guests: Guests::default(),
             router,
             admission,
             metrics,
@@ -257,6 +261,7 @@ impl Assembly<'_> {
             metrics: shared.metrics.clone(),
             leaving: shared.readiness.leaving(),
             stopping: self.stopping.clone(),
+            guests: shared.guests.clone(),
         };
         let options = quic::QuicOptions {
             body_bytes_max: self.config.http.body_bytes_max,
@@ -341,6 +346,7 @@ impl Assembly<'_> {
             options,
             readiness: shared.readiness.clone(),
             stopping: self.stopping.clone(),
+            guests: shared.guests.clone(),
         };
         let (http, metrics_listener) = self.listeners.clone();
         gateway::Arguments {

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use paceline_core::Instant;
 use paceline_core::placement::ReplicaState;
 use paceline_core::registry::{Model, PublishedVersion, Registry};
 use paceline_core::router::{Condition, RouteId};
@@ -49,6 +50,8 @@ pub struct VersionRoute {
     pub rows_max: u32,
     /// Ready replicas.
     pub ready: usize,
+    /// Since when there has been none, if there is none.
+    pub bare_since: Option<Instant>,
     /// Where its requests are counted.
     pub metrics: VersionMetrics,
     pub(super) route: RouteId,
@@ -63,6 +66,15 @@ pub(super) struct View<'a> {
     pub(super) observed: &'a Observations,
     /// What nodes are good for, where that is not everything.
     pub(super) conditions: &'a BTreeMap<NodeId, Condition>,
+    /// When it is looked at.
+    pub(super) now: Instant,
+}
+
+/// How many replicas of a version are ready, or since when none is.
+#[derive(Clone, Copy)]
+struct Readiness {
+    ready: usize,
+    bare_since: Option<Instant>,
 }
 
 impl Routes {
@@ -159,7 +171,13 @@ impl Routes {
                     |known| known.metrics.clone(),
                 );
                 let ready = view.ready_replicas(name, version);
-                let route = VersionRoute::new((name, version), published, (route, ready), metrics);
+                let bare_since = known.and_then(|known| known.bare_since);
+                let readiness = Readiness {
+                    ready,
+                    bare_since: (ready == 0).then(|| bare_since.unwrap_or(view.now)),
+                };
+                let route =
+                    VersionRoute::new((name, version), published, (route, readiness), metrics);
                 Some((version, Arc::new(route)))
             });
             let versions: BTreeMap<_, _> = versions.collect();
@@ -194,7 +212,7 @@ impl VersionRoute {
     fn new(
         (model, version): (&ModelName, VersionNumber),
         published: &PublishedVersion,
-        (route, ready): (RouteId, usize),
+        (route, readiness): (RouteId, Readiness),
         metrics: VersionMetrics,
     ) -> Self {
         let record = &published.record;
@@ -205,7 +223,8 @@ impl VersionRoute {
             family: record.family.clone(),
             finite_inputs: record.finite_inputs,
             rows_max: record.rows_max,
-            ready,
+            ready: readiness.ready,
+            bare_since: readiness.bare_since,
             metrics,
             route,
         }

@@ -159,6 +159,10 @@ impl Transport for MemoryTransport {
     fn close(&self) {
         self.network.leave((self.node, self.life));
     }
+
+    fn closed(&self) -> Boxed<'_, ()> {
+        Box::pin(std::future::ready(()))
+    }
 }
 
 impl Drop for MemoryTransport {

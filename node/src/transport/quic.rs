@@ -8,6 +8,7 @@
 
 mod accepting;
 mod dialling;
+mod hello;
 mod options;
 mod pool;
 mod stream;
@@ -19,11 +20,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use paceline_protocol::NodeId;
+use quinn::Connection;
 use tokio::sync::{Mutex as AsyncMutex, Semaphore, mpsc, watch};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 
+use self::hello::{Life, PeerLife};
 use self::options::server_config;
-use self::pool::Pool;
+use self::pool::{Link, Pool};
 use self::stream::stream_of;
 use super::{Boxed, Incoming, OpenError, Plane, Stream, Transport};
 use crate::identity::credentials::Credentials;
@@ -40,6 +43,7 @@ pub struct QuicTransport {
 /// What the transport and its tasks have in common.
 struct Shared {
     node: NodeId,
+    life: Life,
     credentials: Credentials,
     endpoint: quinn::Endpoint,
     doors: BTreeMap<Plane, mpsc::Sender<Incoming>>,
@@ -83,6 +87,7 @@ impl QuicTransport {
             .unzip();
         let shared = Arc::new(Shared {
             node: credentials.subject().node,
+            life: Life(getrandom::u64().map_err(io::Error::other)?),
             credentials,
             endpoint,
             doors,
@@ -185,6 +190,11 @@ impl Transport for QuicTransport {
         self.shared.closed.send_replace(true);
         self.shared.endpoint.close(CLOSE_STOPPED, b"stopped");
     }
+
+    fn closed(&self) -> Boxed<'_, ()> {
+        let idle = self.shared.endpoint.wait_idle();
+        Box::pin(async { drop(timeout(GOODBYE_LIMIT, idle).await) })
+    }
 }
 
 impl Drop for QuicTransport {
@@ -200,6 +210,20 @@ impl Shared {
 
     fn is_closed(&self) -> bool {
         *self.closed.borrow()
+    }
+
+    /// Notes a connection that both sides have said hello on. Those with an earlier process of
+    /// the peer are over, however long it takes until they notice.
+    fn connected(&self, peer: PeerLife, plane: Plane, connection: &Connection, dialled_by: NodeId) {
+        let link = Link {
+            connection: connection.clone(),
+            dialled_by,
+            life: peer.life,
+        };
+        let over = self.pool().connected((peer.node, plane), link);
+        for connection in over {
+            connection.close(CLOSE_DISCONNECTED, b"another life");
+        }
     }
 }
 
@@ -226,6 +250,8 @@ impl Plane {
 const STREAMS_WAITING_MAX: usize = 1_024;
 /// Handshakes at a time; from then on, who does not prove its address is asked to.
 const HANDSHAKES_MAX: usize = 64;
+/// For the last packets to leave the socket: a turn of each connection's task.
+const GOODBYE_LIMIT: Duration = Duration::from_millis(100);
 const CLOSE_STOPPED: quinn::VarInt = quinn::VarInt::from_u32(0);
 const CLOSE_DISCONNECTED: quinn::VarInt = quinn::VarInt::from_u32(1);
 const CLOSE_REFUSED: quinn::VarInt = quinn::VarInt::from_u32(2);

@@ -32,6 +32,8 @@ enum Way {
 pub(crate) enum Outcome {
     /// The node has said how.
     Told(Frame),
+    /// The node has stopped and answered all that it took: this was not among it.
+    NotTaken,
     /// The connection was lost before.
     Lost,
 }
@@ -115,7 +117,11 @@ impl Attempt {
         let told = (&mut self.answer).await;
         // From here on there is nothing to cancel.
         self.permit = None;
-        told.map_or(Outcome::Lost, Outcome::Told)
+        match told {
+            Ok(frame) => Outcome::Told(frame),
+            Err(_) if self.session.has_answered_all() => Outcome::NotTaken,
+            Err(_) => Outcome::Lost,
+        }
     }
 }
 

@@ -83,7 +83,7 @@ fn a_version_without_replicas_is_gone_only_if_nothing_of_it_ran() {
     let (next, _) = all(ONCE, &[(FIRST, End::Gone), (FIRST, End::Nowhere)]);
     assert_eq!(next, [again, gone]);
     let (next, _) = all(TERMS, &[(FIRST, End::Nowhere)]);
-    assert_eq!(next, [AS_IT_IS], "it never had one");
+    assert_eq!(next, [gone], "it went before it was picked");
     let ends = [
         (FIRST, End::Gone),
         (FIRST, End::Lost),
@@ -191,8 +191,70 @@ fn the_second_attempt_of_a_client_is_the_last_execution_and_never_poison() {
         assert_ne!(execution, Execution::NotExecuted);
     }
     let (next, execution) = all(second, &[(SECOND, End::Gone), (SECOND, End::Nowhere)]);
-    assert_eq!(next, [moved(SECOND, Why::Reroute), AS_IT_IS]);
+    let gone = Next::End(Ending::Gone);
+    assert_eq!(next, [moved(SECOND, Why::Reroute), gone]);
     assert_eq!(execution, Execution::Unknown, "the first may have run");
+}
+
+#[test]
+fn a_version_that_has_just_lost_its_replicas_is_given_time_to_have_others() {
+    let patient = Terms {
+        deadline: Instant::ZERO + Duration::from_secs(10),
+        ..ONCE
+    };
+    let mut budget = Budget::default();
+    let at = |ms: u64| Instant::ZERO + Duration::from_millis(ms);
+    let since = at(500);
+    let not_yet = End::NotYet { since };
+    let until = since + REPLICA_PATIENCE;
+    let wait = Next::Wait {
+        attempt: FIRST,
+        until,
+    };
+    let (mut failover, _) = Failover::begin(patient);
+    assert_eq!(failover.ended(at(700), FIRST, not_yet, &mut budget), wait);
+    let again = moved(FIRST, Why::First);
+    for round in 0..10 {
+        assert_eq!(failover.resume(at(800), FIRST), again);
+        let gone = failover.ended(at(800), FIRST, End::Gone, &mut budget);
+        assert_eq!(gone, moved(FIRST, Why::Reroute), "round {round}");
+        // That it has been to all that there are makes its patience no longer.
+        let since = at(800);
+        let waits = failover.ended(at(800), FIRST, End::NotYet { since }, &mut budget);
+        assert_eq!(waits, wait, "round {round}");
+    }
+    failover.resume(until, FIRST);
+    assert_eq!(failover.ended(until, FIRST, not_yet, &mut budget), AS_IT_IS);
+    assert_eq!(failover.execution(), Execution::NotExecuted);
+
+    let (mut failover, _) = Failover::begin(patient);
+    let long_ago = End::NotYet { since: at(0) };
+    let next = failover.ended(at(2_000), FIRST, long_ago, &mut budget);
+    assert_eq!(next, AS_IT_IS, "what has had none for long is told at once");
+
+    let (mut failover, _) = Failover::begin(Terms {
+        deadline: at(900),
+        ..patient
+    });
+    let next = failover.ended(at(700), FIRST, not_yet, &mut budget);
+    let (attempt, until) = (FIRST, at(900));
+    assert_eq!(
+        next,
+        Next::Wait { attempt, until },
+        "never past its deadline"
+    );
+    assert_eq!(failover.resume(until, FIRST), Next::End(Ending::Late));
+}
+
+#[test]
+fn what_met_overload_or_has_run_does_not_wait_for_a_replica() {
+    let not_yet = End::NotYet { since: NOW };
+    let (next, _) = all(TERMS, &[(FIRST, End::Overloaded), (FIRST, not_yet)]);
+    assert_eq!(next[1], AS_IT_IS);
+    let (next, _) = all(TERMS, &[(FIRST, End::Lost), (SECOND, not_yet)]);
+    assert_eq!(next[1], UNKNOWN);
+    let (next, _) = all(TERMS, &[(FIRST, End::Suspect), (SECOND, not_yet)]);
+    assert_eq!(next[1], Next::Listen);
 }
 
 #[test]

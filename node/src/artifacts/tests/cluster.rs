@@ -194,6 +194,10 @@ impl Transport for Counting {
     fn close(&self) {
         self.inner.close();
     }
+
+    fn closed(&self) -> Boxed<'_, ()> {
+        self.inner.closed()
+    }
 }
 
 struct Counted {

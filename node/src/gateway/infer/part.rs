@@ -7,12 +7,14 @@
 use std::pin::pin;
 use std::task::Poll;
 
+use paceline_core::Instant;
 use paceline_core::batcher::DropReason;
 use paceline_core::failover::{Attempt, End, Ending, Failover, Next, Terms};
 use paceline_core::router::{Again, Been};
 use paceline_protocol::frame::Execution;
 use paceline_protocol::limits::EXECUTIONS_MAX;
 use paceline_protocol::{Epoch, ErrorCode, Failure, NodeId, Tensor};
+use tokio::sync::watch;
 
 use super::flight::{Cargo, Flight, Landed, Miss};
 use super::missed::{Gone, Missed, Unanswered, dropped};
@@ -38,6 +40,8 @@ struct Part<'a> {
     silent: Option<NodeId>,
     /// The newest epoch that was heard of.
     epoch: Epoch,
+    /// Tells when routes have changed, once there was no replica to be had.
+    changes: Option<watch::Receiver<Epoch>>,
 }
 
 struct Sent<'a> {
@@ -79,6 +83,7 @@ impl Serving {
             failure: None,
             silent: None,
             epoch: pinned.epoch,
+            changes: None,
         };
         part.run(first).await
     }
@@ -94,8 +99,8 @@ impl Part<'_> {
                     is_alone,
                     why,
                 } => {
-                    if !self.send(attempt, is_alone) {
-                        next = self.ended(attempt, End::Nowhere);
+                    if let Err(end) = self.send_anywhere(attempt, is_alone) {
+                        next = self.ended(attempt, end);
                         continue;
                     }
                     self.serving.metrics.attempted(why);
@@ -103,6 +108,11 @@ impl Part<'_> {
                         Some(landed) => Heard::Of(attempt, landed),
                         None => self.hear(false).await,
                     }
+                }
+                Next::Wait { attempt, until } => {
+                    self.wait(until).await;
+                    next = self.failover.resume(self.serving.clock.now(), attempt);
+                    continue;
                 }
                 Next::Listen => self.hear(false).await,
                 Next::Queue => self.hear(true).await,
@@ -120,6 +130,34 @@ impl Part<'_> {
         }
     }
 
+    /// Sends it to a replica, or says what it means that there is none to be had.
+    fn send_anywhere(&mut self, attempt: Attempt, is_alone: bool) -> Result<(), End> {
+        if self.send(attempt, is_alone) {
+            return Ok(());
+        }
+        let router = &self.serving.router;
+        // Listened for first, and looked at once more: no change is missed.
+        self.changes.get_or_insert_with(|| router.epochs());
+        if self.send(attempt, is_alone) {
+            return Ok(());
+        }
+        let routes = router.routes();
+        let version = self.pinned.stays(&routes).ok_or(End::Nowhere)?;
+        let now = self.serving.clock.now();
+        let since = version.bare_since.unwrap_or(now);
+        Err(End::NotYet { since })
+    }
+
+    /// Waits until routes have changed; by then it may go where it was before.
+    async fn wait(&mut self, until: Instant) {
+        let until = self.serving.clock.deadline(until);
+        if let Some(changes) = &mut self.changes {
+            // Its sender lives as long as the router's handle.
+            drop(tokio::time::timeout_at(until, changes.changed()).await);
+        }
+        self.been = Been::default();
+    }
+
     /// `false` if no replica can be picked.
     fn send(&mut self, attempt: Attempt, is_alone: bool) -> bool {
         let serving = self.serving;
@@ -131,7 +169,7 @@ impl Part<'_> {
                 is_alone,
             },
         };
-        let picked = if self.been.is_empty() {
+        let picked = if self.been.is_empty() && self.changes.is_none() {
             serving.router.pick(&self.pinned.version, wanted)
         } else {
             // The newest routes know best where the version's replicas are now.

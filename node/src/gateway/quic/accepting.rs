@@ -1,6 +1,7 @@
 //! Who knocks, and which protocol they speak.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use paceline_protocol::client::{CLIENT_PROTOCOL, JOIN_PROTOCOL};
 use quinn::crypto::rustls::HandshakeData;
@@ -12,8 +13,10 @@ use super::{CLOSE_REFUSED, CLOSE_STOPPED, QuicDoors, session};
 
 /// Accepts connections until its task ends, or until the node stops: then it lets nobody in any
 /// more, gives what is in flight its time, and closes the endpoint. If the task is ended early,
-/// open connections go on, and a successor may accept from the same endpoint.
+/// open connections go on, and a successor may accept from the same endpoint. It has ended once
+/// clients were told that the node is gone.
 pub async fn accept(endpoint: Endpoint, doors: Arc<QuicDoors>) {
+    let _inside = doors.guests.enter();
     let handshakes = Arc::new(Semaphore::new(HANDSHAKES_MAX));
     let mut stopping = doors.stopping.clone();
     let stop = async { drop(stopping.wait_for(|stopping| *stopping).await) };
@@ -45,6 +48,7 @@ pub async fn accept(endpoint: Endpoint, doors: Arc<QuicDoors>) {
     let everybody = doors.places.acquire_many(doors.options.connections_max);
     drop(timeout(doors.options.stop_limit, everybody).await);
     endpoint.close(CLOSE_STOPPED, b"the node stops");
+    drop(timeout(GOODBYE_LIMIT, endpoint.wait_idle()).await);
 }
 
 async fn handshake(
@@ -83,3 +87,5 @@ fn protocol(connection: &Connection) -> Option<Vec<u8>> {
 
 /// Handshakes at a time.
 const HANDSHAKES_MAX: usize = 64;
+/// For the last packets to leave the socket: a turn of each connection's task.
+const GOODBYE_LIMIT: Duration = Duration::from_millis(100);

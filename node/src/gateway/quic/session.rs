@@ -12,7 +12,7 @@ use tokio::time::timeout;
 
 use super::frames::{Reading, read_hello};
 use super::stream::{self, Shared};
-use super::{CLOSE_MALFORMED, CLOSE_REFUSED, CLOSE_STOPPED, QuicDoors};
+use super::{CLOSE_ANSWERED, CLOSE_MALFORMED, CLOSE_REFUSED, CLOSE_STOPPED, QuicDoors};
 
 /// Serves a connection until it is gone, or the node stops and nothing is in flight.
 pub(super) async fn serve(doors: Arc<QuicDoors>, connection: Connection) {
@@ -44,8 +44,9 @@ pub(super) async fn serve(doors: Arc<QuicDoors>, connection: Connection) {
         is_leaving: false,
     };
     let code = session.run().await;
-    session.streams.shutdown().await;
+    // First, so that no stream is seen to end before the client knows why.
     connection.close(code, b"");
+    session.streams.shutdown().await;
     drop(counted);
 }
 
@@ -100,20 +101,24 @@ impl Session {
 
     /// The node stops: the client is told, and what it has in flight may end.
     async fn finish(&mut self) -> VarInt {
-        let doors = self.doors.clone();
-        let options = &doors.options;
-        if self.say(Greeting::GoAway).await {
-            // What arrives before the client has heard of it is served as well.
-            let all_ended = async {
-                while self.shared.permits.available_permits() < options.in_flight_max as usize {
-                    tokio::time::sleep(LINGER).await;
-                }
-            };
-            drop(timeout(options.stop_limit, all_ended).await);
-            // Answers may still be on their way to the socket.
-            tokio::time::sleep(LINGER).await;
+        if !self.say(Greeting::GoAway).await {
+            return CLOSE_STOPPED;
         }
-        CLOSE_STOPPED
+        // What arrives before the client has heard of it is served as well.
+        tokio::time::sleep(LINGER).await;
+        let permits = &self.shared.permits;
+        // From here on, what arrives is refused: what is in flight now is all that there is.
+        permits.close();
+        let in_flight_max = self.doors.options.in_flight_max as usize;
+        let all_ended = async {
+            while permits.available_permits() < in_flight_max {
+                tokio::time::sleep(LINGER).await;
+            }
+        };
+        let all_ended = timeout(self.doors.options.stop_limit, all_ended).await;
+        // Answers may still be on their way to the socket.
+        tokio::time::sleep(LINGER).await;
+        all_ended.map_or(CLOSE_STOPPED, |()| CLOSE_ANSWERED)
     }
 
     /// `false` if the client is gone, or does not listen.

@@ -13,7 +13,7 @@ use paceline_protocol::frame::{ClientInfer, Execution, Frame, FrameError, Messag
 use paceline_protocol::limits::TENSOR_ALIGN_BYTES;
 use paceline_protocol::{ErrorCode, Failure, Tensor};
 use quinn::{Connection, RecvStream, SendStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError, mpsc};
 use tokio::task::{AbortHandle, Id, JoinSet};
 use tokio::time::timeout;
 
@@ -53,8 +53,14 @@ struct Request {
     request: ClientRequest,
     /// Whether a large answer has to keep off the stream, since others share it.
     is_shared: bool,
-    answers: mpsc::Sender<Vec<Bytes>>,
+    answers: mpsc::Sender<Reply>,
     held: (OwnedSemaphorePermit, Option<OwnedSemaphorePermit>),
+}
+
+/// What waits to be written, and its request's place among those in flight until then.
+struct Reply {
+    parts: Vec<Bytes>,
+    _held: Option<OwnedSemaphorePermit>,
 }
 
 /// Serves a stream to its end.
@@ -80,11 +86,7 @@ pub(super) async fn serve(shared: Arc<Shared>, send: SendStream, receive: RecvSt
 }
 
 /// Reads requests and runs them, until there are no more and all have ended.
-async fn read(
-    shared: Arc<Shared>,
-    receive: RecvStream,
-    answers: mpsc::Sender<Vec<Bytes>>,
-) -> Ended {
+async fn read(shared: Arc<Shared>, receive: RecvStream, answers: mpsc::Sender<Reply>) -> Ended {
     let mut running = Running::default();
     let reader = FrameReader::new(receive, shared.reading.body_bytes_max);
     let mut next = std::pin::pin!(next(shared.clone(), reader));
@@ -130,7 +132,7 @@ async fn take(
     shared: &Arc<Shared>,
     running: &mut Running,
     received: Received,
-    answers: &mpsc::Sender<Vec<Bytes>>,
+    answers: &mpsc::Sender<Reply>,
 ) -> bool {
     let Frame {
         number,
@@ -148,10 +150,12 @@ async fn take(
     if head.inputs.len() != tensors.len() || running.numbers.contains_key(&number) {
         return false;
     }
-    let Ok(permit) = shared.permits.clone().try_acquire_owned() else {
-        let message = "as many requests are in flight on this connection as it may have";
-        let failure = Failure::new(ErrorCode::Overloaded, message);
-        return answers.send(failed(number, failure)).await.is_ok();
+    let permit = match shared.permits.clone().try_acquire_owned() {
+        Ok(permit) => permit,
+        Err(full_or_closed) => {
+            let failure = turned_away(&full_or_closed);
+            return answers.send(failed(number, failure)).await.is_ok();
+        }
     };
     let bytes = tensors
         .iter()
@@ -207,7 +211,7 @@ impl Request {
             Err(failure) => encoded(self.number, failure.into_message(), Vec::new()),
         };
         // The memory of a large request is free from here on.
-        let (_permit, large) = self.held;
+        let (permit, large) = self.held;
         drop(large);
         let body: usize = parts.iter().skip(1).map(Bytes::len).sum();
         if self.is_shared && body > LANE_BYTES_MAX {
@@ -216,17 +220,22 @@ impl Request {
             let sent = on_own_stream(&self.shared.connection, parts);
             drop(timeout(limit, sent).await);
         } else {
-            drop(self.answers.send(parts).await);
+            let _held = Some(permit);
+            drop(self.answers.send(Reply { parts, _held }).await);
         }
     }
 }
 
 /// Writes answers out; several that wait go together.
-async fn write(mut send: SendStream, mut queue: mpsc::Receiver<Vec<Bytes>>, stall: Duration) {
+async fn write(mut send: SendStream, mut queue: mpsc::Receiver<Reply>, stall: Duration) {
     let mut batch = Vec::with_capacity(ANSWERS_WAITING_MAX);
     let mut chunks = Vec::with_capacity(ANSWERS_WAITING_MAX * 4);
     while queue.recv_many(&mut batch, ANSWERS_WAITING_MAX).await > 0 {
-        chunks.extend(batch.drain(..).flatten());
+        chunks.extend(
+            batch
+                .iter_mut()
+                .flat_map(|reply: &mut Reply| reply.parts.drain(..)),
+        );
         let mut rest = &mut chunks[..];
         while !rest.is_empty() {
             match timeout(stall, send.write_chunks(rest)).await {
@@ -241,6 +250,7 @@ async fn write(mut send: SendStream, mut queue: mpsc::Receiver<Vec<Bytes>>, stal
             }
         }
         chunks.clear();
+        batch.clear();
     }
     let _ = send.finish();
 }
@@ -251,10 +261,26 @@ async fn on_own_stream(connection: &Connection, mut parts: Vec<Bytes>) -> Option
     send.finish().ok()
 }
 
-fn failed(number: u64, failure: Failure) -> Vec<Bytes> {
+fn turned_away(why: &TryAcquireError) -> Failure {
+    match why {
+        TryAcquireError::NoPermits => {
+            let message = "as many requests are in flight on this connection as it may have";
+            Failure::new(ErrorCode::Overloaded, message)
+        }
+        TryAcquireError::Closed => {
+            let message = "the node stops and takes no more requests; nothing was executed";
+            Failure::new(ErrorCode::ShuttingDown, message)
+        }
+    }
+}
+
+fn failed(number: u64, failure: Failure) -> Reply {
     let execution = Execution::NotExecuted;
     let failed = ClientFailure { failure, execution };
-    encoded(number, failed.into_message(), Vec::new())
+    Reply {
+        parts: encoded(number, failed.into_message(), Vec::new()),
+        _held: None,
+    }
 }
 
 fn encoded(number: u64, message: Message, tensors: Vec<Tensor>) -> Vec<Bytes> {

@@ -11,7 +11,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, sleep_until, timeout};
 use webpki::KeyUsage;
 
-use super::dialling::HELLO;
+use super::hello::{HELLO_BYTES, Life, PeerLife};
 use super::stream::stream_of;
 use super::{CLOSE_OLD, CLOSE_REFUSED, Shared};
 use crate::transport::{Incoming, Plane};
@@ -33,9 +33,9 @@ async fn handshake(shared: Arc<Shared>, incoming: quinn::Incoming, permit: Owned
     let admitted = timeout(HANDSHAKE_LIMIT, admit(&shared, incoming)).await;
     drop(permit);
     match admitted.unwrap_or_else(|_late| Err("no hello in time".to_owned())) {
-        Ok((way, connection)) => {
-            shared.pool().connected(way, connection.clone(), way.0);
-            serve(shared, way, connection).await;
+        Ok((peer, plane, connection)) => {
+            shared.connected(peer, plane, &connection, peer.node);
+            serve(shared, (peer.node, plane), connection).await;
         }
         Err(reason) => tracing::debug!(%address, reason, "a peer was not let in"),
     }
@@ -44,28 +44,27 @@ async fn handshake(shared: Arc<Shared>, incoming: quinn::Incoming, permit: Owned
 async fn admit(
     shared: &Shared,
     incoming: quinn::Incoming,
-) -> Result<((NodeId, Plane), Connection), String> {
+) -> Result<(PeerLife, Plane, Connection), String> {
     let connecting = incoming.accept().map_err(|error| error.to_string())?;
     let connection = connecting.await.map_err(|error| error.to_string())?;
     let refuse = |reason: &str| {
         connection.close(CLOSE_REFUSED, reason.as_bytes());
         reason.to_owned()
     };
-    let peer = peer_of(shared, &connection).ok_or_else(|| refuse("no name of a peer"))?;
+    let node = peer_of(shared, &connection).ok_or_else(|| refuse("no name of a peer"))?;
     let plane = plane_of(&connection).ok_or_else(|| refuse("no such plane"))?;
     let (mut send, mut receive) = connection
         .accept_bi()
         .await
         .map_err(|error| error.to_string())?;
-    let hello = receive.read_to_end(HELLO.len()).await;
-    if hello.ok().as_deref() != Some(&HELLO) {
-        return Err(refuse("not the same version"));
-    }
-    let said = send.write_all(&HELLO).await;
+    let hello = receive.read_to_end(HELLO_BYTES).await.ok();
+    let life = hello.and_then(|hello| Life::of(&hello));
+    let life = life.ok_or_else(|| refuse("not the same version"))?;
+    let said = send.write_all(&shared.life.hello()).await;
     said.map_err(|error| error.to_string())?;
     // A stream that cannot be finished has been given up by the peer, as all else will be.
     let _ = send.finish();
-    Ok(((peer, plane), connection))
+    Ok((PeerLife { node, life }, plane, connection))
 }
 
 /// Hands out the streams that the peer opens, until the connection is gone, or too old: TLS

@@ -8,15 +8,12 @@ use paceline_protocol::NodeId;
 use quinn::Connection;
 use tokio::time::timeout;
 
+use super::hello::{HELLO_BYTES, Life, PeerLife};
 use super::options::client_config;
 use super::pool::Next;
 use super::{CLOSE_REFUSED, Shared, accepting};
 use crate::transport::{OpenError, Plane};
 use paceline_protocol::Subject;
-
-/// What each side says first on a connection; the dialler's reaches the acceptor only if its
-/// certificate was believed.
-pub(super) const HELLO: [u8; 6] = *b"PLHI\x01\x00";
 
 impl Shared {
     /// A connection with `peer`, dialled if there is none.
@@ -54,10 +51,9 @@ impl Shared {
     async fn dial(self: Arc<Self>, way: (NodeId, Plane), address: SocketAddr) {
         let dialled = timeout(DIAL_LIMIT, self.try_dial(way, address)).await;
         match dialled.unwrap_or_else(|_late| Err("it does not answer".to_owned())) {
-            Ok(connection) => {
-                let (peer, plane) = way;
-                self.pool()
-                    .connected((peer, plane), connection.clone(), self.node);
+            Ok((life, connection)) => {
+                let (node, plane) = way;
+                self.connected(PeerLife { node, life }, plane, &connection, self.node);
                 accepting::serve(self, way, connection).await;
             }
             Err(reason) => {
@@ -71,7 +67,7 @@ impl Shared {
         &self,
         (peer, plane): (NodeId, Plane),
         address: SocketAddr,
-    ) -> Result<Connection, String> {
+    ) -> Result<(Life, Connection), String> {
         let tls = self.credentials.peer_client(plane.protocol().to_vec());
         let config = client_config(tls.map_err(|error| error.to_string())?, plane);
         let cluster = self.credentials.subject().cluster;
@@ -84,34 +80,33 @@ impl Shared {
             .connect_with(config, address, &name.to_string());
         let connecting = connecting.map_err(|error| error.to_string())?;
         let connection = connecting.await.map_err(|error| error.to_string())?;
-        match hello(&connection).await {
-            Ok(()) => Ok(connection),
+        match self.hello(&connection).await {
+            Ok(life) => Ok((life, connection)),
             Err(reason) => {
                 connection.close(CLOSE_REFUSED, b"no hello");
                 Err(reason)
             }
         }
     }
-}
 
-/// Says hello and waits for the same.
-async fn hello(connection: &Connection) -> Result<(), String> {
-    let (mut send, mut receive) = connection
-        .open_bi()
-        .await
-        .map_err(|error| error.to_string())?;
-    send.write_all(&HELLO)
-        .await
-        .map_err(|error| error.to_string())?;
-    // Finished streams are closed already if the peer has refused them.
-    let _ = send.finish();
-    let answer = receive.read_to_end(HELLO.len()).await;
-    match answer {
-        Ok(answer) if answer == HELLO => Ok(()),
-        Ok(_) => Err("it speaks another version".to_owned()),
-        Err(error) => Err(connection
-            .close_reason()
-            .map_or_else(|| error.to_string(), |reason| reason.to_string())),
+    /// Says hello, which reaches the acceptor only if it has believed our certificate, and waits
+    /// for the same.
+    async fn hello(&self, connection: &Connection) -> Result<Life, String> {
+        let (mut send, mut receive) = connection
+            .open_bi()
+            .await
+            .map_err(|error| error.to_string())?;
+        send.write_all(&self.life.hello())
+            .await
+            .map_err(|error| error.to_string())?;
+        // Finished streams are closed already if the peer has refused them.
+        let _ = send.finish();
+        let answer = receive.read_to_end(HELLO_BYTES).await;
+        let answer = answer.map_err(|error| {
+            let reason = connection.close_reason();
+            reason.map_or_else(|| error.to_string(), |reason| reason.to_string())
+        })?;
+        Life::of(&answer).ok_or_else(|| "it speaks another version".to_owned())
     }
 }
 

@@ -10,7 +10,7 @@ use quinn::Connection;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::CLOSE_OLD;
+use super::hello::Life;
 use crate::transport::Plane;
 
 #[derive(Default)]
@@ -32,9 +32,11 @@ struct Way {
     changed: Arc<Notify>,
 }
 
-struct Link {
-    connection: Connection,
-    dialled_by: NodeId,
+pub(super) struct Link {
+    pub(super) connection: Connection,
+    pub(super) dialled_by: NodeId,
+    /// Of the peer.
+    pub(super) life: Life,
 }
 
 /// What somebody who wants a connection shall do.
@@ -84,18 +86,16 @@ impl Pool {
         Next::Dial(address, way.changed.clone())
     }
 
-    /// Notes a connection that both sides have said hello on.
+    /// Notes a connection that both sides have said hello on. Returns those that must be closed.
     pub(super) fn connected(
         &mut self,
         (peer, plane): (NodeId, Plane),
-        connection: Connection,
-        dialled_by: NodeId,
-    ) {
+        link: Link,
+    ) -> Vec<Connection> {
+        let mut over = self.take_if(peer, |known| known.life != link.life);
         let way = self.ways.entry((peer, plane)).or_default();
-        way.links.push(Link {
-            connection,
-            dialled_by,
-        });
+        let dialled_by = link.dialled_by;
+        way.links.push(link);
         if dialled_by != peer {
             way.is_dialling = false;
         }
@@ -103,11 +103,11 @@ impl Pool {
         if way.links.iter().filter(|link| of_peer(link)).count() > LINKS_MAX
             && let Some(oldest) = way.links.iter().position(of_peer)
         {
-            let Link { connection, .. } = way.links.remove(oldest);
-            connection.close(CLOSE_OLD, b"too many");
+            over.push(way.links.remove(oldest).connection);
         }
         (way.failures, way.retry_at) = (0, None);
         way.changed.notify_waiters();
+        over
     }
 
     /// Notes that a dial has failed; the next one waits for a while.
@@ -136,11 +136,20 @@ impl Pool {
 
     /// Takes all connections with a peer out; the next stream dials at once.
     pub(super) fn take(&mut self, peer: NodeId) -> Vec<Connection> {
-        let mut taken = Vec::new();
         for plane in Plane::ALL {
             if let Some(way) = self.ways.get_mut(&(peer, plane)) {
                 (way.failures, way.retry_at) = (0, None);
-                taken.extend(way.links.drain(..).map(|link| link.connection));
+            }
+        }
+        self.take_if(peer, |_| true)
+    }
+
+    fn take_if(&mut self, peer: NodeId, is_over: impl Fn(&Link) -> bool) -> Vec<Connection> {
+        let mut taken = Vec::new();
+        for plane in Plane::ALL {
+            if let Some(way) = self.ways.get_mut(&(peer, plane)) {
+                let over = way.links.extract_if(.., |link| is_over(link));
+                taken.extend(over.map(|link| link.connection));
             }
         }
         let heard: u64 = taken.iter().map(datagrams).sum();

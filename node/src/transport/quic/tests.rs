@@ -169,15 +169,13 @@ async fn without_a_certificate_or_with_another_protocol_nobody_gets_in() {
         let answered = async {
             let connection = connecting.await.ok()?;
             let (mut send, mut receive) = connection.open_bi().await.ok()?;
-            send.write_all(&dialling::HELLO).await.ok()?;
+            send.write_all(&Life(7).hello()).await.ok()?;
             send.finish().ok()?;
             receive.read_to_end(64).await.ok()
         };
         let answered = timeout(Duration::from_secs(10), answered).await.unwrap();
-        assert_eq!(
-            answered.is_some_and(|hello| hello == dialling::HELLO),
-            is_in
-        );
+        let life = answered.and_then(|hello| Life::of(&hello));
+        assert_eq!(life.is_some(), is_in);
     }
 }
 
@@ -200,6 +198,34 @@ async fn both_dialling_at_once_leaves_every_stream_whole() {
         }
         echoes.iter().for_each(tokio::task::JoinHandle::abort);
     }
+}
+
+#[test]
+fn what_is_under_way_to_an_earlier_process_of_a_peer_ends_when_the_next_one_speaks() {
+    let runtime = || {
+        let mut builder = tokio::runtime::Builder::new_multi_thread();
+        builder.worker_threads(1).enable_all().build().unwrap()
+    };
+    let loopback = Loopback::new();
+    let credentials = loopback.credentials(B, &loopback.authority, CLUSTER);
+    let (ours, killed, next) = (runtime(), runtime(), runtime());
+    let a = ours.block_on(async { loopback.node(A) });
+    let b = killed.block_on(async { start(credentials.clone()) });
+    introduce(&[a.clone(), b.clone()]);
+    let limit = Duration::from_secs(10);
+    let opened = ours.block_on(a.open(B, Plane::Infer, limit));
+    let mut stream = opened.unwrap();
+    // As when its process is killed: it says nothing any more.
+    std::mem::forget(b);
+    killed.shutdown_background();
+
+    let b = next.block_on(async { start(credentials) });
+    b.set_peers(BTreeMap::from([(A, a.address().unwrap())]));
+    next.block_on(b.open(A, Plane::Raft, limit)).unwrap();
+    let mut byte = [0];
+    let answer = tokio::io::AsyncReadExt::read(&mut stream.receive, &mut byte);
+    let ended = ours.block_on(async { timeout(Duration::from_secs(5), answer).await });
+    assert!(ended.expect("well before it counts as idle").is_err());
 }
 
 /// Bytes of memory that this process has resident.
