@@ -79,11 +79,12 @@ impl Handle {
         self.look()?.age().map(|age| age.as_secs())
     }
 
-    /// Whether this node serves.
+    /// Whether this node serves; what is read from its routes after this is marked with what it
+    /// returns, however long the answer takes.
     ///
     /// # Errors
     /// `STALE` if it has been alone for too long.
-    pub fn check(&self) -> Result<(), Failure> {
+    pub fn check(&self) -> Result<Option<u64>, Failure> {
         match self.look() {
             Some(Contact::Expired { age }) => {
                 let seconds = age.as_secs();
@@ -93,7 +94,8 @@ impl Handle {
                 );
                 Err(Failure::new(ErrorCode::Stale, message))
             }
-            Some(Contact::Fresh { .. } | Contact::Stale { .. }) | None => Ok(()),
+            Some(Contact::Stale { age }) => Ok(Some(age.as_secs())),
+            Some(Contact::Fresh { .. }) | None => Ok(None),
         }
     }
 

@@ -1,13 +1,13 @@
-//! Fetches the artifacts that this node shall keep and does not have, one after another.
+//! Fetches the artifacts that this node shall keep and does not have, a few at a time.
 //!
 //! Owns the knowledge of what is here. Supervised by the node. Hears its own timer; speaks to the
-//! fetcher. [`paceline_core::copies`] decides. When it
-//! dies, its successor looks again at what is here.
+//! fetcher. [`paceline_core::copies`] decides. When it dies, its successor looks again at what is
+//! here.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use paceline_core::copies::{artifacts, keepers, lacking};
+use paceline_core::copies::{artifacts, lacking, sources};
 use paceline_protocol::{Digest, NodeId};
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tokio::time::Instant;
@@ -43,10 +43,9 @@ pub(crate) struct Keeper;
 /// Its state.
 pub(crate) struct State {
     arguments: Arguments,
-    held: BTreeSet<Digest>,
-    /// What could not be fetched, and when it is tried again.
-    failed: BTreeMap<Digest, Instant>,
-    is_fetching: bool,
+    /// What is here, or could not be fetched, and when it is looked at again.
+    settled: BTreeMap<Digest, Instant>,
+    fetching: BTreeSet<Digest>,
 }
 
 impl Actor for Keeper {
@@ -63,9 +62,8 @@ impl Actor for Keeper {
         myself.send_interval(LOOK_EVERY, || Message::Look);
         Ok(State {
             arguments,
-            held: BTreeSet::new(),
-            failed: BTreeMap::new(),
-            is_fetching: false,
+            settled: BTreeMap::new(),
+            fetching: BTreeSet::new(),
         })
     }
 
@@ -85,47 +83,43 @@ impl Actor for Keeper {
 
 impl State {
     fn look(&mut self, myself: &ActorRef<Message>) {
-        if self.is_fetching {
-            return;
-        }
         let registry = self.arguments.registry.current();
         let now = Instant::now();
-        let is_settled = |artifact: &Digest| {
-            let failed = self.failed.get(artifact);
-            self.held.contains(artifact) || failed.is_some_and(|until| now < *until)
-        };
-        let Some(artifact) = lacking(&registry, self.arguments.node, is_settled) else {
-            self.forget(&artifacts(&registry).collect());
-            return;
-        };
-        self.is_fetching = true;
-        let peers = keepers(&registry, artifact);
-        let (fetcher, myself) = (self.arguments.fetcher.clone(), myself.clone());
-        tokio::spawn(async move {
-            let ended = fetcher.ensure(artifact, &peers, now + FETCH_LIMIT).await;
-            // A keeper that died meanwhile has a successor, which looks for itself.
-            let _ = myself.cast(Message::Ended(artifact, ended));
-        });
+        while self.fetching.len() < FETCHES_MAX {
+            let is_settled = |artifact: &Digest| {
+                let settled = self.settled.get(artifact);
+                self.fetching.contains(artifact) || settled.is_some_and(|until| now < *until)
+            };
+            let Some(artifact) = lacking(&registry, self.arguments.node, is_settled) else {
+                self.forget(&artifacts(&registry).collect());
+                return;
+            };
+            self.fetching.insert(artifact);
+            let peers = sources(&registry, artifact);
+            let (fetcher, myself) = (self.arguments.fetcher.clone(), myself.clone());
+            tokio::spawn(async move {
+                let ended = fetcher.ensure(artifact, &peers, now + FETCH_LIMIT).await;
+                // A keeper that died meanwhile has a successor, which looks for itself.
+                let _ = myself.cast(Message::Ended(artifact, ended));
+            });
+        }
     }
 
     fn ended(&mut self, artifact: Digest, result: Result<(), FetchError>) {
-        self.is_fetching = false;
-        match result {
-            Ok(()) => {
-                self.failed.remove(&artifact);
-                self.held.insert(artifact);
-            }
+        self.fetching.remove(&artifact);
+        let pause = match result {
+            Ok(()) => RECHECK_AFTER,
             Err(error) => {
                 tracing::warn!(%artifact, %error, "an artifact that this node shall keep is not here");
-                self.failed.insert(artifact, Instant::now() + RETRY_AFTER);
+                RETRY_AFTER
             }
-        }
+        };
+        self.settled.insert(artifact, Instant::now() + pause);
     }
 
     /// What no version is made of any more needs not be remembered.
     fn forget(&mut self, known: &BTreeSet<Digest>) {
-        self.held.retain(|artifact| known.contains(artifact));
-        self.failed.retain(|artifact, _| known.contains(artifact));
+        self.settled.retain(|artifact, _| known.contains(artifact));
     }
 }
 
@@ -133,5 +127,9 @@ impl State {
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 /// The largest artifacts over a slow line; what was fetched of it then is kept.
 const FETCH_LIMIT: Duration = Duration::from_secs(600);
+/// One slow source holds up no other repair.
+const FETCHES_MAX: usize = 4;
+/// A disk may lose what it had.
+const RECHECK_AFTER: Duration = Duration::from_secs(600);
 /// Who could have given it may be on its way back.
 const RETRY_AFTER: Duration = Duration::from_secs(10);

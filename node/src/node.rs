@@ -23,7 +23,7 @@ pub use self::ports::Ports;
 use crate::artifacts::Artifacts;
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::gateway::{Door, Guests, Readiness};
+use crate::gateway::{Door, Guests, Listener, Readiness};
 use crate::identity::files::FilesError;
 use crate::identity::{Identity, IdentityError};
 use crate::mesh::MeshError;
@@ -139,16 +139,7 @@ impl Node {
         let lock = ports.root.lock()?;
         let identity = Identity::load_or_found(&ports.root)?;
         let config = network::where_it_was(config, &ports);
-        let bind = |key, door, address| {
-            let bound = ports.front.bind(door, address);
-            bound.map_err(|cause| StartError::Bind {
-                key,
-                address,
-                cause,
-            })
-        };
-        let http = bind("http.listen", Door::Http, config.http.listen)?;
-        let metrics_listener = bind("metrics.listen", Door::Metrics, config.metrics.listen)?;
+        let (http, metrics_listener) = listeners(&config, &ports)?;
         let disk_error = |cause| StartError::Disk {
             place: ports.root.place(),
             cause,
@@ -206,6 +197,21 @@ impl Node {
             _lock: lock,
         })
     }
+}
+
+/// The doors for clients over HTTP and for Prometheus, bound.
+fn listeners(config: &Config, ports: &Ports) -> Result<(Listener, Listener), StartError> {
+    let bind = |key, door, address| {
+        let bound = ports.front.bind(door, address);
+        bound.map_err(|cause| StartError::Bind {
+            key,
+            address,
+            cause,
+        })
+    };
+    let http = bind("http.listen", Door::Http, config.http.listen)?;
+    let metrics = bind("metrics.listen", Door::Metrics, config.metrics.listen)?;
+    Ok((http, metrics))
 }
 
 /// Consensus on the node's disk, over its links.

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use paceline_core::Machine;
 use paceline_core::batcher::Options;
-use paceline_core::copies::keepers;
+use paceline_core::copies::sources;
 use paceline_core::cost::CostFit;
 use paceline_core::placement::ReplicaState;
 use paceline_core::restart::{Effect, Input, Restart, RestartBudget};
@@ -243,7 +243,7 @@ impl Arguments {
     }
 
     fn peers(&self) -> Vec<NodeId> {
-        keepers(&self.registry.current(), self.digest)
+        sources(&self.registry.current(), self.digest)
     }
 }
 

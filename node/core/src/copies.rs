@@ -10,18 +10,31 @@ use paceline_protocol::{Digest, NodeId};
 
 use crate::placement::takes_work;
 use crate::random::Random;
-use crate::registry::Registry;
+use crate::registry::{NodeState, Registry};
 
 /// Nodes in the order in which they should keep a copy of an artifact, by rendezvous (Thaler
 /// and Ravishankar, 1998): every node computes the same order, and a node that leaves moves
 /// only what it kept.
 pub fn keepers(registry: &Registry, artifact: Digest) -> Vec<NodeId> {
+    let mut keepers = sources(registry, artifact);
+    keepers.retain(|node| takes_work(registry, *node));
+    keepers
+}
+
+/// Nodes that may give an artifact, in the order in which they are asked: its keepers, and then
+/// those that leave or have left and still run, since the last copy may be theirs.
+pub fn sources(registry: &Registry, artifact: Digest) -> Vec<NodeId> {
     let [a, b, c, d, e, f, g, h, ..] = artifact.0;
     let seed = u64::from_le_bytes([a, b, c, d, e, f, g, h]);
-    let nodes = registry.nodes().keys().copied();
-    let mut keepers: Vec<NodeId> = nodes.filter(|node| takes_work(registry, *node)).collect();
-    keepers.sort_by_key(|node| Random::from_seed(seed ^ node.0.rotate_left(32)).next_u64());
-    keepers
+    let seats = registry
+        .seats()
+        .filter(|(_, state)| *state != NodeState::Down);
+    let mut sources: Vec<NodeId> = seats.map(|(node, _)| node).collect();
+    sources.sort_by_key(|node| {
+        let affinity = Random::from_seed(seed ^ node.0.rotate_left(32)).next_u64();
+        (!takes_work(registry, *node), affinity)
+    });
+    sources
 }
 
 /// An artifact that `node` shall keep, unless it is one that needs nothing now, as `is_settled`

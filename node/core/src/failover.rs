@@ -6,6 +6,7 @@
 //! | not sent: no replica to be had for now      | waits for one, 2 s at most                  |
 //! | not executed: overloaded                    | elsewhere, if the budget of retries allows  |
 //! | executed, passing error                     | once more, if idempotent and budget allows  |
+//! | unknown: what served it has died            | likewise                                    |
 //! | unknown: its node is silent                 | one failover, outside the ratio, if idempotent |
 //! | unknown again: the second node vanished too | `POISON`                                    |
 //!
@@ -62,8 +63,12 @@ pub enum End {
     Refused,
     /// It ran and failed in a way that may not repeat itself.
     Passing,
+    /// Nobody can tell: what served it has died, but its node speaks.
+    Unsure,
     /// It ran and failed in a way that would be the same anywhere.
     Failed,
+    /// Nobody can tell: it runs, is not waited for any longer, and has its inputs.
+    Left,
     /// Nobody can tell: its node is suspect. It may still answer.
     Suspect,
     /// Nobody can tell: its worker, process or node is lost. It will not answer.
@@ -151,6 +156,8 @@ enum Place {
     Spent,
     Running,
     Failed,
+    /// It may have run, and nothing more is heard of it.
+    Unsure,
     Suspect,
     Lost,
 }
@@ -166,11 +173,10 @@ impl End {
                 Self::Overloaded
             }
             (Execution::NotExecuted, _) => Self::Refused,
-            (Execution::Executed | Execution::Unknown, ErrorCode::EngineFailed) => Self::Passing,
+            (Execution::Executed, ErrorCode::EngineFailed) => Self::Passing,
             (Execution::Executed, _) => Self::Failed,
             (Execution::Unknown, ErrorCode::DeadlineExceeded | ErrorCode::Cancelled) => Self::Late,
-            // The task that served it has died; its node speaks, so it is not what died.
-            (Execution::Unknown, _) => Self::Passing,
+            (Execution::Unknown, _) => Self::Unsure,
         }
     }
 }
@@ -201,6 +207,7 @@ impl Failover {
                 Place::Free
             }
             End::Passing | End::Failed => Place::Failed,
+            End::Unsure | End::Left => Place::Unsure,
             End::Suspect => Place::Suspect,
             End::Lost => Place::Lost,
             // Whatever came of it, its client has gone.
@@ -232,9 +239,11 @@ impl Failover {
             }
             End::Nowhere if self.may_move() => Next::End(Ending::Gone),
             End::NotYet { since } if self.may_move() => self.wait(now, attempt, since),
-            End::Passing if self.terms.is_idempotent => self.repeat(Extra::Retry, budget),
-            End::Failed => Next::End(Ending::AsItIs),
-            End::Nowhere | End::NotYet { .. } | End::Refused | End::Passing => {
+            End::Passing | End::Unsure if self.terms.is_idempotent => {
+                self.repeat(Extra::Retry, budget)
+            }
+            End::Failed | End::Left => Next::End(Ending::AsItIs),
+            End::Nowhere | End::NotYet { .. } | End::Refused | End::Passing | End::Unsure => {
                 self.rest(Ending::AsItIs)
             }
             End::Suspect | End::Lost => self.fail_over(budget),

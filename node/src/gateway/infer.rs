@@ -72,6 +72,8 @@ pub struct InferBody<'a> {
     pub json_bytes: Option<usize>,
     /// The body.
     pub body: Bytes,
+    /// The highest epoch that the client has seen, if it says one.
+    pub epoch_seen: Option<Epoch>,
 }
 
 /// An answer, ready to be sent.
@@ -82,12 +84,16 @@ pub struct Answered {
     pub version: VersionNumber,
     /// The epoch that the request was pinned at.
     pub epoch: Epoch,
+    /// For how many seconds the node had been without contact to a quorum when it was pinned, if
+    /// it had none.
+    pub stale_seconds: Option<u64>,
 }
 
 /// The version that a request is pinned to.
 struct Pinned {
     version: Arc<VersionRoute>,
     epoch: Epoch,
+    stale_seconds: Option<u64>,
     /// Whether the request itself names the version.
     is_named: bool,
 }
@@ -115,11 +121,22 @@ impl Serving {
     /// Exactly one [`Failure`], by the request's deadline.
     pub async fn infer(&self, request: InferBody<'_>) -> Result<Answered, Failure> {
         let arrived = self.clock.now();
-        let pinned = self.pin(request.target()).inspect_err(|failure| {
-            self.metrics.refused(Protocol::Http, failure.code);
-        })?;
+        let refused = |failure: &Failure| self.metrics.refused(Protocol::Http, failure.code);
+        let ahead = match request.epoch_seen {
+            Some(seen) => (!self.catch_up(seen).await).then_some(seen),
+            None => None,
+        };
+        let pinned = self.pin(request.target()).map_err(|failure| match ahead {
+            // The client knows of more than this node does.
+            Some(seen) => self.behind(seen),
+            None => failure,
+        });
+        let pinned = pinned.inspect_err(refused)?;
         let metrics = pinned.version.metrics.clone();
-        let answered = self.infer_pinned(arrived, pinned, request).await;
+        let answered = match ahead {
+            None => self.infer_pinned(arrived, pinned, request).await,
+            Some(seen) => self.infer_ahead((arrived, seen), pinned, request).await,
+        };
         match &answered {
             Ok((rows, _)) => {
                 let nanos = self.clock.now().nanos_since(arrived);
@@ -160,27 +177,26 @@ impl Serving {
         let ran = self.execute(pinned, inputs, terms, request.target()).await;
         let (outputs, pinned) = ran.map_err(|unanswered| unanswered.failure)?;
         let ran_at = self.clock.now();
-        let rendered = render(&request, &pinned, &parsed, &outputs)?;
+        let rendered = oip::render(&view(&request, &pinned, &parsed, &outputs))?;
         let metrics = &pinned.version.metrics;
         metrics.stage(Stage::Render, self.clock.now().nanos_since(ran_at));
-        let (version, epoch) = (pinned.version.version, pinned.epoch);
-        Ok((
-            rows,
-            Answered {
-                rendered,
-                version,
-                epoch,
-            },
-        ))
+        let answered = Answered {
+            rendered,
+            version: pinned.version.version,
+            epoch: pinned.epoch,
+            stale_seconds: pinned.stale_seconds,
+        };
+        Ok((rows, answered))
     }
 
     fn pin(&self, target: Target<'_>) -> Result<Pinned, Failure> {
-        self.contact.check()?;
+        let stale_seconds = self.contact.check()?;
         let routes = self.router.routes();
         let version = routes.resolve(target.model, target.version)?.clone();
         Ok(Pinned {
             version,
             epoch: routes.epoch,
+            stale_seconds,
             is_named: target.version.is_some(),
         })
     }
@@ -195,13 +211,13 @@ impl<'a> InferBody<'a> {
     }
 }
 
-fn render(
-    request: &InferBody<'_>,
-    pinned: &Pinned,
-    parsed: &ParsedRequest,
-    outputs: &[Tensor],
-) -> Result<Rendered, Failure> {
-    oip::render(&AnswerView {
+fn view<'a>(
+    request: &InferBody<'a>,
+    pinned: &'a Pinned,
+    parsed: &'a ParsedRequest,
+    outputs: &'a [Tensor],
+) -> AnswerView<'a> {
+    AnswerView {
         model_name: request.model,
         version: pinned.version.version,
         id: parsed.id.as_deref(),
@@ -209,7 +225,7 @@ fn render(
         signature: &pinned.version.signature,
         outputs,
         wanted: &parsed.outputs,
-    })
+    }
 }
 
 /// What the client allows, within what is allowed to it.

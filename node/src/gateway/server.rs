@@ -1,7 +1,10 @@
 //! Doors: connections over HTTP/1.1, and which part of the node answers a request.
 
+mod about;
+mod host;
+mod respond;
+
 use std::convert::Infallible;
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -11,7 +14,7 @@ use hyper::body::Incoming;
 use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper::{Request, Response, StatusCode};
+use hyper::{Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use paceline_protocol::{ErrorCode, Failure};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -19,11 +22,14 @@ use tokio::sync::Semaphore;
 use tower::ServiceExt;
 use tracing::Instrument;
 
+use self::about::about;
+use self::host::check_host;
+pub(super) use self::respond::failed;
+use self::respond::{STALE, VERSION, answered, respond};
 use super::Doors;
-use super::body::{AnswerBody, EPOCH, JSON_BYTES, epoch_seen, read_inference};
+use super::body::{AnswerBody, epoch_seen, read_inference};
 use super::front::{Accepted, Accepting, Door};
-use super::infer::{Answered, InferBody};
-use super::oip::{self, ModelMetadata};
+use super::infer::InferBody;
 use super::path::Route;
 use crate::telemetry::metrics::Protocol;
 
@@ -122,7 +128,10 @@ async fn answer(
 
 /// What every answer says of the node that gives it.
 fn about_the_node(doors: &Doors, headers: &mut HeaderMap) {
-    if let Some(seconds) = doors.serving.contact.stale_seconds() {
+    // A model's answer says how old what it was pinned to is, not what is known by now.
+    if !headers.contains_key(VERSION)
+        && let Some(seconds) = doors.serving.contact.stale_seconds()
+    {
         headers.insert(STALE, HeaderValue::from(seconds));
     }
     if doors.readiness.is_leaving() {
@@ -170,10 +179,7 @@ async fn dispatch(
         Route::Infer { model, version } => {
             let (headers, limit) = (&parts.headers, doors.options.body_bytes_max);
             let refused = |failure: &Failure| doors.metrics.refused(Protocol::Http, failure.code);
-            if let Some(seen) = epoch_seen(headers).inspect_err(refused)? {
-                let reached = doors.serving.reach(seen).await;
-                reached.inspect_err(refused)?;
-            }
+            let epoch_seen = epoch_seen(headers).inspect_err(refused)?;
             let read = read_inference(headers, body, limit).await;
             let (json_bytes, body) = read.inspect_err(refused)?;
             let request = InferBody {
@@ -181,6 +187,7 @@ async fn dispatch(
                 version,
                 json_bytes,
                 body,
+                epoch_seen,
             };
             doors.serving.infer(request).await.map(answered)
         }
@@ -203,160 +210,13 @@ fn method_not_allowed(route: Route<'_>) -> Response<AnswerBody> {
     response
 }
 
-/// What the protocol tells about the server and its models.
-fn about(doors: &Doors, route: Route<'_>) -> Result<Response<AnswerBody>, Failure> {
-    let routes = doors.serving.router.routes();
-    let json = |status: StatusCode, body: Bytes| Ok(respond(status, JSON, body));
-    match route {
-        Route::Live => json(StatusCode::OK, oip::live(true)),
-        Route::Ready => {
-            let ready = doors.readiness.is_ready();
-            json(ready_status(ready), oip::ready(ready))
-        }
-        Route::Server => json(
-            StatusCode::OK,
-            oip::server(env!("CARGO_PKG_VERSION"), &oip::EXTENSIONS),
-        ),
-        Route::Models => json(StatusCode::OK, oip::models(routes.names())),
-        Route::Model { model, version } => {
-            let known = routes.model(model)?;
-            let chosen = routes.resolve(model, version)?;
-            let serving: Vec<_> = known.versions.keys().copied().collect();
-            let versions = match version {
-                Some(_) => std::slice::from_ref(&chosen.version),
-                None => &serving,
-            };
-            let metadata = ModelMetadata {
-                name: model,
-                versions,
-                family: &chosen.family,
-                signature: &chosen.signature,
-            };
-            json(StatusCode::OK, oip::model(&metadata))
-        }
-        Route::ModelReady { model, version } => {
-            routes.model(model)?;
-            let ready = match routes.resolve(model, version) {
-                Ok(version) => version.ready > 0,
-                Err(failure) if failure.code == ErrorCode::ModelNotReady => false,
-                Err(failure) => return Err(failure),
-            };
-            json(ready_status(ready), oip::model_ready(model, ready))
-        }
-        Route::Infer { .. } | Route::Operator | Route::Unknown => {
-            unreachable!("answered before")
-        }
-    }
-}
-
 fn metrics(doors: &Doors, path: &str) -> Result<Response<AnswerBody>, Failure> {
     if path != "/metrics" {
         let message = "this port answers GET /metrics only";
         return Err(Failure::new(ErrorCode::NotFound, message));
     }
     let text = Bytes::from(doors.metrics.render());
-    Ok(respond(StatusCode::OK, PROMETHEUS_TEXT, text))
-}
-
-fn answered(answered: Answered) -> Response<AnswerBody> {
-    let Answered {
-        rendered,
-        version,
-        epoch,
-    } = answered;
-    let content_type = if rendered.json_bytes.is_some() {
-        OCTETS
-    } else {
-        JSON
-    };
-    let mut parts = std::collections::VecDeque::with_capacity(1 + rendered.bodies.len());
-    parts.push_back(rendered.head);
-    parts.extend(rendered.bodies);
-    let mut response = Response::new(AnswerBody::Parts(parts));
-    let headers = response.headers_mut();
-    headers.reserve(6);
-    headers.insert(header::CONTENT_TYPE, content_type);
-    headers.insert(VERSION, HeaderValue::from(version.0));
-    headers.insert(EPOCH, HeaderValue::from(epoch.0));
-    if let Some(bytes) = rendered.json_bytes {
-        headers.insert(JSON_BYTES, HeaderValue::from(bytes));
-    }
-    response
-}
-
-/// A failure as HTTP says it: the one border where codes become statuses.
-pub(super) fn failed(failure: &Failure) -> Response<AnswerBody> {
-    let status = StatusCode::from_u16(failure.code.http_status())
-        .unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    let mut response = respond(status, JSON, oip::render_failure(failure));
-    let headers = response.headers_mut();
-    if let Some(wait_ms) = failure.retry_after_ms {
-        // The header counts whole seconds; rounding up never invites a retry too early.
-        headers.insert(
-            header::RETRY_AFTER,
-            HeaderValue::from(wait_ms.div_ceil(1_000).max(1)),
-        );
-    }
-    if failure.code == ErrorCode::TooLarge {
-        // What is left of the body would be taken for the next request.
-        headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
-    }
-    response
-}
-
-fn respond(status: StatusCode, content_type: HeaderValue, body: Bytes) -> Response<AnswerBody> {
-    let mut response = Response::new(AnswerBody::one(body));
-    *response.status_mut() = status;
-    response
-        .headers_mut()
-        .insert(header::CONTENT_TYPE, content_type);
-    response
-}
-
-fn ready_status(ready: bool) -> StatusCode {
-    if ready {
-        StatusCode::OK
-    } else {
-        StatusCode::SERVICE_UNAVAILABLE
-    }
-}
-
-/// Refuses what a foreign web page could have sent here: without keys, only requests made to
-/// this machine's own address, from a page of its own, are answered.
-fn check_host(headers: &HeaderMap) -> Result<(), Failure> {
-    let refuse = |what: &str| {
-        let message =
-            format!("{what} is not a loopback address; nodes without keys answer no others");
-        Failure::new(ErrorCode::HostRefused, message)
-    };
-    if let Some(host) = headers.get(header::HOST) {
-        let host = host.to_str().unwrap_or_default();
-        if !is_loopback(host) {
-            return Err(refuse("the Host header"));
-        }
-    }
-    if let Some(origin) = headers.get(header::ORIGIN) {
-        let origin = origin.to_str().unwrap_or_default();
-        let host = origin
-            .strip_prefix("http://")
-            .or_else(|| origin.strip_prefix("https://"));
-        if !host.is_some_and(is_loopback) {
-            return Err(refuse("the Origin header"));
-        }
-    }
-    Ok(())
-}
-
-/// Whether `host[:port]` names this machine itself.
-fn is_loopback(host: &str) -> bool {
-    let name = match host.strip_prefix('[') {
-        Some(rest) => rest.split_once(']').map_or("", |(name, _)| name),
-        None => host.split_once(':').map_or(host, |(name, _)| name),
-    };
-    name.eq_ignore_ascii_case("localhost")
-        || name
-            .parse::<IpAddr>()
-            .is_ok_and(|address| address.is_loopback())
+    Ok(respond(hyper::StatusCode::OK, PROMETHEUS_TEXT, text))
 }
 
 /// The client's request id if it is fit to be repeated, or one of ours.
@@ -382,10 +242,6 @@ fn log_failure(failure: &Failure, path: &str, id: &HeaderValue) {
 }
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-const VERSION: HeaderName = HeaderName::from_static("paceline-version");
-const STALE: HeaderName = HeaderName::from_static("paceline-stale");
-const JSON: HeaderValue = HeaderValue::from_static("application/json");
-const OCTETS: HeaderValue = HeaderValue::from_static("application/octet-stream");
 const PROMETHEUS_TEXT: HeaderValue =
     HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
 /// Headers of one request: proxies add a dozen to a client's dozen.
@@ -399,62 +255,16 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 mod tests {
     use super::*;
 
-    fn headers(pairs: &[(&str, &str)]) -> HeaderMap {
-        let pairs = pairs.iter().map(|(name, value)| {
-            (
-                HeaderName::try_from(*name).unwrap(),
-                HeaderValue::try_from(*value).unwrap(),
-            )
-        });
-        pairs.collect()
-    }
-
-    #[test]
-    fn only_loopback_hosts_and_origins_are_answered() {
-        let good = [
-            "127.0.0.1:8000",
-            "localhost",
-            "LOCALHOST:1",
-            "[::1]:8000",
-            "127.9.9.9",
-        ];
-        for host in good {
-            assert!(check_host(&headers(&[("host", host)])).is_ok(), "{host}");
-            let origin = format!("http://{host}");
-            assert!(
-                check_host(&headers(&[("origin", &origin)])).is_ok(),
-                "{origin}"
-            );
-        }
-        for host in [
-            "example.com",
-            "127.0.0.1.example.com",
-            "10.0.0.1:8000",
-            "[::2]",
-            "localhost.x",
-            "",
-        ] {
-            assert!(check_host(&headers(&[("host", host)])).is_err(), "{host}");
-        }
-        for origin in [
-            "null",
-            "http://example.com",
-            "file://x",
-            "http://localhost.example.com",
-        ] {
-            assert!(
-                check_host(&headers(&[("origin", origin)])).is_err(),
-                "{origin}"
-            );
-        }
-        assert!(check_host(&headers(&[])).is_ok(), "HTTP/1.0 needs no Host");
-    }
-
     #[test]
     fn a_request_id_is_repeated_only_if_it_is_harmless() {
-        assert_eq!(request_id(&headers(&[("x-request-id", "abc-1")])), "abc-1");
+        let given = |id: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(REQUEST_ID, HeaderValue::try_from(id).unwrap());
+            headers
+        };
+        assert_eq!(request_id(&given("abc-1")), "abc-1");
         for bad in ["", "a b", &"x".repeat(129)] {
-            assert_ne!(request_id(&headers(&[("x-request-id", bad)])), bad);
+            assert_ne!(request_id(&given(bad)), bad);
         }
     }
 }

@@ -107,3 +107,20 @@ fn who_is_lost_is_replaced_and_nothing_else_moves() {
     let lost: Vec<Digest> = before[4].iter().copied().collect();
     assert_eq!(taken_over, lost);
 }
+
+#[test]
+fn who_leaves_keeps_nothing_and_is_asked_last() {
+    let mut registry = cluster(4, 1);
+    let (node, computed_at) = (NodeId(4), registry.epoch());
+    apply(&mut registry, Change::MarkDown { node, computed_at });
+    let drain = Change::Drain {
+        node: NodeId(2),
+        deadline_ms: 1_000,
+        computed_at: registry.epoch(),
+    };
+    apply(&mut registry, drain);
+    let keepers = keepers(&registry, Digest([0; 32]));
+    assert_eq!(keepers.len(), 2);
+    let sources = sources(&registry, Digest([0; 32]));
+    assert_eq!(sources, [&keepers[..], &[NodeId(2)]].concat());
+}

@@ -95,7 +95,8 @@ impl Run {
             .await
     }
 
-    /// Keeps those peers as sources that say they have it whole.
+    /// Keeps those peers as sources that say they have it whole: once one does, the others are
+    /// waited for no longer than a moment, since some may be gone.
     async fn find_sources(&self) -> Result<(), FetchError> {
         let (artifact, deadline) = (self.artifact, self.deadline);
         let candidates: Vec<NodeId> = self.sources().busy.keys().copied().collect();
@@ -104,9 +105,16 @@ impl Run {
             let peers = self.peers.clone();
             asking.spawn(async move { (peer, peers.has(peer, artifact, deadline).await) });
         }
-        while let Some(answered) = asking.join_next().await {
+        let mut confirmed = BTreeSet::new();
+        let mut until = deadline;
+        while let Ok(Some(answered)) = timeout_at(until, asking.join_next()).await {
             match answered {
-                Ok((_, Ok(true))) => {}
+                Ok((peer, Ok(true))) => {
+                    if confirmed.is_empty() {
+                        until = deadline.min(Instant::now() + OTHERS_LIMIT);
+                    }
+                    confirmed.insert(peer);
+                }
                 Ok((peer, Ok(false))) => self.drop_source(&AskError::Missing { peer }, peer),
                 Ok((peer, Err(error))) => self.drop_source(&error, peer),
                 Err(error) => {
@@ -115,6 +123,8 @@ impl Run {
                 }
             }
         }
+        let mut sources = self.sources();
+        sources.busy.retain(|peer, _| confirmed.contains(peer));
         Ok(())
     }
 
@@ -276,5 +286,7 @@ impl Run {
 const STREAMS: usize = 4;
 /// Written between two syncs of a partial file: what a crash may cost, 32 MiB.
 const CHUNKS_A_SYNC: u32 = 8;
+/// Sources that answer later than this after the first are not worth waiting for: a round trip.
+const OTHERS_LIMIT: Duration = Duration::from_millis(100);
 /// How long a peer with too much to do is left alone.
 const BUSY_PAUSE: Duration = Duration::from_millis(50);

@@ -8,8 +8,9 @@ use paceline_core::ahead::{self, Peer};
 use paceline_protocol::frame::{ClientInfer, Execution, Frame, Message};
 use paceline_protocol::{Epoch, ErrorCode, Failure, NodeId, Tensor};
 
-use super::{Serving, budget_nanos};
+use super::{Answered, InferBody, Pinned, Serving, budget_nanos, view};
 use crate::dispatch::Lost;
+use crate::gateway::oip::{self, AnswerView, ParseOptions};
 use crate::gateway::quic::{ClientAnswer, ClientFailure, ClientRequest};
 
 impl Serving {
@@ -19,11 +20,8 @@ impl Serving {
         self.router.routes().epoch >= seen || self.router.wait_for(seen, CATCH_UP_MAX).await
     }
 
-    /// The same, for doors whose requests are not sent on.
-    ///
-    /// # Errors
-    /// `STALE` if this node is still behind.
-    pub(in crate::gateway) async fn reach(&self, seen: Epoch) -> Result<(), Failure> {
+    /// The same, for what was sent on already.
+    async fn reach(&self, seen: Epoch) -> Result<(), Failure> {
         match self.catch_up(seen).await {
             true => Ok(()),
             false => Err(self.behind(seen)),
@@ -64,6 +62,64 @@ impl Serving {
         })
     }
 
+    /// Has a peer answer a request over HTTP that was pinned to what this node knows: its body is
+    /// read, and the answer written, by the signature that is known here.
+    pub(super) async fn infer_ahead(
+        &self,
+        (arrived, seen): (Instant, Epoch),
+        pinned: Pinned,
+        request: InferBody<'_>,
+    ) -> Result<(u32, Answered), Failure> {
+        let version = &pinned.version;
+        let options = ParseOptions {
+            finite_inputs: version.finite_inputs,
+        };
+        let InferBody {
+            body, json_bytes, ..
+        } = &request;
+        let parsed = oip::parse(body, *json_bytes, &version.signature, options);
+        // What does not fit here may fit what this node has not heard of.
+        let mut parsed = parsed.map_err(|_| self.behind(seen))?;
+        let rows = parsed.rows() as u32;
+        let deadline = arrived.plus_nanos(budget_nanos(parsed.parameters.timeout_us));
+        let inputs = version
+            .signature
+            .inputs
+            .iter()
+            .map(|spec| spec.name.clone());
+        let head = ClientInfer {
+            model: version.model.clone(),
+            version: pinned.is_named.then_some(version.version),
+            budget_us: deadline.nanos_since(self.clock.now()) / 1_000,
+            attempt: 1,
+            epoch_seen: seen,
+            idempotent: parsed.parameters.may_run_twice(),
+            inputs: inputs.collect(),
+            outputs: Vec::new(),
+        };
+        let inputs = std::mem::take(&mut parsed.inputs);
+        let answer = self.send_ahead(ClientRequest { head, inputs }).await;
+        let answer = answer.map_err(|failed| failed.failure)?;
+        let told = answer.outputs.iter();
+        let told = told.map(|(name, tensor)| (name.as_str(), tensor.dtype()));
+        let known = version.signature.outputs.iter();
+        if !told.eq(known.map(|spec| (spec.name.as_str(), spec.dtype))) {
+            return Err(self.behind(seen));
+        }
+        let (_, outputs): (Vec<String>, Vec<Tensor>) = answer.outputs.into_iter().unzip();
+        let view = AnswerView {
+            version: answer.version,
+            ..view(&request, &pinned, &parsed, &outputs)
+        };
+        let answered = Answered {
+            rendered: oip::render(&view)?,
+            version: answer.version,
+            epoch: answer.epoch,
+            stale_seconds: answer.stale_seconds.map(u64::from),
+        };
+        Ok((rows, answered))
+    }
+
     /// Answers what a peer has sent on because it was behind; it is not sent on again.
     pub(super) async fn answer_ahead(&self, head: ClientInfer, inputs: Vec<Tensor>) -> Frame {
         let answered = match self.reach(head.epoch_seen).await {
@@ -102,7 +158,7 @@ impl Serving {
         ahead::ahead(seen, peers)
     }
 
-    fn behind(&self, seen: Epoch) -> Failure {
+    pub(super) fn behind(&self, seen: Epoch) -> Failure {
         let here = self.router.routes().epoch;
         let message = format!(
             "the client has seen epoch {seen}, this node knows {here} and reaches no node that \

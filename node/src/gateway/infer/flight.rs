@@ -158,7 +158,7 @@ impl<'a> Flight<'a> {
                 Landed::told(failure, Execution::Executed).with_inputs(inputs)
             }
             // Its inputs are with the engine: there is nothing to send elsewhere.
-            End::Left(failure) => Landed::Missed(Miss::new(failover::End::Failed, failure)),
+            End::Left(failure) => Landed::Missed(Miss::new(failover::End::Left, failure)),
         }
     }
 

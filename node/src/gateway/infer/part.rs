@@ -11,7 +11,6 @@ use paceline_core::Instant;
 use paceline_core::batcher::DropReason;
 use paceline_core::failover::{Attempt, End, Ending, Failover, Next, Terms};
 use paceline_core::router::{Again, Been};
-use paceline_protocol::frame::Execution;
 use paceline_protocol::limits::EXECUTIONS_MAX;
 use paceline_protocol::{Epoch, ErrorCode, Failure, NodeId, Tensor};
 use tokio::sync::watch;
@@ -36,6 +35,8 @@ struct Part<'a> {
     flights: [Option<Sent<'a>>; EXECUTIONS_MAX],
     /// What was heard last, or what came of what ran.
     failure: Option<Failure>,
+    /// Whether that is of something that ran, or may have.
+    has_run: bool,
     /// Who fell silent last.
     silent: Option<NodeId>,
     /// The newest epoch that was heard of.
@@ -81,6 +82,7 @@ impl Serving {
             inputs,
             flights: [const { None }; EXECUTIONS_MAX],
             failure: None,
+            has_run: false,
             silent: None,
             epoch: pinned.epoch,
             changes: None,
@@ -237,10 +239,14 @@ impl Part<'_> {
         }
         self.epoch = self.epoch.max(miss.epoch.unwrap_or_default());
         // A failure of what ran says more than that nothing else could run it.
-        let has_run = matches!(miss.end, End::Passing | End::Failed);
-        if has_run || self.failover.execution() != Execution::Executed {
+        let has_run = matches!(
+            miss.end,
+            End::Passing | End::Unsure | End::Failed | End::Left
+        );
+        if has_run || !self.has_run {
             self.failure = Some(miss.failure);
         }
+        self.has_run |= has_run;
         self.ended(attempt, miss.end)
     }
 

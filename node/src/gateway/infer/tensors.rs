@@ -37,6 +37,9 @@ pub struct TensorAnswer {
     pub version: VersionNumber,
     /// The epoch that the request was pinned at.
     pub epoch: Epoch,
+    /// For how many seconds the node had been without contact to a quorum when it was pinned, if
+    /// it had none.
+    pub stale_seconds: Option<u64>,
 }
 
 impl Serving {
@@ -113,6 +116,7 @@ impl Serving {
             outputs: named,
             version: pinned.version.version,
             epoch: pinned.epoch,
+            stale_seconds: pinned.stale_seconds,
         };
         Ok((rows, answer))
     }

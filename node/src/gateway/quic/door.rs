@@ -94,11 +94,12 @@ impl Serving {
                 outputs,
                 version,
                 epoch,
+                stale_seconds,
             }) => Ok(ClientAnswer {
                 version,
                 epoch,
                 outputs,
-                stale_seconds: self.contact.stale_seconds().map(saturated),
+                stale_seconds: stale_seconds.map(saturated),
             }),
             Err(Unanswered { failure, execution }) => Err(ClientFailure { failure, execution }),
         }

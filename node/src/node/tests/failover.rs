@@ -4,14 +4,14 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use paceline_core::budget::Budget;
 use paceline_models::CostCurve;
 use paceline_protocol::frame::{Execution, Frame, LoadReport, Message};
 use paceline_protocol::registry::{Change, DeviceKind, DeviceRecord, NodeAddresses, NodeRecord};
 use paceline_protocol::report::{NodeReport, ReplicaCondition, ReplicaReport};
-use paceline_protocol::{ErrorCode, Failure, NodeId, ReplicaId, Tensor};
+use paceline_protocol::{ErrorCode, Failure, NodeId, ReplicaId, Tensor, TokenId};
 
 use super::{FILES, World, model, serving};
 use crate::directory::{Directory, StreamDirectory};
@@ -316,14 +316,32 @@ async fn what_did_not_run_goes_elsewhere_and_what_failed_runs_once_more_alone() 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_version_that_is_gone_everywhere_is_looked_for_anew_and_then_told() {
     let trio = Trio::start().await;
-    // Both say so, and both are asked again at the newest epoch.
+    // Both say so, and both are asked again once anything has changed.
     let acts = [Act::Gone, Act::Gone, Act::Gone, Act::Answer];
-    let (ended, asked) = trio.play(&acts, request()).await;
+    let change = async {
+        trio.until("both were asked", || {
+            trio.script.asked.lock().unwrap().len() == 2
+        })
+        .await;
+        let token = Change::RevokeToken {
+            token: TokenId([7; 8]),
+        };
+        // Refused, but an entry like any other.
+        let op = registry::fresh_op().unwrap();
+        trio.node.registry.write(op, token).await.unwrap_err();
+    };
+    let ((ended, asked), ()) = tokio::join!(trio.play(&acts, request()), change);
     ended.unwrap();
     assert_eq!(asked.len(), 4);
-    let (ended, asked) = trio.play(&[Act::Gone; 8], request()).await;
+    // Whatever changes, they are gone: it has its time, and is told.
+    let before = Instant::now();
+    trio.set(&[Act::Gone; 1_000]);
+    let ended = trio.serving.infer_tensors(request()).await;
+    trio.script.acts.lock().unwrap().clear();
+    let asked = trio.rest().await;
     let gone = (ErrorCode::VersionGone, Execution::NotExecuted);
     assert_eq!(told(ended), gone);
+    assert!(before.elapsed() >= Duration::from_secs(2));
     assert!(asked.iter().all(|(_, execution)| *execution == 1));
     trio.node.shutdown(Duration::from_secs(5)).await;
 }
@@ -381,6 +399,7 @@ async fn what_may_not_run_twice_and_what_a_client_sends_again_runs_once() {
             version: None,
             json_bytes: None,
             body: body.into(),
+            epoch_seen: None,
         };
         let failure = trio.serving.infer(body).await.err().unwrap();
         assert_eq!(failure.code, ErrorCode::Unreachable);

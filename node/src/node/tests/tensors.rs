@@ -11,9 +11,9 @@ use paceline_protocol::report::NodeReport;
 use paceline_protocol::{Epoch, ErrorCode, NodeId, Tensor, TokenId, VersionNumber};
 
 use super::{FILES, World, model, serving};
-use crate::directory::Report;
+use crate::directory::{Report, Reports};
 use crate::dispatch;
-use crate::gateway::infer::{Serving, TensorAnswer, TensorRequest};
+use crate::gateway::infer::{InferBody, Serving, TensorAnswer, TensorRequest};
 use crate::gateway::quic::{ClientRequest, Door};
 use crate::registry::fresh_op;
 use crate::transport::{Boxed, Transport};
@@ -159,9 +159,52 @@ async fn a_client_that_has_seen_more_waits_a_moment_and_is_never_shown_less() {
     assert_eq!(answer.outputs.len(), 1, "the tensors travelled both ways");
     let more = Door::infer(&serving, client_request(Epoch(AHEAD.0 + 1))).await;
     assert_eq!(more.unwrap_err().failure.code, ErrorCode::Stale);
+
+    an_http_client_likewise(&serving, &reports).await;
     node.shutdown(Duration::from_secs(5)).await;
 }
 
+/// What does not fit what is known here may fit what is known there.
+async fn an_http_client_likewise(serving: &Serving, reports: &Reports) {
+    let over_http = async |input: &str| loop {
+        serving.observed.hear(reports, |_| None);
+        match serving.infer(body(input)).await {
+            Err(failure) if failure.message.contains("reaches no node") && input == INPUT => {}
+            ended => return ended,
+        }
+    };
+    let limit = Duration::from_secs(20);
+    let answered = tokio::time::timeout(limit, over_http(INPUT)).await;
+    let answered = answered.expect("the peer answers").ok().unwrap();
+    assert_eq!(
+        (answered.epoch, answered.version),
+        (AHEAD, VersionNumber(9))
+    );
+    assert_eq!(answered.stale_seconds, Some(3), "the peer's word");
+    let text = std::str::from_utf8(&answered.rendered.head).unwrap();
+    let data = r#""data":[1.0,2.0]"#;
+    assert!(
+        text.contains(r#""model_version":"9""#) && text.contains(data),
+        "{text}"
+    );
+    let unfit = over_http("ELSE").await.err().unwrap();
+    assert_eq!(unfit.code, ErrorCode::Stale);
+}
+
+fn body(input: &str) -> InferBody<'static> {
+    let json = format!(
+        r#"{{"inputs":[{{"name":"{input}","shape":[1,2],"datatype":"FP32","data":[1,2]}}]}}"#
+    );
+    InferBody {
+        model: "m",
+        version: None,
+        json_bytes: None,
+        body: json.into(),
+        epoch_seen: Some(AHEAD),
+    }
+}
+
+const INPUT: &str = "INPUT0";
 const PEER: NodeId = NodeId(2);
 const AHEAD: Epoch = Epoch(1 << 40);
 const NOWHERE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 1);
@@ -180,8 +223,8 @@ impl dispatch::Handler for Ahead {
             let message = Message::ClientAnswer {
                 version: VersionNumber(9),
                 epoch: AHEAD,
-                outputs: head.inputs,
-                stale_seconds: None,
+                outputs: vec!["OUTPUT0".to_owned()],
+                stale_seconds: Some(3),
             };
             Frame { message, ..frame }
         })
