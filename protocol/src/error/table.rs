@@ -119,7 +119,7 @@ pub(super) const EXPLANATIONS: [Explanation; 40] = [
         http: 503,
         grpc: GRPC_UNAVAILABLE,
         retryable: true,
-        cause: "no replica of the model is ready: it is not deployed, loading, or failing",
+        cause: "no replica of the model is ready, nor became so within two seconds: it is not deployed, loading, or failing",
         remedy: "deploy it with `paceline model deploy`, or wait; `paceline model show` says why",
     },
     Explanation {
