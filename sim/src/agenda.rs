@@ -4,35 +4,74 @@ use std::cmp::Ordering;
 use std::collections::BinaryHeap;
 
 use paceline_core::device::LaneId;
+use paceline_core::failover::Attempt;
 use paceline_core::{Instant, Slot};
 use paceline_protocol::ReplicaId;
-use paceline_protocol::registry::Command;
+
+use crate::fact::RequestNumber;
+use crate::message::Message;
 
 /// Position of a node in the run's list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct NodeIndex(pub(crate) usize);
+pub(crate) struct NodeIndex(pub(crate) u16);
+
+/// A process of a node: what was planned for an earlier one does not happen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Process {
+    pub(crate) node: NodeIndex,
+    pub(crate) life: u16,
+}
 
 /// Something that happens at a moment.
 #[derive(Debug)]
 pub(crate) enum Event {
-    /// A client sends a request.
-    Arrival,
+    /// A client of this group sends a request.
+    Arrival(u16),
     /// The client of this request goes away.
-    Hangup(NodeIndex, Slot),
-    /// The client of this request stops waiting.
-    Deadline(NodeIndex, Slot),
-    /// A device wanted to be woken.
-    Wakeup(NodeIndex),
+    Hangup(RequestNumber),
+    /// The client of this request has waited as long as it would.
+    Impatience(RequestNumber),
+    /// The client of this request has heard nothing of its node for as long as it is patient.
+    Silence(RequestNumber, Process),
+    /// A message reaches a process.
+    Message(Process, Box<Message>),
+    /// A timer of a process.
+    Timer(Process, Timer),
+    /// An election may end.
+    Election(u64),
+    /// An entry has been written by a quorum.
+    Quorum(u64, u64),
+    /// An operation of the scenario is due; asked for the how many-th time.
+    Operation(u16, u16),
+    /// A fault of the scenario begins.
+    Break(u16),
+    /// It is mended.
+    Mend(u16),
+}
+
+/// What a node has planned for itself.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Timer {
+    /// Its device wanted to be woken.
+    Device,
     /// A lane's thread is awake.
-    Begin(NodeIndex, LaneId),
+    Begin(LaneId),
     /// A lane's inputs are gathered.
-    Launch(NodeIndex, LaneId),
+    Launch(LaneId),
     /// A lane's batch has run.
-    Finished(NodeIndex, LaneId),
-    /// A command is committed.
-    Commit(Box<Command>),
+    Finished(LaneId),
     /// A replica is loaded and warm.
-    Loaded(NodeIndex, ReplicaId),
+    Loaded(ReplicaId),
+    /// A request's time is over.
+    Deadline(Slot),
+    /// A request has waited for a replica as long as it may.
+    Patience(Slot, Attempt),
+    /// It listens for its peers, and looks after its duties.
+    Tick,
+    /// It tells its peers what has changed here.
+    Tell,
+    /// Its process has started.
+    Booted,
 }
 
 /// The events to come.
@@ -87,6 +126,9 @@ impl PartialEq for Planned {
 
 impl Eq for Planned {}
 
+// A heap moves events about: what is large is boxed.
+const _: () = assert!(size_of::<Event>() <= 32);
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -94,12 +136,12 @@ mod tests {
     #[test]
     fn what_is_due_first_comes_first_and_equals_keep_their_order() {
         let mut agenda = Agenda::default();
-        for (at, node) in [(5, 0), (3, 1), (5, 2), (3, 3), (4, 4)] {
-            agenda.plan(Instant::from_nanos(at), Event::Wakeup(NodeIndex(node)));
+        for (at, clients) in [(5, 0), (3, 1), (5, 2), (3, 3), (4, 4)] {
+            agenda.plan(Instant::from_nanos(at), Event::Arrival(clients));
         }
         let mut order = Vec::new();
-        while let Some((at, Event::Wakeup(node))) = agenda.next() {
-            order.push((at.as_nanos(), node.0));
+        while let Some((at, Event::Arrival(clients))) = agenda.next() {
+            order.push((at.as_nanos(), clients));
         }
         assert_eq!(order, [(3, 1), (3, 3), (4, 4), (5, 0), (5, 2)]);
     }

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Subcommand, ValueEnum};
 
-use crate::fault::Fault;
+use crate::planted::Planted;
 use crate::scenario::Scenario;
 use crate::violation::reproduction;
 
@@ -36,9 +36,9 @@ pub struct RunArgs {
     /// How to print the report.
     #[arg(short, long, value_enum, default_value_t = OutputFormat::Table)]
     pub output: OutputFormat,
-    /// Plant a fault in the simulator's own driver, to see that the invariants find it.
-    #[arg(long, value_enum, value_name = "FAULT")]
-    pub plant: Option<Fault>,
+    /// Plant a bug in the simulator's own driver, to see that the invariants find it.
+    #[arg(long, value_enum, value_name = "BUG")]
+    pub plant: Option<Planted>,
 }
 
 /// How to print a report.
@@ -61,7 +61,7 @@ impl Command {
             Self::Run(arguments) => arguments.run(&mut out, &mut err),
             Self::List => {
                 for scenario in Scenario::all() {
-                    writeln!(out, "{:<12} {}", scenario.name, scenario.summary)?;
+                    writeln!(out, "{:<16} {}", scenario.name, scenario.summary)?;
                 }
                 Ok(ExitCode::SUCCESS)
             }
@@ -71,11 +71,11 @@ impl Command {
 
 impl RunArgs {
     fn run(&self, out: &mut dyn Write, err: &mut dyn Write) -> anyhow::Result<ExitCode> {
-        let (scenario, seed, fault) = (&self.scenario, self.seed, self.plant);
+        let (scenario, seed, planted) = (&self.scenario, self.seed, self.plant);
         // A machine that panics is found as surely as an invariant that does not hold.
-        let run = AssertUnwindSafe(|| crate::run_planted(scenario, seed, fault));
+        let run = AssertUnwindSafe(|| crate::run_planted(scenario, seed, planted));
         let Ok(outcome) = std::panic::catch_unwind(run) else {
-            let again = reproduction(scenario.name, seed, fault);
+            let again = reproduction(&scenario.name, seed, planted);
             writeln!(
                 err,
                 "a machine panicked with seed {seed}\nreproduce: {again}"
@@ -163,7 +163,7 @@ mod tests {
         let (code, out, talk) = run(&["steady", "--seed", "3", "--plant", "lost-permit"]);
         assert_eq!((code, out.as_str()), (ExitCode::FAILURE, ""));
         assert!(
-            talk.starts_with("I9 conservation does not hold at 1."),
+            talk.starts_with("I9 conservation does not hold at 2."),
             "{talk}"
         );
         let again = "\nreproduce: paceline sim run steady --seed 3 --plant lost-permit\n";

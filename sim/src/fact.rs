@@ -4,7 +4,7 @@ use paceline_core::{BucketId, Instant};
 use paceline_protocol::registry::Refusal;
 use paceline_protocol::{Epoch, VersionNumber};
 
-use crate::agenda::NodeIndex;
+use crate::agenda::{NodeIndex, Process};
 
 /// A request, in order of arrival from 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -29,6 +29,12 @@ pub(crate) enum End {
     NotReady,
     /// Its replicas went away more often than it may be sent again.
     Gone,
+    /// The engine failed.
+    Failed,
+    /// A node fell silent that may have run it.
+    Unreachable,
+    /// Two nodes fell silent that may have run it.
+    Poison,
 }
 
 /// Something that happened.
@@ -38,37 +44,55 @@ pub(crate) enum Fact<'a> {
     Submitted {
         request: RequestNumber,
         deadline: Instant,
+        /// Whether it must not run twice.
+        is_once: bool,
     },
     /// A client went away.
     HungUp { request: RequestNumber },
     /// A node let a request in.
     Admitted {
         request: RequestNumber,
-        node: NodeIndex,
+        process: Process,
     },
-    /// A client was told how its request ended.
-    Ended { request: RequestNumber, end: End },
+    /// A client was told how its request ended, decided at this epoch.
+    Ended {
+        request: RequestNumber,
+        end: End,
+        epoch: Epoch,
+    },
     /// A node let go of a request that it had admitted.
     Left {
         request: RequestNumber,
-        node: NodeIndex,
+        process: Process,
     },
     /// A request whose replica went away unexecuted was sent to another one.
     SentAgain,
+    /// A request whose node fell silent was sent to another one.
+    FailedOver,
     /// A machine named a request that its node does not hold (any more).
     Stray { node: NodeIndex },
     /// A queue after a request came to it.
     Queued(Queue),
+    /// A node takes a dispatch.
+    Taken { node: NodeIndex },
+    /// A node has drained: it takes nothing more.
+    Closed { node: NodeIndex },
+    /// A node takes dispatches again.
+    Opened { node: NodeIndex },
     /// A batch begins to run.
     Ran(Batch<'a>),
     /// An event has been dealt with.
-    Settled { node: NodeIndex, holds: Holdings },
+    Settled { process: Process, holds: Holdings },
+    /// A process has ended; what it held is gone.
+    Died { process: Process },
     /// The registry took a command.
     Applied {
         epoch: Epoch,
         change: &'static str,
         refusal: Option<&'a Refusal>,
     },
+    /// A node has applied the log up to here.
+    Followed { node: NodeIndex, index: u64 },
 }
 
 /// A queue of a replica.
@@ -83,8 +107,8 @@ pub(crate) struct Queue {
 /// A batch as the engine sees it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Batch<'a> {
-    /// The version of the replica that runs it.
-    pub(crate) version: VersionNumber,
+    /// The model and version of the replica that runs it.
+    pub(crate) version: (u16, VersionNumber),
     pub(crate) members: &'a [Member],
     /// Rows, as the device counts them.
     pub(crate) rows: u32,
@@ -97,10 +121,11 @@ pub(crate) struct Batch<'a> {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Member {
     pub(crate) request: RequestNumber,
-    /// The version that the request is pinned to.
-    pub(crate) version: VersionNumber,
+    /// The model and version that the request is pinned to.
+    pub(crate) version: (u16, VersionNumber),
     pub(crate) bucket: BucketId,
     pub(crate) rows: u32,
+    pub(crate) is_alone: bool,
 }
 
 /// What a node holds between two events.
@@ -109,8 +134,12 @@ pub(crate) struct Holdings {
     /// Requests that admission counts.
     pub(crate) in_flight: u32,
     pub(crate) permits: u32,
+    /// Dispatches that it has taken and not ended.
+    pub(crate) served: usize,
     /// Requests in the queues of all replicas.
     pub(crate) queued: usize,
     /// Requests in batches that are staged or run.
     pub(crate) in_lanes: usize,
+    /// Failovers that are under way.
+    pub(crate) failovers: u32,
 }

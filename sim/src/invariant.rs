@@ -4,7 +4,10 @@
 mod bounded_queues;
 mod conservation;
 mod deadline;
+mod drained;
 mod enough_work;
+mod executions;
+mod expected;
 mod one_status;
 mod one_version;
 mod registry_epoch;
@@ -35,8 +38,11 @@ pub(crate) fn all(scenario: &Scenario) -> Vec<Box<dyn Invariant>> {
         Box::<deadline::Deadlines>::default(),
         Box::new(one_version::OneVersion),
         Box::new(bounded_queues::BoundedQueues),
-        Box::new(conservation::Conservation::new(scenario.nodes)),
+        Box::<executions::Executions>::default(),
+        Box::<drained::Drained>::default(),
+        Box::<conservation::Conservation>::default(),
         Box::<registry_epoch::RegistryEpoch>::default(),
         Box::new(enough_work::EnoughWork::new(scenario)),
+        Box::new(expected::Expected::new(scenario)),
     ]
 }

@@ -1,21 +1,21 @@
 //! The same decisions in invented time: a deterministic simulator of a cluster.
 //!
 //! ```text
-//!   scenario + seed ─▶ clients ─▶ node: admission ─▶ router ─▶ device ─▶ batches
-//!                                   ▲                                      │
-//!        operator ─▶ registry ─▶ placement ─▶ load, attach                 │ facts
-//!                                                                          ▼
-//!                                              report ◀── measured ◀── ledger of invariants
+//!   scenario + seed ─▶ clients ─▶ node: admission ─▶ failover ─▶ router ─┬▶ device ─▶ batches
+//!                        ▲                                               │ network    │
+//!             faults ────┤                                               └▶ node …    │ facts
+//!                        ▼                                                            ▼
+//!        operator ─▶ log ─▶ registry ─▶ placement, drain     report ◀─ measured ◀─ ledger
 //! ```
 //!
 //! The machines are those of `paceline-core`, stepped exactly as production steps them; what is
-//! invented is the time, the clients, the engine's cost and the delay of a commit. Everything
+//! invented is the time, the network, the clients, the engine's cost, and who leads. Everything
 //! random is drawn from one `u64`, so a run can be repeated byte for byte, on any machine.
 //!
 //! Read [`Scenario`] first, then [`run`].
 //!
 //! Deliberately absent: clocks, threads, hashed containers, floats that a platform could round
-//! in its own way, and requests between nodes (each node serves its own clients).
+//! in its own way, and consensus itself, which `tests/whole_node` runs as it is.
 
 #![warn(clippy::wildcard_enum_match_arm)]
 
@@ -23,19 +23,23 @@ mod agenda;
 mod command;
 mod draws;
 mod fact;
-mod fault;
 mod invariant;
 mod ledger;
 mod measured;
+mod message;
+mod planted;
 mod report;
 mod scenario;
 mod violation;
 mod world;
 
 pub use command::{Command, OutputFormat, RunArgs};
-pub use fault::Fault;
+pub use planted::Planted;
 pub use report::{BatchSize, Latency, Outcomes, Report};
-pub use scenario::{Clients, Delays, ModelCost, Scenario, UnknownScenario};
+pub use scenario::{
+    Action, Clients, Cluster, Cost, Delays, Expect, Fault, FaultKind, Group, Model, Network,
+    Operation, Replicas, Scenario, UnknownScenario, Version,
+};
 pub use violation::Violation;
 
 /// Runs a scenario to its end in invented time, every invariant being checked throughout.
@@ -49,16 +53,16 @@ pub fn run(scenario: &Scenario, seed: u64) -> Result<Report, Violation> {
     run_planted(scenario, seed, None)
 }
 
-/// Like [`run`], with a fault planted in the driver: shows that the ledger finds it.
+/// Like [`run`], with a bug planted in the driver: shows that the ledger finds it.
 ///
 /// # Errors
 /// The first [`Violation`] of an invariant.
 pub fn run_planted(
     scenario: &Scenario,
     seed: u64,
-    fault: Option<Fault>,
+    planted: Option<Planted>,
 ) -> Result<Report, Violation> {
-    world::World::new(scenario, seed, fault).run()
+    world::World::new(scenario, seed, planted).run()
 }
 
 #[cfg(test)]

@@ -15,6 +15,7 @@ pub(crate) struct Measured {
     sent: Vec<Instant>,
     outcomes: Outcomes,
     sent_again: u64,
+    failed_over: u64,
     /// Of answered requests, in nanoseconds.
     latencies: Vec<u64>,
     /// Batches by their rows.
@@ -27,7 +28,7 @@ impl Measured {
     pub(crate) fn observe(&mut self, now: Instant, fact: &Fact<'_>) {
         match fact {
             Fact::Submitted { .. } => self.sent.push(now),
-            Fact::Ended { request, end } => {
+            Fact::Ended { request, end, .. } => {
                 self.outcomes.count(*end);
                 if *end == End::Answered {
                     let sent = self.sent[request.0 as usize];
@@ -39,12 +40,18 @@ impl Measured {
                 self.busy_nanos += batch.nanos;
             }
             Fact::SentAgain => self.sent_again += 1,
+            Fact::FailedOver => self.failed_over += 1,
             Fact::Applied { epoch, .. } => self.epoch = *epoch,
             Fact::HungUp { .. }
             | Fact::Admitted { .. }
             | Fact::Left { .. }
             | Fact::Stray { .. }
             | Fact::Queued(_)
+            | Fact::Taken { .. }
+            | Fact::Closed { .. }
+            | Fact::Opened { .. }
+            | Fact::Died { .. }
+            | Fact::Followed { .. }
             | Fact::Settled { .. } => {}
         }
     }
@@ -52,18 +59,21 @@ impl Measured {
     /// The report of a run that came to rest at `end`.
     pub(crate) fn report(mut self, scenario: &Scenario, seed: u64, end: Instant) -> Report {
         self.latencies.sort_unstable();
-        let lanes = u64::from(scenario.nodes) * u64::from(scenario.lanes);
-        let from = Instant::from_nanos(scenario.clients.from_ms * 1_000_000);
-        let lane_nanos = lanes * end.nanos_since(from).max(1);
+        let lanes = scenario.lanes();
+        let from = Instant::from_nanos(scenario.begins_ms() * 1_000_000);
+        let until = Instant::from_nanos(scenario.ends_ms() * 1_000_000);
+        let lane_nanos = lanes * until.nanos_since(from).max(1);
+        let sending_ms = until.nanos_since(from) / 1_000_000;
         let batches = self.batches.values().sum::<u64>();
         Report {
-            scenario: scenario.name,
+            scenario: scenario.name.clone(),
             seed,
             virtual_ms: end.as_nanos() / 1_000_000,
             requests: self.sent.len() as u64,
-            goodput_per_s: self.outcomes.answered * 1_000 / scenario.clients.duration_ms.max(1),
+            goodput_per_s: self.outcomes.answered * 1_000 / sending_ms.max(1),
             outcomes: self.outcomes,
             sent_again: self.sent_again,
+            failed_over: self.failed_over,
             latency_us: Latency {
                 p50: percentile(&self.latencies, 500) / 1_000,
                 p95: percentile(&self.latencies, 950) / 1_000,

@@ -11,7 +11,7 @@ use crate::fact::End;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Report {
     /// The scenario.
-    pub scenario: &'static str,
+    pub scenario: String,
     /// The seed.
     pub seed: u64,
     /// How long the run was, in milliseconds of invented time.
@@ -20,8 +20,10 @@ pub struct Report {
     pub requests: u64,
     /// How they ended.
     pub outcomes: Outcomes,
-    /// How often a request was sent again, because its replica had gone away unexecuted.
+    /// How often a request was sent again, because it had not run or failed in passing.
     pub sent_again: u64,
+    /// How often a request was sent again, because its node had fallen silent.
+    pub failed_over: u64,
     /// Requests answered in time, for each second in which clients sent.
     pub goodput_per_s: u64,
     /// From sending to answering, of answered requests, in microseconds.
@@ -55,6 +57,12 @@ pub struct Outcomes {
     pub not_ready: u64,
     /// The replicas went away more often than a request may be sent again.
     pub gone: u64,
+    /// The engine failed.
+    pub failed: u64,
+    /// A node fell silent that may have run it, and it could not be tried again.
+    pub unreachable: u64,
+    /// Two nodes fell silent that may have run it.
+    pub poison: u64,
 }
 
 /// A distribution of times, in microseconds.
@@ -90,12 +98,15 @@ impl Outcomes {
             End::Cancelled => &mut self.cancelled,
             End::NotReady => &mut self.not_ready,
             End::Gone => &mut self.gone,
+            End::Failed => &mut self.failed,
+            End::Unreachable => &mut self.unreachable,
+            End::Poison => &mut self.poison,
         };
         *counter += 1;
     }
 
     /// Every outcome with its name, in the order of the fields.
-    pub fn named(&self) -> [(&'static str, u64); 8] {
+    pub fn named(&self) -> [(&'static str, u64); 11] {
         [
             ("answered", self.answered),
             ("overloaded", self.overloaded),
@@ -105,6 +116,9 @@ impl Outcomes {
             ("cancelled", self.cancelled),
             ("not ready", self.not_ready),
             ("gone", self.gone),
+            ("failed", self.failed),
+            ("unreachable", self.unreachable),
+            ("poison", self.poison),
         ]
     }
 }
@@ -122,6 +136,7 @@ impl fmt::Display for Report {
             writeln!(f, "  {name:<11}{count:>9} {share:>7}")?;
         }
         writeln!(f, "sent again   {}", self.sent_again)?;
+        writeln!(f, "failed over  {}", self.failed_over)?;
         writeln!(f, "goodput      {} answers/s", self.goodput_per_s)?;
         writeln!(
             f,
@@ -162,12 +177,13 @@ mod tests {
         }
         outcomes.count(End::Expired);
         let report = Report {
-            scenario: "steady",
+            scenario: "steady".to_owned(),
             seed: 7,
             virtual_ms: 2_000,
             requests: 4,
             outcomes,
             sent_again: 0,
+            failed_over: 0,
             goodput_per_s: 3,
             latency_us: Latency {
                 p50: 1,
@@ -195,7 +211,9 @@ mod tests {
              queue full         0   0.0 %\n  expired            1  25.0 %\n  \
              late               0   0.0 %\n  \
              cancelled          0   0.0 %\n  not ready          0   0.0 %\n  \
-             gone               0   0.0 %\nsent again   0\ngoodput      3 answers/s\n\
+             gone               0   0.0 %\n  failed             0   0.0 %\n  \
+             unreachable        0   0.0 %\n  \
+             poison             0   0.0 %\nsent again   0\nfailed over  0\ngoodput      3 answers/s\n\
              latency      p50 1 µs, p95 2 µs, p99 3 µs, max 4 µs\n\
              utilisation  40.9 % of the lanes' time\nepoch        5\nbatches      3\n     \
              1 rows         2 {}\n     2 rows         1 {}\n",

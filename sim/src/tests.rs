@@ -5,8 +5,8 @@ use super::*;
 /// A second of `steady`, after its start.
 fn short() -> Scenario {
     let mut scenario = Scenario::steady();
-    scenario.clients.duration_ms = 1_000;
-    scenario.answers_min = 5_000;
+    scenario.clients[0].duration_ms = 1_000;
+    scenario.expect.answers_min = 5_000;
     scenario
 }
 
@@ -31,7 +31,7 @@ fn a_carried_load_is_answered() {
         report.outcomes.answered * 100 > report.requests * 97,
         "{report}"
     );
-    let offered = Scenario::steady().clients.rate_per_s * 20;
+    let offered = Scenario::steady().clients[0].rate_per_s * 20;
     assert!(
         report.requests.abs_diff(offered) < offered / 100,
         "{report}"
@@ -41,17 +41,17 @@ fn a_carried_load_is_answered() {
 }
 
 #[test]
-fn every_planted_fault_is_found_by_its_invariant() {
+fn every_planted_bug_is_found_by_its_invariant() {
     let expected = [
         "I1 one-status",
         "I2 deadline",
         "I5 one-version",
         "I9 conservation",
     ];
-    for (fault, invariant) in Fault::ALL.into_iter().zip(expected) {
-        let violation = run_planted(&short(), 5, Some(fault)).unwrap_err();
+    for (planted, invariant) in Planted::ALL.into_iter().zip(expected) {
+        let violation = run_planted(&short(), 5, Some(planted)).unwrap_err();
         assert_eq!(violation.invariant, invariant, "{violation}");
-        let again = run_planted(&short(), 5, Some(fault)).unwrap_err();
+        let again = run_planted(&short(), 5, Some(planted)).unwrap_err();
         assert_eq!(violation, again, "the reproduction shows the same");
     }
 }
@@ -59,7 +59,7 @@ fn every_planted_fault_is_found_by_its_invariant() {
 #[test]
 fn a_run_that_proves_nothing_fails() {
     let mut scenario = short();
-    scenario.clients.duration_ms = 0;
+    scenario.clients[0].duration_ms = 0;
     let violation = run(&scenario, 1).unwrap_err();
     assert_eq!(violation.invariant, "enough-work");
 }
@@ -68,8 +68,8 @@ fn a_run_that_proves_nothing_fails() {
 fn three_times_the_capacity_is_shed_and_nothing_else_breaks() {
     for seed in 1..=5 {
         let mut scenario = short();
-        scenario.clients.rate_per_s = 3 * scenario.capacity_per_s();
-        scenario.answers_min = 500;
+        scenario.clients[0].rate_per_s = 3 * scenario.capacity_per_s();
+        scenario.expect.answers_min = 500;
         let report = hold(&scenario, seed);
         let shed = report.requests - report.outcomes.answered - report.outcomes.cancelled;
         assert!(shed > report.requests / 2, "{report}");
@@ -81,16 +81,16 @@ fn three_times_the_capacity_is_shed_and_nothing_else_breaks() {
 fn twice_the_capacity_leaves_what_full_batches_carry() {
     let overload = Scenario::overload();
     let report = hold(&overload, 7);
-    let possible = overload.capacity_per_s() * overload.clients.duration_ms / 1_000;
+    let possible = overload.capacity_per_s() * overload.clients[0].duration_ms / 1_000;
     assert!(report.outcomes.answered * 100 >= possible * 95, "{report}");
 }
 
 #[test]
 fn too_few_permits_are_the_limit_that_holds() {
     let mut scenario = short();
-    scenario.clients.budget_min_us = 50_000;
-    scenario.clients.rate_per_s = 3 * scenario.capacity_per_s();
-    scenario.admission.permits = 64;
+    scenario.clients[0].budget_min_us = 50_000;
+    scenario.clients[0].rate_per_s = 3 * scenario.capacity_per_s();
+    scenario.cluster.permits = 64;
     let report = hold(&scenario, 1);
     assert!(report.outcomes.overloaded > report.requests / 2, "{report}");
     assert_eq!(report.outcomes.queue_full, 0);
@@ -99,11 +99,11 @@ fn too_few_permits_are_the_limit_that_holds() {
 #[test]
 fn a_slow_model_fills_its_queue() {
     let mut scenario = short();
-    scenario.model.row_nanos = 40_000_000;
-    scenario.clients.budget_min_us = 9_000_000;
-    scenario.clients.budget_max_us = 10_000_000;
-    scenario.clients.cancel_permille = 0;
-    scenario.answers_min = 50;
+    scenario.models[0].versions[0].cost.row_ns = 40_000_000;
+    scenario.clients[0].budget_min_us = 9_000_000;
+    scenario.clients[0].budget_max_us = 10_000_000;
+    scenario.clients[0].cancel_permille = 0;
+    scenario.expect.answers_min = 50;
     let report = hold(&scenario, 1);
     assert!(report.outcomes.queue_full > 1_000, "{report}");
 }
@@ -111,9 +111,10 @@ fn a_slow_model_fills_its_queue() {
 #[test]
 fn cheap_batches_run_in_the_callers_task() {
     let mut scenario = short();
-    scenario.model.fixed_nanos = 5_000;
-    scenario.model.row_nanos = 100;
-    scenario.clients.rate_per_s = 50_000;
+    scenario.models[0].versions[0].cost.fixed_ns = 5_000;
+    scenario.models[0].versions[0].cost.row_ns = 100;
+    scenario.clients[0].rate_per_s = 50_000;
+    scenario.clients[0].cancel_permille = 0;
     let report = hold(&scenario, 1);
     // Waking a thread and gathering alone would take 9 µs.
     assert!(report.latency_us.p50 < 9, "{report}");
@@ -122,8 +123,8 @@ fn cheap_batches_run_in_the_callers_task() {
 #[test]
 fn several_nodes_each_serve_their_clients() {
     let mut scenario = short();
-    scenario.nodes = 3;
-    scenario.clients.rate_per_s = 30_000;
+    scenario.cluster.groups[0].count = 3;
+    scenario.clients[0].rate_per_s = 30_000;
     let report = hold(&scenario, 1);
     assert!(
         report.outcomes.answered * 100 > report.requests * 97,
@@ -136,13 +137,19 @@ fn several_nodes_each_serve_their_clients() {
 #[test]
 fn a_new_version_takes_over_without_losing_a_request() {
     let mut scenario = short();
-    scenario.clients.rate_per_s = 25_000;
-    scenario.clients.cancel_permille = 0;
-    scenario.clients.budget_min_us = 500_000;
-    scenario.clients.budget_max_us = 500_000;
+    scenario.clients[0].rate_per_s = 25_000;
+    scenario.clients[0].cancel_permille = 0;
+    scenario.clients[0].budget_min_us = 500_000;
+    scenario.clients[0].budget_max_us = 500_000;
     // Without a delay the old replica goes while requests wait for it.
-    scenario.delays.commit_us = 0;
-    scenario.deploys_ms = vec![0, 900, 1_400];
+    scenario.cluster.delays.fsync_us = 0;
+    let versions = &mut scenario.models[0].versions;
+    for deploy_ms in [1_500, 2_300] {
+        versions.push(Version {
+            deploy_ms,
+            ..versions[0].clone()
+        });
+    }
     for seed in 1..=5 {
         let report = hold(&scenario, seed);
         assert!(report.sent_again > 0, "{report}");
@@ -155,7 +162,55 @@ fn a_new_version_takes_over_without_losing_a_request() {
 #[test]
 fn clients_that_come_before_a_model_are_told_so() {
     let mut scenario = short();
-    scenario.clients.from_ms = 0;
+    scenario.clients[0].from_ms = 0;
+    scenario.clients[0].duration_ms = 4_000;
     let report = hold(&scenario, 1);
     assert!(report.outcomes.not_ready > 1_000, "{report}");
+}
+
+#[test]
+fn every_scenario_keeps_what_it_states() {
+    for scenario in Scenario::all() {
+        for seed in 1..=3 {
+            hold(&scenario, seed);
+        }
+    }
+}
+
+#[test]
+fn the_death_of_a_node_is_hidden_by_failovers() {
+    let report = hold(&Scenario::node_kill(), 1);
+    assert!(report.failed_over > 5, "{report}");
+    assert_eq!(report.outcomes.answered, report.requests, "{report}");
+    // A request waits for at most what a silent node is given.
+    assert!(report.latency_us.max > 200_000 && report.latency_us.max < 700_000);
+}
+
+#[test]
+fn what_must_not_run_twice_is_lost_with_its_node_and_nothing_else_is() {
+    let mut scenario = Scenario::node_kill();
+    scenario.clients[0].once_permille = 500;
+    scenario.expect = Expect {
+        answered_permille_min: 999,
+        calm_answered_permille_min: 1_000,
+        ..Expect::default()
+    };
+    let report = hold(&scenario, 1);
+    let lost = report.outcomes.unreachable;
+    assert!(
+        lost > 0 && lost + report.outcomes.answered == report.requests,
+        "{report}"
+    );
+}
+
+#[test]
+fn a_stalled_leader_is_replaced_and_follows_when_it_goes_on() {
+    let mut scenario = Scenario::leader_kill();
+    scenario.faults[0].kind = FaultKind::Stall {
+        node: "leader".to_owned(),
+    };
+    scenario.faults[0].for_ms = 3_000;
+    let failed_over = (1..=5).map(|seed| hold(&scenario, seed).failed_over);
+    // It may lead without a replica of its own.
+    assert!(failed_over.sum::<u64>() > 0);
 }

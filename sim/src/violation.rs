@@ -4,7 +4,7 @@ use std::fmt;
 
 use paceline_core::Instant;
 
-use crate::fault::Fault;
+use crate::planted::Planted;
 
 /// An invariant that did not hold.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,23 +16,25 @@ pub struct Violation {
     /// What was seen.
     pub what: String,
     /// The scenario's name.
-    pub scenario: &'static str,
+    pub scenario: String,
     /// The run's seed.
     pub seed: u64,
     /// What was planted.
-    pub fault: Option<Fault>,
+    pub planted: Option<Planted>,
 }
 
 impl Violation {
     /// The command that shows the violation again.
     pub fn reproduction(&self) -> String {
-        reproduction(self.scenario, self.seed, self.fault)
+        reproduction(&self.scenario, self.seed, self.planted)
     }
 }
 
 /// The command that runs this again.
-pub(crate) fn reproduction(scenario: &str, seed: u64, fault: Option<Fault>) -> String {
-    let plant = fault.map_or(String::new(), |fault| format!(" --plant {}", fault.name()));
+pub(crate) fn reproduction(scenario: &str, seed: u64, planted: Option<Planted>) -> String {
+    let plant = planted.map_or(String::new(), |planted| {
+        format!(" --plant {}", planted.name())
+    });
     format!("paceline sim run {scenario} --seed {seed}{plant}")
 }
 

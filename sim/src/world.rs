@@ -1,81 +1,137 @@
 //! The driver: takes events in their order, steps the machines, performs their effects.
 
-mod control;
+mod clients;
+mod consensus;
+mod faults;
+mod network;
 mod node;
+mod operator;
 mod outside;
 mod slots;
 
-use paceline_core::{BucketId, Instant, Random};
+use std::collections::BTreeMap;
+
+use paceline_core::{Instant, Random};
 use paceline_protocol::NodeId;
 
-use self::control::Control;
-use self::node::{Arrival, Node};
+pub(crate) use self::clients::Request;
+use self::clients::{Clients, Door};
+use self::consensus::{Consensus, Voter};
+use self::node::{Disk, Node};
+use self::operator::Operator;
 use self::outside::Outside;
-use crate::agenda::{Event, NodeIndex};
-use crate::draws;
-use crate::fact::{Fact, RequestNumber};
-use crate::fault::Fault;
+use crate::agenda::{Event, NodeIndex, Process};
+use crate::fact::RequestNumber;
 use crate::ledger::Broken;
+use crate::message::Message;
+use crate::planted::Planted;
 use crate::report::Report;
-use crate::scenario::Scenario;
+use crate::scenario::{Group, Scenario};
 use crate::violation::Violation;
 
 /// One run.
 pub(crate) struct World {
     seed: u64,
-    fault: Option<Fault>,
     outside: Outside,
-    control: Control,
-    nodes: Vec<Node>,
-    arrivals: Random,
-    sizes: Random,
-    hangups: Random,
-    doors: Random,
-    sent: u32,
+    consensus: Consensus,
+    /// The newest entry that followers were told of.
+    told_index: u64,
+    operator: Operator,
+    /// When the operator's wishes are due, until the run begins.
+    times: Vec<u64>,
+    /// Faults that are not mended yet, and whom they have met.
+    broken: BTreeMap<u16, Vec<NodeIndex>>,
+    nodes: Vec<Place>,
+    clients: Clients,
+    lives: Random,
+    until: Instant,
     events: u64,
+}
+
+/// A node's place: what runs there, and what has become of it.
+struct Place {
+    node: Node,
+    group: Group,
+    state: State,
+    /// What came while it stood still.
+    postponed: Vec<Event>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum State {
+    Booting,
+    Runs,
+    /// It stands still, since then.
+    Still(Instant),
+    Dead(Instant),
 }
 
 impl World {
     /// The cluster before its first event.
-    pub(crate) fn new(scenario: &Scenario, seed: u64, fault: Option<Fault>) -> Self {
-        let mut seeds = Random::stream(seed, "nodes");
-        let nodes = (0..usize::from(scenario.nodes)).map(|index| {
-            let id = NodeId(index as u64 + 1);
-            Node::new((NodeIndex(index), id), scenario, seeds.next_u64(), fault)
+    pub(crate) fn new(scenario: &Scenario, seed: u64, planted: Option<Planted>) -> Self {
+        let mut outside = Outside::new(scenario, seed, planted);
+        let mut lives = Random::stream(seed, "nodes");
+        let groups = scenario.cluster.groups.iter();
+        let groups = groups.flat_map(|group| std::iter::repeat_n(group, usize::from(group.count)));
+        let nodes = groups.enumerate().map(|(position, group)| {
+            let process = Process {
+                node: NodeIndex(position as u16),
+                life: 0,
+            };
+            let disk = Disk {
+                index: 0,
+                registry: outside.views[&0].clone(),
+            };
+            Place {
+                node: new_node(process, group, (scenario, lives.next_u64()), disk),
+                group: group.clone(),
+                state: State::Booting,
+                postponed: Vec::new(),
+            }
         });
+        let nodes: Vec<Place> = nodes.collect();
+        let consensus = Consensus::new(nodes.len(), seed);
+        let clients = Clients::new(&mut outside, seed);
+        let (operator, times) = Operator::new(scenario);
         let mut world = Self {
             seed,
-            fault,
-            nodes: nodes.collect(),
-            outside: Outside::new(scenario.clone(), seed),
-            control: Control::default(),
-            arrivals: Random::stream(seed, "arrivals"),
-            sizes: Random::stream(seed, "sizes"),
-            hangups: Random::stream(seed, "hangups"),
-            doors: Random::stream(seed, "doors"),
-            sent: 0,
+            outside,
+            consensus,
+            told_index: 0,
+            operator,
+            times,
+            broken: BTreeMap::new(),
+            nodes,
+            clients,
+            lives,
+            until: Instant::from_nanos((scenario.ends_ms() + SETTLE_MS) * 1_000_000),
             events: 0,
         };
-        world.control.operate(&mut world.outside);
-        world.outside.now = Instant::from_nanos(scenario.clients.from_ms * 1_000_000);
-        world.plan_arrival();
+        world.begin();
         world
     }
 
-    /// Runs until nothing happens any more.
+    /// Runs until clients have their answers and nothing happens any more that concerns them.
     pub(crate) fn run(mut self) -> Result<Report, Violation> {
         while let Some((at, event)) = self.outside.agenda.next() {
+            if at > self.until {
+                break;
+            }
             self.outside.now = at;
             self.events += 1;
             self.happen(event);
+            self.deliver();
             if let Some(broken) = self.outside.broken() {
                 return Err(self.violation(broken));
             }
-            if self.events > EVENTS_SPARE + u64::from(self.sent) * EVENTS_PER_REQUEST {
-                let what = format!("{} events for {} requests", self.events, self.sent);
-                let invariant = "comes-to-rest";
+            if self.events > EVENTS_SPARE + self.clients.sent() * EVENTS_PER_REQUEST {
+                let what = format!(
+                    "{} events for {} requests",
+                    self.events,
+                    self.clients.sent()
+                );
                 return Err(self.violation(Broken {
-                    invariant,
+                    invariant: "comes-to-rest",
                     at,
                     what,
                 }));
@@ -89,84 +145,182 @@ impl World {
     }
 
     fn happen(&mut self, event: Event) {
-        let outside = &mut self.outside;
-        let node = match event {
-            Event::Arrival => self.arrive(),
-            Event::Commit(command) => {
-                self.control.commit(outside, &mut self.nodes, &command);
-                return;
+        match event {
+            Event::Arrival(group) => {
+                if let Some(number) = self.clients.arrive(&mut self.outside, group) {
+                    self.send(number);
+                }
             }
-            Event::Loaded(index, replica) => {
-                let node = &mut self.nodes[index.0];
-                self.control.loaded(outside, node, replica);
-                index
+            Event::Hangup(number) => {
+                for process in self.clients.hang_up(&mut self.outside, number) {
+                    self.withdraw(number, process);
+                }
             }
-            Event::Hangup(index, slot) => {
-                self.nodes[index.0].hang_up(outside, slot);
-                index
+            Event::Impatience(number) => self.clients.impatient(&mut self.outside, number),
+            Event::Silence(number, process) => self.silence(number, process),
+            Event::Message(process, message) => self.message(process, *message),
+            Event::Timer(process, timer) => {
+                let Some(place) = self.place(process) else {
+                    return;
+                };
+                match place.state {
+                    State::Still(_) => place.postponed.push(Event::Timer(process, timer)),
+                    State::Runs => self.at(process, |node, outside| node.timer(outside, timer)),
+                    State::Booting => self.booted(process),
+                    State::Dead(_) => {}
+                }
+                if matches!(timer, crate::agenda::Timer::Tick) {
+                    self.listen(process);
+                }
             }
-            Event::Deadline(index, slot) => {
-                self.nodes[index.0].deadline(outside, slot);
-                index
+            Event::Election(term) => self.election(term),
+            Event::Quorum(term, ticket) => {
+                self.consensus.written(&mut self.outside, (term, ticket));
+                self.spread();
             }
-            Event::Wakeup(index) => {
-                self.nodes[index.0].wake(outside);
-                index
-            }
-            Event::Begin(index, lane) => {
-                self.nodes[index.0].begin(outside, lane);
-                index
-            }
-            Event::Launch(index, lane) => {
-                self.nodes[index.0].launch(outside, lane);
-                index
-            }
-            Event::Finished(index, lane) => {
-                self.nodes[index.0].finished(outside, lane);
-                index
-            }
-        };
-        self.nodes[node.0].settle(&mut self.outside);
-    }
-
-    /// A client sends a request, and the next client is planned.
-    fn arrive(&mut self) -> NodeIndex {
-        let clients = self.outside.scenario.clients;
-        let now = self.outside.now;
-        let budget_us = draws::between(
-            &mut self.sizes,
-            clients.budget_min_us,
-            clients.budget_max_us,
-        );
-        let request = RequestNumber(self.sent);
-        self.sent += 1;
-        let arrival = Arrival {
-            request,
-            deadline: now.plus_nanos(budget_us * 1_000),
-            rows: draws::between(&mut self.sizes, 1, u64::from(clients.rows_most)) as u32,
-            bucket: BucketId(self.sizes.below(clients.shapes)),
-        };
-        let index = NodeIndex(self.doors.below(self.nodes.len() as u64) as usize);
-        let deadline = arrival.deadline;
-        self.outside.record(&Fact::Submitted { request, deadline });
-        let patience = (self.hangups.below(1_000) < clients.cancel_permille)
-            .then(|| now.plus_nanos(self.hangups.below(budget_us * 1_000)));
-        let slot = self.nodes[index.0].arrive(&mut self.outside, arrival);
-        if let (Some(at), Some(slot)) = (patience, slot) {
-            self.outside.agenda.plan(at, Event::Hangup(index, slot));
+            Event::Operation(operation, asked) => self.operate(operation, asked),
+            Event::Break(fault) => self.break_down(fault),
+            Event::Mend(fault) => self.mend(fault),
         }
-        self.plan_arrival();
-        index
     }
 
-    fn plan_arrival(&mut self) {
-        let clients = self.outside.scenario.clients;
-        let until = (clients.from_ms + clients.duration_ms) * 1_000_000;
-        let mean_nanos = 1_000_000_000 / clients.rate_per_s.max(1);
-        let span = draws::exponential(&mut self.arrivals, mean_nanos);
-        let at = self.outside.now.plus_nanos(span);
-        if at.as_nanos() < until && self.sent < u32::MAX {
-            self.outside.agenda.plan(at, Event::Arrival);
+    /// A request goes to a node.
+    fn send(&mut self, number: RequestNumber) {
+        let doors = self.doors();
+        let Some((process, request)) = self.clients.door(&mut self.outside, number, &doors) else {
+            self.clients.nobody(&mut self.outside, number);
+            return;
+        };
+        let Some(place) = self.place(process) else {
+            return;
+        };
+        // What reaches a node that stands still is read when it goes on.
+        match place.state {
+            State::Runs => self.at(process, |node, outside| node.arrive(outside, request)),
+            State::Still(_) => {
+                let message = Box::new(Message::Request(request));
+                place.postponed.push(Event::Message(process, message));
+            }
+            State::Booting | State::Dead(_) => {}
+        }
+    }
+
+    fn message(&mut self, process: Process, message: Message) {
+        let Some(place) = self.place(process) else {
+            return;
+        };
+        match (place.state, message) {
+            (State::Still(_), message) => {
+                let event = Event::Message(process, Box::new(message));
+                place.postponed.push(event);
+            }
+            (State::Dead(_), _) => {}
+            (_, Message::Propose(by, command)) => {
+                if self.outside.leader == Some(process) {
+                    let at = (process, by);
+                    self.consensus.propose(&mut self.outside, at, command);
+                }
+            }
+            (State::Booting, _) => {}
+            (State::Runs, Message::Request(request)) => {
+                self.at(process, |node, outside| node.arrive(outside, request));
+            }
+            (State::Runs, message) => {
+                self.at(process, |node, outside| node.hear(outside, message));
+            }
+        }
+    }
+
+    fn silence(&mut self, number: RequestNumber, process: Process) {
+        let place = self.place(process);
+        let state = place.map(|place| place.state);
+        let is_dead = !matches!(state, Some(State::Runs | State::Still(_)));
+        // Who goes on meanwhile is heard again.
+        if state == Some(State::Runs) {
+            return;
+        }
+        let asks = self
+            .clients
+            .suspects(&mut self.outside, (number, process), is_dead);
+        if asks {
+            self.send(number);
+        }
+    }
+
+    /// What nodes have told clients meanwhile.
+    fn deliver(&mut self) {
+        while let Some(word) = self.outside.told.pop() {
+            let other = self.clients.told(&mut self.outside, &word);
+            if let Some(process) = other {
+                self.withdraw(word.request, process);
+            }
+        }
+    }
+
+    fn withdraw(&mut self, number: RequestNumber, process: Process) {
+        let request = self.clients.request(number);
+        if self
+            .place(process)
+            .is_some_and(|place| place.state == State::Runs)
+        {
+            self.at(process, |node, outside| node.hang_up(outside, request));
+        }
+    }
+
+    fn listen(&mut self, process: Process) {
+        let alive: Vec<Process> = self
+            .nodes
+            .iter()
+            .filter(|place| place.state == State::Runs)
+            .map(|place| place.node.process())
+            .collect();
+        if alive.contains(&process) {
+            self.at(process, |node, outside| node.listen(outside, &alive));
+            self.catch_up(process);
+        }
+    }
+
+    /// Runs something on a process, and looks what it holds then.
+    fn at(&mut self, process: Process, run: impl FnOnce(&mut Node, &mut Outside)) {
+        let node = &mut self.nodes[usize::from(process.node.0)].node;
+        run(node, &mut self.outside);
+        node.settle(&mut self.outside);
+    }
+
+    /// The place of a process, if that is the one that is there now.
+    fn place(&mut self, process: Process) -> Option<&mut Place> {
+        let place = &mut self.nodes[usize::from(process.node.0)];
+        (place.node.process() == process).then_some(place)
+    }
+
+    fn doors(&self) -> Vec<Door> {
+        let doors = self.nodes.iter().map(|place| Door {
+            process: place.node.process(),
+            silent_since: match place.state {
+                State::Runs => None,
+                State::Still(since) | State::Dead(since) => Some(since),
+                State::Booting => Some(Instant::ZERO),
+            },
+            is_ready: place.state == State::Runs && place.node.is_ready(),
+        });
+        doors.collect()
+    }
+
+    fn voters(&self) -> Vec<Voter> {
+        let voters = self.nodes.iter().take(usize::from(self.consensus.voters()));
+        let voters = voters.map(|place| Voter {
+            process: place.node.process(),
+            runs: place.state == State::Runs,
+            index: place.node.disk().index,
+        });
+        voters.collect()
+    }
+
+    fn election(&mut self, term: u64) {
+        let voters = self.voters();
+        let won = self.consensus.elect(&mut self.outside, term, &voters);
+        if won.is_some() {
+            self.spread();
         }
     }
 
@@ -175,15 +329,27 @@ impl World {
             invariant: broken.invariant,
             at: broken.at,
             what: broken.what,
-            scenario: self.outside.scenario.name,
+            scenario: self.outside.scenario.name.clone(),
             seed: self.seed,
-            fault: self.fault,
+            planted: self.outside.planted,
         }
     }
 }
 
-/// Events that a request may cause: arrival, hang-up, deadline, a few wake-ups, and the three
-/// of a batch of its own, several times over.
+fn new_node(
+    process: Process,
+    group: &Group,
+    (scenario, seed): (&Scenario, u64),
+    disk: Disk,
+) -> Node {
+    let id = NodeId(u64::from(process.node.0) + 1);
+    Node::new((process, id), group, (scenario.cluster.permits, seed), disk)
+}
+
+/// After the last client has stopped sending, answers come, and what is broken is mended.
+const SETTLE_MS: u64 = 12_000;
+/// Events that a request may cause: those of its attempts, of a batch of its own, and of its
+/// client, several times over.
 const EVENTS_PER_REQUEST: u64 = 64;
-/// Events that need no request: commits and loads.
-const EVENTS_SPARE: u64 = 100_000;
+/// Events that need no request: every node listens all the time.
+const EVENTS_SPARE: u64 = 200_000_000;

@@ -1,7 +1,7 @@
 //! I8: queues and what is in flight have limits, and keep to them.
 
 use paceline_core::Instant;
-use paceline_protocol::limits::QUEUE_ROWS_MAX;
+use paceline_protocol::limits::{FAILOVERS_MAX, QUEUE_ROWS_MAX};
 
 use super::Invariant;
 use crate::fact::{Fact, Queue};
@@ -14,23 +14,23 @@ impl Invariant for BoundedQueues {
     }
 
     fn observe(&mut self, _now: Instant, fact: &Fact<'_>) -> Result<(), String> {
-        match fact {
-            Fact::Queued(queue) => judge(queue),
-            Fact::Settled { node, holds } if holds.in_flight > holds.permits => Err(format!(
-                "node {} holds {} requests with {} permits",
-                node.0, holds.in_flight, holds.permits
-            )),
-            Fact::Settled { .. }
-            | Fact::Submitted { .. }
-            | Fact::HungUp { .. }
-            | Fact::Admitted { .. }
-            | Fact::Ended { .. }
-            | Fact::Left { .. }
-            | Fact::SentAgain
-            | Fact::Stray { .. }
-            | Fact::Ran(_)
-            | Fact::Applied { .. } => Ok(()),
+        if let Fact::Queued(queue) = fact {
+            return judge(queue);
         }
+        let Fact::Settled { process, holds } = *fact else {
+            return Ok(());
+        };
+        let node = process.node.0;
+        if holds.in_flight > holds.permits {
+            return Err(format!(
+                "node {node} holds {} requests with {} permits",
+                holds.in_flight, holds.permits
+            ));
+        }
+        if holds.failovers > FAILOVERS_MAX {
+            return Err(format!("node {node} has {} failovers", holds.failovers));
+        }
+        Ok(())
     }
 }
 
@@ -47,7 +47,7 @@ fn judge(queue: &Queue) -> Result<(), String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::agenda::NodeIndex;
+    use crate::agenda::{NodeIndex, Process};
     use crate::fact::Holdings;
 
     #[test]
@@ -67,17 +67,25 @@ mod tests {
 
     #[test]
     fn more_in_flight_than_permits_is_found() {
-        let settled = |in_flight| Fact::Settled {
-            node: NodeIndex(0),
+        let settled = |in_flight, failovers| Fact::Settled {
+            process: Process {
+                node: NodeIndex(0),
+                life: 0,
+            },
             holds: Holdings {
                 in_flight,
                 permits: 8,
+                served: 0,
                 queued: 0,
                 in_lanes: 0,
+                failovers,
             },
         };
-        let judge = |in_flight| BoundedQueues.observe(Instant::ZERO, &settled(in_flight));
-        assert_eq!(judge(8), Ok(()));
-        assert!(judge(9).is_err());
+        let judge = |in_flight, failovers| {
+            BoundedQueues.observe(Instant::ZERO, &settled(in_flight, failovers))
+        };
+        assert_eq!(judge(8, 256), Ok(()));
+        assert!(judge(9, 0).is_err());
+        assert!(judge(0, 257).is_err());
     }
 }

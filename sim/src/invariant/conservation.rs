@@ -1,27 +1,18 @@
 //! I9: nothing is lost or made on the way. Between two events, what a node admitted and has not
-//! let go is what its admission counts, and waits in a queue or sits in a lane.
+//! let go is what its admission counts, and what it serves waits in a queue or sits in a lane.
+
+use std::collections::BTreeMap;
 
 use paceline_core::Instant;
 
 use super::Invariant;
-use crate::agenda::NodeIndex;
-use crate::fact::Fact;
+use crate::agenda::Process;
+use crate::fact::{Fact, Holdings};
 
+#[derive(Default)]
 pub(super) struct Conservation {
-    /// Admitted and not let go, by node.
-    present: Vec<u64>,
-}
-
-impl Conservation {
-    pub(super) fn new(nodes: u16) -> Self {
-        Self {
-            present: vec![0; usize::from(nodes)],
-        }
-    }
-
-    fn present(&mut self, node: NodeIndex) -> &mut u64 {
-        &mut self.present[node.0]
-    }
+    /// Admitted and not let go.
+    present: BTreeMap<Process, u64>,
 }
 
 impl Invariant for Conservation {
@@ -30,74 +21,100 @@ impl Invariant for Conservation {
     }
 
     fn observe(&mut self, _now: Instant, fact: &Fact<'_>) -> Result<(), String> {
-        match *fact {
-            Fact::Admitted { node, .. } => {
-                *self.present(node) += 1;
-                Ok(())
-            }
-            Fact::Left { node, request } => {
-                let present = self.present(node);
-                *present = present
-                    .checked_sub(1)
-                    .ok_or_else(|| format!("request {} left an empty node", request.0))?;
-                Ok(())
-            }
-            Fact::Settled { node, holds } => {
-                let present = *self.present(node);
-                let held = (holds.queued + holds.in_lanes) as u64;
-                if present == u64::from(holds.in_flight) && present == held {
-                    return Ok(());
-                }
-                Err(format!(
-                    "node {} should hold {present} requests; admission counts {}, {} wait and {} \
-                     are in lanes",
-                    node.0, holds.in_flight, holds.queued, holds.in_lanes
-                ))
-            }
-            Fact::Stray { node } => Err(format!(
+        if let Fact::Settled { process, holds } = *fact {
+            let present = self.present.get(&process).copied().unwrap_or(0);
+            return judge(process, present, holds);
+        }
+        if let Fact::Admitted { process, .. } = *fact {
+            *self.present.entry(process).or_default() += 1;
+        }
+        if let Fact::Left { process, request } = *fact {
+            let present = self.present.get_mut(&process).filter(|count| **count > 0);
+            *present.ok_or_else(|| format!("request {} left an empty node", request.0))? -= 1;
+        }
+        if let Fact::Died { process } = *fact {
+            self.present.remove(&process);
+        }
+        if let Fact::Stray { node } = *fact {
+            return Err(format!(
                 "a machine of node {} named a request that is not there",
                 node.0
-            )),
-            Fact::Submitted { .. }
-            | Fact::HungUp { .. }
-            | Fact::Ended { .. }
-            | Fact::SentAgain
-            | Fact::Queued(_)
-            | Fact::Ran(_)
-            | Fact::Applied { .. } => Ok(()),
+            ));
         }
+        Ok(())
     }
+}
+
+fn judge(process: Process, present: u64, holds: Holdings) -> Result<(), String> {
+    let node = process.node.0;
+    if present != u64::from(holds.in_flight) {
+        return Err(format!(
+            "node {node} should hold {present} requests; admission counts {}",
+            holds.in_flight
+        ));
+    }
+    if holds.served != holds.queued + holds.in_lanes {
+        return Err(format!(
+            "node {node} serves {} dispatches; {} wait and {} are in lanes",
+            holds.served, holds.queued, holds.in_lanes
+        ));
+    }
+    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fact::{Holdings, RequestNumber};
+    use crate::agenda::NodeIndex;
+    use crate::fact::RequestNumber;
+
+    const PROCESS: Process = Process {
+        node: NodeIndex(0),
+        life: 0,
+    };
+
+    fn holds(in_flight: u32, served: usize, in_lanes: usize) -> Holdings {
+        Holdings {
+            in_flight,
+            permits: 9,
+            served,
+            queued: 1,
+            in_lanes,
+            failovers: 0,
+        }
+    }
 
     #[test]
     fn a_request_too_many_or_too_few_is_found() {
-        let node = NodeIndex(0);
-        let judge = |in_flight, queued, in_lanes| {
-            let mut invariant = Conservation::new(1);
+        let judge = |holds| {
+            let (mut invariant, process) = (Conservation::default(), PROCESS);
             for number in 0..3 {
                 let request = RequestNumber(number);
-                invariant.observe(Instant::ZERO, &Fact::Admitted { request, node })?;
+                invariant.observe(Instant::ZERO, &Fact::Admitted { request, process })?;
             }
             let request = RequestNumber(1);
-            invariant.observe(Instant::ZERO, &Fact::Left { request, node })?;
-            let holds = Holdings {
-                in_flight,
-                permits: 9,
-                queued,
-                in_lanes,
-            };
-            invariant.observe(Instant::ZERO, &Fact::Settled { node, holds })
+            invariant.observe(Instant::ZERO, &Fact::Left { request, process })?;
+            invariant.observe(Instant::ZERO, &Fact::Settled { process, holds })
         };
-        assert_eq!(judge(2, 1, 1), Ok(()));
-        assert!(judge(3, 1, 1).is_err());
-        assert!(judge(2, 0, 1).is_err());
-        assert!(judge(2, 1, 2).is_err());
-        let stray = Fact::Stray { node };
-        assert!(Conservation::new(1).observe(Instant::ZERO, &stray).is_err());
+        assert_eq!(judge(holds(2, 2, 1)), Ok(()));
+        assert!(judge(holds(3, 2, 1)).is_err());
+        assert!(judge(holds(2, 1, 1)).is_err());
+        assert!(judge(holds(2, 2, 2)).is_err());
+        let stray = Fact::Stray { node: NodeIndex(0) };
+        let mut invariant = Conservation::default();
+        assert!(invariant.observe(Instant::ZERO, &stray).is_err());
+    }
+
+    #[test]
+    fn what_a_dead_process_held_is_gone() {
+        let (mut invariant, process) = (Conservation::default(), PROCESS);
+        let request = RequestNumber(0);
+        let facts = [
+            Fact::Admitted { request, process },
+            Fact::Died { process },
+            Fact::Left { request, process },
+        ];
+        let judged = facts.map(|fact| invariant.observe(Instant::ZERO, &fact).is_ok());
+        assert_eq!(judged, [true, true, false]);
     }
 }

@@ -20,7 +20,7 @@ impl Invariant for Deadlines {
         if let Fact::Submitted { deadline, .. } = fact {
             self.deadlines.push(*deadline);
         }
-        let Fact::Ended { request, end } = *fact else {
+        let Fact::Ended { request, end, .. } = *fact else {
             return Ok(());
         };
         let number = request.0;
@@ -51,8 +51,18 @@ mod tests {
         let request = RequestNumber(0);
         let deadline = Instant::from_nanos(10);
         let mut invariant = Deadlines::default();
-        invariant.observe(Instant::ZERO, &Fact::Submitted { request, deadline })?;
-        invariant.observe(Instant::from_nanos(at), &Fact::Ended { request, end })
+        let submitted = Fact::Submitted {
+            request,
+            deadline,
+            is_once: false,
+        };
+        invariant.observe(Instant::ZERO, &submitted)?;
+        let ended = Fact::Ended {
+            request,
+            end,
+            epoch: paceline_protocol::Epoch(1),
+        };
+        invariant.observe(Instant::from_nanos(at), &ended)
     }
 
     #[test]

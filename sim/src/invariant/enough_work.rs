@@ -18,8 +18,8 @@ pub(super) struct EnoughWork {
 impl EnoughWork {
     pub(super) fn new(scenario: &Scenario) -> Self {
         Self {
-            answers_min: scenario.answers_min,
-            wants_cancellations: scenario.clients.cancel_permille > 0,
+            answers_min: scenario.expect.answers_min,
+            wants_cancellations: scenario.clients.iter().any(|of| of.cancel_permille > 0),
             answers: 0,
             cancellations: 0,
             shared_batches: 0,
@@ -66,7 +66,7 @@ mod tests {
         let scenario = Scenario::steady();
         let mut worked = EnoughWork::new(&scenario);
         assert!(worked.end().is_err());
-        worked.answers = scenario.answers_min;
+        worked.answers = scenario.expect.answers_min;
         worked.shared_batches = 1;
         assert!(worked.end().is_err(), "nobody hung up");
         worked.cancellations = 1;

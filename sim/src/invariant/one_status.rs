@@ -1,22 +1,24 @@
 //! I1: every request that was sent gets exactly one terminal status, and every request that a
-//! node admitted leaves it exactly once.
+//! node admitted leaves it exactly once, unless the node dies.
+
+use std::collections::BTreeSet;
 
 use paceline_core::Instant;
 
 use super::Invariant;
+use crate::agenda::Process;
 use crate::fact::{End, Fact, RequestNumber};
 
 #[derive(Default)]
 pub(super) struct OneStatus {
     requests: Vec<Fate>,
+    present: BTreeSet<(Process, RequestNumber)>,
 }
 
 #[derive(Clone, Copy, Default)]
 struct Fate {
     end: Option<End>,
     hung_up: bool,
-    admitted: bool,
-    left: bool,
 }
 
 impl OneStatus {
@@ -36,23 +38,14 @@ impl OneStatus {
 
     fn ended(&mut self, request: RequestNumber, end: End) -> Result<(), String> {
         let fate = self.fate(request)?;
+        let number = request.0;
         if let Some(first) = fate.end.replace(end) {
-            let number = request.0;
             return Err(format!(
                 "request {number} ended as {first:?} and as {end:?}"
             ));
         }
         if end == End::Cancelled && !fate.hung_up {
-            let number = request.0;
             return Err(format!("request {number} was cancelled by nobody"));
-        }
-        Ok(())
-    }
-
-    fn left(&mut self, request: RequestNumber) -> Result<(), String> {
-        let fate = self.fate(request)?;
-        if !fate.admitted || std::mem::replace(&mut fate.left, true) {
-            return Err(format!("request {} left where it was not", request.0));
         }
         Ok(())
     }
@@ -64,39 +57,54 @@ impl Invariant for OneStatus {
     }
 
     fn observe(&mut self, _now: Instant, fact: &Fact<'_>) -> Result<(), String> {
-        match *fact {
-            Fact::Submitted { request, .. } => self.submitted(request),
-            Fact::HungUp { request } => {
-                self.fate(request)?.hung_up = true;
-                Ok(())
-            }
-            Fact::Admitted { request, .. } => {
-                self.fate(request)?.admitted = true;
-                Ok(())
-            }
-            Fact::Ended { request, end } => self.ended(request, end),
-            Fact::Left { request, .. } => self.left(request),
-            Fact::SentAgain
-            | Fact::Stray { .. }
-            | Fact::Queued(_)
-            | Fact::Ran(_)
-            | Fact::Settled { .. }
-            | Fact::Applied { .. } => Ok(()),
+        if let Fact::Submitted { request, .. } = *fact {
+            return self.submitted(request);
         }
+        if let Fact::HungUp { request } = *fact {
+            self.fate(request)?.hung_up = true;
+        }
+        if let Fact::Ended { request, end, .. } = *fact {
+            return self.ended(request, end);
+        }
+        if let Fact::Admitted { request, process } = *fact
+            && !self.present.insert((process, request))
+        {
+            return Err(format!("request {} was let in twice", request.0));
+        }
+        if let Fact::Left { request, process } = *fact
+            && !self.present.remove(&(process, request))
+        {
+            return Err(format!("request {} left where it was not", request.0));
+        }
+        if let Fact::Died { process } = *fact {
+            self.present.retain(|(at, _)| *at != process);
+        }
+        Ok(())
     }
 
     fn end(&self) -> Result<(), String> {
-        let open = |fate: &&Fate| fate.end.is_none() || fate.admitted != fate.left;
+        let open = |fate: &&Fate| fate.end.is_none();
         let first = self.requests.iter().position(|fate| open(&fate));
-        let count = self.requests.iter().filter(open).count();
-        first.map_or(Ok(()), |first| {
-            Err(format!("{count} requests are open, request {first} first"))
-        })
+        if let Some(first) = first {
+            let count = self.requests.iter().filter(open).count();
+            return Err(format!("{count} requests are open, request {first} first"));
+        }
+        match self.present.first() {
+            None => Ok(()),
+            Some((process, request)) => Err(format!(
+                "{} requests have not left, request {} of node {} first",
+                self.present.len(),
+                request.0,
+                process.node.0
+            )),
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use paceline_protocol::Epoch;
+
     use super::*;
     use crate::agenda::NodeIndex;
 
@@ -111,16 +119,20 @@ mod tests {
     }
 
     fn submitted() -> Fact<'static> {
-        let deadline = Instant::FAR;
         Fact::Submitted {
             request: REQUEST,
-            deadline,
+            deadline: Instant::FAR,
+            is_once: false,
         }
     }
 
     fn ended(end: End) -> Fact<'static> {
-        let request = REQUEST;
-        Fact::Ended { request, end }
+        let (request, epoch) = (REQUEST, Epoch(1));
+        Fact::Ended {
+            request,
+            end,
+            epoch,
+        }
     }
 
     #[test]
@@ -138,16 +150,18 @@ mod tests {
 
     #[test]
     fn who_stays_or_leaves_twice_is_found() {
-        let (request, node) = (REQUEST, NodeIndex(0));
-        let stays = [
-            submitted(),
-            Fact::Admitted { request, node },
-            ended(End::Answered),
-        ];
-        assert!(judge(&stays).is_err());
-        let left = Fact::Left { request, node };
-        let again = Fact::Left { request, node };
-        let twice = [submitted(), Fact::Admitted { request, node }, left, again];
-        assert!(judge(&twice).is_err());
+        let request = REQUEST;
+        let process = Process {
+            node: NodeIndex(0),
+            life: 0,
+        };
+        let admitted = || Fact::Admitted { request, process };
+        let left = || Fact::Left { request, process };
+        let answered = || ended(End::Answered);
+        assert!(judge(&[submitted(), admitted(), answered()]).is_err());
+        assert!(judge(&[submitted(), admitted(), left(), left()]).is_err());
+        assert!(judge(&[submitted(), admitted(), admitted()]).is_err());
+        let died = Fact::Died { process };
+        assert_eq!(judge(&[submitted(), admitted(), died, answered()]), Ok(()));
     }
 }

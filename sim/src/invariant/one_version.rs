@@ -31,7 +31,8 @@ fn judge(batch: &Batch<'_>) -> Result<(), String> {
         if member.version != version {
             let pinned = member.version;
             return Err(format!(
-                "request {number}, pinned to version {pinned}, runs on version {version}"
+                "request {number}, pinned to version {} of model {}, runs on version {} of model {}",
+                pinned.1, pinned.0, version.1, version.0
             ));
         }
         if member.bucket != first.bucket {
@@ -62,15 +63,16 @@ mod tests {
     fn member(version: u32, bucket: u64, rows: u32) -> Member {
         Member {
             request: RequestNumber(0),
-            version: VersionNumber(version),
+            version: (0, VersionNumber(version)),
             bucket: BucketId(bucket),
             rows,
+            is_alone: false,
         }
     }
 
     fn judged(members: &[Member], rows: u32) -> Result<(), String> {
         judge(&Batch {
-            version: VersionNumber(1),
+            version: (0, VersionNumber(1)),
             members,
             rows,
             rows_max: 4,

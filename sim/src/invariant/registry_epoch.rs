@@ -1,16 +1,33 @@
-//! I11: the registry's epoch only rises, and no command is refused, except one that was computed
-//! from assignments which have changed since.
+//! I11: the registry's epoch only rises, on every node; no command is refused, except one that was
+//! computed from assignments which have changed since; no answer is of an epoch to come.
+
+use std::collections::BTreeMap;
 
 use paceline_core::Instant;
 use paceline_protocol::Epoch;
 use paceline_protocol::registry::Refusal;
 
 use super::Invariant;
+use crate::agenda::NodeIndex;
 use crate::fact::Fact;
 
 #[derive(Default)]
 pub(super) struct RegistryEpoch {
     epoch: Epoch,
+    followed: BTreeMap<NodeIndex, u64>,
+}
+
+impl RegistryEpoch {
+    fn followed(&mut self, node: NodeIndex, index: u64) -> Result<(), String> {
+        let before = self.followed.insert(node, index).unwrap_or(0);
+        if index >= before {
+            return Ok(());
+        }
+        let node = node.0;
+        Err(format!(
+            "node {node} has applied {before} and goes back to {index}"
+        ))
+    }
 }
 
 impl Invariant for RegistryEpoch {
@@ -19,6 +36,17 @@ impl Invariant for RegistryEpoch {
     }
 
     fn observe(&mut self, _now: Instant, fact: &Fact<'_>) -> Result<(), String> {
+        if let Fact::Followed { node, index } = *fact {
+            return self.followed(node, index);
+        }
+        if let Fact::Ended { request, epoch, .. } = *fact
+            && epoch > self.epoch
+        {
+            let (number, now) = (request.0, self.epoch);
+            return Err(format!(
+                "request {number} ended at epoch {epoch}, before {now}"
+            ));
+        }
         let Fact::Applied {
             epoch,
             change,

@@ -1,76 +1,79 @@
-//! The requests that a node has admitted, by slot: what production's slab of payloads is.
+//! Things by slot: what production's slabs of payloads and callers are.
 
-use paceline_core::device::{BatcherId, LaneId};
-use paceline_core::router::RouteId;
-use paceline_core::{RequestMeta, Slot};
-use paceline_protocol::{ReplicaId, VersionNumber};
+use paceline_core::Slot;
 
-use crate::fact::RequestNumber;
-
-/// A request that a node has admitted.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct InFlight {
-    pub(super) request: RequestNumber,
-    pub(super) meta: RequestMeta,
-    /// What it is pinned to.
-    pub(super) version: VersionNumber,
-    pub(super) place: Option<Place>,
-    /// The batch that it is part of.
-    pub(super) lane: Option<LaneId>,
-    /// Whether its client knows how it ended.
-    pub(super) ended: bool,
-    /// How often it was sent to a replica.
-    pub(super) attempts: u8,
-}
-
-/// Where a request was sent.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Place {
-    pub(super) route: RouteId,
-    pub(super) replica: ReplicaId,
-    pub(super) batcher: BatcherId,
-}
-
-/// The requests by slot.
-#[derive(Debug, Default)]
-pub(super) struct Slots {
-    entries: Vec<Entry>,
+/// Things that are named by a slot, which is never mistaken for an earlier one.
+#[derive(Debug)]
+pub(super) struct Slots<T> {
+    entries: Vec<Entry<T>>,
     free: Vec<u32>,
+    taken: usize,
 }
 
-#[derive(Debug, Default)]
-struct Entry {
+#[derive(Debug)]
+struct Entry<T> {
     generation: u32,
-    request: Option<InFlight>,
+    thing: Option<T>,
 }
 
-impl Slots {
-    /// Takes a slot for the request that `make` gives, which learns its slot.
-    pub(super) fn insert(&mut self, make: impl FnOnce(Slot) -> InFlight) -> Slot {
+impl<T> Default for Slots<T> {
+    fn default() -> Self {
+        Self {
+            entries: Vec::new(),
+            free: Vec::new(),
+            taken: 0,
+        }
+    }
+}
+
+impl<T> Slots<T> {
+    /// Takes a slot for what `make` gives, which learns its slot.
+    pub(super) fn insert(&mut self, make: impl FnOnce(Slot) -> T) -> Slot {
         let index = self.free.pop().unwrap_or_else(|| {
-            self.entries.push(Entry::default());
+            self.entries.push(Entry {
+                generation: 0,
+                thing: None,
+            });
             (self.entries.len() - 1) as u32
         });
         let entry = &mut self.entries[index as usize];
         let generation = entry.generation;
         let slot = Slot { index, generation };
-        entry.request = Some(make(slot));
+        entry.thing = Some(make(slot));
+        self.taken += 1;
         slot
     }
 
-    /// The request of a slot; `None` if it has left.
-    pub(super) fn request(&mut self, slot: Slot) -> Option<&mut InFlight> {
+    /// What is in a slot; `None` if it has left.
+    pub(super) fn get(&mut self, slot: Slot) -> Option<&mut T> {
         let entry = self.entries.get_mut(slot.index as usize)?;
-        let current = entry.generation == slot.generation;
-        entry.request.as_mut().filter(|_| current)
+        let is_current = entry.generation == slot.generation;
+        entry.thing.as_mut().filter(|_| is_current)
     }
 
     /// Frees a slot.
-    pub(super) fn remove(&mut self, slot: Slot) -> Option<InFlight> {
-        self.request(slot)?;
+    pub(super) fn remove(&mut self, slot: Slot) -> Option<T> {
+        self.get(slot)?;
         let entry = &mut self.entries[slot.index as usize];
         entry.generation = entry.generation.wrapping_add(1);
         self.free.push(slot.index);
-        entry.request.take()
+        self.taken -= 1;
+        entry.thing.take()
+    }
+
+    /// How many are taken.
+    pub(super) fn len(&self) -> usize {
+        self.taken
+    }
+
+    /// Those whose things are so, in the order of their numbers.
+    pub(super) fn find(&self, is_so: impl Fn(&T) -> bool) -> Vec<Slot> {
+        let entries = self.entries.iter().enumerate();
+        let found = entries.filter(|(_, entry)| entry.thing.as_ref().is_some_and(&is_so));
+        let slots = found.map(|(index, entry)| Slot {
+            index: index as u32,
+            generation: entry.generation,
+        });
+        slots.collect()
     }
 }

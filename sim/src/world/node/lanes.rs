@@ -1,15 +1,27 @@
 //! What the device wants done: batches are seated in lanes, staged and run.
 
-use paceline_core::batcher::DropReason;
 use paceline_core::device::{self, BatcherId, LaneId};
-use paceline_core::{Instant, Machine, Slot};
-use paceline_protocol::ReplicaId;
+use paceline_core::{Instant, Machine, Slot, failover};
 
-use super::{Node, PLANTED_AT};
-use crate::agenda::Event;
-use crate::fact::{Batch, End, Fact, Member};
-use crate::fault::Fault;
+use super::Node;
+use super::entries::PLANTED_AT;
+use crate::agenda::Timer;
+use crate::fact::{Batch, Fact, Member};
+use crate::message::Landing;
+use crate::planted::Planted;
 use crate::world::outside::Outside;
+
+/// A batch that is staged or runs.
+#[derive(Default)]
+pub(super) struct Lane {
+    pub(super) served: Vec<Slot>,
+    /// How long the run will have taken, unless it fails.
+    nanos: Option<u64>,
+    /// Rows that its replica takes at once.
+    rows_max: u32,
+    /// Whether the task that brought a request runs it.
+    in_place: bool,
+}
 
 impl Node {
     /// Steps the device. `awake` is the lane whose thread does so, if it is one.
@@ -31,21 +43,20 @@ impl Node {
         effects: &mut Vec<device::Effect>,
         awake: Option<LaneId>,
     ) {
-        let delays = outside.scenario.delays;
+        let delays = outside.scenario.cluster.delays;
         for effect in effects.drain(..) {
             match effect {
                 device::Effect::Join { slot } => self.joined.push(slot),
                 device::Effect::Wake { lane } => {
                     let is_awake = awake == Some(lane) && !self.lanes[usize::from(lane.0)].in_place;
                     let wake_us = if is_awake { 0 } else { delays.wake_us };
-                    let at = outside.now.plus_nanos(wake_us * 1_000);
-                    outside.agenda.plan(at, Event::Begin(self.index, lane));
+                    outside.plan(self.process, wake_us * 1_000, Timer::Begin(lane));
                 }
                 device::Effect::Stage { lane } => {
                     self.seat(lane, false);
-                    let at = outside.now.plus_nanos(delays.gather_us * 1_000);
-                    self.watch_deadlines(outside, lane, at);
-                    outside.agenda.plan(at, Event::Launch(self.index, lane));
+                    let gather_nanos = delays.gather_us * 1_000;
+                    self.watch_deadlines(outside, lane, outside.now.plus_nanos(gather_nanos));
+                    outside.plan(self.process, gather_nanos, Timer::Launch(lane));
                 }
                 device::Effect::Run {
                     lane,
@@ -66,70 +77,88 @@ impl Node {
     /// What joined is the batch of this lane.
     fn seat(&mut self, lane: LaneId, in_place: bool) {
         for slot in &self.joined {
-            if let Some(in_flight) = self.slots.request(*slot) {
-                in_flight.lane = Some(lane);
+            if let Some(served) = self.served.get(*slot) {
+                served.lane = Some(lane);
             }
         }
         let seat = &mut self.lanes[usize::from(lane.0)];
-        seat.requests.append(&mut self.joined);
+        seat.served.append(&mut self.joined);
         seat.in_place = in_place;
     }
 
     fn run(&mut self, outside: &mut Outside, lane: LaneId, (batcher, rows): (BatcherId, u32)) {
         self.members.clear();
-        for slot in &self.lanes[usize::from(lane.0)].requests {
-            if let Some(in_flight) = self.slots.request(*slot) {
+        for slot in &self.lanes[usize::from(lane.0)].served {
+            if let Some(served) = self.served.get(*slot) {
                 self.members.push(Member {
-                    request: in_flight.request,
-                    version: in_flight.version,
-                    bucket: in_flight.meta.bucket,
-                    rows: in_flight.meta.rows,
+                    request: served.request,
+                    version: served.version,
+                    bucket: served.meta.bucket,
+                    rows: served.meta.rows,
+                    is_alone: served.meta.is_alone,
                 });
             }
         }
-        let replica = ReplicaId(u64::from(batcher.0));
-        let loaded = self.replicas[&replica];
-        let nanos = outside.service_nanos(rows);
+        let Some(version) = self.version_of(batcher) else {
+            return;
+        };
+        let rows_max = outside.version(version).rows_max;
+        let (nanos, fails) = outside.service(version, rows);
+        let speed = self.group.speed_permille * self.speed_permille / 1_000;
+        let nanos = nanos.saturating_mul(1_000) / speed.max(1);
         outside.record(&Fact::Ran(Batch {
-            version: loaded.version,
+            version,
             members: &self.members,
             rows,
-            rows_max: loaded.rows_max,
+            rows_max,
             nanos,
         }));
-        self.lanes[usize::from(lane.0)].nanos = nanos;
-        let at = outside.now.plus_nanos(nanos);
-        self.watch_deadlines(outside, lane, at);
+        let seat = &mut self.lanes[usize::from(lane.0)];
+        (seat.nanos, seat.rows_max) = ((!fails).then_some(nanos), rows_max);
+        self.watch_deadlines(outside, lane, outside.now.plus_nanos(nanos));
         self.batches += 1;
-        if self.fault != Some(Fault::LostBatch) || self.batches != PLANTED_AT {
-            outside.agenda.plan(at, Event::Finished(self.index, lane));
+        let is_lost = outside.planted == Some(Planted::LostBatch) && self.batches == PLANTED_AT;
+        if !is_lost {
+            outside.plan(self.process, nanos, Timer::Finished(lane));
         }
     }
 
-    /// The device watches deadlines while requests wait; from then on their clients do. Plans
-    /// the end of waiting for those in a lane whose deadline comes before `until`.
+    /// A lane's batch has run: its requests are answered, and the lane goes on.
+    pub(super) fn finished(&mut self, outside: &mut Outside, lane: LaneId) {
+        let seat = &mut self.lanes[usize::from(lane.0)];
+        let (nanos, in_place, rows_max) = (seat.nanos, seat.in_place, seat.rows_max);
+        let mut served = std::mem::take(&mut seat.served);
+        for slot in served.drain(..) {
+            let batcher = self.served.get(slot).map(|served| {
+                served.lane = None;
+                served.batcher
+            });
+            let landing = match (batcher, nanos) {
+                (Some(batcher), Some(_)) => Landing::Answered(self.load_report(batcher, rows_max)),
+                _ => Landing::Missed(failover::End::Passing),
+            };
+            self.end_served(outside, slot, landing);
+        }
+        self.lanes[usize::from(lane.0)].served = served;
+        let input = device::Input::Finished {
+            lane,
+            nanos,
+            in_place,
+        };
+        self.step_device(outside, input, Some(lane));
+    }
+
+    /// The device watches deadlines while requests wait; from then on their callers do. Sets a
+    /// timer for those in a lane that came to this node and whose deadline is before `until`.
     fn watch_deadlines(&mut self, outside: &mut Outside, lane: LaneId, until: Instant) {
-        for slot in &self.lanes[usize::from(lane.0)].requests {
-            let deadline = self
-                .slots
-                .request(*slot)
-                .map(|request| request.meta.deadline);
-            if let Some(deadline) = deadline.filter(|deadline| *deadline < until) {
-                let event = Event::Deadline(self.index, *slot);
-                outside.agenda.plan(self.timer(deadline), event);
+        for position in 0..self.lanes[usize::from(lane.0)].served.len() {
+            let slot = self.lanes[usize::from(lane.0)].served[position];
+            let Some(served) = self.served.get(slot).copied() else {
+                continue;
+            };
+            if served.flight.from == self.process && served.meta.deadline < until {
+                self.watch(outside, served.flight.slot);
             }
-        }
-    }
-
-    fn dropped(&mut self, outside: &mut Outside, slot: Slot, why: DropReason) {
-        match why {
-            DropReason::Expired => self.leave(outside, slot, (End::Expired, None)),
-            DropReason::Late => self.leave(outside, slot, (End::Late, None)),
-            DropReason::Cancelled => self.leave(outside, slot, (End::Cancelled, None)),
-            DropReason::QueueFull { retry_after: _ } => {
-                self.leave(outside, slot, (End::QueueFull, None));
-            }
-            DropReason::Gone => self.send_again(outside, slot),
         }
     }
 }

@@ -1,8 +1,8 @@
-//! Faults that can be planted in the driver, each of which an invariant must find.
+//! Bugs that can be planted in the driver, each of which an invariant must find.
 
-/// A fault of the driver, at a fixed point of a run.
+/// A bug of the driver, at a fixed point of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum Fault {
+pub enum Planted {
     /// The end of a batch is never reported (found by I1: its requests get no status).
     LostBatch,
     /// Timers fire a millisecond late (found by I2: statuses come after deadlines).
@@ -13,8 +13,8 @@ pub enum Fault {
     LostPermit,
 }
 
-impl Fault {
-    /// Every fault.
+impl Planted {
+    /// Every bug.
     pub const ALL: [Self; 4] = [
         Self::LostBatch,
         Self::LateTimer,

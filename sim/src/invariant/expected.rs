@@ -1,0 +1,160 @@
+//! I14 and what a scenario itself demands: so many answers, in all and once all is mended.
+
+use paceline_core::Instant;
+
+use super::Invariant;
+use crate::fact::{End, Fact, RequestNumber};
+use crate::scenario::{Expect, Scenario};
+
+pub(super) struct Expected {
+    expect: Expect,
+    /// From then on nothing is broken any more.
+    calm_from: Instant,
+    sent: Vec<Instant>,
+    all: Share,
+    calm: Share,
+    latencies: Vec<u64>,
+}
+
+#[derive(Clone, Copy, Default)]
+struct Share {
+    answered: u64,
+    stayed: u64,
+}
+
+impl Expected {
+    pub(super) fn new(scenario: &Scenario) -> Self {
+        let calm_from = (scenario.mended_ms() + GRACE_MS) * 1_000_000;
+        Self {
+            expect: scenario.expect,
+            calm_from: Instant::from_nanos(calm_from),
+            sent: Vec::new(),
+            all: Share::default(),
+            calm: Share::default(),
+            latencies: Vec::new(),
+        }
+    }
+
+    fn ended(&mut self, now: Instant, (request, end): (RequestNumber, End)) {
+        let sent = self.sent.get(request.0 as usize).copied();
+        let sent = sent.unwrap_or(Instant::ZERO);
+        if end == End::Answered && self.expect.p99_us_max > 0 {
+            self.latencies.push(now.nanos_since(sent) / 1_000);
+        }
+        self.all.count(end);
+        if sent >= self.calm_from {
+            self.calm.count(end);
+        }
+    }
+
+    fn p99_us(&self) -> u64 {
+        let mut sorted = self.latencies.clone();
+        sorted.sort_unstable();
+        let rank = (sorted.len() * 99).div_ceil(100).saturating_sub(1);
+        sorted.get(rank).copied().unwrap_or(0)
+    }
+}
+
+impl Share {
+    fn count(&mut self, end: End) {
+        self.stayed += u64::from(end != End::Cancelled);
+        self.answered += u64::from(end == End::Answered);
+    }
+
+    fn judge(self, what: &str, permille_min: u64) -> Result<(), String> {
+        let Self { answered, stayed } = self;
+        if answered * 1_000 >= stayed * permille_min {
+            return Ok(());
+        }
+        Err(format!(
+            "{answered} of {stayed} requests {what} were answered; {permille_min} of a thousand \
+             are expected"
+        ))
+    }
+}
+
+impl Invariant for Expected {
+    fn name(&self) -> &'static str {
+        "I14 expected"
+    }
+
+    fn observe(&mut self, now: Instant, fact: &Fact<'_>) -> Result<(), String> {
+        if let Fact::Submitted { .. } = *fact {
+            self.sent.push(now);
+        }
+        if let Fact::Ended { request, end, .. } = *fact {
+            self.ended(now, (request, end));
+        }
+        Ok(())
+    }
+
+    fn end(&self) -> Result<(), String> {
+        let expect = self.expect;
+        self.all
+            .judge("whose clients stayed", expect.answered_permille_min)?;
+        let calm = "that were sent when all was mended";
+        self.calm.judge(calm, expect.calm_answered_permille_min)?;
+        let (p99, most) = (self.p99_us(), expect.p99_us_max);
+        if most > 0 && p99 > most {
+            return Err(format!(
+                "99 of 100 answers took up to {p99} µs; {most} are expected"
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// Detectors, elections and placement have their time.
+const GRACE_MS: u64 = 5_000;
+
+#[cfg(test)]
+mod tests {
+    use paceline_protocol::Epoch;
+
+    use super::*;
+
+    fn judge(expect: Expect, ends: &[(u64, End)]) -> bool {
+        let mut scenario = Scenario::node_kill();
+        scenario.expect = expect;
+        let mut expected = Expected::new(&scenario);
+        for (number, (at_ms, end)) in ends.iter().enumerate() {
+            let request = RequestNumber(number as u32);
+            let now = Instant::from_nanos(at_ms * 1_000_000);
+            let submitted = Fact::Submitted {
+                request,
+                deadline: Instant::FAR,
+                is_once: false,
+            };
+            expected.observe(now, &submitted).unwrap();
+            let ended = Fact::Ended {
+                request,
+                end: *end,
+                epoch: Epoch(1),
+            };
+            expected.observe(now.plus_nanos(5_000_000), &ended).unwrap();
+        }
+        expected.end().is_ok()
+    }
+
+    #[test]
+    fn too_few_answers_in_all_or_in_calm_are_found() {
+        let ends = [
+            (6_000, End::Gone),
+            (6_000, End::Cancelled),
+            (90_000, End::Answered),
+        ];
+        let all = |permille| Expect {
+            answered_permille_min: permille,
+            calm_answered_permille_min: 1_000,
+            ..Expect::default()
+        };
+        assert!(judge(all(500), &ends));
+        assert!(!judge(all(501), &ends));
+        assert!(!judge(all(0), &[(90_000, End::Gone)]));
+        let fast = |p99_us_max| Expect {
+            p99_us_max,
+            ..Expect::default()
+        };
+        assert!(judge(fast(5_000), &ends) && !judge(fast(4_999), &ends));
+    }
+}

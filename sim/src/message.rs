@@ -1,0 +1,77 @@
+//! What processes say to each other, and clients to them.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use paceline_core::failover::{self, Attempt};
+use paceline_core::placement::ReplicaState;
+use paceline_core::router::Report;
+use paceline_core::{BucketId, Instant, Slot};
+use paceline_protocol::registry::Command;
+use paceline_protocol::{Epoch, OpId, ReplicaId, VersionNumber};
+
+use crate::agenda::Process;
+use crate::fact::RequestNumber;
+use crate::world::Request;
+
+/// A message between two processes.
+#[derive(Debug)]
+pub(crate) enum Message {
+    /// A client sends a request.
+    Request(Request),
+    /// A router has picked a replica here for a request.
+    Dispatch(Dispatch),
+    /// The request of a dispatch is not wanted any more.
+    Cancel(Flight),
+    /// What became of a dispatch.
+    Landed(Flight, Landing),
+    /// What a peer's replicas are like now.
+    Told(Process, Arc<Told>),
+    /// The leader is asked to have a command written.
+    Propose(Process, Box<Command>),
+    /// What became of a command that this process has proposed.
+    Outcome(OpId, bool),
+    /// The log is committed up to here.
+    Committed(u64),
+}
+
+/// One attempt of a request, as the process knows it that the request came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Flight {
+    pub(crate) from: Process,
+    pub(crate) slot: Slot,
+    pub(crate) attempt: Attempt,
+}
+
+/// A request on its way to a replica.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Dispatch {
+    pub(crate) flight: Flight,
+    pub(crate) request: RequestNumber,
+    pub(crate) replica: ReplicaId,
+    pub(crate) version: (u16, VersionNumber),
+    pub(crate) deadline: Instant,
+    pub(crate) rows: u32,
+    pub(crate) bytes: u64,
+    pub(crate) bucket: BucketId,
+    pub(crate) is_alone: bool,
+}
+
+/// How an attempt ended.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Landing {
+    /// It ran.
+    Answered(Report),
+    /// It did not, or failed.
+    Missed(failover::End),
+    /// Its replica is gone, says a node that has applied this.
+    Gone(Epoch),
+}
+
+/// What a node says of itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Told {
+    pub(crate) epoch: Epoch,
+    pub(crate) is_ready: bool,
+    pub(crate) replicas: BTreeMap<ReplicaId, ReplicaState>,
+}

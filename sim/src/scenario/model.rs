@@ -1,0 +1,89 @@
+//! What a scenario deploys: models, their versions, and what these cost.
+
+use paceline_protocol::registry::ReplicaTarget;
+use serde::{Deserialize, Serialize};
+
+/// A model and its versions over time.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Model {
+    /// What clients address.
+    pub name: String,
+    /// How many replicas.
+    #[serde(default)]
+    pub replicas: Replicas,
+    /// In the order of their numbers, from 1; the first is best deployed at 0.
+    pub versions: Vec<Version>,
+}
+
+/// How many replicas a deployment wants.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Replicas {
+    /// One on each node.
+    #[default]
+    Each,
+    /// This many, on as many nodes as possible.
+    Count(u32),
+}
+
+/// A version.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Version {
+    /// When it is published and deployed, in milliseconds.
+    #[serde(default)]
+    pub deploy_ms: u64,
+    /// Largest batch, in rows.
+    pub rows_max: u32,
+    /// What batches cost.
+    pub cost: Cost,
+    /// Fetching, loading and warming up a replica, in milliseconds.
+    #[serde(default = "load_ms")]
+    pub load_ms: u64,
+    /// Memory of a replica, in MiB.
+    #[serde(default = "memory_mib")]
+    pub memory_mib: u64,
+    /// So many of a thousand batches fail in the engine.
+    #[serde(default)]
+    pub fails_permille: u64,
+}
+
+/// A batch of `n` rows takes `fixed_ns + n × row_ns`, with noise.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Cost {
+    /// Cost of any batch, in nanoseconds.
+    pub fixed_ns: u64,
+    /// Cost of a row, in nanoseconds.
+    pub row_ns: u64,
+    /// Each batch differs from that by up to so many thousandths.
+    #[serde(default)]
+    pub noise_permille: u64,
+}
+
+impl Cost {
+    /// What a batch takes without noise, in nanoseconds.
+    pub fn batch_ns(self, rows: u32) -> u64 {
+        self.fixed_ns
+            .saturating_add(self.row_ns.saturating_mul(u64::from(rows)))
+    }
+}
+
+impl Replicas {
+    /// As the registry has it.
+    pub fn target(self) -> ReplicaTarget {
+        match self {
+            Self::Each => ReplicaTarget::Each,
+            Self::Count(count) => ReplicaTarget::Count(count),
+        }
+    }
+}
+
+fn load_ms() -> u64 {
+    400
+}
+
+fn memory_mib() -> u64 {
+    1
+}

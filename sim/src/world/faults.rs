@@ -1,0 +1,205 @@
+//! What breaks and is mended, and how the cluster follows: processes die and start again, stand
+//! still and go on; lines are cut and joined.
+
+use super::{Place, State, World, new_node};
+use crate::agenda::{Event, NodeIndex, Process, Timer};
+use crate::fact::Fact;
+use crate::message::Message;
+use crate::scenario::FaultKind;
+
+impl World {
+    /// The first events of a run.
+    pub(super) fn begin(&mut self) {
+        let scenario = self.outside.scenario.clone();
+        for position in 0..self.nodes.len() {
+            let process = self.nodes[position].node.process();
+            self.nodes[position].state = State::Runs;
+            self.at(process, super::node::Node::boot);
+        }
+        let voters = self.voters();
+        self.consensus.look(&mut self.outside, &voters);
+        for (number, at_ms) in std::mem::take(&mut self.times).into_iter().enumerate() {
+            self.plan_ms(at_ms, Event::Operation(number as u16, 0));
+        }
+        for (number, fault) in scenario.faults.iter().enumerate() {
+            self.plan_ms(fault.at_ms, Event::Break(number as u16));
+        }
+    }
+
+    fn plan_ms(&mut self, at_ms: u64, event: Event) {
+        let at = paceline_core::Instant::from_nanos(at_ms * 1_000_000);
+        self.outside.agenda.plan(at, event);
+    }
+
+    /// A fault of the scenario begins.
+    pub(super) fn break_down(&mut self, number: u16) {
+        let fault = self.outside.scenario.faults[usize::from(number)].clone();
+        let mended_ms = self.outside.now.as_nanos() / 1_000_000 + fault.for_ms;
+        self.plan_ms(mended_ms, Event::Mend(number));
+        let victims = self.victims(&fault.kind);
+        self.broken.insert(number, victims.clone());
+        for node in &victims {
+            match &fault.kind {
+                FaultKind::Kill { .. } => self.kill(*node),
+                FaultKind::Stall { .. } => self.stall(*node),
+                FaultKind::Slow { speed_permille, .. } => {
+                    self.place_of(*node).node.slow_down(*speed_permille);
+                }
+                FaultKind::Lag { extra_us, .. } => {
+                    self.outside.network.lag(*node, extra_us * 1_000);
+                }
+                FaultKind::Partition { .. } => {}
+            }
+        }
+        if let FaultKind::Partition { one_way, .. } = fault.kind {
+            self.outside.network.cut(number, &victims, one_way);
+        }
+        self.look();
+    }
+
+    /// A fault is mended.
+    pub(super) fn mend(&mut self, number: u16) {
+        let fault = self.outside.scenario.faults[usize::from(number)].clone();
+        for node in self.broken.remove(&number).unwrap_or_default() {
+            match &fault.kind {
+                FaultKind::Kill { .. } => self.start(node),
+                FaultKind::Stall { .. } => self.go_on(node),
+                FaultKind::Slow { .. } => self.place_of(node).node.slow_down(1_000),
+                FaultKind::Lag { .. } => self.outside.network.lag(node, 0),
+                FaultKind::Partition { .. } => {}
+            }
+        }
+        if matches!(fault.kind, FaultKind::Partition { .. }) {
+            self.outside.network.mend(number);
+            self.outside.resend();
+        }
+        self.look();
+    }
+
+    /// Who is meant, at this moment.
+    fn victims(&self, kind: &FaultKind) -> Vec<NodeIndex> {
+        let names = match kind {
+            FaultKind::Partition { nodes, .. } => nodes.clone(),
+            FaultKind::Kill { node }
+            | FaultKind::Stall { node }
+            | FaultKind::Slow { node, .. }
+            | FaultKind::Lag { node, .. } => vec![node.clone()],
+        };
+        let named = names.iter().filter_map(|name| {
+            if name == "leader" {
+                return self.outside.leader.map(|leader| leader.node);
+            }
+            let number: u16 = name.strip_prefix('n')?.parse().ok()?;
+            (usize::from(number) < self.nodes.len()).then_some(NodeIndex(number))
+        });
+        named.collect()
+    }
+
+    fn place_of(&mut self, node: NodeIndex) -> &mut Place {
+        &mut self.nodes[usize::from(node.0)]
+    }
+
+    fn kill(&mut self, node: NodeIndex) {
+        let now = self.outside.now;
+        let place = self.place_of(node);
+        let process = place.node.process();
+        if matches!(place.state, State::Dead(_)) {
+            return;
+        }
+        place.state = State::Dead(now);
+        place.postponed.clear();
+        self.outside.record(&Fact::Died { process });
+        self.clients.silenced(&mut self.outside, process);
+    }
+
+    fn start(&mut self, node: NodeIndex) {
+        let seed = self.lives.next_u64();
+        let scenario = self.outside.scenario.clone();
+        let place = self.place_of(node);
+        if !matches!(place.state, State::Dead(_)) {
+            return;
+        }
+        let before = place.node.process();
+        let process = Process {
+            life: before.life + 1,
+            ..before
+        };
+        let disk = place.node.disk();
+        place.node = new_node(process, &place.group.clone(), (&scenario, seed), disk);
+        place.state = State::Booting;
+        let boot_nanos = scenario.cluster.delays.boot_ms * 1_000_000;
+        self.outside.plan(process, boot_nanos, Timer::Booted);
+    }
+
+    /// A process has started.
+    pub(super) fn booted(&mut self, process: Process) {
+        self.place_of(process.node).state = State::Runs;
+        self.at(process, super::node::Node::boot);
+        self.look();
+    }
+
+    fn stall(&mut self, node: NodeIndex) {
+        let now = self.outside.now;
+        let place = self.place_of(node);
+        if place.state == State::Runs {
+            place.state = State::Still(now);
+            let process = place.node.process();
+            self.clients.silenced(&mut self.outside, process);
+        }
+    }
+
+    /// A node goes on: what came meanwhile happens now.
+    fn go_on(&mut self, node: NodeIndex) {
+        let now = self.outside.now;
+        let place = self.place_of(node);
+        if !matches!(place.state, State::Still(_)) {
+            return;
+        }
+        place.state = State::Runs;
+        let postponed = std::mem::take(&mut place.postponed);
+        for event in postponed {
+            self.outside.agenda.plan(now, event);
+        }
+    }
+
+    fn look(&mut self) {
+        let voters = self.voters();
+        self.consensus.look(&mut self.outside, &voters);
+    }
+
+    /// Entries that were committed a moment ago are told to followers with a heartbeat.
+    pub(super) fn spread(&mut self) {
+        let (index, leader) = (self.consensus.index(), self.outside.leader);
+        if index == self.told_index {
+            return;
+        }
+        self.told_index = index;
+        let Some(leader) = leader else { return };
+        let processes: Vec<Process> = self.nodes.iter().map(|p| p.node.process()).collect();
+        for process in processes {
+            if process != leader && self.outside.network.reaches(leader.node, process.node) {
+                let way = self.outside.network.nanos(leader.node, process.node, 0);
+                let at = self
+                    .outside
+                    .now
+                    .plus_nanos(way + self.consensus.heartbeat());
+                let message = Box::new(Message::Committed(index));
+                let event = Event::Message(process, message);
+                self.outside.agenda.plan(at, event);
+            }
+        }
+    }
+
+    /// A node that has missed what was told is told again.
+    pub(super) fn catch_up(&mut self, process: Process) {
+        let index = self.consensus.index();
+        let Some(leader) = self.outside.leader else {
+            return;
+        };
+        let knows = self.place_of(process.node).node.disk().index;
+        if knows < index && leader != process && self.consensus.is_old(self.outside.now) {
+            let message = Message::Committed(index);
+            self.outside.send(leader.node, process, 0, message);
+        }
+    }
+}

@@ -1,0 +1,262 @@
+//! What a node does besides requests: it loads what is assigned to it, leaves when it is drained,
+//! and, while it leads, places replicas and says who is down.
+//!
+//! The twin of `node/src/{reconciler,worker,drain}.rs` and of the detector's second half.
+
+use std::collections::BTreeMap;
+
+use paceline_core::batcher;
+use paceline_core::cost::CostFit;
+use paceline_core::device::{self, BatcherId};
+use paceline_core::drain;
+use paceline_core::placement::{self, ReplicaState};
+use paceline_core::{Machine, detector};
+use paceline_protocol::registry::{Change, Command, SCHEMA};
+use paceline_protocol::{OpId, ReplicaId, VersionNumber};
+
+use super::knowledge::LISTEN_NANOS;
+use super::{Node, Replica};
+use crate::agenda::Timer;
+use crate::fact::Fact;
+use crate::message::Message;
+use crate::world::outside::Outside;
+
+/// Commands that it has proposed and not heard of, each with when it is given up.
+#[derive(Default)]
+pub(super) struct Duties {
+    proposed: Vec<(OpId, What, u64)>,
+    leads_since: Option<u64>,
+    ticks: u64,
+}
+
+/// What a command is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum What {
+    Placement,
+    Marking,
+    Drained,
+}
+
+impl Node {
+    pub(super) fn tick(&mut self, outside: &mut Outside) {
+        self.duties.ticks += 1;
+        outside.plan(self.process, LISTEN_NANOS, Timer::Tick);
+        let now = outside.now.as_nanos();
+        let lost: Vec<What> = self
+            .duties
+            .proposed
+            .extract_if(.., |(_, _, until)| *until <= now)
+            .map(|(_, what, _)| what)
+            .collect();
+        for what in lost {
+            self.given_up(outside, what);
+        }
+        if self.duties.ticks.is_multiple_of(LOOKS_EVERY) {
+            self.look_at_drain(outside);
+        }
+        let leads = outside.leader == Some(self.process);
+        match (leads, self.duties.leads_since) {
+            (true, None) => self.duties.leads_since = Some(now),
+            (false, Some(_)) => self.duties.leads_since = None,
+            _ => {}
+        }
+        if leads && !self.is_proposing(What::Marking) {
+            let registry = self.knowledge.registry().clone();
+            if let Some(change) = detector::mark(&registry, self.knowledge.heard()) {
+                self.propose(outside, What::Marking, change);
+            }
+        }
+        self.reconcile(outside);
+    }
+
+    /// The leader decides the next change of placement, unless one is under way. A new leader
+    /// knows nothing of replicas until peers had time to tell.
+    pub(super) fn reconcile(&mut self, outside: &mut Outside) {
+        let since = self.duties.leads_since;
+        let is_over = since.is_some_and(|at| outside.now.as_nanos() - at >= UNKNOWN_NANOS);
+        if outside.leader != Some(self.process)
+            || !(is_over || self.knowledge.has_heard_all(self.id))
+            || self.is_proposing(What::Placement)
+        {
+            return;
+        }
+        let registry = self.knowledge.registry().clone();
+        let observed = self.knowledge.observed(self.own_states());
+        if let Some(change) = placement::plan(&registry, &observed).next {
+            self.propose(outside, What::Placement, change);
+        }
+    }
+
+    fn is_proposing(&self, what: What) -> bool {
+        self.duties.proposed.iter().any(|(_, is, _)| *is == what)
+    }
+
+    fn propose(&mut self, outside: &mut Outside, what: What, change: Change) {
+        let op = outside.op();
+        let until = outside.now.as_nanos() + WRITE_LIMIT_NANOS;
+        self.duties.proposed.push((op, what, until));
+        let command = Command {
+            schema: SCHEMA,
+            op,
+            stamped_ms: outside.now.as_nanos() / 1_000_000,
+            change,
+        };
+        // Without a leader it is given up in time, and decided anew.
+        if let Some(leader) = outside.leader {
+            let message = Message::Propose(self.process, Box::new(command));
+            outside.send(self.index(), leader, 512, message);
+        }
+    }
+
+    /// What became of a command.
+    pub(super) fn outcome(&mut self, outside: &mut Outside, (op, is_done): (OpId, bool)) {
+        let proposed = &mut self.duties.proposed;
+        let Some(position) = proposed.iter().position(|(known, ..)| *known == op) else {
+            return;
+        };
+        let (_, what, _) = proposed.remove(position);
+        match is_done {
+            true => self.reconcile(outside),
+            false => self.given_up(outside, what),
+        }
+    }
+
+    fn given_up(&mut self, outside: &mut Outside, what: What) {
+        match what {
+            What::Placement => self.reconcile(outside),
+            // The next tick decides anew.
+            What::Marking => {}
+            What::Drained => self.step_drain(outside, drain::Input::WriteFailed),
+        }
+    }
+
+    /// Begins to load a replica.
+    pub(super) fn load(
+        &mut self,
+        outside: &mut Outside,
+        id: ReplicaId,
+        version: (u16, VersionNumber),
+    ) {
+        let batcher = None;
+        self.replicas.insert(id, Replica { version, batcher });
+        let nanos = outside.version(version).load_ms * 1_000_000;
+        outside.plan(self.process, nanos, Timer::Loaded(id));
+    }
+
+    /// A replica is loaded and warm, unless it was taken away meanwhile.
+    pub(super) fn loaded(&mut self, outside: &mut Outside, id: ReplicaId) {
+        let free = self.batchers.iter().position(Option::is_none);
+        let Some(replica) = self.replicas.get_mut(&id) else {
+            return;
+        };
+        let number = free.unwrap_or(self.batchers.len());
+        let batcher = BatcherId(number as u32);
+        replica.batcher = Some(batcher);
+        let of = outside.version(replica.version);
+        let (one, all) = (of.cost.batch_ns(1), of.cost.batch_ns(of.rows_max));
+        let options = batcher::Options {
+            rows_max: of.rows_max,
+            cost: CostFit::from_warm_up(one, of.rows_max, all),
+        };
+        match self.batchers.get_mut(number) {
+            Some(place) => *place = Some(id),
+            None => self.batchers.push(Some(id)),
+        }
+        self.step_device(outside, device::Input::Attach { batcher, options }, None);
+        self.publish(outside);
+        self.say(outside);
+        self.reconcile(outside);
+    }
+
+    /// A replica goes away: it is sent nothing more, and what waits for it goes elsewhere.
+    pub(super) fn unload(&mut self, outside: &mut Outside, id: ReplicaId) {
+        let Some(Replica {
+            batcher: Some(batcher),
+            ..
+        }) = self.replicas.remove(&id)
+        else {
+            return;
+        };
+        self.publish(outside);
+        self.step_device(outside, device::Input::Detach { batcher }, None);
+        // What still runs of it is named by its number until then.
+        let is_running = self.served.find(|served| served.batcher == batcher);
+        if is_running.is_empty() {
+            self.batchers[batcher.0 as usize] = None;
+        }
+    }
+
+    pub(super) fn version_of(&self, batcher: BatcherId) -> Option<(u16, VersionNumber)> {
+        let id = self.batchers.get(batcher.0 as usize).copied().flatten()?;
+        Some(self.replicas.get(&id)?.version)
+    }
+
+    pub(super) fn own_states(&self) -> BTreeMap<ReplicaId, ReplicaState> {
+        let states = self.replicas.iter().map(|(id, replica)| {
+            let state = match replica.batcher {
+                Some(_) => ReplicaState::Ready,
+                None => ReplicaState::Loading,
+            };
+            (*id, state)
+        });
+        states.collect()
+    }
+
+    pub(super) fn look_at_drain(&mut self, outside: &mut Outside) {
+        let registry = self.knowledge.registry().clone();
+        if let Some(state) = registry.node_state(self.id) {
+            self.step_drain(outside, drain::Input::Applied(state));
+        }
+        if self.drain.since().is_some() {
+            let assigned = registry.replicas().values();
+            let here = assigned.filter(|assignment| assignment.node == self.id);
+            let left = drain::Input::Left {
+                replicas: here.count(),
+                work: u64::from(self.device.running()) + self.device.queued_rows(),
+            };
+            self.step_drain(outside, left);
+        }
+        let mut effects = Vec::new();
+        if self.drain.next_wakeup().is_some_and(|at| at <= outside.now) {
+            self.drain.wake(outside.now, &mut effects);
+        }
+        self.perform_drain(outside, effects);
+    }
+
+    fn step_drain(&mut self, outside: &mut Outside, input: drain::Input) {
+        let mut effects = Vec::new();
+        self.drain.step(outside.now, input, &mut effects);
+        self.perform_drain(outside, effects);
+    }
+
+    fn perform_drain(&mut self, outside: &mut Outside, effects: Vec<drain::Effect>) {
+        let node = self.index();
+        for effect in effects {
+            match effect {
+                drain::Effect::Leave { since: _ } => self.say(outside),
+                drain::Effect::Close => {
+                    self.is_closed = true;
+                    outside.record(&Fact::Closed { node });
+                    self.step_device(outside, device::Input::Evict, None);
+                }
+                drain::Effect::Return => {
+                    self.is_closed = false;
+                    outside.record(&Fact::Opened { node });
+                    self.say(outside);
+                }
+                drain::Effect::WriteDrained { since } => {
+                    let node = self.id;
+                    let change = Change::Drained { node, since };
+                    self.propose(outside, What::Drained, change);
+                }
+            }
+        }
+    }
+}
+
+/// How often the drain is looked at: every 200 ms.
+const LOOKS_EVERY: u64 = 4;
+/// A write that was not heard of for so long is decided anew.
+const WRITE_LIMIT_NANOS: u64 = 1_000_000_000;
+/// How long a new leader waits until peers have told what they have.
+const UNKNOWN_NANOS: u64 = 2_000_000_000;

@@ -1,0 +1,268 @@
+//! The attempts of a request: sent to a replica here or elsewhere, and how they land.
+//!
+//! The twin of `node/src/gateway/infer/flight.rs`.
+
+use paceline_core::device::BatcherId;
+use paceline_core::failover::{self, Attempt, Next, Why};
+use paceline_core::router::{self, Again, Report, RouteId};
+use paceline_core::{Instant, Machine, Slot};
+use paceline_protocol::{NodeId, ReplicaId};
+
+use super::Node;
+use crate::agenda::Process;
+use crate::fact::{End, Fact};
+use crate::message::{Dispatch, Flight, Landing, Message};
+use crate::world::outside::Outside;
+
+/// An attempt that is under way.
+#[derive(Clone, Copy)]
+pub(super) struct Sent {
+    pub(super) attempt: Attempt,
+    /// Whom it was sent to.
+    pub(super) to: Process,
+    pub(super) route: RouteId,
+    pub(super) replica: ReplicaId,
+    pub(super) at: Instant,
+}
+
+impl Node {
+    /// Sends a request to a replica, or says what it means that there is none to be had.
+    pub(super) fn send_anywhere(
+        &mut self,
+        outside: &mut Outside,
+        slot: Slot,
+        (attempt, is_alone, why): (Attempt, bool, Why),
+    ) -> Result<(), failover::End> {
+        let Some(entry) = self.entries.get(slot) else {
+            return Ok(());
+        };
+        let (pinned, been, request) = (entry.pinned, entry.been, entry.request);
+        let route = outside.route(pinned.version);
+        let again = Again { been, is_alone };
+        let pick = router::Input::Pick {
+            route,
+            slot,
+            rows: request.rows,
+            bytes: request.bytes,
+            again: (again != Again::default()).then(|| Box::new(again)),
+        };
+        self.router
+            .step(outside.now, pick, &mut self.router_effects);
+        let picked = self.router_effects.pop();
+        let Some(router::Effect::Dispatch {
+            replica,
+            node,
+            local,
+            ..
+        }) = picked
+        else {
+            return Err(match self.knowledge.serving(request.model) {
+                Some(serving) if (request.model, serving) == pinned.version => {
+                    let since = self.knowledge.bare_since(route).unwrap_or(outside.now);
+                    failover::End::NotYet { since }
+                }
+                _ => failover::End::Nowhere,
+            });
+        };
+        match why {
+            Why::First => {}
+            Why::Reroute | Why::Retry => outside.record(&Fact::SentAgain),
+            Why::Failover => outside.record(&Fact::FailedOver),
+        }
+        let to = self.knowledge.process_of(node, self.process);
+        let sent = Sent {
+            attempt,
+            to,
+            route,
+            replica,
+            at: outside.now,
+        };
+        if let Some(entry) = self.entries.get(slot) {
+            entry.been.to(node);
+            entry.flights[attempt.place()] = Some(sent);
+        }
+        let dispatch = Dispatch {
+            flight: Flight {
+                from: self.process,
+                slot,
+                attempt,
+            },
+            request: request.number,
+            replica,
+            version: pinned.version,
+            deadline: request.deadline,
+            rows: request.rows,
+            bytes: request.bytes,
+            bucket: request.bucket,
+            is_alone,
+        };
+        self.dispatch(outside, (to, local), dispatch);
+        Ok(())
+    }
+
+    fn dispatch(
+        &mut self,
+        outside: &mut Outside,
+        (to, local): (Process, Option<BatcherId>),
+        dispatch: Dispatch,
+    ) {
+        if local.is_some() {
+            self.take(outside, dispatch);
+            return;
+        }
+        self.watch(outside, dispatch.flight.slot);
+        let message = Message::Dispatch(dispatch);
+        outside.send(self.index(), to, dispatch.bytes, message);
+    }
+
+    /// An attempt has ended.
+    pub(super) fn landed(
+        &mut self,
+        outside: &mut Outside,
+        (slot, attempt): (Slot, Attempt),
+        landing: Landing,
+    ) {
+        let Some(entry) = self.entries.get(slot) else {
+            return;
+        };
+        let flight = entry.flights[attempt.place()];
+        let Some(sent) = flight.filter(|sent| sent.attempt == attempt) else {
+            return;
+        };
+        let rows = entry.request.rows;
+        let end = match landing {
+            Landing::Answered(report) => {
+                let took = outside.now.nanos_since(sent.at);
+                let is_here = sent.to == self.process;
+                let report = Report {
+                    round_trip_nanos: match is_here {
+                        true => 0,
+                        false => took.saturating_sub(report.row_nanos),
+                    },
+                    ..report
+                };
+                entry.flights[attempt.place()] = None;
+                self.done(outside, (sent, rows), Some(report));
+                self.leave(outside, slot, Some(End::Answered));
+                return;
+            }
+            Landing::Missed(end) => end,
+            Landing::Gone(_epoch) => failover::End::Gone,
+        };
+        self.missed(outside, (slot, attempt), end);
+    }
+
+    /// An attempt has ended without an answer, or its node has fallen silent.
+    pub(super) fn missed(
+        &mut self,
+        outside: &mut Outside,
+        (slot, attempt): (Slot, Attempt),
+        end: failover::End,
+    ) {
+        use failover::End as F;
+        let Some(entry) = self.entries.get(slot) else {
+            return;
+        };
+        let rows = entry.request.rows;
+        if end != F::Suspect {
+            let sent = entry.flights[attempt.place()].take();
+            if let Some(sent) = sent {
+                self.done(outside, (sent, rows), None);
+            }
+        }
+        let Some(entry) = self.entries.get(slot) else {
+            return;
+        };
+        let has_run = matches!(end, F::Passing | F::Unsure | F::Failed | F::Left);
+        if has_run || !entry.has_run {
+            entry.end = Some(told_as(end));
+        }
+        entry.has_run |= has_run;
+        let next = self.ended(outside, (slot, attempt), end);
+        self.go(outside, slot, next);
+    }
+
+    /// What follows the end of an attempt.
+    pub(super) fn ended(
+        &mut self,
+        outside: &Outside,
+        (slot, attempt): (Slot, Attempt),
+        end: failover::End,
+    ) -> Next {
+        self.budget.set_active(self.admission.in_flight());
+        match self.entries.get(slot) {
+            Some(entry) => entry
+                .failover
+                .ended(outside.now, attempt, end, &mut self.budget),
+            None => Next::Listen,
+        }
+    }
+
+    /// A peer is suspect, or lost: what is under way there is told so.
+    pub(super) fn unheard(&mut self, outside: &mut Outside, node: NodeId, end: failover::End) {
+        let process = self.knowledge.process_of(node, self.process);
+        self.unheard_process(outside, process, end);
+    }
+
+    pub(super) fn unheard_process(
+        &mut self,
+        outside: &mut Outside,
+        process: Process,
+        end: failover::End,
+    ) {
+        let is_there = |sent: &Sent| sent.to == process;
+        let found = self
+            .entries
+            .find(|entry| entry.flights.iter().flatten().any(is_there));
+        for slot in found {
+            let Some(entry) = self.entries.get(slot) else {
+                continue;
+            };
+            let mut flights = entry.flights.iter().flatten();
+            let attempt = flights.find(|sent| is_there(sent)).map(|sent| sent.attempt);
+            if let Some(attempt) = attempt {
+                self.missed(outside, (slot, attempt), end);
+            }
+        }
+    }
+
+    /// An attempt is not waited for any more.
+    pub(super) fn abandon(&mut self, outside: &mut Outside, (slot, sent): (Slot, Sent), rows: u32) {
+        let flight = Flight {
+            from: self.process,
+            slot,
+            attempt: sent.attempt,
+        };
+        if sent.to == self.process {
+            self.cancel_served(outside, flight);
+        } else {
+            outside.send(self.index(), sent.to, 0, Message::Cancel(flight));
+        }
+        self.done(outside, (sent, rows), None);
+    }
+
+    fn done(&mut self, outside: &Outside, (sent, rows): (Sent, u32), report: Option<Report>) {
+        let done = router::Input::Done {
+            route: sent.route,
+            replica: sent.replica,
+            rows,
+            report,
+        };
+        self.router
+            .step(outside.now, done, &mut self.router_effects);
+    }
+}
+
+/// What a client is told of an attempt that was the last.
+fn told_as(end: failover::End) -> End {
+    use failover::End as F;
+    match end {
+        F::Gone | F::Nowhere => End::Gone,
+        F::NotYet { .. } => End::NotReady,
+        F::Overloaded => End::QueueFull,
+        F::Refused => End::Late,
+        F::Passing | F::Unsure | F::Failed | F::Left => End::Failed,
+        F::Suspect | F::Lost => End::Unreachable,
+        F::Late => End::Expired,
+    }
+}
