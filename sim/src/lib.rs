@@ -30,6 +30,7 @@ mod measured;
 mod report;
 mod scenario;
 mod violation;
+mod workload;
 mod world;
 
 pub use command::{Command, OutputFormat, RunArgs};
@@ -37,6 +38,7 @@ pub use fault::Fault;
 pub use report::{BatchSize, Latency, Outcomes, Report};
 pub use scenario::{Clients, Delays, ModelCost, Scenario, UnknownScenario};
 pub use violation::Violation;
+pub use workload::{InvalidWorkload, Sizes, WeightedSize};
 
 /// Runs a scenario to its end in invented time, every invariant being checked throughout.
 ///
