@@ -12,7 +12,8 @@
 //! invented is the time, the clients, the engine's cost and the delay of a commit. Everything
 //! random is drawn from one `u64`, so a run can be repeated byte for byte, on any machine.
 //!
-//! Read [`Scenario`] first, then [`run`].
+//! Read [`Scenario`] first, then [`run`]. A [`Workload`] says who sends what, when; its [`Sender`]
+//! gives the requests one by one.
 //!
 //! Deliberately absent: clocks, threads, hashed containers, floats that a platform could round
 //! in its own way, and requests between nodes (each node serves its own clients).
@@ -38,7 +39,10 @@ pub use fault::Fault;
 pub use report::{BatchSize, Latency, Outcomes, Report};
 pub use scenario::{Clients, Delays, ModelCost, Scenario, UnknownScenario};
 pub use violation::Violation;
-pub use workload::{InvalidWorkload, Sizes, WeightedSize};
+pub use workload::{
+    Arrivals, Columns, InvalidWorkload, Sender, Sending, Sequences, Sizes, SkippedLine, Tenant,
+    TimeUnit, Trace, TraceError, TraceFormat, TraceOptions, TraceSummary, WeightedSize, Workload,
+};
 
 /// Runs a scenario to its end in invented time, every invariant being checked throughout.
 ///

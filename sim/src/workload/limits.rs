@@ -23,3 +23,15 @@ pub(super) const PAUSE_MS_MAX: u32 = 24 * 3_600 * 1_000;
 
 /// Sequences that are under way at a time, each some 100 bytes: 6 MiB.
 pub(super) const SEQUENCES_OPEN_MAX: usize = 65_536;
+
+/// Bytes of a trace's line: half a million tokens listed by their blocks take some 10,000.
+pub(super) const TRACE_LINE_BYTES_MAX: usize = 65_536;
+
+/// Lines of a trace that are looked at; each one taken is kept in 32 bytes: 128 MiB.
+pub(super) const TRACE_LINES_MAX: u64 = 4 * 1_024 * 1_024;
+
+/// 366 days from a trace's first request: a hundred times slower it still fits 63 bits.
+pub(super) const TRACE_SPAN_MS_MAX: u64 = 366 * 24 * 3_600 * 1_000;
+
+/// Reasons kept of lines that were skipped: enough to see what is wrong with all of them.
+pub(super) const SKIPPED_LINES_KEPT: usize = 8;

@@ -19,7 +19,7 @@ use crate::draws;
 
 /// A bounded Pareto distribution, ready to be drawn from.
 #[derive(Clone, Debug)]
-pub(super) struct Pareto {
+pub(in crate::workload) struct Pareto {
     least: u32,
     most: u32,
     shape_permille: u32,

@@ -28,7 +28,7 @@ pub(super) fn log2(number: u64) -> u64 {
         let square = (u128::from(mantissa) * u128::from(mantissa)) >> 63;
         let digit = square >> 64;
         mantissa = (square >> digit) as u64;
-        logarithm = logarithm << 1 | digit as u64;
+        logarithm = (logarithm << 1) | digit as u64;
     }
     logarithm
 }
@@ -55,7 +55,7 @@ fn power(logarithm: u64) -> u64 {
     for (index, root) in ROOTS.iter().enumerate() {
         let digit = LOG_BITS - 1 - index as u32;
         if logarithm >> digit & 1 == 1 {
-            power = power * u128::from(*root) >> POWER_BITS;
+            power = (power * u128::from(*root)) >> POWER_BITS;
         }
     }
     power as u64
