@@ -83,6 +83,19 @@ fn bursty_arrivals_have_the_mean_rate_of_both_states_and_come_in_bursts() {
 }
 
 #[test]
+fn a_jump_of_the_rate_brings_no_arrival_of_its_own() {
+    let jumpy = Arrivals::Bursty {
+        calm_rate_per_s: 0,
+        burst_rate_per_s: 2,
+        calm_ms: 1,
+        burst_ms: 1,
+    };
+    // Two million jumps, and a mean of 1 a second; four standard deviations are 179.
+    let count = times(&jumpy, 1, 2_000).len();
+    assert!(count.abs_diff(2_000) < 179, "{count}");
+}
+
+#[test]
 fn diurnal_arrivals_follow_the_documented_curve() {
     let diurnal = Arrivals::Diurnal {
         low_rate_per_s: 100,

@@ -111,9 +111,10 @@ fn a_part_of_a_trace_is_taken_faster_or_slower() {
 
 #[test]
 fn times_out_of_order_are_counted_and_moved_to_the_one_above() {
-    let trace = read("ms\n50\n40\n70\n60\n71\n", &csv(None, None));
-    assert_eq!(times(&trace), [0, 0, 20_000_000, 20_000_000, 21_000_000]);
-    assert_eq!(trace.summary().out_of_order, 2);
+    let trace = read("ms\n50\n40\n70\n60\n65\n71\n", &csv(None, None));
+    let expected = [0, 0, 20, 20, 20, 21].map(|ms| ms * NANOS_PER_MS);
+    assert_eq!(times(&trace), expected);
+    assert_eq!(trace.summary().out_of_order, 3);
 }
 
 #[test]
