@@ -12,7 +12,8 @@
 //! invented is the time, the network, the clients, the engine's cost, and who leads. Everything
 //! random is drawn from one `u64`, so a run can be repeated byte for byte, on any machine.
 //!
-//! Read [`Scenario`] first, then [`run`].
+//! Read [`Scenario`] first, then [`run`]. A [`Workload`] says who sends what, when; its [`Sender`]
+//! gives the requests one by one.
 //!
 //! Deliberately absent: clocks, threads, hashed containers, floats that a platform could round
 //! in its own way, and consensus itself, which `tests/whole_node` runs as it is.
@@ -31,6 +32,7 @@ mod planted;
 mod report;
 mod scenario;
 mod violation;
+mod workload;
 mod world;
 
 pub use command::{Command, OutputFormat, RunArgs};
@@ -41,6 +43,10 @@ pub use scenario::{
     Operation, Replicas, Scenario, UnknownScenario, Version,
 };
 pub use violation::Violation;
+pub use workload::{
+    Arrivals, Columns, InvalidWorkload, Sender, Sending, Sequences, Sizes, SkippedLine, Tenant,
+    TimeUnit, Trace, TraceError, TraceFormat, TraceOptions, TraceSummary, WeightedSize, Workload,
+};
 
 /// Runs a scenario to its end in invented time, every invariant being checked throughout.
 ///
