@@ -27,6 +27,8 @@ pub(crate) struct Process {
 pub(crate) enum Event {
     /// A client of this group sends a request.
     Arrival(u16),
+    /// A client sends this request again, which was refused.
+    Again(RequestNumber),
     /// The client of this request goes away.
     Hangup(RequestNumber),
     /// The client of this request has waited as long as it would.

@@ -1,14 +1,20 @@
 //! `paceline sim …`: the simulator on the command line.
 
+mod check;
+mod open;
+mod run;
+mod seeds;
+
 use std::io::Write;
-use std::panic::AssertUnwindSafe;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand, ValueEnum};
 
+use self::open::Opened;
+pub use self::seeds::SeedRange;
 use crate::planted::Planted;
 use crate::scenario::Scenario;
-use crate::violation::reproduction;
 
 /// Simulate a cluster in invented time: the same decisions, no machines.
 #[derive(Debug, Subcommand)]
@@ -20,25 +26,61 @@ pub enum Command {
     /// not hold, the command says which, when, and how to see it again, and exits with 1.
     #[command(after_help = EXAMPLES)]
     Run(Box<RunArgs>),
-    /// List the scenarios.
+    /// Say whether scenarios can be run, and where not.
+    #[command(after_help = EXAMPLES)]
+    Check(CheckArgs),
+    /// List the scenarios that come along.
     List,
+    /// Print a scenario that comes along, to begin an own one with.
+    Show(Box<ShowArgs>),
 }
 
 /// What to run.
 #[derive(Debug, Args)]
 pub struct RunArgs {
-    /// A scenario's name; `paceline sim list` shows them.
-    #[arg(value_parser = Scenario::named)]
-    pub scenario: Scenario,
-    /// What all of a run's chance is drawn from.
-    #[arg(long, default_value_t = 1)]
-    pub seed: u64,
+    /// A scenario's name, which `paceline sim list` shows, or a file (`*.toml`).
+    #[arg(value_name = "SCENARIO|FILE", value_parser = Opened::parse)]
+    pub scenario: Opened,
+    /// What all of a run's chance is drawn from [default: 1].
+    #[arg(long, conflicts_with = "seeds")]
+    pub seed: Option<u64>,
+    /// Run it once for each seed from A to B, B not included, and report how many held.
+    #[arg(long, value_name = "A..B")]
+    pub seeds: Option<SeedRange>,
+    /// Runs at a time, with --seeds.
+    #[arg(short, long, default_value_t = 1, requires = "seeds", value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub jobs: u16,
+    /// Draw faults from each seed, in the place of the scenario's own.
+    #[arg(long)]
+    pub swarm: bool,
+    /// Where the smallest scenario is written that shows what a seed of --seeds has found.
+    #[arg(long, value_name = "FOLDER", default_value = ".", requires = "seeds")]
+    pub save: PathBuf,
     /// How to print the report.
     #[arg(short, long, value_enum, default_value_t = OutputFormat::Table)]
     pub output: OutputFormat,
+    /// Write what happened in each second as CSV.
+    #[arg(long, value_name = "FILE", conflicts_with = "seeds")]
+    pub series: Option<PathBuf>,
     /// Plant a bug in the simulator's own driver, to see that the invariants find it.
     #[arg(long, value_enum, value_name = "BUG")]
     pub plant: Option<Planted>,
+}
+
+/// What to look at.
+#[derive(Debug, Args)]
+pub struct CheckArgs {
+    /// Files, or names of scenarios that come along.
+    #[arg(value_name = "FILE", required = true)]
+    pub files: Vec<String>,
+}
+
+/// What to print.
+#[derive(Debug, Args)]
+pub struct ShowArgs {
+    /// The scenario's name.
+    #[arg(value_parser = Scenario::named)]
+    pub scenario: Scenario,
 }
 
 /// How to print a report.
@@ -51,49 +93,26 @@ pub enum OutputFormat {
 }
 
 impl Command {
-    /// Does what was asked: reports on stdout, violations on stderr.
+    /// Does what was asked: reports on stdout, violations and progress on stderr.
     ///
     /// # Errors
-    /// Stdout or stderr cannot be written to.
+    /// Stdout, stderr or a file cannot be written to.
     pub fn run(self) -> anyhow::Result<ExitCode> {
         let (mut out, mut err) = (std::io::stdout(), std::io::stderr());
         match self {
             Self::Run(arguments) => arguments.run(&mut out, &mut err),
+            Self::Check(arguments) => arguments.run(&mut out, &mut err),
             Self::List => {
                 for scenario in Scenario::all() {
-                    writeln!(out, "{:<16} {}", scenario.name, scenario.summary)?;
+                    writeln!(out, "{:<21} {}", scenario.name, scenario.summary)?;
                 }
                 Ok(ExitCode::SUCCESS)
             }
-        }
-    }
-}
-
-impl RunArgs {
-    fn run(&self, out: &mut dyn Write, err: &mut dyn Write) -> anyhow::Result<ExitCode> {
-        let (scenario, seed, planted) = (&self.scenario, self.seed, self.plant);
-        // A machine that panics is found as surely as an invariant that does not hold.
-        let run = AssertUnwindSafe(|| crate::run_planted(scenario, seed, planted));
-        let Ok(outcome) = std::panic::catch_unwind(run) else {
-            let again = reproduction(&scenario.name, seed, planted);
-            writeln!(
-                err,
-                "a machine panicked with seed {seed}\nreproduce: {again}"
-            )?;
-            return Ok(ExitCode::FAILURE);
-        };
-        let report = match outcome {
-            Ok(report) => report,
-            Err(violation) => {
-                writeln!(err, "{violation}")?;
-                return Ok(ExitCode::FAILURE);
+            Self::Show(arguments) => {
+                write!(out, "{}", arguments.scenario.write())?;
+                Ok(ExitCode::SUCCESS)
             }
-        };
-        match self.output {
-            OutputFormat::Table => write!(out, "{report}")?,
-            OutputFormat::Json => writeln!(out, "{}", serde_json::to_string_pretty(&report)?)?,
         }
-        Ok(ExitCode::SUCCESS)
     }
 }
 
@@ -101,72 +120,11 @@ const EXAMPLES: &str = "Examples:
   paceline sim list
   paceline sim run steady
   paceline sim run steady --seed 7 -o json
+  paceline sim run node-kill --series second-by-second.csv
+  paceline sim run node-kill --swarm --seeds 0..1000 -j 4
+  paceline sim show node-kill > mine.toml && paceline sim check mine.toml
+  paceline sim run mine.toml
   paceline sim run steady --plant lost-batch";
 
 #[cfg(test)]
-mod tests {
-    use clap::Parser;
-
-    use super::*;
-
-    #[derive(Parser)]
-    struct Program {
-        #[command(subcommand)]
-        command: Command,
-    }
-
-    fn parse(arguments: &[&str]) -> Result<Command, clap::Error> {
-        let arguments = [&["sim"], arguments].concat();
-        Program::try_parse_from(arguments).map(|program| program.command)
-    }
-
-    /// Exit code, stdout and stderr of `sim run` with these arguments.
-    fn run(arguments: &[&str]) -> (ExitCode, String, String) {
-        let Ok(Command::Run(arguments)) = parse(&[&["run"], arguments].concat()) else {
-            panic!("{arguments:?} does not parse");
-        };
-        let (mut out, mut err) = (Vec::new(), Vec::new());
-        let code = arguments.run(&mut out, &mut err).unwrap();
-        let text = |bytes| String::from_utf8(bytes).unwrap();
-        (code, text(out), text(err))
-    }
-
-    #[test]
-    fn the_arguments_are_consistent() {
-        use clap::CommandFactory;
-        Program::command().debug_assert();
-        let help = Program::command().render_long_help().to_string();
-        assert!(help.contains("paceline sim run steady --seed 7 -o json"));
-    }
-
-    #[test]
-    fn an_unknown_scenario_is_a_usage_error_that_lists_what_there_is() {
-        let error = parse(&["run", "stedy"]).unwrap_err();
-        assert_eq!(error.exit_code(), 2);
-        assert!(error.to_string().contains("there are: steady"), "{error}");
-    }
-
-    #[test]
-    fn a_run_reports_on_stdout_in_both_formats() {
-        let (code, table, talk) = run(&["steady", "--seed", "3"]);
-        assert_eq!((code, talk.as_str()), (ExitCode::SUCCESS, ""));
-        assert!(table.starts_with("scenario     steady\nseed         3\n"));
-        let (_, json, _) = run(&["steady", "--seed", "3", "-o", "json"]);
-        let report: serde_json::Value = serde_json::from_str(&json).unwrap();
-        assert_eq!(report["seed"], 3);
-        let requests = format!("requests     {}\n", report["requests"]);
-        assert!(table.contains(&requests), "both say the same");
-    }
-
-    #[test]
-    fn a_violation_exits_with_one_and_says_how_to_see_it_again() {
-        let (code, out, talk) = run(&["steady", "--seed", "3", "--plant", "lost-permit"]);
-        assert_eq!((code, out.as_str()), (ExitCode::FAILURE, ""));
-        assert!(
-            talk.starts_with("I9 conservation does not hold at 2."),
-            "{talk}"
-        );
-        let again = "\nreproduce: paceline sim run steady --seed 3 --plant lost-permit\n";
-        assert!(talk.ends_with(again), "{talk}");
-    }
-}
+mod tests;

@@ -8,6 +8,7 @@ use paceline_protocol::Epoch;
 use crate::fact::{End, Fact};
 use crate::report::{BatchSize, Latency, Outcomes, Report};
 use crate::scenario::Scenario;
+use crate::series::{Happened, Series};
 
 /// Counts and samples of one run.
 #[derive(Default)]
@@ -22,26 +23,41 @@ pub(crate) struct Measured {
     batches: BTreeMap<u32, u64>,
     busy_nanos: u64,
     epoch: Epoch,
+    series: Series,
 }
 
 impl Measured {
     pub(crate) fn observe(&mut self, now: Instant, fact: &Fact<'_>) {
-        match fact {
-            Fact::Submitted { .. } => self.sent.push(now),
-            Fact::Ended { request, end, .. } => {
-                self.outcomes.count(*end);
-                if *end == End::Answered {
-                    let sent = self.sent[request.0 as usize];
-                    self.latencies.push(now.nanos_since(sent));
-                }
+        let happened = match *fact {
+            Fact::Submitted { .. } => {
+                self.sent.push(now);
+                Happened::Sent
             }
-            Fact::Ran(batch) => {
+            Fact::Ended { request, end, .. } => {
+                self.outcomes.count(end);
+                let took = now.nanos_since(self.sent[request.0 as usize]);
+                if end == End::Answered {
+                    self.latencies.push(took);
+                }
+                Happened::Ended(end, took)
+            }
+            Fact::Ran(ref batch) => {
                 *self.batches.entry(batch.rows).or_default() += 1;
                 self.busy_nanos += batch.nanos;
+                Happened::Ran(batch.nanos)
             }
-            Fact::SentAgain => self.sent_again += 1,
-            Fact::FailedOver => self.failed_over += 1,
-            Fact::Applied { epoch, .. } => self.epoch = *epoch,
+            Fact::SentAgain => {
+                self.sent_again += 1;
+                Happened::SentAgain
+            }
+            Fact::FailedOver => {
+                self.failed_over += 1;
+                Happened::FailedOver
+            }
+            Fact::Applied { epoch, .. } => {
+                self.epoch = epoch;
+                return;
+            }
             Fact::HungUp { .. }
             | Fact::Admitted { .. }
             | Fact::Left { .. }
@@ -52,8 +68,9 @@ impl Measured {
             | Fact::Opened { .. }
             | Fact::Died { .. }
             | Fact::Followed { .. }
-            | Fact::Settled { .. } => {}
-        }
+            | Fact::Settled { .. } => return,
+        };
+        self.series.count(now.as_nanos(), &happened);
     }
 
     /// The report of a run that came to rest at `end`.
@@ -88,6 +105,7 @@ impl Measured {
                 .collect(),
             utilisation_permille: self.busy_nanos * 1_000 / lane_nanos,
             epoch: self.epoch.0,
+            series: self.series,
         }
     }
 }

@@ -52,6 +52,7 @@ pub(crate) struct Dispatch {
     pub(crate) version: (u16, VersionNumber),
     pub(crate) deadline: Instant,
     pub(crate) rows: u32,
+    pub(crate) tokens: u64,
     pub(crate) bytes: u64,
     pub(crate) bucket: BucketId,
     pub(crate) is_alone: bool,

@@ -6,6 +6,7 @@ use std::fmt;
 use serde::Serialize;
 
 use crate::fact::End;
+use crate::series::Series;
 
 /// The figures of one run. Times are invented time.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -36,6 +37,9 @@ pub struct Report {
     pub utilisation_permille: u64,
     /// The registry's epoch at the end.
     pub epoch: u64,
+    /// What happened in each second; written as CSV, not as part of the report.
+    #[serde(skip)]
+    pub series: Series,
 }
 
 /// How requests ended.
@@ -204,6 +208,7 @@ mod tests {
             ],
             utilisation_permille: 409,
             epoch: 5,
+            series: Series::default(),
         };
         let table = format!(
             "scenario     steady\nseed         7\nvirtual time 2000 ms\nrequests     4\n  \

@@ -1,18 +1,23 @@
 //! What is simulated: nodes, a network, models, clients, what an operator does, and what breaks.
 
+mod check;
 mod clients;
 mod cluster;
 mod event;
 mod library;
 mod model;
+mod read;
 
 use serde::{Deserialize, Serialize};
 
+pub use self::check::Problem;
 pub use self::clients::Clients;
 pub use self::cluster::{Cluster, Delays, Group, Network};
-pub use self::event::{Action, Fault, FaultKind, Operation};
+pub(crate) use self::event::node_position;
+pub use self::event::{Fault, Operation, What};
 pub use self::library::UnknownScenario;
 pub use self::model::{Cost, Model, Replicas, Version};
+pub use self::read::ScenarioError;
 
 /// A scenario: everything of a run but its seed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -74,7 +79,10 @@ impl Scenario {
 
     /// When the last client has stopped sending, in milliseconds.
     pub fn ends_ms(&self) -> u64 {
-        let ends = self.clients.iter().map(|c| c.from_ms + c.duration_ms);
+        let ends = self
+            .clients
+            .iter()
+            .map(|c| c.from_ms + c.workload.duration_ms);
         ends.max().unwrap_or(0)
     }
 
@@ -84,19 +92,14 @@ impl Scenario {
         ends.max().unwrap_or(0)
     }
 
-    /// Requests a second that the devices can carry with full batches of the first model's first
-    /// version, if the first clients' requests are what comes.
-    pub fn capacity_per_s(&self) -> u64 {
-        let (Some(model), Some(clients)) = (self.models.first(), self.clients.first()) else {
-            return 0;
-        };
-        let Some(version) = model.versions.first() else {
-            return 0;
-        };
-        let rows = u64::from(version.rows_max);
-        let batch_ns = version.cost.batch_ns(version.rows_max).max(1);
-        let rows_per_s = self.lanes() * rows * 1_000_000_000 / batch_ns;
-        // The mean of 1 to `rows_most` is half of `rows_most + 1`.
-        rows_per_s * 2 / u64::from(clients.rows_most + 1)
+    /// Rows a second that the devices can carry with full batches of the first model's first
+    /// version.
+    pub fn capacity_rows_per_s(&self) -> u64 {
+        let version = self.models.first().and_then(|model| model.versions.first());
+        version.map_or(0, |version| {
+            let rows = u64::from(version.rows_max);
+            let batch_ns = version.cost.batch_ns(version.rows_max, 0).max(1);
+            self.lanes() * rows * 1_000_000_000 / batch_ns
+        })
     }
 }

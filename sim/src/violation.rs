@@ -1,4 +1,4 @@
-//! What is said when an invariant does not hold, with the command that shows it again.
+//! What is said when an invariant does not hold.
 
 use std::fmt;
 
@@ -23,21 +23,6 @@ pub struct Violation {
     pub planted: Option<Planted>,
 }
 
-impl Violation {
-    /// The command that shows the violation again.
-    pub fn reproduction(&self) -> String {
-        reproduction(&self.scenario, self.seed, self.planted)
-    }
-}
-
-/// The command that runs this again.
-pub(crate) fn reproduction(scenario: &str, seed: u64, planted: Option<Planted>) -> String {
-    let plant = planted.map_or(String::new(), |planted| {
-        format!(" --plant {}", planted.name())
-    });
-    format!("paceline sim run {scenario} --seed {seed}{plant}")
-}
-
 impl fmt::Display for Violation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (seconds, nanos) = (
@@ -46,11 +31,8 @@ impl fmt::Display for Violation {
         );
         write!(
             f,
-            "{} does not hold at {seconds}.{nanos:09} s with seed {}: {}\nreproduce: {}",
-            self.invariant,
-            self.seed,
-            self.what,
-            self.reproduction()
+            "{} does not hold at {seconds}.{nanos:09} s with seed {}: {}",
+            self.invariant, self.seed, self.what
         )
     }
 }

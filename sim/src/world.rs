@@ -27,6 +27,7 @@ use crate::message::Message;
 use crate::planted::Planted;
 use crate::report::Report;
 use crate::scenario::{Group, Scenario};
+use crate::traces::Traces;
 use crate::violation::Violation;
 
 /// One run.
@@ -68,7 +69,11 @@ enum State {
 
 impl World {
     /// The cluster before its first event.
-    pub(crate) fn new(scenario: &Scenario, seed: u64, planted: Option<Planted>) -> Self {
+    pub(crate) fn new(
+        (scenario, traces): (&Scenario, &Traces),
+        seed: u64,
+        planted: Option<Planted>,
+    ) -> Self {
         let mut outside = Outside::new(scenario, seed, planted);
         let mut lives = Random::stream(seed, "nodes");
         let groups = scenario.cluster.groups.iter();
@@ -91,7 +96,7 @@ impl World {
         });
         let nodes: Vec<Place> = nodes.collect();
         let consensus = Consensus::new(nodes.len(), seed);
-        let clients = Clients::new(&mut outside, seed);
+        let clients = Clients::new(&mut outside, traces, seed);
         let (operator, times) = Operator::new(scenario);
         let mut world = Self {
             seed,
@@ -150,6 +155,10 @@ impl World {
                 if let Some(number) = self.clients.arrive(&mut self.outside, group) {
                     self.send(number);
                 }
+            }
+            Event::Again(number) => {
+                let number = self.clients.send_again(&mut self.outside, number);
+                self.send(number);
             }
             Event::Hangup(number) => {
                 for process in self.clients.hang_up(&mut self.outside, number) {

@@ -53,6 +53,12 @@ fn judge(process: Process, present: u64, holds: Holdings) -> Result<(), String> 
             holds.in_flight
         ));
     }
+    if holds.in_flight == 0 && holds.failovers > 0 {
+        return Err(format!(
+            "node {node} has no request in flight and counts {} failovers",
+            holds.failovers
+        ));
+    }
     if holds.served != holds.queued + holds.in_lanes {
         return Err(format!(
             "node {node} serves {} dispatches; {} wait and {} are in lanes",
@@ -100,6 +106,16 @@ mod tests {
         assert!(judge(holds(3, 2, 1)).is_err());
         assert!(judge(holds(2, 1, 1)).is_err());
         assert!(judge(holds(2, 2, 2)).is_err());
+        let charged = Holdings {
+            failovers: 1,
+            ..holds(0, 2, 1)
+        };
+        let (mut invariant, process) = (Conservation::default(), PROCESS);
+        let settled = Fact::Settled {
+            process,
+            holds: charged,
+        };
+        assert!(invariant.observe(Instant::ZERO, &settled).is_err());
         let stray = Fact::Stray { node: NodeIndex(0) };
         let mut invariant = Conservation::default();
         assert!(invariant.observe(Instant::ZERO, &stray).is_err());

@@ -63,7 +63,7 @@ mod tests {
 
     #[test]
     fn a_run_without_work_is_found() {
-        let scenario = Scenario::steady();
+        let scenario = Scenario::named("steady").unwrap();
         let mut worked = EnoughWork::new(&scenario);
         assert!(worked.end().is_err());
         worked.answers = scenario.expect.answers_min;

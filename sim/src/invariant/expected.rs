@@ -114,7 +114,7 @@ mod tests {
     use super::*;
 
     fn judge(expect: Expect, ends: &[(u64, End)]) -> bool {
-        let mut scenario = Scenario::node_kill();
+        let mut scenario = Scenario::named("node-kill").unwrap();
         scenario.expect = expect;
         let mut expected = Expected::new(&scenario);
         for (number, (at_ms, end)) in ends.iter().enumerate() {

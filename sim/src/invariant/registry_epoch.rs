@@ -1,5 +1,5 @@
 //! I11: the registry's epoch only rises, on every node; no command is refused, except one that was
-//! computed from assignments which have changed since; no answer is of an epoch to come.
+//! computed from assignments which have changed since, or came too late; no answer is of an epoch to come.
 
 use std::collections::BTreeMap;
 
@@ -61,6 +61,8 @@ impl Invariant for RegistryEpoch {
         }
         match refusal {
             None | Some(Refusal::Outdated { .. }) => Ok(()),
+            // The node was taken back before it could say that it had drained.
+            Some(Refusal::NotDraining { .. }) => Ok(()),
             Some(refusal) => Err(format!("{change} at epoch {epoch} was refused: {refusal}")),
         }
     }

@@ -2,25 +2,22 @@
 
 use serde::{Deserialize, Serialize};
 
-/// Clients that are alike. Requests arrive at random, independently of each other and of the
-/// answers (open loop). Each is sent to a node that its client believes to be well; an answer
-/// that does not come because the node was lost is asked for once more, at another node.
+use crate::workload::Workload;
+
+/// Clients that are alike. Each request is sent to a node that its client believes to be well; an
+/// answer that does not come because the node was lost is asked for once more, at another node.
+/// Requests of a sequence must not run twice.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Clients {
     /// The model that they address.
     pub model: String,
-    /// When the first request may come, in milliseconds: best after the model is ready.
+    /// When they begin, in milliseconds: best after the model is ready.
     #[serde(default = "from_ms")]
     pub from_ms: u64,
-    /// How long they come, in milliseconds.
-    pub duration_ms: u64,
-    /// Requests a second, over all nodes.
-    pub rate_per_s: u64,
-    /// A request has 1 to so many rows, each number equally likely.
-    #[serde(default = "one")]
-    pub rows_most: u32,
-    /// Bytes of a row's inputs.
+    /// What they send, and when, from then on.
+    pub workload: Workload,
+    /// Bytes of a row's inputs, where the workload says none.
     #[serde(default = "row_bytes")]
     pub row_bytes: u64,
     /// Rows have one of so many shapes, each equally likely.
@@ -36,14 +33,17 @@ pub struct Clients {
     /// So many of a thousand requests must not run twice.
     #[serde(default)]
     pub once_permille: u64,
+    /// So many of a thousand clients whose request was refused send it again, as a new one,
+    /// after a pause.
+    #[serde(default)]
+    pub again_permille: u64,
+    /// The longest such pause, in milliseconds; each one is equally likely.
+    #[serde(default = "again_ms")]
+    pub again_ms: u64,
 }
 
 fn from_ms() -> u64 {
-    2_000
-}
-
-fn one() -> u32 {
-    1
+    4_000
 }
 
 fn row_bytes() -> u64 {
@@ -52,4 +52,8 @@ fn row_bytes() -> u64 {
 
 fn one_shape() -> u64 {
     1
+}
+
+fn again_ms() -> u64 {
+    100
 }

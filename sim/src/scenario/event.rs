@@ -2,23 +2,14 @@
 
 use serde::{Deserialize, Serialize};
 
-/// Something that the operator does.
+/// Something that the operator does. Nodes are named `n0`, `n1`, …, in the order of the groups.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Operation {
-    /// When, in milliseconds.
-    pub at_ms: u64,
-    /// What.
-    #[serde(flatten)]
-    pub action: Action,
-}
-
-/// What an operator can do. Nodes are named `n0`, `n1`, …, in the order of the groups.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case", tag = "do")]
-pub enum Action {
+#[serde(rename_all = "snake_case", tag = "do", deny_unknown_fields)]
+pub enum Operation {
     /// Drain a node.
     Drain {
+        /// When, in milliseconds.
+        at_ms: u64,
         /// Which.
         node: String,
         /// How long that may take, in milliseconds.
@@ -27,12 +18,15 @@ pub enum Action {
     },
     /// Take a node back.
     Undrain {
+        /// When, in milliseconds.
+        at_ms: u64,
         /// Which.
         node: String,
     },
 }
 
-/// Something that breaks, and is mended.
+/// Something that breaks, and is mended. A node is named `n0`, …, or is the `leader` of that
+/// moment.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Fault {
@@ -41,14 +35,13 @@ pub struct Fault {
     /// How long until it is mended.
     pub for_ms: u64,
     /// What.
-    #[serde(flatten)]
-    pub kind: FaultKind,
+    pub what: What,
 }
 
-/// What can break. A node is named `n0`, …, or is the `leader` of that moment.
+/// What can break.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case", tag = "kind")]
-pub enum FaultKind {
+#[serde(rename_all = "snake_case", tag = "kind", deny_unknown_fields)]
+pub enum What {
     /// A node's process dies; when it is mended, it is started again.
     Kill {
         /// Which.
@@ -81,6 +74,43 @@ pub enum FaultKind {
         /// Every message to and from it takes so much longer, in microseconds.
         extra_us: u64,
     },
+}
+
+impl Operation {
+    /// When, in milliseconds.
+    pub fn at_ms(&self) -> u64 {
+        match self {
+            Self::Drain { at_ms, .. } | Self::Undrain { at_ms, .. } => *at_ms,
+        }
+    }
+
+    /// Which node.
+    pub fn node(&self) -> &str {
+        match self {
+            Self::Drain { node, .. } | Self::Undrain { node, .. } => node,
+        }
+    }
+}
+
+impl What {
+    /// Whom it meets.
+    pub fn nodes(&self) -> &[String] {
+        match self {
+            Self::Partition { nodes, .. } => nodes,
+            Self::Kill { node }
+            | Self::Stall { node }
+            | Self::Slow { node, .. }
+            | Self::Lag { node, .. } => std::slice::from_ref(node),
+        }
+    }
+}
+
+/// The position of the node of this name.
+pub(crate) fn node_position(name: &str, nodes: usize) -> Option<u16> {
+    let digits = name.strip_prefix('n')?;
+    let is_plain = digits.bytes().all(|byte| byte.is_ascii_digit());
+    let number: u16 = digits.parse().ok().filter(|_| is_plain)?;
+    (usize::from(number) < nodes).then_some(number)
 }
 
 fn deadline_ms() -> u64 {

@@ -49,7 +49,7 @@ pub struct Version {
     pub fails_permille: u64,
 }
 
-/// A batch of `n` rows takes `fixed_ns + n × row_ns`, with noise.
+/// A batch of `n` rows and `t` tokens takes `fixed_ns + n × row_ns + t × token_ns`, with noise.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Cost {
@@ -57,6 +57,9 @@ pub struct Cost {
     pub fixed_ns: u64,
     /// Cost of a row, in nanoseconds.
     pub row_ns: u64,
+    /// Cost of a token that goes in or is asked for, in nanoseconds.
+    #[serde(default)]
+    pub token_ns: u64,
     /// Each batch differs from that by up to so many thousandths.
     #[serde(default)]
     pub noise_permille: u64,
@@ -64,9 +67,12 @@ pub struct Cost {
 
 impl Cost {
     /// What a batch takes without noise, in nanoseconds.
-    pub fn batch_ns(self, rows: u32) -> u64 {
+    pub fn batch_ns(self, rows: u32, tokens: u64) -> u64 {
+        let rows_ns = self.row_ns.saturating_mul(u64::from(rows));
+        let tokens_ns = self.token_ns.saturating_mul(tokens);
         self.fixed_ns
-            .saturating_add(self.row_ns.saturating_mul(u64::from(rows)))
+            .saturating_add(rows_ns)
+            .saturating_add(tokens_ns)
     }
 }
 

@@ -10,6 +10,8 @@ use super::outside::{Outside, Word};
 use crate::agenda::{Event, Process};
 use crate::draws;
 use crate::fact::{End, Fact, RequestNumber};
+use crate::traces::Traces;
+use crate::workload::{Sender, Sending};
 
 /// All clients of a run.
 pub(super) struct Clients {
@@ -18,11 +20,13 @@ pub(super) struct Clients {
     doors: Random,
 }
 
-/// Chance of a group of clients.
+/// A group of clients: what it sends next, and its chance.
 struct Group {
-    arrivals: Random,
-    sizes: Random,
+    sender: Sender,
+    next: Option<Sending>,
+    budgets: Random,
     hangups: Random,
+    again: Random,
 }
 
 /// A request as its client knows it.
@@ -37,9 +41,13 @@ struct Sent {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Request {
     pub(crate) number: RequestNumber,
+    /// The clients that it comes from.
+    pub(crate) group: u16,
     pub(crate) model: u16,
     pub(crate) deadline: Instant,
     pub(crate) rows: u32,
+    /// That go in, and that are asked for.
+    pub(crate) tokens: u64,
     pub(crate) bytes: u64,
     pub(crate) bucket: BucketId,
     /// Whether it must not run twice.
@@ -59,20 +67,32 @@ pub(super) struct Door {
 }
 
 impl Clients {
-    pub(super) fn new(outside: &mut Outside, seed: u64) -> Self {
+    /// The clients of a scenario that was checked, with the traces that it names.
+    pub(super) fn new(outside: &mut Outside, traces: &Traces, seed: u64) -> Self {
         let scenario = outside.scenario.clone();
-        let groups = scenario.clients.iter().enumerate().map(|(position, of)| {
-            let stream = |what: &str| Random::stream(seed, &format!("{what} {position}"));
-            let at = Instant::from_nanos(of.from_ms * 1_000_000);
-            let mut arrivals = stream("arrivals");
-            let first = next_arrival(&mut arrivals, of.rate_per_s, at);
-            outside.agenda.plan(first, Event::Arrival(position as u16));
-            Group {
-                arrivals,
-                sizes: stream("sizes"),
-                hangups: stream("hangups"),
-            }
-        });
+        let mut seeds = Random::stream(seed, "clients");
+        let groups = scenario
+            .clients
+            .iter()
+            .enumerate()
+            .filter_map(|(position, of)| {
+                let mut sender =
+                    Sender::new(&of.workload, seeds.next_u64(), traces.of(position)).ok()?;
+                let next = sender.next();
+                let from = Instant::from_nanos(of.from_ms * 1_000_000);
+                if let Some(next) = next {
+                    let first = from.plus_nanos(next.at_nanos);
+                    outside.agenda.plan(first, Event::Arrival(position as u16));
+                }
+                let stream = |what: &str| Random::stream(seed, &format!("{what} {position}"));
+                Some(Group {
+                    sender,
+                    next,
+                    budgets: stream("budgets"),
+                    hangups: stream("hangups"),
+                    again: stream("again"),
+                })
+            });
         Self {
             groups: groups.collect(),
             sent: Vec::new(),
@@ -85,30 +105,58 @@ impl Clients {
         self.sent.len() as u64
     }
 
-    /// A client sends a request, and the next client of its group is planned.
+    /// A client sends a request, and the next one of its group is planned.
     pub(super) fn arrive(&mut self, outside: &mut Outside, group: u16) -> Option<RequestNumber> {
         let scenario = outside.scenario.clone();
         let of = &scenario.clients[usize::from(group)];
-        let until = Instant::from_nanos((of.from_ms + of.duration_ms) * 1_000_000);
-        if outside.now >= until {
-            return None;
+        let clients = &mut self.groups[usize::from(group)];
+        let sending = clients.next.take()?;
+        clients.next = clients.sender.next();
+        if let Some(next) = clients.next {
+            let from = Instant::from_nanos(of.from_ms * 1_000_000);
+            let at = from.plus_nanos(next.at_nanos);
+            outside.agenda.plan(at, Event::Arrival(group));
         }
-        let chance = &mut self.groups[usize::from(group)];
-        let next = next_arrival(&mut chance.arrivals, of.rate_per_s, outside.now);
-        outside.agenda.plan(next, Event::Arrival(group));
-        let number = RequestNumber(self.sent.len() as u32);
-        let budget_us = draws::between(&mut chance.sizes, of.budget_min_us, of.budget_max_us);
-        let rows = draws::between(&mut chance.sizes, 1, u64::from(of.rows_most)) as u32;
         let model = scenario.models.iter().position(|m| m.name == of.model);
+        let drawn = u64::from(sending.rows) * of.row_bytes;
+        let request = Request {
+            number: RequestNumber(0),
+            group,
+            model: model.unwrap_or_default() as u16,
+            deadline: outside.now,
+            rows: sending.rows,
+            tokens: u64::from(sending.tokens) + u64::from(sending.tokens_out),
+            bytes: match sending.bytes {
+                0 => drawn,
+                bytes => u64::from(bytes),
+            },
+            bucket: BucketId(clients.budgets.below(of.shapes)),
+            is_once: sending.sequence.is_some() || clients.budgets.below(1_000) < of.once_permille,
+            is_second: false,
+        };
+        Some(self.submit(outside, request))
+    }
+
+    /// A client sends a request again that was refused: as a new one.
+    pub(super) fn send_again(
+        &mut self,
+        outside: &mut Outside,
+        number: RequestNumber,
+    ) -> RequestNumber {
+        let request = self.sent[number.0 as usize].request;
+        self.submit(outside, request)
+    }
+
+    fn submit(&mut self, outside: &mut Outside, request: Request) -> RequestNumber {
+        let scenario = outside.scenario.clone();
+        let of = &scenario.clients[usize::from(request.group)];
+        let clients = &mut self.groups[usize::from(request.group)];
+        let budget_us = draws::between(&mut clients.budgets, of.budget_min_us, of.budget_max_us);
+        let number = RequestNumber(self.sent.len() as u32);
         let request = Request {
             number,
-            model: model.unwrap_or_default() as u16,
             deadline: outside.now.plus_nanos(budget_us * 1_000),
-            rows,
-            bytes: u64::from(rows) * of.row_bytes,
-            bucket: BucketId(chance.sizes.below(of.shapes)),
-            is_once: chance.sizes.below(1_000) < of.once_permille,
-            is_second: false,
+            ..request
         };
         self.sent.push(Sent {
             request,
@@ -121,12 +169,12 @@ impl Clients {
             deadline: request.deadline,
             is_once: request.is_once,
         });
-        if chance.hangups.below(1_000) < of.cancel_permille {
-            let after = chance.hangups.below(budget_us * 1_000);
+        if clients.hangups.below(1_000) < of.cancel_permille {
+            let after = clients.hangups.below(budget_us * 1_000);
             let at = outside.now.plus_nanos(after);
             outside.agenda.plan(at, Event::Hangup(number));
         }
-        Some(number)
+        number
     }
 
     /// Where a request goes to, and as what; `None` if no node is believed to be well.
@@ -270,18 +318,27 @@ impl Clients {
     }
 
     fn end(&mut self, outside: &mut Outside, request: RequestNumber, (end, epoch): (End, Epoch)) {
-        self.sent[request.0 as usize].has_ended = true;
+        let sent = &mut self.sent[request.0 as usize];
+        sent.has_ended = true;
+        let group = sent.request.group;
         outside.record(&Fact::Ended {
             request,
             end,
             epoch,
         });
+        let is_refused = matches!(
+            end,
+            End::Overloaded | End::QueueFull | End::NotReady | End::Gone | End::Unreachable
+        );
+        let scenario = outside.scenario.clone();
+        let of = &scenario.clients[usize::from(group)];
+        let chance = &mut self.groups[usize::from(group)].again;
+        if is_refused && chance.below(1_000) < of.again_permille {
+            let pause_ms = draws::between(chance, 1, of.again_ms);
+            let at = outside.now.plus_nanos(pause_ms * 1_000_000);
+            outside.agenda.plan(at, Event::Again(request));
+        }
     }
-}
-
-fn next_arrival(arrivals: &mut Random, rate_per_s: u64, now: Instant) -> Instant {
-    let mean_nanos = 1_000_000_000 / rate_per_s.max(1);
-    now.plus_nanos(draws::exponential(arrivals, mean_nanos))
 }
 
 /// Silence after which a client asks somebody else.

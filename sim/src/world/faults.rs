@@ -5,7 +5,7 @@ use super::{Place, State, World, new_node};
 use crate::agenda::{Event, NodeIndex, Process, Timer};
 use crate::fact::Fact;
 use crate::message::Message;
-use crate::scenario::FaultKind;
+use crate::scenario::{What, node_position};
 
 impl World {
     /// The first events of a run.
@@ -36,22 +36,22 @@ impl World {
         let fault = self.outside.scenario.faults[usize::from(number)].clone();
         let mended_ms = self.outside.now.as_nanos() / 1_000_000 + fault.for_ms;
         self.plan_ms(mended_ms, Event::Mend(number));
-        let victims = self.victims(&fault.kind);
+        let victims = self.victims(&fault.what);
         self.broken.insert(number, victims.clone());
         for node in &victims {
-            match &fault.kind {
-                FaultKind::Kill { .. } => self.kill(*node),
-                FaultKind::Stall { .. } => self.stall(*node),
-                FaultKind::Slow { speed_permille, .. } => {
+            match &fault.what {
+                What::Kill { .. } => self.kill(*node),
+                What::Stall { .. } => self.stall(*node),
+                What::Slow { speed_permille, .. } => {
                     self.place_of(*node).node.slow_down(*speed_permille);
                 }
-                FaultKind::Lag { extra_us, .. } => {
+                What::Lag { extra_us, .. } => {
                     self.outside.network.lag(*node, extra_us * 1_000);
                 }
-                FaultKind::Partition { .. } => {}
+                What::Partition { .. } => {}
             }
         }
-        if let FaultKind::Partition { one_way, .. } = fault.kind {
+        if let What::Partition { one_way, .. } = fault.what {
             self.outside.network.cut(number, &victims, one_way);
         }
         self.look();
@@ -61,15 +61,15 @@ impl World {
     pub(super) fn mend(&mut self, number: u16) {
         let fault = self.outside.scenario.faults[usize::from(number)].clone();
         for node in self.broken.remove(&number).unwrap_or_default() {
-            match &fault.kind {
-                FaultKind::Kill { .. } => self.start(node),
-                FaultKind::Stall { .. } => self.go_on(node),
-                FaultKind::Slow { .. } => self.place_of(node).node.slow_down(1_000),
-                FaultKind::Lag { .. } => self.outside.network.lag(node, 0),
-                FaultKind::Partition { .. } => {}
+            match &fault.what {
+                What::Kill { .. } => self.start(node),
+                What::Stall { .. } => self.go_on(node),
+                What::Slow { .. } => self.place_of(node).node.slow_down(1_000),
+                What::Lag { .. } => self.outside.network.lag(node, 0),
+                What::Partition { .. } => {}
             }
         }
-        if matches!(fault.kind, FaultKind::Partition { .. }) {
+        if matches!(fault.what, What::Partition { .. }) {
             self.outside.network.mend(number);
             self.outside.resend();
         }
@@ -77,20 +77,12 @@ impl World {
     }
 
     /// Who is meant, at this moment.
-    fn victims(&self, kind: &FaultKind) -> Vec<NodeIndex> {
-        let names = match kind {
-            FaultKind::Partition { nodes, .. } => nodes.clone(),
-            FaultKind::Kill { node }
-            | FaultKind::Stall { node }
-            | FaultKind::Slow { node, .. }
-            | FaultKind::Lag { node, .. } => vec![node.clone()],
-        };
-        let named = names.iter().filter_map(|name| {
+    fn victims(&self, what: &What) -> Vec<NodeIndex> {
+        let named = what.nodes().iter().filter_map(|name| {
             if name == "leader" {
                 return self.outside.leader.map(|leader| leader.node);
             }
-            let number: u16 = name.strip_prefix('n')?.parse().ok()?;
-            (usize::from(number) < self.nodes.len()).then_some(NodeIndex(number))
+            node_position(name, self.nodes.len()).map(NodeIndex)
         });
         named.collect()
     }

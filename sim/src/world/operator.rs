@@ -16,7 +16,7 @@ use paceline_protocol::{
 
 use super::World;
 use crate::agenda::{Event, NodeIndex};
-use crate::scenario::{Action, Group, Scenario};
+use crate::scenario::{Group, Operation, Scenario, node_position};
 
 /// Something that the operator wants.
 #[derive(Clone, Debug)]
@@ -24,7 +24,7 @@ pub(super) enum Wish {
     Register(NodeIndex),
     Publish(u16, u32),
     Deploy(u16, u32),
-    Do(Action),
+    Do(Operation),
 }
 
 /// What the operator wants, in the order of the scenario, and under which op-ids.
@@ -49,7 +49,7 @@ impl Operator {
             })
         });
         let operations = scenario.operations.iter();
-        let operations = operations.map(|of| (of.at_ms, Wish::Do(of.action.clone())));
+        let operations = operations.map(|of| (of.at_ms(), Wish::Do(of.clone())));
         let (times, wishes) = nodes.chain(versions).chain(operations).unzip();
         let ops = BTreeMap::new();
         (Self { wishes, ops }, times)
@@ -122,10 +122,10 @@ impl World {
                     replicas: scenario.models[usize::from(*model)].replicas.target(),
                 }
             }
-            Wish::Do(Action::Drain { node, deadline_ms }) => {
-                return self.drain(&registry, (leader, node), *deadline_ms);
-            }
-            Wish::Do(Action::Undrain { node }) => Change::Undrain {
+            Wish::Do(Operation::Drain {
+                node, deadline_ms, ..
+            }) => return self.drain(&registry, (leader, node), *deadline_ms),
+            Wish::Do(Operation::Undrain { node, .. }) => Change::Undrain {
                 node: self.named(node)?,
             },
         })
@@ -165,8 +165,8 @@ impl World {
 
     /// The node of this name.
     fn named(&self, name: &str) -> Option<NodeId> {
-        let number: u64 = name.strip_prefix('n')?.parse().ok()?;
-        (number < self.nodes.len() as u64).then_some(NodeId(number + 1))
+        let position = node_position(name, self.nodes.len())?;
+        Some(NodeId(u64::from(position) + 1))
     }
 }
 
@@ -206,8 +206,8 @@ fn version_record((model, number): (u16, u32), scenario: &Scenario) -> VersionRe
         finite_inputs: false,
         artifact_bytes: 1,
         memory_bytes: of.memory_mib << 20,
-        one_row_ns: of.cost.batch_ns(1),
-        full_batch_ns: of.cost.batch_ns(of.rows_max),
+        one_row_ns: of.cost.batch_ns(1, 0),
+        full_batch_ns: of.cost.batch_ns(of.rows_max, 0),
     }
 }
 

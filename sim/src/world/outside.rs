@@ -137,10 +137,18 @@ impl Outside {
     }
 
     /// How long an engine takes for a batch of `rows`, in nanoseconds, and whether it fails.
-    pub(super) fn service(&mut self, version: (u16, VersionNumber), rows: u32) -> (u64, bool) {
+    pub(super) fn service(
+        &mut self,
+        version: (u16, VersionNumber),
+        (rows, tokens): (u32, u64),
+    ) -> (u64, bool) {
         let version = self.version(version);
         let (cost, fails_permille) = (version.cost, version.fails_permille);
-        let nanos = draws::noisy(&mut self.service, cost.batch_ns(rows), cost.noise_permille);
+        let nanos = draws::noisy(
+            &mut self.service,
+            cost.batch_ns(rows, tokens),
+            cost.noise_permille,
+        );
         let fails = fails_permille > 0 && self.service.below(1_000) < fails_permille;
         (nanos, fails)
     }

@@ -54,6 +54,9 @@ impl Node {
         if self.duties.ticks.is_multiple_of(LOOKS_EVERY) {
             self.look_at_drain(outside);
         }
+        if self.duties.ticks.is_multiple_of(TELLS_EVERY) {
+            self.say(outside);
+        }
         let leads = outside.leader == Some(self.process);
         match (leads, self.duties.leads_since) {
             (true, None) => self.duties.leads_since = Some(now),
@@ -153,7 +156,7 @@ impl Node {
         let batcher = BatcherId(number as u32);
         replica.batcher = Some(batcher);
         let of = outside.version(replica.version);
-        let (one, all) = (of.cost.batch_ns(1), of.cost.batch_ns(of.rows_max));
+        let (one, all) = (of.cost.batch_ns(1, 0), of.cost.batch_ns(of.rows_max, 0));
         let options = batcher::Options {
             rows_max: of.rows_max,
             cost: CostFit::from_warm_up(one, of.rows_max, all),
@@ -256,6 +259,8 @@ impl Node {
 
 /// How often the drain is looked at: every 200 ms.
 const LOOKS_EVERY: u64 = 4;
+/// What has not changed is said again: every second.
+const TELLS_EVERY: u64 = 20;
 /// A write that was not heard of for so long is decided anew.
 const WRITE_LIMIT_NANOS: u64 = 1_000_000_000;
 /// How long a new leader waits until peers have told what they have.

@@ -92,6 +92,7 @@ impl Node {
             version: pinned.version,
             deadline: request.deadline,
             rows: request.rows,
+            tokens: request.tokens,
             bytes: request.bytes,
             bucket: request.bucket,
             is_alone,

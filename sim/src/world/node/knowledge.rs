@@ -308,7 +308,7 @@ impl Node {
         let zone = registry.zone(self.id);
         let row_nanos = {
             let version = outside.version((number, version));
-            version.cost.batch_ns(version.rows_max) / u64::from(version.rows_max.max(1))
+            version.cost.batch_ns(version.rows_max, 0) / u64::from(version.rows_max.max(1))
         };
         let replicas = registry.replicas_of(name, version);
         let ready = replicas.filter_map(|(id, assignment)| {

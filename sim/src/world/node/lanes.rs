@@ -88,8 +88,10 @@ impl Node {
 
     fn run(&mut self, outside: &mut Outside, lane: LaneId, (batcher, rows): (BatcherId, u32)) {
         self.members.clear();
+        let mut tokens = 0;
         for slot in &self.lanes[usize::from(lane.0)].served {
             if let Some(served) = self.served.get(*slot) {
+                tokens += served.tokens;
                 self.members.push(Member {
                     request: served.request,
                     version: served.version,
@@ -103,7 +105,7 @@ impl Node {
             return;
         };
         let rows_max = outside.version(version).rows_max;
-        let (nanos, fails) = outside.service(version, rows);
+        let (nanos, fails) = outside.service(version, (rows, tokens));
         let speed = self.group.speed_permille * self.speed_permille / 1_000;
         let nanos = nanos.saturating_mul(1_000) / speed.max(1);
         outside.record(&Fact::Ran(Batch {

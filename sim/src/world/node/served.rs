@@ -21,6 +21,7 @@ pub(super) struct Served {
     pub(super) flight: Flight,
     pub(super) request: RequestNumber,
     pub(super) meta: RequestMeta,
+    pub(super) tokens: u64,
     /// What the request is pinned to.
     pub(super) version: (u16, VersionNumber),
     pub(super) batcher: BatcherId,
@@ -47,7 +48,7 @@ impl Node {
             version.1 = VersionNumber(version.1.0 + 1);
         }
         let mut meta = None;
-        self.served.insert(|slot| {
+        let slot = self.served.insert(|slot| {
             let of = RequestMeta {
                 slot,
                 deadline: dispatch.deadline,
@@ -61,6 +62,7 @@ impl Node {
                 flight: dispatch.flight,
                 request: dispatch.request,
                 meta: of,
+                tokens: dispatch.tokens,
                 version,
                 batcher,
                 lane: None,
@@ -74,7 +76,9 @@ impl Node {
             in_place: true,
         };
         self.step_device(outside, input, None);
-        if let Some(queue) = self.device.batcher(batcher) {
+        // One that was refused says nothing of the limit: it may have shrunk meanwhile.
+        let is_taken = self.served.get(slot).is_some();
+        if let Some(queue) = self.device.batcher(batcher).filter(|_| is_taken) {
             outside.record(&Fact::Queued(Queue {
                 rows: queue.queued_rows(),
                 requests: queue.queued_requests(),

@@ -1,0 +1,237 @@
+//! Whether a scenario can be run, and where it cannot.
+
+use paceline_protocol::ModelName;
+use paceline_protocol::limits::{
+    DRAIN_DEADLINE_MAX_MS, MODELS_MAX, NODES_MAX, ROWS_MAX, VERSIONS_KEPT_MAX,
+};
+
+use super::event::node_position;
+use super::{Clients, Group, Model, Replicas, Scenario, Version};
+
+/// A setting that no scenario can have.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// The path of its key: names, and positions in lists from 0.
+    pub path: Vec<String>,
+    /// What it is.
+    pub value: String,
+    /// What it may be.
+    pub allowed: String,
+}
+
+/// Looks at one table after another.
+struct Check {
+    problems: Vec<Problem>,
+    path: Vec<String>,
+}
+
+impl Scenario {
+    /// Everything that keeps the scenario from being run; nothing if it can be.
+    pub fn problems(&self) -> Vec<Problem> {
+        let mut check = Check {
+            problems: Vec::new(),
+            path: Vec::new(),
+        };
+        check.scenario(self);
+        check.problems
+    }
+}
+
+impl Check {
+    fn scenario(&mut self, scenario: &Scenario) {
+        let kebab = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+        let is_name = !scenario.name.is_empty() && scenario.name.chars().all(kebab);
+        self.hold(
+            "name",
+            &scenario.name,
+            is_name,
+            "lower-case letters, digits and dashes",
+        );
+        self.within(
+            "models",
+            scenario.models.len() as u64,
+            (1, MODELS_MAX as u64),
+        );
+        self.within("clients", scenario.clients.len() as u64, (1, CLIENTS_MAX));
+        self.inside("cluster", |check| check.cluster(scenario));
+        for (position, model) in scenario.models.iter().enumerate() {
+            self.inside(&format!("models.{position}"), |check| {
+                check.model(model, &scenario.models[..position]);
+            });
+        }
+        for (position, clients) in scenario.clients.iter().enumerate() {
+            self.inside(&format!("clients.{position}"), |check| {
+                check.clients(clients, &scenario.models);
+            });
+        }
+        self.events(scenario);
+        let expect = scenario.expect;
+        self.inside("expect", |check| {
+            let permille = (0, 1_000);
+            check.within(
+                "answered_permille_min",
+                expect.answered_permille_min,
+                permille,
+            );
+            let calm = expect.calm_answered_permille_min;
+            check.within("calm_answered_permille_min", calm, permille);
+        });
+    }
+
+    fn cluster(&mut self, scenario: &Scenario) {
+        let cluster = &scenario.cluster;
+        let nodes = scenario.nodes() as u64;
+        self.within("groups", nodes, (1, NODES_MAX as u64));
+        self.within("permits", u64::from(cluster.permits), (1, 1 << 20));
+        for (position, group) in cluster.groups.iter().enumerate() {
+            self.inside(&format!("groups.{position}"), |check| check.group(group));
+        }
+        let network = cluster.network;
+        self.inside("network", |check| {
+            for (key, us) in [
+                ("zone_us", network.zone_us),
+                ("region_us", network.region_us),
+                ("world_us", network.world_us),
+            ] {
+                check.within(key, us, (0, 10_000_000));
+            }
+            check.within("jitter_permille", network.jitter_permille, (0, 100_000));
+            check.within("loss_per_million", network.loss_per_million, (0, 1_000_000));
+            check.within("mbit_per_s", network.mbit_per_s, (1, 10_000_000));
+        });
+        let delays = cluster.delays;
+        self.inside("delays", |check| {
+            check.within("fsync_us", delays.fsync_us, (0, 10_000_000));
+            check.within("boot_ms", delays.boot_ms, (0, 600_000));
+            check.within("wake_us", delays.wake_us, (0, 1_000_000));
+            check.within("gather_us", delays.gather_us, (0, 1_000_000));
+        });
+    }
+
+    fn group(&mut self, group: &Group) {
+        self.within("count", u64::from(group.count), (1, NODES_MAX as u64));
+        self.within("lanes", u64::from(group.lanes), (1, 1_024));
+        self.within("speed_permille", group.speed_permille, (1, 1_000_000));
+        self.within("memory_mib", group.memory_mib, (1, 1 << 30));
+    }
+
+    fn model(&mut self, model: &Model, before: &[Model]) {
+        let is_name = ModelName::new(model.name.as_str()).is_ok();
+        let allowed = "1 to 128 of a-z, 0-9, '.', '_' and '-'";
+        self.hold("name", &model.name, is_name, allowed);
+        let is_new = before.iter().all(|other| other.name != model.name);
+        self.hold(
+            "name",
+            &model.name,
+            is_new,
+            "a name that no other model has",
+        );
+        if let Replicas::Count(count) = model.replicas {
+            self.within("replicas", u64::from(count), (1, NODES_MAX as u64));
+        }
+        let versions = model.versions.len() as u64;
+        self.within("versions", versions, (1, VERSIONS_KEPT_MAX as u64));
+        for (position, version) in model.versions.iter().enumerate() {
+            self.inside(&format!("versions.{position}"), |check| {
+                check.version(version)
+            });
+        }
+    }
+
+    fn version(&mut self, version: &Version) {
+        self.within("deploy_ms", version.deploy_ms, (0, TIME_MS_MAX));
+        self.within("rows_max", u64::from(version.rows_max), (1, ROWS_MAX));
+        self.within("load_ms", version.load_ms, (0, TIME_MS_MAX));
+        self.within("memory_mib", version.memory_mib, (0, 1 << 30));
+        self.within("fails_permille", version.fails_permille, (0, 1_000));
+        let cost = version.cost;
+        self.inside("cost", |check| {
+            check.within("fixed_ns", cost.fixed_ns, (0, COST_NS_MAX));
+            check.within("row_ns", cost.row_ns, (0, COST_NS_MAX));
+            check.within("token_ns", cost.token_ns, (0, COST_NS_MAX));
+            check.within("noise_permille", cost.noise_permille, (0, 1_000));
+        });
+    }
+
+    fn clients(&mut self, clients: &Clients, models: &[Model]) {
+        let is_known = models.iter().any(|model| model.name == clients.model);
+        let names: Vec<&str> = models.iter().map(|model| model.name.as_str()).collect();
+        self.hold("model", &clients.model, is_known, &names.join(", "));
+        self.within("from_ms", clients.from_ms, (0, TIME_MS_MAX));
+        if let Err(invalid) = clients.workload.check() {
+            let path = format!("workload.{}", invalid.key);
+            self.hold(&path, &invalid.value, false, &invalid.allowed);
+        }
+        self.within("row_bytes", clients.row_bytes, (0, 1 << 30));
+        self.within("shapes", clients.shapes, (1, 1 << 20));
+        let longest = paceline_protocol::limits::REQUEST_BUDGET_MAX_MS * 1_000;
+        self.within("budget_min_us", clients.budget_min_us, (1, longest));
+        let budgets = (clients.budget_min_us, longest);
+        self.within("budget_max_us", clients.budget_max_us, budgets);
+        self.within("cancel_permille", clients.cancel_permille, (0, 1_000));
+        self.within("once_permille", clients.once_permille, (0, 1_000));
+        self.within("again_permille", clients.again_permille, (0, 1_000));
+        self.within("again_ms", clients.again_ms, (1, TIME_MS_MAX));
+    }
+
+    fn events(&mut self, scenario: &Scenario) {
+        let nodes = scenario.nodes();
+        let last = nodes.saturating_sub(1);
+        for (position, operation) in scenario.operations.iter().enumerate() {
+            self.inside(&format!("operations.{position}"), |check| {
+                check.within("at_ms", operation.at_ms(), (0, TIME_MS_MAX));
+                let name = operation.node();
+                let is_known = node_position(name, nodes).is_some();
+                check.hold("node", name, is_known, &format!("n0 to n{last}"));
+                if let super::Operation::Drain { deadline_ms, .. } = operation {
+                    check.within("deadline_ms", *deadline_ms, (1, DRAIN_DEADLINE_MAX_MS));
+                }
+            });
+        }
+        for (position, fault) in scenario.faults.iter().enumerate() {
+            self.inside(&format!("faults.{position}"), |check| {
+                check.within("at_ms", fault.at_ms, (0, TIME_MS_MAX));
+                check.within("for_ms", fault.for_ms, (1, TIME_MS_MAX));
+                for name in fault.what.nodes() {
+                    let is_known = name == "leader" || node_position(name, nodes).is_some();
+                    check.hold("what", name, is_known, &format!("n0 to n{last}, or leader"));
+                }
+            });
+        }
+    }
+
+    fn within(&mut self, key: &str, value: u64, (least, most): (u64, u64)) {
+        let is_allowed = (least..=most).contains(&value);
+        self.hold(
+            key,
+            &value.to_string(),
+            is_allowed,
+            &format!("{least} to {most}"),
+        );
+    }
+
+    fn hold(&mut self, key: &str, value: &str, is_allowed: bool, allowed: &str) {
+        if !is_allowed {
+            let own = key.split('.').map(str::to_owned);
+            self.problems.push(Problem {
+                path: self.path.iter().cloned().chain(own).collect(),
+                value: value.chars().take(80).collect(),
+                allowed: allowed.to_owned(),
+            });
+        }
+    }
+
+    fn inside(&mut self, path: &str, look: impl FnOnce(&mut Self)) {
+        let before = self.path.len();
+        self.path.extend(path.split('.').map(str::to_owned));
+        look(self);
+        self.path.truncate(before);
+    }
+}
+
+/// Groups of clients: each is a stream of events of its own.
+const CLIENTS_MAX: u64 = 1_000;
+/// 31 days, as a workload may last.
+const TIME_MS_MAX: u64 = 31 * 24 * 3_600 * 1_000;
+/// A thousand seconds: sums stay far below 2⁶³.
+const COST_NS_MAX: u64 = 1_000_000_000_000;
