@@ -20,7 +20,7 @@ use paceline_core::router::{Again, Condition, Effect, Input, Report, RouteId, Ro
 use paceline_core::{Machine, Slot};
 use paceline_protocol::{Epoch, NodeId, ReplicaId};
 use ractor::{Actor, ActorProcessingErr, ActorRef};
-use tokio::sync::watch;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use self::routes::View;
 pub(crate) use self::routes::{ModelRoute, Routes, VersionRoute};
@@ -39,6 +39,8 @@ pub struct Handle {
     /// The epoch of the routes, for whoever waits for it.
     epoch: watch::Sender<Epoch>,
     machine: Arc<Mutex<State>>,
+    /// Places of requests that wait for a replica.
+    waiting: Arc<Semaphore>,
 }
 
 struct State {
@@ -112,6 +114,7 @@ impl Handle {
             routes: Arc::new(ArcSwap::from_pointee(Routes::default())),
             epoch: watch::Sender::default(),
             machine: Arc::new(Mutex::new(state)),
+            waiting: Arc::new(Semaphore::new(WAITING_MAX)),
         }
     }
 
@@ -132,6 +135,11 @@ impl Handle {
         let reached = epochs.wait_for(|now| *now >= epoch);
         // Its sender lives as long as this handle.
         tokio::time::timeout(limit, reached).await.is_ok()
+    }
+
+    /// A place among the requests that wait for a replica, if there is one.
+    pub fn waiting_place(&self) -> Option<OwnedSemaphorePermit> {
+        self.waiting.clone().try_acquire_owned().ok()
     }
 
     /// Picks a replica; `None` if there is none that could be.
@@ -276,6 +284,10 @@ impl Arguments {
         not_good.collect()
     }
 }
+
+/// Requests that wait for a replica hold their permits: a quarter of those there are by default, so
+/// that one model without replicas does not keep the others' requests out.
+const WAITING_MAX: usize = 1_024;
 
 fn targets(view: View<'_>, version: &VersionRoute, here: NodeId) -> Vec<Target> {
     let registry = view.registry;

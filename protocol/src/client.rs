@@ -41,7 +41,8 @@ pub const GREETING_BYTES_MAX: usize = 32 << 10;
 /// nobody up.
 pub const LANE_BYTES_MAX: usize = 16 << 10;
 /// What a node closes a connection with (RFC 9000, section 20.2) once it has answered everything
-/// that it took on it: what has no answer then was not executed. Any other code leaves that open.
+/// that it took on it, and given the answers time to arrive: what has no answer then was not
+/// executed, as far as the node can know. Any other code leaves that open.
 pub const CLOSED_ANSWERED: u32 = 6;
 /// Bytes in front of every message of the first stream: its length.
 pub const LENGTH_BYTES: usize = 4;

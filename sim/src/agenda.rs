@@ -12,11 +12,11 @@ use crate::fact::RequestNumber;
 use crate::message::Message;
 
 /// Position of a node in the run's list.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct NodeIndex(pub(crate) u16);
 
 /// A process of a node: what was planned for an earlier one does not happen.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Process {
     pub(crate) node: NodeIndex,
     pub(crate) life: u16,

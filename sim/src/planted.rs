@@ -11,10 +11,13 @@ pub enum Planted {
     MixedBatch,
     /// A permit is not given back (found by I9: admission counts more than there is).
     LostPermit,
+    /// Followers are told in the order of a hashed set (found by comparing two processes: no
+    /// invariant sees it).
+    HashOrder,
 }
 
 impl Planted {
-    /// Every bug.
+    /// Every bug that an invariant finds.
     pub const ALL: [Self; 4] = [
         Self::LostBatch,
         Self::LateTimer,
@@ -29,6 +32,7 @@ impl Planted {
             Self::LateTimer => "late-timer",
             Self::MixedBatch => "mixed-batch",
             Self::LostPermit => "lost-permit",
+            Self::HashOrder => "hash-order",
         }
     }
 }

@@ -5,18 +5,19 @@
 mod fresh_processes;
 
 use fresh_processes::outputs_of_fresh_processes;
-use paceline_sim::{Scenario, Traces, run, with_faults};
+use paceline_sim::{Planted, Scenario, Traces, run_planted, with_faults};
 
-/// Prints reports for the test below, which runs this one in processes of its own: each seed
-/// breaks something else.
-#[test]
-fn prints_reports() {
-    let scenario = Scenario::named("node-kill").unwrap();
-    let reports = (0..SEEDS).map(|seed| {
+/// What the seeds give, on one line.
+fn print(seeds: u64, planted: Option<Planted>) {
+    let (scenario, traces) = (
+        Scenario::named("node-kill").expect("it comes along"),
+        Traces::default(),
+    );
+    let reports = (0..seeds).map(|seed| {
         let drawn = with_faults(&scenario, seed);
-        let report = run(&drawn, &Traces::default(), seed);
+        let report = run_planted((&drawn, &traces), seed, planted);
         let report = report.unwrap_or_else(|violation| panic!("{violation}"));
-        let json = serde_json::to_string(&report).unwrap();
+        let json = serde_json::to_string(&report).expect("a report is JSON");
         format!("{json} {:?}", report.series)
     });
     let reports: Vec<String> = reports.collect();
@@ -29,23 +30,41 @@ fn prints_reports() {
     }
 }
 
+/// What a test of this file has printed in processes of its own.
+fn printed_by(test: &str) -> [String; 3] {
+    let program = std::env::current_exe().expect("this program is somewhere");
+    let outputs = outputs_of_fresh_processes(&program, &["--exact", test, "--nocapture"]);
+    // The test harness adds the wall time of its own.
+    outputs.map(|output| {
+        let text = String::from_utf8(output).expect("reports are text");
+        let reports = text.split_once(MARK).expect("reports are printed").1;
+        reports.lines().next().unwrap_or_default().to_owned()
+    })
+}
+
+/// Each seed breaks something else.
+#[test]
+fn prints_reports() {
+    print(SEEDS, None);
+}
+
+#[test]
+fn prints_reports_with_a_hashed_order() {
+    print(1, Some(Planted::HashOrder));
+}
+
 #[test]
 fn fresh_processes_print_the_same_bytes() {
-    let program = std::env::current_exe().unwrap();
-    let arguments = ["--exact", "prints_reports", "--nocapture"];
-    let outputs = outputs_of_fresh_processes(&program, &arguments);
-    // The test harness adds the wall time of its own.
-    let reports = outputs.map(|output| {
-        let text = String::from_utf8(output).unwrap();
-        let report = text.split_once(MARK).expect("the report is printed").1;
-        report.lines().next().unwrap_or_default().to_owned()
-    });
+    let reports = printed_by("prints_reports");
     assert_eq!(reports[0].matches("\"requests\":").count() as u64, SEEDS);
-    assert!(
-        reports[0].contains("\"failed_over\":1"),
-        "something was broken"
-    );
+    assert!(reports[0].contains("\"failed_over\":1"), "something broke");
     assert!(reports.iter().all(|report| *report == reports[0]));
+}
+
+#[test]
+fn an_order_that_depends_on_the_process_is_found() {
+    let reports = printed_by("prints_reports_with_a_hashed_order");
+    assert!(reports.iter().any(|report| *report != reports[0]));
 }
 
 const MARK: &str = "the reports: ";

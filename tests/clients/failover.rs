@@ -278,7 +278,8 @@ async fn a_node_that_stops_fails_no_request() {
             for _ in 0..400 {
                 let request = client.infer("sleepy").idempotent(number % 2 == 0);
                 let answer = request.deadline(PATIENCE).send().await.unwrap();
-                assert_eq!(answer.attempt, 1);
+                // What a node refuses while it stops is no attempt; what it closes over is one.
+                assert!(answer.attempt <= 2);
                 answered[answer.node.0 as usize - 1] += 1;
             }
             answered

@@ -136,7 +136,7 @@ impl Inference {
 
 impl Sending<'_> {
     /// One attempt; and, if its node falls silent or is lost, one more at another node, once.
-    /// A node that stops and has not taken it does not count.
+    /// A node that stops and refuses it does not count.
     async fn run(&self, was_sent: &mut bool) -> Result<Answer, InferError> {
         let mut moves = Moves::default();
         let mut first = self.start_anywhere(None, was_sent).await?;
@@ -145,7 +145,7 @@ impl Sending<'_> {
             tokio::select! {
                 biased;
                 outcome = first.end() => match outcome {
-                    outcome if moves.allows(&outcome, self.request.idempotent) => {
+                    outcome if moves.allows(&outcome, false) => {
                         first = self.start_anywhere(Some(&session), was_sent).await?;
                     }
                     Outcome::Told(frame) if is_turned_away(&frame, ErrorCode::Stale) => {
@@ -165,7 +165,12 @@ impl Sending<'_> {
         let refused = tokio::select! {
             biased;
             outcome = first.end() => match outcome {
-                Outcome::Told(frame) => return self.told(frame, &session, 1),
+                // That the first one did nothing says nothing of the second.
+                Outcome::Told(frame) if has_not_run(&frame) => return second.await,
+                Outcome::Told(frame) => {
+                    let told = self.told(frame, &session, 1);
+                    return told.map_err(InferError::after_silence);
+                }
                 Outcome::Lost | Outcome::NotTaken => return second.await,
             },
             answer = &mut second => match answer {
@@ -174,7 +179,11 @@ impl Sending<'_> {
             },
         };
         match first.end().await {
-            Outcome::Told(frame) => self.told(frame, &session, 1),
+            Outcome::Told(frame) if has_not_run(&frame) => Err(refused),
+            Outcome::Told(frame) => {
+                let told = self.told(frame, &session, 1);
+                told.map_err(InferError::after_silence)
+            }
             Outcome::Lost | Outcome::NotTaken => Err(refused),
         }
     }
@@ -231,7 +240,7 @@ impl Sending<'_> {
                 Err(not_started) => return Err(refused(not_started).after_silence()),
             };
             match attempt.end().await {
-                outcome if moves.allows(&outcome, self.request.idempotent) => {}
+                outcome if moves.allows(&outcome, true) => {}
                 Outcome::Told(frame) => {
                     let told = self.told(frame, &session, 2);
                     return told.map_err(InferError::after_silence);
@@ -264,24 +273,35 @@ impl Sending<'_> {
     }
 }
 
-/// How often a request has gone on to another node because the one before has stopped.
+/// How often an attempt has gone on to another node because the one before has stopped.
 #[derive(Default)]
 struct Moves(u8);
 
 impl Moves {
-    /// Whether a request that has ended so may go on as if it had not been sent. That a node has
-    /// closed in order says so only as surely as its last packets have arrived: enough for what
-    /// may run twice.
-    fn allows(&mut self, outcome: &Outcome, is_idempotent: bool) -> bool {
+    /// Whether an attempt that has ended so may go on as if it had not been made. That a node has
+    /// closed in order says so only as surely as its last packets have arrived: enough for a
+    /// second attempt, which runs once at most wherever it goes; a first one has become one.
+    fn allows(&mut self, outcome: &Outcome, is_second: bool) -> bool {
         let is_open = match outcome {
             Outcome::Told(frame) => is_turned_away(frame, ErrorCode::ShuttingDown),
-            Outcome::NotTaken => is_idempotent,
+            Outcome::NotTaken => is_second,
             Outcome::Lost => false,
         };
         let allows = is_open && self.0 < REROUTES_MAX;
         self.0 += u8::from(allows);
         allows
     }
+}
+
+/// Whether a node says that it did nothing about a request.
+fn has_not_run(frame: &Frame) -> bool {
+    matches!(
+        &frame.message,
+        Message::Failed {
+            execution: Execution::NotExecuted,
+            ..
+        }
+    )
 }
 
 /// Whether a node says that it did nothing about a request, for this reason.

@@ -160,11 +160,14 @@ pub(crate) async fn run(
     tasks.spawn(watch_over(session.clone(), pace, notices.clone()));
     // None of them ends as long as the connection lives and makes sense.
     tasks.join_next().await;
-    tasks.shutdown().await;
     session.close();
-    session.health.send_replace(Health::Lost);
+    // What has arrived is read to its end: answers among it count.
+    let reading = async { while tasks.join_next().await.is_some() {} };
+    drop(tokio::time::timeout(LAST_READS, reading).await);
+    tasks.shutdown().await;
     session.permits.close();
     session.waiting().clear();
+    session.health.send_replace(Health::Lost);
     drop(notices.send(Notice::Changed).await);
 }
 
@@ -247,4 +250,6 @@ const IN_FLIGHT_MAX: usize = 4_096;
 const LOOK_PACE: Duration = Duration::from_millis(50);
 /// A sign every 100 ms.
 const LOOKS_PER_SIGN: u32 = 2;
+/// What was received before a connection was lost is read in less.
+const LAST_READS: Duration = Duration::from_millis(50);
 const CLOSE_DONE: VarInt = VarInt::from_u32(0);

@@ -234,7 +234,9 @@ impl Failover {
                     self.places[place] = Place::Free;
                     return self.rest(Ending::AsItIs);
                 }
-                self.charges[place] = Some(Extra::Retry);
+                if let Some(before) = self.charges[place].replace(Extra::Retry) {
+                    budget.give_back(before);
+                }
                 next
             }
             End::Nowhere if self.may_move() => Next::End(Ending::Gone),
@@ -340,7 +342,10 @@ impl Failover {
     fn repeat(&mut self, charge: Extra, budget: &mut Budget) -> Next {
         match self.free() {
             Some(place) if budget.take(charge) => {
-                self.charges[place] = Some(charge);
+                // What moved on and ended elsewhere may still be charged there.
+                if let Some(before) = self.charges[place].replace(charge) {
+                    budget.give_back(before);
+                }
                 let why = match charge {
                     Extra::Failover => Why::Failover,
                     Extra::Retry => Why::Retry,

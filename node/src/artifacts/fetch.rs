@@ -155,7 +155,7 @@ impl Fetcher {
         let run = Run::new(
             &self.shared,
             (artifact, deadline),
-            others.copied().collect(),
+            &others.copied().collect::<Vec<_>>(),
         );
         let listed = Listed {
             shared: self.shared.clone(),

@@ -21,6 +21,7 @@ use paceline_protocol::{Epoch, Failure, Tensor, VersionNumber};
 
 pub use self::missed::Unanswered;
 use self::missed::refused;
+pub use self::remote::PeerDoor;
 pub use self::tensors::{TensorAnswer, TensorRequest};
 use super::oip::{self, AnswerView, ParseOptions, ParsedRequest, Rendered};
 use crate::clock::Clock;
@@ -229,7 +230,7 @@ fn view<'a>(
 }
 
 /// What the client allows, within what is allowed to it.
-fn budget_nanos(timeout_us: Option<u64>) -> u64 {
+pub(in crate::gateway) fn budget_nanos(timeout_us: Option<u64>) -> u64 {
     let longest = REQUEST_BUDGET_MAX_MS * 1_000_000;
     match timeout_us {
         None | Some(0) => REQUEST_BUDGET_DEFAULT_MS * 1_000_000,

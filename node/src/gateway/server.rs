@@ -50,11 +50,20 @@ pub struct HttpOptions {
 /// nothing.
 pub(super) async fn accept(listener: Arc<Accepting>, doors: Arc<Doors>, door: Door) {
     let places = Arc::new(Semaphore::new(doors.options.connections_max));
+    let mut stopping = doors.stopping.clone();
+    let stop = async { drop(stopping.wait_for(|stopping| *stopping).await) };
+    let mut stop = std::pin::pin!(stop);
     loop {
         let Ok(place) = places.clone().acquire_owned().await else {
             return;
         };
-        match listener.accept().await {
+        let accepted = tokio::select! {
+            biased;
+            // Who comes later is not let in: those inside could not all leave otherwise.
+            () = &mut stop => return,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
             Ok(accepted) => {
                 let doors = doors.clone();
                 let guest = doors.guests.enter();
@@ -91,6 +100,8 @@ where
     let stop = async { drop(stopping.wait_for(|stopping| *stopping).await) };
     // An error here is the client's: it went away, or spoke something else than HTTP.
     tokio::select! {
+        biased;
+        // First, so that a request which has arrived is seen.
         result = connection.as_mut() => drop(result),
         () = stop => {
             connection.as_mut().graceful_shutdown();

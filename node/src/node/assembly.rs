@@ -19,7 +19,8 @@ use crate::config::Config;
 use crate::detector::{Detector, Suspects};
 use crate::drain::Drain;
 use crate::gateway::{
-    self, Doors, Gateway, Guests, Listener, Operator, OperatorParts, Readiness, Serving, quic,
+    self, Doors, Gateway, Guests, Listener, Operator, OperatorParts, PeerDoor, Readiness, Serving,
+    quic,
 };
 use crate::identity::Identity;
 use crate::identity::authority::key_in_certificate;
@@ -120,7 +121,11 @@ impl Assembly<'_> {
         let spawned = Actor::spawn(None, Supervisor, arguments).await;
         let (supervisor, _) = spawned.map_err(|error| StartError::Parts(error.to_string()))?;
         self.open_sdk_door(&shared);
-        let handler = Arc::new(self.serving(&shared));
+        let handler = Arc::new(PeerDoor {
+            serving: self.serving(&shared),
+            stopping: self.stopping.clone(),
+            guests: shared.guests.clone(),
+        });
         let (transport, bytes_max) = (
             self.links.transport.clone(),
             self.config.http.body_bytes_max,

@@ -5,6 +5,7 @@ use super::{Place, State, World, new_node};
 use crate::agenda::{Event, NodeIndex, Process, Timer};
 use crate::fact::Fact;
 use crate::message::Message;
+use crate::planted::Planted;
 use crate::scenario::{What, node_position};
 
 impl World {
@@ -167,7 +168,10 @@ impl World {
         }
         self.told_index = index;
         let Some(leader) = leader else { return };
-        let processes: Vec<Process> = self.nodes.iter().map(|p| p.node.process()).collect();
+        let mut processes: Vec<Process> = self.nodes.iter().map(|p| p.node.process()).collect();
+        if self.outside.planted == Some(Planted::HashOrder) {
+            processes = hashed(processes);
+        }
         for process in processes {
             if process != leader && self.outside.network.reaches(leader.node, process.node) {
                 let way = self.outside.network.nanos(leader.node, process.node, 0);
@@ -194,4 +198,14 @@ impl World {
             self.outside.send(leader.node, process, 0, message);
         }
     }
+}
+
+/// In another order in each process.
+#[allow(
+    clippy::disallowed_types,
+    reason = "the bug that the comparison of two processes has to find"
+)]
+fn hashed(processes: Vec<Process>) -> Vec<Process> {
+    let hashed: std::collections::HashSet<Process> = processes.into_iter().collect();
+    hashed.into_iter().collect()
 }

@@ -355,6 +355,48 @@ fn no_sequence_of_ends_executes_more_than_twice_or_keeps_a_charge() {
 }
 
 #[test]
+fn no_history_of_attempts_that_run_beside_each_other_keeps_a_charge() {
+    let ends = [
+        End::Gone,
+        End::Overloaded,
+        End::Refused,
+        End::Passing,
+        End::Unsure,
+        End::Failed,
+        End::Suspect,
+        End::Lost,
+        End::Nowhere,
+    ];
+    let mut random = crate::Random::from_seed(11);
+    let (mut listened, mut budget) = (0, Budget::default());
+    for _ in 0..100_000 {
+        let (mut failover, mut next) = Failover::begin(TERMS);
+        // What may still end: running, or suspect.
+        let mut open: Vec<(Attempt, bool)> = Vec::new();
+        for _ in 0..20 {
+            match next {
+                Next::Send { attempt, .. } => open.push((attempt, false)),
+                Next::Listen => listened += 1,
+                Next::Queue | Next::Wait { .. } | Next::End(_) => break,
+            }
+            let at = random.below(open.len() as u64) as usize;
+            let (attempt, is_suspect) = open[at];
+            let end = ends[random.below(ends.len() as u64) as usize];
+            match (end, is_suspect) {
+                (End::Suspect, false) => open[at].1 = true,
+                (End::Suspect, true) => continue,
+                _ => drop(open.remove(at)),
+            }
+            next = failover.ended(NOW, attempt, end, &mut budget);
+            assert!(budget.under_way(Extra::Failover) <= EXECUTIONS_MAX as u32);
+        }
+        failover.close(&mut budget);
+        assert_eq!(budget, Budget::default());
+    }
+    assert!(listened > 1_000, "{listened}");
+}
+
+#[test]
 fn what_a_failure_says_is_what_the_attempt_ended_as() {
     use ErrorCode::{
         DeadlineExceeded, EngineFailed, Internal, Overloaded, QueueFull, ShuttingDown, Unsupported,

@@ -29,10 +29,21 @@ pub(super) struct Run {
 /// Who can be asked.
 #[derive(Default)]
 struct Sources {
-    /// With the number of questions that each is answering.
-    busy: BTreeMap<NodeId, u32>,
+    /// Those that say they have it.
+    known: BTreeMap<NodeId, Source>,
+    /// Those that have not answered yet, for when none of the others is left.
+    unheard: BTreeMap<NodeId, Source>,
     /// Why the last one is not among them any more.
     reason: String,
+}
+
+/// Someone who can be asked.
+#[derive(Clone, Copy)]
+struct Source {
+    /// Questions that it is answering.
+    busy: u32,
+    /// Its place in the order in which sources are best asked.
+    rank: usize,
 }
 
 /// A file that is not whole yet.
@@ -48,10 +59,15 @@ impl Run {
     pub(super) fn new(
         shared: &Shared,
         (artifact, deadline): (Digest, Instant),
-        peers: BTreeSet<NodeId>,
+        peers: &[NodeId],
     ) -> Self {
         let sources = Sources {
-            busy: peers.into_iter().map(|peer| (peer, 0)).collect(),
+            known: BTreeMap::new(),
+            unheard: peers
+                .iter()
+                .enumerate()
+                .map(|(rank, peer)| (*peer, Source { busy: 0, rank }))
+                .collect(),
             reason: "there is none to ask".to_owned(),
         };
         Self {
@@ -95,25 +111,26 @@ impl Run {
             .await
     }
 
-    /// Keeps those peers as sources that say they have it whole: once one does, the others are
-    /// waited for no longer than a moment, since some may be gone.
+    /// Finds out who has it whole: once one says so, the others are waited for no longer than a
+    /// moment, since some may be gone.
     async fn find_sources(&self) -> Result<(), FetchError> {
         let (artifact, deadline) = (self.artifact, self.deadline);
-        let candidates: Vec<NodeId> = self.sources().busy.keys().copied().collect();
+        let candidates: Vec<NodeId> = self.sources().unheard.keys().copied().collect();
         let mut asking = JoinSet::new();
         for peer in candidates {
             let peers = self.peers.clone();
             asking.spawn(async move { (peer, peers.has(peer, artifact, deadline).await) });
         }
-        let mut confirmed = BTreeSet::new();
         let mut until = deadline;
         while let Ok(Some(answered)) = timeout_at(until, asking.join_next()).await {
             match answered {
                 Ok((peer, Ok(true))) => {
-                    if confirmed.is_empty() {
+                    let mut sources = self.sources();
+                    if sources.known.is_empty() {
                         until = deadline.min(Instant::now() + OTHERS_LIMIT);
                     }
-                    confirmed.insert(peer);
+                    let found = sources.unheard.remove(&peer);
+                    sources.known.extend(found.map(|source| (peer, source)));
                 }
                 Ok((peer, Ok(false))) => self.drop_source(&AskError::Missing { peer }, peer),
                 Ok((peer, Err(error))) => self.drop_source(&error, peer),
@@ -123,8 +140,6 @@ impl Run {
                 }
             }
         }
-        let mut sources = self.sources();
-        sources.busy.retain(|peer, _| confirmed.contains(peer));
         Ok(())
     }
 
@@ -220,12 +235,19 @@ impl Run {
         self.disk(move |artifacts| artifacts.complete(&file)).await
     }
 
-    /// The source with the least to do.
+    /// The source with the least to do, and of those the first in the order.
     fn choose(&self) -> Result<NodeId, FetchError> {
         let mut sources = self.sources();
-        let least = sources.busy.iter_mut().min_by_key(|(_, busy)| **busy);
-        if let Some((peer, busy)) = least {
-            *busy += 1;
+        if sources.known.is_empty() {
+            sources.known = std::mem::take(&mut sources.unheard);
+        }
+        let cost = |source: &Source| (source.busy, source.rank);
+        let least = sources
+            .known
+            .iter_mut()
+            .min_by_key(|(_, source)| cost(source));
+        if let Some((peer, source)) = least {
+            source.busy += 1;
             return Ok(*peer);
         }
         Err(FetchError::Nowhere {
@@ -236,8 +258,8 @@ impl Run {
 
     /// What `peer` gave, if it did; otherwise it is no source any more, unless it is only busy.
     async fn judge<T>(&self, peer: NodeId, answered: Result<T, AskError>) -> Option<T> {
-        if let Some(busy) = self.sources().busy.get_mut(&peer) {
-            *busy -= 1;
+        if let Some(source) = self.sources().known.get_mut(&peer) {
+            source.busy -= 1;
         }
         match answered {
             Ok(given) => return Some(given),
@@ -255,7 +277,8 @@ impl Run {
             tracing::debug!(%peer, %artifact, %error, "a peer does not give an artifact");
         }
         let mut sources = self.sources();
-        sources.busy.remove(&peer);
+        sources.known.remove(&peer);
+        sources.unheard.remove(&peer);
         sources.reason = error.to_string();
     }
 
@@ -286,7 +309,7 @@ impl Run {
 const STREAMS: usize = 4;
 /// Written between two syncs of a partial file: what a crash may cost, 32 MiB.
 const CHUNKS_A_SYNC: u32 = 8;
-/// Sources that answer later than this after the first are not worth waiting for: a round trip.
+/// Sources that answer later than this after the first are not waited for: a round trip.
 const OTHERS_LIMIT: Duration = Duration::from_millis(100);
 /// How long a peer with too much to do is left alone.
 const BUSY_PAUSE: Duration = Duration::from_millis(50);

@@ -5,9 +5,11 @@ use std::time::Duration;
 
 use paceline_core::Instant;
 use paceline_core::ahead::{self, Peer};
+use paceline_core::batcher::DropReason;
 use paceline_protocol::frame::{ClientInfer, Execution, Frame, Message};
 use paceline_protocol::{Epoch, ErrorCode, Failure, NodeId, Tensor};
 
+use super::missed::dropped;
 use super::{Answered, InferBody, Pinned, Serving, budget_nanos, view};
 use crate::dispatch::Lost;
 use crate::gateway::oip::{self, AnswerView, ParseOptions};
@@ -29,37 +31,45 @@ impl Serving {
     }
 
     /// Has a peer answer that is not behind. A request that may run twice is sent once more
-    /// when the first peer falls silent.
+    /// when the first peer falls silent, as the second attempt that it is.
     pub(in crate::gateway) async fn send_ahead(
         &self,
         request: ClientRequest,
+        deadline: Instant,
     ) -> Result<ClientAnswer, ClientFailure> {
         let ClientRequest { mut head, inputs } = request;
-        let now = self.clock.now();
-        let deadline = now.plus_nanos(budget_nanos(Some(head.budget_us)));
         let mut asked = Vec::new();
+        let mut lost = None;
         while asked.len() < ASKED_MAX
             && let Some(node) = self.ahead(head.epoch_seen, &asked)
         {
             asked.push(node);
-            // 0 would be the default budget.
-            head.budget_us = (deadline.nanos_since(self.clock.now()) / 1_000).max(1);
+            let left_us = deadline.nanos_since(self.clock.now()) / 1_000;
+            if left_us == 0 {
+                let failure = dropped(DropReason::Expired);
+                let execution = Execution::NotExecuted;
+                return Err(after(lost, ClientFailure { failure, execution }));
+            }
+            head.budget_us = left_us;
             let frame = Frame {
                 number: 0,
                 message: Message::ClientInfer(head.clone()),
                 tensors: inputs.clone(),
             };
             match self.ask_ahead(node, frame, deadline).await {
-                Ok(frame) => return ClientAnswer::told(frame),
+                Ok(frame) => return ClientAnswer::told(frame).map_err(|told| after(lost, told)),
                 Err(Lost::NotSent { .. }) => {}
-                Err(Lost::Silent { .. }) if head.idempotent && asked.len() < ASKED_MAX => {}
-                Err(lost) => return Err(ended(&lost)),
+                Err(silent @ Lost::Silent { .. }) if head.idempotent && lost.is_none() => {
+                    head.attempt = 2;
+                    lost = Some(ended(&silent));
+                }
+                Err(other) => return Err(after(lost, ended(&other))),
             }
         }
-        Err(ClientFailure {
+        Err(lost.unwrap_or_else(|| ClientFailure {
             failure: self.behind(head.epoch_seen),
             execution: Execution::NotExecuted,
-        })
+        }))
     }
 
     /// Has a peer answer a request over HTTP that was pinned to what this node knows: its body is
@@ -78,8 +88,11 @@ impl Serving {
             body, json_bytes, ..
         } = &request;
         let parsed = oip::parse(body, *json_bytes, &version.signature, options);
-        // What does not fit here may fit what this node has not heard of.
-        let mut parsed = parsed.map_err(|_| self.behind(seen))?;
+        let mut parsed = parsed.map_err(|failure| match failure.code {
+            ErrorCode::JsonInvalid | ErrorCode::BinaryInvalid | ErrorCode::TooLarge => failure,
+            // What does not fit here may fit what this node has not heard of.
+            _ => self.behind(seen),
+        })?;
         let rows = parsed.rows() as u32;
         let deadline = arrived.plus_nanos(budget_nanos(parsed.parameters.timeout_us));
         let inputs = version
@@ -90,7 +103,7 @@ impl Serving {
         let head = ClientInfer {
             model: version.model.clone(),
             version: pinned.is_named.then_some(version.version),
-            budget_us: deadline.nanos_since(self.clock.now()) / 1_000,
+            budget_us: 0,
             attempt: 1,
             epoch_seen: seen,
             idempotent: parsed.parameters.may_run_twice(),
@@ -98,13 +111,16 @@ impl Serving {
             outputs: Vec::new(),
         };
         let inputs = std::mem::take(&mut parsed.inputs);
-        let answer = self.send_ahead(ClientRequest { head, inputs }).await;
+        let request_ahead = ClientRequest { head, inputs };
+        let answer = self.send_ahead(request_ahead, deadline).await;
         let answer = answer.map_err(|failed| failed.failure)?;
         let told = answer.outputs.iter();
         let told = told.map(|(name, tensor)| (name.as_str(), tensor.dtype()));
         let known = version.signature.outputs.iter();
         if !told.eq(known.map(|spec| (spec.name.as_str(), spec.dtype))) {
-            return Err(self.behind(seen));
+            let message = "a peer has answered by a version that this node has not heard of and \
+                           whose outputs it cannot write; the request was executed";
+            return Err(Failure::new(ErrorCode::Internal, message));
         }
         let (_, outputs): (Vec<String>, Vec<Tensor>) = answer.outputs.into_iter().unzip();
         let view = AnswerView {
@@ -165,6 +181,17 @@ impl Serving {
              is not behind; nothing was executed"
         );
         Failure::new(ErrorCode::Stale, message)
+    }
+}
+
+/// The end of a request that a peer has taken along before, if one has: it may have run there.
+fn after(lost: Option<ClientFailure>, ended: ClientFailure) -> ClientFailure {
+    match (lost, ended.execution) {
+        (Some(_), Execution::NotExecuted) => ClientFailure {
+            execution: Execution::Unknown,
+            ..ended
+        },
+        _ => ended,
     }
 }
 

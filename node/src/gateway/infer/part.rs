@@ -13,7 +13,7 @@ use paceline_core::failover::{Attempt, End, Ending, Failover, Next, Terms};
 use paceline_core::router::{Again, Been};
 use paceline_protocol::limits::EXECUTIONS_MAX;
 use paceline_protocol::{Epoch, ErrorCode, Failure, NodeId, Tensor};
-use tokio::sync::watch;
+use tokio::sync::{OwnedSemaphorePermit, watch};
 
 use super::flight::{Cargo, Flight, Landed, Miss};
 use super::missed::{Gone, Missed, Unanswered, dropped};
@@ -43,6 +43,8 @@ struct Part<'a> {
     epoch: Epoch,
     /// Tells when routes have changed, once there was no replica to be had.
     changes: Option<watch::Receiver<Epoch>>,
+    /// Among those that wait for a replica.
+    place: Option<OwnedSemaphorePermit>,
 }
 
 struct Sent<'a> {
@@ -86,6 +88,7 @@ impl Serving {
             silent: None,
             epoch: pinned.epoch,
             changes: None,
+            place: None,
         };
         part.run(first).await
     }
@@ -147,12 +150,23 @@ impl Part<'_> {
         let version = self.pinned.stays(&routes).ok_or(End::Nowhere)?;
         let now = self.serving.clock.now();
         let since = version.bare_since.unwrap_or(now);
-        Err(End::NotYet { since })
+        if self.place.is_none() {
+            self.place = router.waiting_place();
+        }
+        match self.place {
+            Some(_) => Err(End::NotYet { since }),
+            // As many wait as may: the others are told at once.
+            None => Err(End::NotYet {
+                since: Instant::ZERO,
+            }),
+        }
     }
 
-    /// Waits until routes have changed; by then it may go where it was before.
+    /// Waits until routes have changed, or for a moment: a node that could not be reached may be
+    /// reached then, and nothing of that is in the routes. It may go where it was before.
     async fn wait(&mut self, until: Instant) {
-        let until = self.serving.clock.deadline(until);
+        let moment = self.serving.clock.now().plus_nanos(LOOK_AGAIN_NANOS);
+        let until = self.serving.clock.deadline(until.min(moment));
         if let Some(changes) = &mut self.changes {
             // Its sender lives as long as the router's handle.
             drop(tokio::time::timeout_at(until, changes.changed()).await);
@@ -290,6 +304,9 @@ impl Part<'_> {
         })
     }
 }
+
+/// As long as a peer that was not reached is left alone before it is dialled again.
+const LOOK_AGAIN_NANOS: u64 = 400_000_000;
 
 impl Drop for Part<'_> {
     fn drop(&mut self) {

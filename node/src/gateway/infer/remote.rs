@@ -4,11 +4,13 @@ use paceline_core::batcher::DropReason;
 use paceline_protocol::frame::{Execution, Frame, LoadReport, Message};
 use paceline_protocol::limits::REQUEST_BUDGET_MAX_MS;
 use paceline_protocol::{ErrorCode, Failure, NodeId, Tensor};
+use tokio::sync::watch;
 
 use super::Serving;
 use super::missed::dropped;
 use crate::device::{End, Work};
 use crate::dispatch::Handler;
+use crate::gateway::Guests;
 use crate::planted::Bug;
 use crate::transport::Boxed;
 
@@ -77,12 +79,42 @@ impl Serving {
     }
 }
 
-impl Handler for Serving {
+/// What peers reach of this node: their requests end before its parts do, and once it stops it
+/// takes no more of them.
+pub struct PeerDoor {
+    /// The request path.
+    pub serving: Serving,
+    /// Turns true when nothing more is taken.
+    pub stopping: watch::Receiver<bool>,
+    /// Where requests are counted.
+    pub guests: Guests,
+}
+
+impl Handler for PeerDoor {
     fn serve(&self, _peer: NodeId, frame: Frame) -> Boxed<'_, Frame> {
+        // Counted first: who stops waits for those that were let in before it said so.
+        let inside = self.guests.enter();
         Box::pin(async move {
-            match frame.message {
-                Message::ClientInfer(head) => self.answer_ahead(head, frame.tensors).await,
-                message => self.run_for_peer(Frame { message, ..frame }).await,
+            let _inside = inside;
+            if *self.stopping.borrow() {
+                let epoch = self.serving.router.routes().epoch;
+                return plain(Message::Gone { epoch });
+            }
+            let Frame {
+                number,
+                message,
+                tensors,
+            } = frame;
+            match message {
+                Message::ClientInfer(head) => self.serving.answer_ahead(head, tensors).await,
+                message => {
+                    let frame = Frame {
+                        number,
+                        message,
+                        tensors,
+                    };
+                    self.serving.run_for_peer(frame).await
+                }
             }
         })
     }

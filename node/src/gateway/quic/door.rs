@@ -4,7 +4,7 @@ use paceline_protocol::client::Hello;
 use paceline_protocol::frame::{ClientInfer, Execution, Frame, LoadReport, Message};
 use paceline_protocol::{Epoch, ErrorCode, Failure, Tensor, VersionNumber};
 
-use crate::gateway::infer::{Serving, TensorAnswer, TensorRequest, Unanswered};
+use crate::gateway::infer::{Serving, TensorAnswer, TensorRequest, Unanswered, budget_nanos};
 use crate::transport::Boxed;
 
 /// Answers what arrives over QUIC.
@@ -65,9 +65,11 @@ impl Door for Serving {
 
     fn infer(&self, request: ClientRequest) -> Boxed<'_, Result<ClientAnswer, ClientFailure>> {
         Box::pin(async move {
+            let budget_nanos = budget_nanos(Some(request.head.budget_us));
+            let deadline = self.clock.now().plus_nanos(budget_nanos);
             match self.catch_up(request.head.epoch_seen).await {
                 true => self.answer_client(request).await,
-                false => self.send_ahead(request).await,
+                false => self.send_ahead(request, deadline).await,
             }
         })
     }

@@ -1,6 +1,8 @@
 //! A connection whose client says hello, is greeted, and opens streams.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use paceline_protocol::client::{CLIENT_SCHEMA, Greeting, Welcome};
 use paceline_protocol::{ErrorCode, Failure};
@@ -32,6 +34,7 @@ pub(super) async fn serve(doors: Arc<QuicDoors>, connection: Connection) {
             door: doors.door.clone(),
             connection: connection.clone(),
             permits: Arc::new(Semaphore::new(doors.options.in_flight_max as usize)),
+            is_owed: AtomicBool::new(false),
             reading: Reading {
                 body_bytes_max: doors.options.body_bytes_max,
                 stall_limit: doors.options.stall_limit,
@@ -105,7 +108,8 @@ impl Session {
             return CLOSE_STOPPED;
         }
         // What arrives before the client has heard of it is served as well.
-        tokio::time::sleep(LINGER).await;
+        let linger = linger(&self.shared.connection);
+        tokio::time::sleep(linger).await;
         let permits = &self.shared.permits;
         // From here on, what arrives is refused: what is in flight now is all that there is.
         permits.close();
@@ -116,9 +120,13 @@ impl Session {
             }
         };
         let all_ended = timeout(self.doors.options.stop_limit, all_ended).await;
-        // Answers may still be on their way to the socket.
-        tokio::time::sleep(LINGER).await;
-        all_ended.map_or(CLOSE_STOPPED, |()| CLOSE_ANSWERED)
+        // The last answers may still be on their way.
+        tokio::time::sleep(linger).await;
+        let is_owed = self.shared.is_owed.load(Ordering::Acquire);
+        match all_ended {
+            Ok(()) if !is_owed => CLOSE_ANSWERED,
+            _ => CLOSE_STOPPED,
+        }
     }
 
     /// `false` if the client is gone, or does not listen.
@@ -131,6 +139,11 @@ impl Session {
         let said = timeout(self.doors.options.stall_limit, said).await;
         matches!(said, Ok(Ok(())))
     }
+}
+
+/// For what is on its way in either direction: two round trips.
+fn linger(connection: &Connection) -> Duration {
+    (connection.rtt() * 2).clamp(LINGER, LINGER_MAX)
 }
 
 async fn greet(doors: &QuicDoors, connection: &Connection) -> Result<SendStream, &'static str> {
@@ -200,4 +213,6 @@ impl Drop for Counted {
 /// Requests over 1 MiB of one connection that are in memory at a time.
 const LARGE_BODIES_MAX: usize = 8;
 /// For the last packets of answers, acknowledgements included.
-const LINGER: std::time::Duration = std::time::Duration::from_millis(20);
+const LINGER: Duration = Duration::from_millis(20);
+/// Around the world and back.
+const LINGER_MAX: Duration = Duration::from_millis(600);

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -26,6 +27,9 @@ pub(super) struct Shared {
     pub(super) connection: Connection,
     /// Requests in flight.
     pub(super) permits: Arc<Semaphore>,
+    /// Whether a request was let in whose answer was not sent: then nobody may take what has no
+    /// answer for not executed.
+    pub(super) is_owed: AtomicBool,
     pub(super) reading: Reading,
 }
 
@@ -54,13 +58,19 @@ struct Request {
     /// Whether a large answer has to keep off the stream, since others share it.
     is_shared: bool,
     answers: mpsc::Sender<Reply>,
-    held: (OwnedSemaphorePermit, Option<OwnedSemaphorePermit>),
+    held: ((Owed, OwnedSemaphorePermit), Option<OwnedSemaphorePermit>),
 }
 
 /// What waits to be written, and its request's place among those in flight until then.
 struct Reply {
     parts: Vec<Bytes>,
-    _held: Option<OwnedSemaphorePermit>,
+    held: Option<(Owed, OwnedSemaphorePermit)>,
+}
+
+/// A request that was let in. Unless it is paid, its end says that an answer was not sent.
+struct Owed {
+    shared: Arc<Shared>,
+    is_paid: bool,
 }
 
 /// Serves a stream to its end.
@@ -170,7 +180,7 @@ async fn take(
         },
         is_shared: body_bytes <= LANE_BYTES_MAX,
         answers: answers.clone(),
-        held: (permit, received.held),
+        held: ((Owed::new(shared), permit), received.held),
     });
     true
 }
@@ -211,17 +221,18 @@ impl Request {
             Err(failure) => encoded(self.number, failure.into_message(), Vec::new()),
         };
         // The memory of a large request is free from here on.
-        let (permit, large) = self.held;
+        let ((mut owed, permit), large) = self.held;
         drop(large);
         let body: usize = parts.iter().skip(1).map(Bytes::len).sum();
         if self.is_shared && body > LANE_BYTES_MAX {
             // Nobody waits for it past its budget.
             let limit = Duration::from_micros(budget_us) + self.shared.reading.stall_limit;
             let sent = on_own_stream(&self.shared.connection, parts);
-            drop(timeout(limit, sent).await);
+            owed.is_paid = matches!(timeout(limit, sent).await, Ok(Some(())));
+            drop(permit);
         } else {
-            let _held = Some(permit);
-            drop(self.answers.send(Reply { parts, _held }).await);
+            let held = Some((owed, permit));
+            drop(self.answers.send(Reply { parts, held }).await);
         }
     }
 }
@@ -250,7 +261,12 @@ async fn write(mut send: SendStream, mut queue: mpsc::Receiver<Reply>, stall: Du
             }
         }
         chunks.clear();
-        batch.clear();
+        for reply in batch.drain(..) {
+            if let Some((mut owed, permit)) = reply.held {
+                owed.is_paid = true;
+                drop((owed, permit));
+            }
+        }
     }
     let _ = send.finish();
 }
@@ -259,6 +275,23 @@ async fn on_own_stream(connection: &Connection, mut parts: Vec<Bytes>) -> Option
     let mut send = connection.open_uni().await.ok()?;
     send.write_all_chunks(&mut parts).await.ok()?;
     send.finish().ok()
+}
+
+impl Owed {
+    fn new(shared: &Arc<Shared>) -> Self {
+        Self {
+            shared: shared.clone(),
+            is_paid: false,
+        }
+    }
+}
+
+impl Drop for Owed {
+    fn drop(&mut self) {
+        if !self.is_paid {
+            self.shared.is_owed.store(true, Ordering::Release);
+        }
+    }
 }
 
 fn turned_away(why: &TryAcquireError) -> Failure {
@@ -279,7 +312,7 @@ fn failed(number: u64, failure: Failure) -> Reply {
     let failed = ClientFailure { failure, execution };
     Reply {
         parts: encoded(number, failed.into_message(), Vec::new()),
-        _held: None,
+        held: None,
     }
 }
 
