@@ -36,6 +36,7 @@ fn request(number: u64, model: &str) -> Frame {
             idempotent: true,
             inputs: Vec::new(),
             outputs: Vec::new(),
+            lost: None,
         }),
         tensors: Vec::new(),
     }

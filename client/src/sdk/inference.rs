@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use paceline_protocol::frame::{ClientInfer, Execution, Frame, Message};
 use paceline_protocol::limits::{NAME_BYTES_MAX, REQUEST_BUDGET_MAX_MS, REROUTES_MAX, TENSORS_MAX};
-use paceline_protocol::{ErrorCode, ModelName, Tensor, VersionNumber};
+use paceline_protocol::{ErrorCode, ModelName, NodeId, Tensor, VersionNumber};
 use tokio::time::{Instant, timeout_at};
 
 use super::Client;
@@ -124,6 +124,7 @@ impl Inference {
             idempotent: self.is_idempotent,
             inputs,
             outputs: self.outputs.clone(),
+            lost: None,
         };
         Ok(Sending {
             pool,
@@ -196,7 +197,7 @@ impl Sending<'_> {
     ) -> Result<Attempt, InferError> {
         loop {
             let session = self.pool.pick(avoided).await;
-            match self.start(&session, 1) {
+            match self.start(&session, (1, None)) {
                 Ok(attempt) => {
                     *was_sent = true;
                     return Ok(attempt);
@@ -212,7 +213,7 @@ impl Sending<'_> {
     /// one; its word stands.
     async fn elsewhere(&self, frame: Frame, stale: &Arc<Session>) -> Result<Answer, InferError> {
         let session = self.pool.pick_elsewhere(stale);
-        let started = session.and_then(|session| self.start(&session, 1).ok());
+        let started = session.and_then(|session| self.start(&session, (1, None)).ok());
         let Some(mut attempt) = started else {
             return self.told(frame, stale, 1);
         };
@@ -231,7 +232,8 @@ impl Sending<'_> {
         let mut moves = Moves::default();
         loop {
             let session = self.pool.pick(Some(avoided)).await;
-            let mut attempt = match self.start(&session, 2) {
+            let lost = Some(avoided.welcome.node);
+            let mut attempt = match self.start(&session, (2, lost)) {
                 Ok(attempt) => attempt,
                 Err(NotStarted::Lost) => {
                     tokio::task::yield_now().await;
@@ -252,13 +254,18 @@ impl Sending<'_> {
         }
     }
 
-    fn start(&self, session: &Arc<Session>, attempt: u8) -> Result<Attempt, NotStarted> {
+    fn start(
+        &self,
+        session: &Arc<Session>,
+        (attempt, lost): (u8, Option<NodeId>),
+    ) -> Result<Attempt, NotStarted> {
         let left = self.deadline.saturating_duration_since(Instant::now());
         session.start(|number| Frame {
             number,
             message: Message::ClientInfer(ClientInfer {
                 budget_us: u64::try_from(left.as_micros()).unwrap_or(u64::MAX).max(1),
                 attempt,
+                lost,
                 ..self.request.clone()
             }),
             tensors: self.tensors.clone(),

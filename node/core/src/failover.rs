@@ -22,9 +22,9 @@
 
 use std::time::Duration;
 
-use paceline_protocol::ErrorCode;
 use paceline_protocol::frame::Execution;
 use paceline_protocol::limits::{EXECUTIONS_MAX, REROUTES_MAX};
+use paceline_protocol::{ErrorCode, NodeId};
 
 use crate::budget::{Budget, Extra};
 use crate::time::Instant;
@@ -38,6 +38,9 @@ pub struct Terms {
     pub is_idempotent: bool,
     /// Whether its client has lost another node that may have run it.
     pub is_second: bool,
+    /// That node, if it is known: others may not have noticed yet that it is silent, so it is not
+    /// asked before those are.
+    pub lost: Option<NodeId>,
 }
 
 /// Names an attempt of one request while it is under way.

@@ -174,6 +174,7 @@ impl Serving {
             deadline,
             is_idempotent: parsed.parameters.may_run_twice(),
             is_second: false,
+            lost: None,
         };
         let ran = self.execute(pinned, inputs, terms, request.target()).await;
         let (outputs, pinned) = ran.map_err(|unanswered| unanswered.failure)?;

@@ -10,7 +10,6 @@ use std::time::Duration;
 use openraft::ServerState;
 use openraft::async_runtime::{Instant as _, WatchReceiver};
 use openraft::errors::{ClientWriteError, Fatal, RaftError};
-use paceline_core::contact::Options;
 use paceline_core::registry::Registry;
 use paceline_protocol::limits::REGISTRY_ENTRY_BYTES_MAX;
 use paceline_protocol::registry::{Command, Outcome};
@@ -160,7 +159,7 @@ impl RaftHandle {
     /// Whether a quorum was there and has not been heard for long: nothing will be committed.
     fn has_lost_quorum(&self) -> bool {
         let age = self.quorum_age();
-        age.is_some_and(|age| age >= Options::default().silence_max)
+        age.is_some_and(|age| age >= QUORUM_SILENCE_MAX)
     }
 
     /// Waits until there is no quorum.
@@ -387,6 +386,9 @@ impl From<StopReason> for WriteError {
 const QUORUM_POLL: Duration = Duration::from_millis(50);
 /// One try: what takes longer has lost its leader, and is asked for anew.
 const ATTEMPT_MAX: Duration = Duration::from_secs(2);
+/// Several elections: whoever writes is told within two seconds of the loss that nothing can be
+/// written, and a read that nothing can be confirmed.
+const QUORUM_SILENCE_MAX: Duration = Duration::from_millis(1_500);
 /// How long this node may lag behind a write that it has passed on.
 const APPLIED_MAX: Duration = Duration::from_secs(2);
 /// A quorum that was not heard for so long is not counted on: several elections fit.

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::error::Failure;
-use crate::id::{Epoch, ModelName, ReplicaId, VersionNumber};
+use crate::id::{Epoch, ModelName, NodeId, ReplicaId, VersionNumber};
 
 /// What a frame says. Variants are only ever appended.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -84,6 +84,9 @@ pub struct ClientInfer {
     pub inputs: Vec<String>,
     /// Outputs that are wanted; all of them if it names none.
     pub outputs: Vec<String>,
+    /// The node that an attempt before this one was lost with: others may not have noticed yet
+    /// that it is silent.
+    pub lost: Option<NodeId>,
 }
 
 /// Whether a failed attempt may have been executed.

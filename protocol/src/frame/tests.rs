@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::error::{ErrorCode, Failure};
-use crate::id::{Epoch, ModelName, ReplicaId, VersionNumber};
+use crate::id::{Epoch, ModelName, NodeId, ReplicaId, VersionNumber};
 
 fn tensors() -> impl Strategy<Value = Tensor> {
     let dtype = proptest::sample::select(Dtype::ALL.to_vec());
@@ -36,7 +36,12 @@ fn client_messages(name: impl Strategy<Value = ModelName>) -> impl Strategy<Valu
     let names = proptest::collection::vec(".{0,20}", 0..4);
     let client_infer = (
         (name, any::<Option<u32>>(), any::<u64>()),
-        (any::<u8>(), any::<u64>(), any::<bool>()),
+        (
+            any::<u8>(),
+            any::<u64>(),
+            any::<bool>(),
+            any::<Option<u64>>(),
+        ),
         (names.clone(), names.clone()),
     );
     prop_oneof![
@@ -50,6 +55,7 @@ fn client_messages(name: impl Strategy<Value = ModelName>) -> impl Strategy<Valu
                 idempotent: how.2,
                 inputs,
                 outputs,
+                lost: how.3.map(NodeId),
             })
         }),
         (any::<u32>(), any::<u64>(), names, any::<Option<u32>>()).prop_map(

@@ -7,7 +7,7 @@ use paceline_core::{BucketId, Instant, Random};
 use paceline_protocol::Epoch;
 
 use super::outside::{Outside, Word};
-use crate::agenda::{Event, Process};
+use crate::agenda::{Event, NodeIndex, Process};
 use crate::draws;
 use crate::fact::{End, Fact, RequestNumber};
 use crate::traces::Traces;
@@ -52,8 +52,8 @@ pub(crate) struct Request {
     pub(crate) bucket: BucketId,
     /// Whether it must not run twice.
     pub(crate) is_once: bool,
-    /// Whether its client has lost another node that may have run it.
-    pub(crate) is_second: bool,
+    /// The node that its client has lost, and that may have run it.
+    pub(crate) lost: Option<NodeIndex>,
 }
 
 /// A node as clients see it.
@@ -132,7 +132,7 @@ impl Clients {
             },
             bucket: BucketId(clients.budgets.below(of.shapes)),
             is_once: sending.sequence.is_some() || clients.budgets.below(1_000) < of.once_permille,
-            is_second: false,
+            lost: None,
         };
         Some(self.submit(outside, request))
     }
@@ -200,22 +200,16 @@ impl Clients {
             return None;
         }
         let door = among[self.doors.below(among.len() as u64) as usize];
-        let is_second = avoided.is_some();
-        match is_second {
-            false => sent.door = Some(door.process),
-            true => sent.second = Some(door.process),
+        let lost = avoided.map(|process| process.node);
+        match lost {
+            None => sent.door = Some(door.process),
+            Some(_) => sent.second = Some(door.process),
         }
         if door.silent_since.is_some() {
             self.wait_in_silence(outside, number, door.process);
         }
         let request = self.sent[number.0 as usize].request;
-        Some((
-            door.process,
-            Request {
-                is_second,
-                ..request
-            },
-        ))
+        Some((door.process, Request { lost, ..request }))
     }
 
     /// A node has fallen silent: those who wait for it notice.

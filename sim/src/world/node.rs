@@ -57,7 +57,8 @@ pub(super) struct Node {
     entries: Slots<Entry>,
     served: Slots<Served>,
     replicas: BTreeMap<ReplicaId, Replica>,
-    batchers: Vec<Option<ReplicaId>>,
+    /// By number.
+    queues: Vec<Queue>,
     lanes: Vec<Lane>,
     /// Dispatches of the batch that the next `Stage` or `Run` names.
     joined: Vec<Slot>,
@@ -84,6 +85,13 @@ struct Replica {
     version: (u16, VersionNumber),
     /// Its queue, once it is loaded.
     batcher: Option<BatcherId>,
+}
+
+/// What has had a queue's number last: its batches may still be staged or run.
+#[derive(Clone, Copy)]
+struct Queue {
+    version: (u16, VersionNumber),
+    is_attached: bool,
 }
 
 /// What of a process outlives it.
@@ -117,7 +125,7 @@ impl Node {
             entries: Slots::default(),
             served: Slots::default(),
             replicas: BTreeMap::new(),
-            batchers: Vec::new(),
+            queues: Vec::new(),
             lanes: (0..group.lanes).map(|_| Lane::default()).collect(),
             joined: Vec::new(),
             queueing: Vec::new(),

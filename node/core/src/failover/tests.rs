@@ -7,6 +7,7 @@ const TERMS: Terms = Terms {
     deadline: Instant::from_nanos(2_000),
     is_idempotent: true,
     is_second: false,
+    lost: None,
 };
 const ONCE: Terms = Terms {
     is_idempotent: false,

@@ -61,6 +61,7 @@ impl Serving {
                 Err(Lost::NotSent { .. }) => {}
                 Err(silent @ Lost::Silent { .. }) if head.idempotent && lost.is_none() => {
                     head.attempt = 2;
+                    head.lost = Some(node);
                     lost = Some(ended(&silent));
                 }
                 Err(other) => return Err(after(lost, ended(&other))),
@@ -109,6 +110,7 @@ impl Serving {
             idempotent: parsed.parameters.may_run_twice(),
             inputs: inputs.collect(),
             outputs: Vec::new(),
+            lost: None,
         };
         let inputs = std::mem::take(&mut parsed.inputs);
         let request_ahead = ClientRequest { head, inputs };

@@ -73,12 +73,16 @@ impl Serving {
         terms: Terms,
     ) -> Result<Vec<Tensor>, Missed> {
         let (failover, first) = Failover::begin(terms);
+        let mut been = Been::default();
+        if let Some(lost) = terms.lost {
+            been.to(lost);
+        }
         let part = Part {
             serving: self,
             pinned,
             terms,
             failover,
-            been: Been::default(),
+            been,
             rows: inputs.first().map_or(0, Tensor::rows) as u32,
             bytes: inputs.iter().map(|tensor| tensor.data().len() as u64).sum(),
             inputs,

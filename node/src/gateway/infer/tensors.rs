@@ -3,7 +3,7 @@
 use paceline_core::Instant;
 use paceline_core::failover::Terms;
 use paceline_protocol::frame::Execution;
-use paceline_protocol::{Epoch, ErrorCode, Failure, Tensor, VersionNumber};
+use paceline_protocol::{Epoch, ErrorCode, Failure, NodeId, Tensor, VersionNumber};
 
 use super::{Pinned, Serving, Target, Unanswered, budget_nanos, refused};
 use crate::gateway::oip::{ParseOptions, arrange, arrange_outputs};
@@ -26,6 +26,8 @@ pub struct TensorRequest {
     pub is_idempotent: bool,
     /// Whether the caller has sent it to another node before, and lost that one.
     pub is_second: bool,
+    /// That node, if it is known.
+    pub lost: Option<NodeId>,
 }
 
 /// Its answer.
@@ -98,6 +100,7 @@ impl Serving {
             deadline,
             is_idempotent: request.is_idempotent,
             is_second: request.is_second,
+            lost: request.lost,
         };
         let (mut outputs, pinned) = self.execute(pinned, inputs, terms, target).await?;
         let names = &pinned.version.signature.outputs;

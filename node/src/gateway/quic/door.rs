@@ -90,6 +90,7 @@ impl Serving {
             budget_us: head.budget_us,
             is_idempotent: head.idempotent,
             is_second: head.attempt > 1,
+            lost: head.lost,
         };
         match self.infer_tensors(request).await {
             Ok(TensorAnswer {

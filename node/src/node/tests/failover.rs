@@ -251,6 +251,7 @@ fn request() -> TensorRequest {
         budget_us: 20_000_000,
         is_idempotent: true,
         is_second: false,
+        lost: None,
     }
 }
 
@@ -387,6 +388,16 @@ async fn what_may_not_run_twice_and_what_a_client_sends_again_runs_once() {
     let (ended, asked) = trio.play(&[Act::Gone, Act::Answer], second()).await;
     ended.unwrap();
     assert_eq!(executions(&asked), [2, 2], "the first of them did not run");
+    // Whom the client has lost is not asked, though nobody here calls it silent yet.
+    for _ in 0..8 {
+        let lost = TensorRequest {
+            lost: Some(PEERS[0]),
+            ..second()
+        };
+        let (ended, asked) = trio.play(&[Act::Answer], lost).await;
+        ended.unwrap();
+        assert_eq!(asked, [(PEERS[1], 2)]);
+    }
 
     // The same flag, as HTTP has it.
     for parameter in ["\"idempotent\":false", "\"sequence_id\":7"] {

@@ -27,6 +27,7 @@ fn request(input: &str) -> TensorRequest {
         budget_us: 10_000_000,
         is_idempotent: true,
         is_second: false,
+        lost: None,
     }
 }
 
@@ -40,6 +41,7 @@ fn client_request(epoch_seen: Epoch) -> ClientRequest {
         idempotent: true,
         inputs: vec!["INPUT0".to_owned()],
         outputs: Vec::new(),
+        lost: None,
     };
     let inputs = vec![Tensor::from_f32(2, &[1.0, 2.0])];
     ClientRequest { head, inputs }

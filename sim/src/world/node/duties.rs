@@ -15,7 +15,7 @@ use paceline_protocol::registry::{Change, Command, SCHEMA};
 use paceline_protocol::{OpId, ReplicaId, VersionNumber};
 
 use super::knowledge::LISTEN_NANOS;
-use super::{Node, Replica};
+use super::{Node, Queue, Replica};
 use crate::agenda::Timer;
 use crate::fact::Fact;
 use crate::message::Message;
@@ -148,11 +148,11 @@ impl Node {
 
     /// A replica is loaded and warm, unless it was taken away meanwhile.
     pub(super) fn loaded(&mut self, outside: &mut Outside, id: ReplicaId) {
-        let free = self.batchers.iter().position(Option::is_none);
+        let free = (0..self.queues.len()).find(|number| self.is_free(*number));
         let Some(replica) = self.replicas.get_mut(&id) else {
             return;
         };
-        let number = free.unwrap_or(self.batchers.len());
+        let number = free.unwrap_or(self.queues.len());
         let batcher = BatcherId(number as u32);
         replica.batcher = Some(batcher);
         let of = outside.version(replica.version);
@@ -161,9 +161,13 @@ impl Node {
             rows_max: of.rows_max,
             cost: CostFit::from_warm_up(one, of.rows_max, all),
         };
-        match self.batchers.get_mut(number) {
-            Some(place) => *place = Some(id),
-            None => self.batchers.push(Some(id)),
+        let queue = Queue {
+            version: replica.version,
+            is_attached: true,
+        };
+        match self.queues.get_mut(number) {
+            Some(place) => *place = queue,
+            None => self.queues.push(queue),
         }
         self.step_device(outside, device::Input::Attach { batcher, options }, None);
         self.publish(outside);
@@ -182,16 +186,19 @@ impl Node {
         };
         self.publish(outside);
         self.step_device(outside, device::Input::Detach { batcher }, None);
-        // What still runs of it is named by its number until then.
-        let is_running = self.served.find(|served| served.batcher == batcher);
-        if is_running.is_empty() {
-            self.batchers[batcher.0 as usize] = None;
+        if let Some(queue) = self.queues.get_mut(batcher.0 as usize) {
+            queue.is_attached = false;
         }
     }
 
+    /// Whether nothing has this number, nor still runs under it.
+    fn is_free(&self, number: usize) -> bool {
+        let runs = |served: &super::served::Served| served.batcher.0 as usize == number;
+        !self.queues[number].is_attached && self.served.find(runs).is_empty()
+    }
+
     pub(super) fn version_of(&self, batcher: BatcherId) -> Option<(u16, VersionNumber)> {
-        let id = self.batchers.get(batcher.0 as usize).copied().flatten()?;
-        Some(self.replicas.get(&id)?.version)
+        Some(self.queues.get(batcher.0 as usize)?.version)
     }
 
     pub(super) fn own_states(&self) -> BTreeMap<ReplicaId, ReplicaState> {

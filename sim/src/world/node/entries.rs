@@ -12,6 +12,7 @@ use paceline_protocol::{Epoch, VersionNumber};
 
 use super::Node;
 use super::flights::Sent;
+use super::knowledge::node_id;
 use crate::agenda::Timer;
 use crate::fact::{End, Fact};
 use crate::planted::Planted;
@@ -73,11 +74,15 @@ impl Node {
             process,
         });
         let (failover, first) = Failover::begin(terms(request));
+        let mut been = Been::default();
+        if let Some(lost) = request.lost {
+            been.to(node_id(lost));
+        }
         let slot = self.entries.insert(|_| Entry {
             request,
             pinned,
             failover,
-            been: Been::default(),
+            been,
             flights: [None; EXECUTIONS_MAX],
             end: None,
             has_run: false,
@@ -275,7 +280,8 @@ fn terms(request: Request) -> Terms {
     Terms {
         deadline: request.deadline,
         is_idempotent: !request.is_once,
-        is_second: request.is_second,
+        is_second: request.lost.is_some(),
+        lost: request.lost.map(node_id),
     }
 }
 

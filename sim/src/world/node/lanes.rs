@@ -1,6 +1,6 @@
 //! What the device wants done: batches are seated in lanes, staged and run.
 
-use paceline_core::device::{self, BatcherId, LaneId};
+use paceline_core::device::{self, LaneId};
 use paceline_core::{Instant, Machine, Slot, failover};
 
 use super::Node;
@@ -60,14 +60,15 @@ impl Node {
                 }
                 device::Effect::Run {
                     lane,
-                    batcher,
+                    // A batch whose replica has gone meanwhile runs, under no number.
+                    batcher: _,
                     rows,
                 } => {
                     // What joined in this very step was not staged: the caller's task runs it.
                     if !self.joined.is_empty() {
                         self.seat(lane, true);
                     }
-                    self.run(outside, lane, (batcher, rows));
+                    self.run(outside, lane, rows);
                 }
                 device::Effect::Drop { slot, why } => self.dropped(outside, slot, why),
             }
@@ -86,12 +87,13 @@ impl Node {
         seat.in_place = in_place;
     }
 
-    fn run(&mut self, outside: &mut Outside, lane: LaneId, (batcher, rows): (BatcherId, u32)) {
+    fn run(&mut self, outside: &mut Outside, lane: LaneId, rows: u32) {
         self.members.clear();
-        let mut tokens = 0;
+        let (mut tokens, mut batcher) = (0, None);
         for slot in &self.lanes[usize::from(lane.0)].served {
             if let Some(served) = self.served.get(*slot) {
                 tokens += served.tokens;
+                batcher = Some(served.batcher);
                 self.members.push(Member {
                     request: served.request,
                     version: served.version,
@@ -101,7 +103,7 @@ impl Node {
                 });
             }
         }
-        let Some(version) = self.version_of(batcher) else {
+        let Some(version) = batcher.and_then(|batcher| self.version_of(batcher)) else {
             return;
         };
         let rows_max = outside.version(version).rows_max;
