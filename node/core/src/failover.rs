@@ -12,20 +12,22 @@
 //!
 //! A version is without a replica for a moment when a node hears that one has left before it
 //! hears that another is ready: that is not told as a failure while it may pass. Two executions
-//! at most; nothing begins after the deadline. The second execution shares its
-//! batch with nobody and never goes to a node that is silent already: it may be what silenced
-//! the first one. An attempt whose node is only suspect may still answer: its caller goes on
-//! listening while the failover runs, and the first answer wins. A client that has lost the node
-//! which it asked first has spent one of the two executions there. What an attempt ended as, is
-//! read off its failure by [`End::of`]. Holds no memory of its own, so a request's task keeps it
-//! on its stack.
+//! at most; nothing begins after the deadline. The second execution shares its batch with nobody
+//! and never goes to a node that is silent already: it may be what silenced the first one. An
+//! attempt whose node is only suspect may still answer: its caller goes on listening while the
+//! failover runs, and the first answer wins. A client that has lost the node which it asked first
+//! has spent one of the two executions there. What an attempt ended as is read off its failure by
+//! [`End::of`]. Holds no memory of its own, so a request's task keeps it on its stack.
+
+mod end;
 
 use std::time::Duration;
 
+use paceline_protocol::NodeId;
 use paceline_protocol::frame::Execution;
 use paceline_protocol::limits::{EXECUTIONS_MAX, REROUTES_MAX};
-use paceline_protocol::{ErrorCode, NodeId};
 
+pub use self::end::End;
 use crate::budget::{Budget, Extra};
 use crate::time::Instant;
 
@@ -46,39 +48,6 @@ pub struct Terms {
 /// Names an attempt of one request while it is under way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Attempt(u8);
-
-/// How an attempt ended, or how it is going.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum End {
-    /// Nothing of it ran: the replica is gone or draining, or its node could not be sent to.
-    Gone,
-    /// Nothing of it ran: the replica or the node has too much to do.
-    Overloaded,
-    /// It was not sent: the version is routed to no more, or no replica can run it once more.
-    Nowhere,
-    /// It was not sent: no replica that it has not been to can be picked, but the version shall
-    /// have some.
-    NotYet {
-        /// When the version's last ready replica went; if it has some, now.
-        since: Instant,
-    },
-    /// Nothing of it ran, and nothing would anywhere.
-    Refused,
-    /// It ran and failed in a way that may not repeat itself.
-    Passing,
-    /// Nobody can tell: what served it has died, but its node speaks.
-    Unsure,
-    /// It ran and failed in a way that would be the same anywhere.
-    Failed,
-    /// Nobody can tell: it runs, is not waited for any longer, and has its inputs.
-    Left,
-    /// Nobody can tell: its node is suspect. It may still answer.
-    Suspect,
-    /// Nobody can tell: its worker, process or node is lost. It will not answer.
-    Lost,
-    /// Nobody can tell: its time is over.
-    Late,
-}
 
 /// What is next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -165,25 +134,6 @@ enum Place {
     Lost,
 }
 
-impl End {
-    /// The end of an attempt that was told as a failure.
-    pub fn of(code: ErrorCode, execution: Execution) -> Self {
-        match (execution, code) {
-            (Execution::NotExecuted, ErrorCode::VersionGone | ErrorCode::ShuttingDown) => {
-                Self::Gone
-            }
-            (Execution::NotExecuted, ErrorCode::Overloaded | ErrorCode::QueueFull) => {
-                Self::Overloaded
-            }
-            (Execution::NotExecuted, _) => Self::Refused,
-            (Execution::Executed, ErrorCode::EngineFailed) => Self::Passing,
-            (Execution::Executed, _) => Self::Failed,
-            (Execution::Unknown, ErrorCode::DeadlineExceeded | ErrorCode::Cancelled) => Self::Late,
-            (Execution::Unknown, _) => Self::Unsure,
-        }
-    }
-}
-
 impl Failover {
     /// A request whose first attempt begins now.
     pub fn begin(terms: Terms) -> (Self, Next) {
@@ -237,9 +187,7 @@ impl Failover {
                     self.places[place] = Place::Free;
                     return self.rest(Ending::AsItIs);
                 }
-                if let Some(before) = self.charges[place].replace(Extra::Retry) {
-                    budget.give_back(before);
-                }
+                self.charge(place, Extra::Retry, budget);
                 next
             }
             End::Nowhere if self.may_move() => Next::End(Ending::Gone),
@@ -345,10 +293,7 @@ impl Failover {
     fn repeat(&mut self, charge: Extra, budget: &mut Budget) -> Next {
         match self.free() {
             Some(place) if budget.take(charge) => {
-                // What moved on and ended elsewhere may still be charged there.
-                if let Some(before) = self.charges[place].replace(charge) {
-                    budget.give_back(before);
-                }
+                self.charge(place, charge, budget);
                 let why = match charge {
                     Extra::Failover => Why::Failover,
                     Extra::Retry => Why::Retry,
@@ -357,6 +302,14 @@ impl Failover {
             }
             _ => self.rest(Ending::AsItIs),
         }
+    }
+
+    /// What moved on and ended elsewhere may still be charged there.
+    fn charge(&mut self, place: usize, extra: Extra, budget: &mut Budget) {
+        let before = self.charges[place].replace(extra);
+        before
+            .into_iter()
+            .for_each(|before| budget.give_back(before));
     }
 
     fn free(&self) -> Option<usize> {

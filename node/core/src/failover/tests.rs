@@ -1,5 +1,7 @@
 //! How attempts end, and exactly what follows.
 
+use paceline_protocol::ErrorCode;
+
 use super::*;
 
 const NOW: Instant = Instant::from_nanos(1_000);
