@@ -51,8 +51,11 @@ pub struct Expect {
     pub answers_min: u64,
     /// Of a thousand requests whose clients stayed, so many are answered in time.
     pub answered_permille_min: u64,
-    /// The same, of those that were sent after the last fault was mended and a grace of 5 s.
+    /// The same, of those that were sent after the last fault was mended, and after `calm_from_ms`,
+    /// and a grace of 5 s.
     pub calm_answered_permille_min: u64,
+    /// When what the workload itself does to the cluster is over, in milliseconds.
+    pub calm_from_ms: u64,
     /// 99 of 100 answers took no longer, in microseconds; 0 is any time.
     pub p99_us_max: u64,
 }

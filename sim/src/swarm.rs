@@ -33,6 +33,7 @@ pub fn with_faults(scenario: &Scenario, seed: u64) -> Scenario {
         expect: Expect {
             answers_min: 1,
             calm_answered_permille_min: scenario.expect.calm_answered_permille_min,
+            calm_from_ms: scenario.expect.calm_from_ms,
             ..Expect::default()
         },
         ..scenario.clone()

@@ -24,7 +24,8 @@ struct Share {
 
 impl Expected {
     pub(super) fn new(scenario: &Scenario) -> Self {
-        let calm_from = (scenario.mended_ms() + GRACE_MS) * 1_000_000;
+        let mended_ms = scenario.mended_ms().max(scenario.expect.calm_from_ms);
+        let calm_from = (mended_ms + GRACE_MS) * 1_000_000;
         Self {
             expect: scenario.expect,
             calm_from: Instant::from_nanos(calm_from),

@@ -75,6 +75,8 @@ impl Check {
             );
             let calm = expect.calm_answered_permille_min;
             check.within("calm_answered_permille_min", calm, permille);
+            let calm_from = (0, scenario.ends_ms());
+            check.within("calm_from_ms", expect.calm_from_ms, calm_from);
         });
     }
 
