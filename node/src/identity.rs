@@ -51,6 +51,17 @@ pub enum IdentityError {
         /// The directory.
         place: String,
     },
+    /// The node was removed from its cluster.
+    #[error(
+        "'{place}' is of node {node}, which was removed from its cluster for good: delete the \
+         directory, and let a new node join with `paceline join SEED --token T`"
+    )]
+    Removed {
+        /// The directory.
+        place: String,
+        /// Who it was.
+        node: NodeId,
+    },
     /// The disk, or the system's entropy.
     #[error("'{place}' cannot be used: {cause}")]
     Io {
@@ -99,7 +110,16 @@ impl Identity {
             cause,
         };
         match read_file(disk, FILE, FILE_BYTES_MAX) {
-            Ok(bytes) => Self::parse(&place, &bytes).map(Some),
+            Ok(bytes) => {
+                let identity = Self::parse(&place, &bytes)?;
+                match disk.list().map_err(io)?.iter().any(|name| name == REMOVED) {
+                    true => Err(IdentityError::Removed {
+                        place,
+                        node: identity.node,
+                    }),
+                    false => Ok(Some(identity)),
+                }
+            }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 let ours = |name: &str| OURS.contains(&name) || files::OURS.contains(&name);
                 let foreign = disk
@@ -170,6 +190,14 @@ impl Identity {
     }
 }
 
+/// Notes that the directory's node was removed: no node is started with it any more.
+///
+/// # Errors
+/// What the disk says.
+pub(crate) fn note_removal(disk: &Arc<dyn Disk>) -> io::Result<()> {
+    replace(disk, REMOVED, b"")
+}
+
 /// Writes a small file whole: it is there as before or as wanted, never in between.
 ///
 /// # Errors
@@ -188,6 +216,8 @@ pub(crate) fn replace(disk: &Arc<dyn Disk>, name: &str, content: &[u8]) -> io::R
 }
 
 const FILE: &str = "identity.json";
+/// What is there once the node was removed.
+pub(crate) const REMOVED: &str = "removed";
 const FORMAT: u16 = 1;
 const FILE_BYTES_MAX: u64 = 4 << 10;
 /// What a start that was interrupted may have left before the identity was written.
@@ -222,6 +252,18 @@ mod tests {
         disk.create("holiday.jpg").unwrap();
         let error = Identity::load_or_found(&disk).unwrap_err().to_string();
         assert!(error.contains("holiday.jpg"), "{error}");
+    }
+
+    #[test]
+    fn the_directory_of_a_node_that_was_removed_starts_none() {
+        let disk: Arc<dyn Disk> = Arc::new(MemoryDisk::new());
+        Identity::load_or_found(&disk).unwrap();
+        note_removal(&disk).unwrap();
+        let error = Identity::load_or_found(&disk).unwrap_err().to_string();
+        assert!(
+            error.contains("node 1, which was removed") && error.contains("paceline join"),
+            "{error}"
+        );
     }
 
     #[test]

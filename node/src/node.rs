@@ -4,6 +4,7 @@ mod assembly;
 mod network;
 mod ports;
 mod registration;
+mod removal;
 mod seat;
 
 use std::net::SocketAddr;
@@ -20,6 +21,7 @@ use self::assembly::Assembly;
 pub use self::network::Network;
 pub(crate) use self::network::{Links, Secured, keep_first_peers};
 pub use self::ports::Ports;
+use self::removal::Removal;
 use crate::artifacts::Artifacts;
 use crate::clock::Clock;
 use crate::config::Config;
@@ -58,6 +60,7 @@ pub struct NodeHandle {
     #[cfg(test)]
     serving: crate::gateway::Serving,
     directory: Arc<dyn crate::directory::Directory>,
+    removal: Removal,
     _lock: DirectoryLock,
 }
 
@@ -159,6 +162,7 @@ impl Node {
         let (stopping, is_stopping) = watch::channel(false);
         let clock = Clock::start();
         let (transport, directory) = (links.transport.clone(), links.directory.clone());
+        let removal = Removal::of((identity.node, &links), &registry, ports.root.clone());
         let record = registration::record(identity.node, &config, &ports, addresses);
         let assembly = Assembly {
             identity,
@@ -175,7 +179,11 @@ impl Node {
         let parts = Box::pin(assembly.start()).await?;
         registration::register(&registry, record, stopping.subscribe()).await?;
         let known = (registry.clone(), parts.observed, identity.node);
-        registration::catch_up(known, &parts.readiness, stopping.subscribe()).await;
+        tokio::select! {
+            () = registration::catch_up(known, &parts.readiness, stopping.subscribe()) => {}
+            // There is nothing to catch up with.
+            () = removal.known() => {}
+        }
         Ok(NodeHandle {
             cluster: identity.cluster,
             addresses,
@@ -194,6 +202,7 @@ impl Node {
             #[cfg(test)]
             serving: parts.serving,
             directory,
+            removal,
             _lock: lock,
         })
     }
@@ -322,6 +331,12 @@ impl NodeHandle {
     /// end.
     pub async fn stopped(&self) -> StopReason {
         self.raft.stopped().await
+    }
+
+    /// Waits until the cluster has removed this node, and notes it in its directory, which
+    /// starts no node any more. What is left is to stop.
+    pub async fn removed(&self) {
+        self.removal.noted().await;
     }
 
     /// Stops: no longer ready, connections end after their present request, what is in flight

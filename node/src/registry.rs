@@ -96,6 +96,18 @@ impl Handle {
         self.raft.move_leadership(from_to, deadline).await
     }
 
+    /// Gives the vote of `voter` to a learner, if one can take it.
+    ///
+    /// # Errors
+    /// It may have its vote still.
+    pub(crate) async fn relieve(
+        &self,
+        voter: NodeId,
+        deadline: tokio::time::Instant,
+    ) -> Result<(), MembershipError> {
+        self.raft.relieve(voter, deadline).await
+    }
+
     /// Whether a quorum was known to stand behind a leader a moment ago.
     pub fn has_quorum(&self) -> bool {
         self.raft.has_quorum()

@@ -20,7 +20,7 @@ use std::path::PathBuf;
 use std::process::ExitStatus;
 use std::time::Duration;
 
-use paceline_core::up::{self, Effect, Ending, Input, Up};
+use paceline_core::up::{self, Effect, Ending, Input, Past, Up};
 use paceline_core::{Instant, Machine};
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
@@ -29,7 +29,7 @@ use self::ask::Asker;
 use self::home::{Home, HomeError, name};
 use self::launch::Preparation;
 use self::probe::{Sight, Wanted, voters_of};
-use self::process::{LOG, Process, ended_how, ending, last_words};
+use self::process::{Process, ended_how, ending};
 pub(crate) use self::report::Report;
 use self::showcase::Shown;
 use crate::clock::Clock;
@@ -108,11 +108,11 @@ impl Cluster {
         let home = Home::claim(&options.data, options.nodes)?;
         let nodes = home.nodes();
         options.block.of_node(nodes - 1).map_err(UpError::Ports)?;
-        let joined: Vec<bool> = (0..nodes).map(|node| home.is_member(node)).collect();
+        let pasts: Vec<Past> = (0..nodes).map(|node| home.past(node)).collect();
         // A few facts for each node at a time; tasks wait when there are more.
         let (tell, hear) = mpsc::channel(nodes * 4);
         Ok(Self {
-            machine: Up::new(options.policy, &joined),
+            machine: Up::new(options.policy, &pasts),
             options,
             home,
             report,
@@ -170,7 +170,8 @@ impl Cluster {
                     let line = format!("{} starts again in {seconds:.0} s", name(node));
                     self.report.tell(&line);
                 }
-                Effect::Leave { node, failures } => self.leave(node, failures),
+                Effect::Leave { node, failures } => self.report.left(&name(node), failures),
+                Effect::Removed { node } => self.removed(node),
                 Effect::Late { node } => {
                     let (name, awaited) = (name(node), &self.nodes[node].awaited);
                     self.report.tell(&format!("{name} takes long: {awaited}"));
@@ -261,7 +262,7 @@ impl Cluster {
     fn probe(&mut self, node: usize) {
         let (asker, data) = (self.asker.clone(), self.home.node(node));
         let wanted = Wanted {
-            voters: voters_of(self.nodes.len()),
+            voters: voters_of(self.members()),
             models: if self.options.demo {
                 &showcase::MODELS
             } else {
@@ -298,36 +299,34 @@ impl Cluster {
                 // What its tasks still have to say is about a node that is gone.
                 known.life += 1;
                 self.report_end(node, status);
-                let ending = ending(status);
+                let ending = match self.home.past(node) {
+                    Past::Removed => Ending::Removed,
+                    Past::New | Past::Member => ending(status),
+                };
                 self.step(Input::Ended { node, ending });
             }
         }
     }
 
     fn report_end(&mut self, node: usize, status: ExitStatus) {
-        let (name, data) = (name(node), self.home.node(node));
-        if self.machine.is_ending() {
-            self.report.tell(&format!("{name} {}", ended_how(status)));
-            return;
+        let of = (name(node), self.home.node(node));
+        match self.machine.is_ending() {
+            true => self.report.tell(&format!("{} {}", of.0, ended_how(status))),
+            false => self.report.ended(of, status),
         }
-        let words = match ending(status) {
-            Ending::Failed => last_words(&data),
-            Ending::NotStarted | Ending::Done | Ending::Killed => None,
-        };
-        let words = words.map_or_else(String::new, |words| format!(": {words}"));
-        let (how, log) = (ended_how(status), data.join(LOG));
-        let log = log.display();
-        self.report
-            .tell(&format!("{name} {how}{words} (log: {log})"));
     }
 
-    fn leave(&mut self, node: usize, failures: u32) {
-        let name = name(node);
-        let line = match failures {
-            0 | 1 => format!("{name} is not started again"),
-            _ => format!("{name} is not started again: it failed {failures} times in a row"),
-        };
-        self.report.tell(&line);
+    fn removed(&mut self, node: usize) {
+        self.report.removed(&name(node), &self.home.node(node));
+        if self.raised {
+            self.write_context();
+        }
+    }
+
+    /// Nodes that belong to the cluster, or will.
+    fn members(&self) -> usize {
+        let pasts = (0..self.nodes.len()).map(|node| self.home.past(node));
+        pasts.filter(|past| *past != Past::Removed).count()
     }
 
     fn stop_asked(&mut self) {

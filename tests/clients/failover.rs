@@ -138,6 +138,20 @@ async fn whatever_the_second_node_says_the_first_may_have_run_it() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nodes_that_vanish_while_nothing_is_asked_are_missed_all_the_same() {
+    let pair = Pair::start().await;
+    pair.wires.iter().for_each(Proxy::cut);
+    connected(&pair.client, 0).await;
+    pair.wires.iter().for_each(Proxy::mend);
+    let request = pair.client.infer("echo").deadline(PATIENCE);
+    let answer = request.send().await.unwrap();
+    assert_eq!(answer.attempt, 1, "nothing was sent into the void");
+    let asked = pair.doors.each_ref();
+    let asked = asked.map(|door| door.double.asked_for("echo"));
+    assert_eq!(asked.iter().sum::<usize>(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_silent_node_may_still_answer_when_there_is_no_other() {
     let cluster = Cluster::found();
     let door = cluster.door(1);

@@ -14,20 +14,38 @@ const LIMIT: Duration = Duration::from_secs(60);
 
 /// A cluster of one node on free ports, ready.
 fn up(data: &Path, arguments: &[&str]) -> Process {
-    let data = data.to_str().expect("temporary paths are text");
-    let words = ["up", "--nodes", "1", "--http-port", "0", "--data-dir", data];
+    up_of(1, data, arguments)
+}
+
+/// A cluster on free ports, ready.
+fn up_of(nodes: usize, data: &Path, arguments: &[&str]) -> Process {
+    let (data, nodes) = (data.to_str().expect("paths are text"), nodes.to_string());
+    let words = [
+        "up",
+        "--nodes",
+        &nodes,
+        "--http-port",
+        "0",
+        "--data-dir",
+        data,
+    ];
     let process = Process::start(&[&words[..], arguments].concat(), None);
     process.until_said("ready   http://", 1);
     process
 }
 
-/// The process of the supervisor's only node, by its parent.
+/// The process of the supervisor's only node.
 fn node_of(supervisor: &Process) -> u32 {
+    *nodes_of(supervisor).first().expect("the node runs")
+}
+
+/// The processes of a supervisor's nodes, by their parent.
+fn nodes_of(supervisor: &Process) -> Vec<u32> {
     let wanted = supervisor.pid().to_string();
     let is_child = |pid: &u32| parent(*pid).as_deref() == Some(&wanted);
     let entries = std::fs::read_dir("/proc").expect("there is /proc");
     let pids = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
-    pids.into_iter().find(is_child).expect("the node runs")
+    pids.filter(is_child).collect()
 }
 
 /// The parent of a process that lives.
@@ -39,10 +57,14 @@ fn parent(pid: u32) -> Option<String> {
 }
 
 fn kill9(pid: u32) {
-    let killed = std::process::Command::new("kill")
-        .args(["-9", &pid.to_string()])
+    signal(pid, "KILL");
+}
+
+fn signal(pid: u32, signal: &str) {
+    let sent = std::process::Command::new("kill")
+        .args(["-s", signal, &pid.to_string()])
         .status();
-    assert!(killed.expect("there is a kill command").success());
+    assert!(sent.expect("there is a kill command").success());
 }
 
 #[test]
@@ -96,6 +118,68 @@ fn the_demo_is_shown_and_a_dead_node_comes_back() {
     let finished = cluster.finish(Duration::from_secs(30));
     assert!(finished.status.success(), "{finished:?}");
     assert!(finished.stderr.contains("n0 has ended"), "{finished:?}");
+}
+
+/// One node hears of its removal from the log, the other one stood still meanwhile, and hears of
+/// it from the first peer that it asks for something.
+#[test]
+fn a_removed_node_stops_and_the_cluster_goes_on_without_it() {
+    let data = directory();
+    let place = data.path().join("cluster");
+    let cluster = up_of(3, &place, &[]);
+    let context = place.join("context.toml");
+    let context = context.to_str().expect("temporary paths are text");
+    let remove = |name: &str| {
+        let removed = paceline(&["remove", name, "--yes", "--context", context]);
+        assert!(removed.status.success(), "{removed:?}");
+    };
+    remove("n2");
+    cluster.until_said("n2 was removed from the cluster", 1);
+    let address = crate::node::address(&place.join("n1"), "http").to_string();
+    let nodes = paceline(&["nodes", "-o", "json", "--addr", &address]);
+    let nodes: Value = serde_json::from_str(&nodes.stdout).expect("the command prints JSON");
+    assert_eq!(nodes.as_array().map(Vec::len), Some(2), "{nodes}");
+
+    let status = |node: &str, is_so: &dyn Fn(&Value) -> bool| {
+        let address = crate::node::address(&place.join(node), "http").to_string();
+        until(LIMIT, "the cluster is as it should be", || {
+            let status = paceline(&["status", "-o", "json", "--addr", &address]);
+            let status = serde_json::from_str(&status.stdout);
+            status.is_ok_and(|status: Value| is_so(&status))
+        });
+    };
+    status("n0", &|status| {
+        status["raft"]["voters"] == serde_json::json!([1])
+    });
+    let command = |pid: &u32| std::fs::read_to_string(format!("/proc/{pid}/cmdline"));
+    let is_n1 = |pid: &u32| command(pid).is_ok_and(|line| line.contains("\0--name\0n1\0"));
+    let sleeper = nodes_of(&cluster).into_iter().find(is_n1);
+    let sleeper = sleeper.expect("n1 runs");
+    signal(sleeper, "STOP");
+    remove("n1");
+    signal(sleeper, "CONT");
+    cluster.until_said("n1 was removed from the cluster", 1);
+    cluster.signal("INT");
+    let finished = cluster.finish(Duration::from_secs(30));
+    assert!(finished.status.success(), "{finished:?}");
+    assert!(!finished.stderr.contains("starts again"), "{finished:?}");
+
+    // The next time nobody waits for them, and each says why it does not start by itself.
+    let name = place.to_str().expect("temporary paths are text");
+    let words = ["up", "--http-port", "0", "--data-dir", name];
+    let again = Process::start::<&str>(&words, None);
+    again.until_said("ready   http://", 1);
+    assert_eq!(nodes_of(&again).len(), 1);
+    again.signal("INT");
+    assert!(again.finish(Duration::from_secs(30)).status.success());
+    let alone = place.join("n1");
+    let alone = alone.to_str().expect("temporary paths are text");
+    let alone = paceline(&["serve", "--data-dir", alone, "--http-port", "0"]);
+    let (code, reason) = alone.failed();
+    assert!(
+        code == 1 && reason.contains("was removed from its cluster"),
+        "{reason}"
+    );
 }
 
 #[test]

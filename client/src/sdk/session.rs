@@ -2,7 +2,8 @@
 //!
 //! Small requests share two long-lived streams, the lanes; larger ones have a stream of their
 //! own. Either way an answer finds its request by number. While anything is in flight, an empty
-//! datagram is sent every 100 ms, whose acknowledgement says that the node lives.
+//! datagram is sent every 100 ms, whose acknowledgement says that the node lives; otherwise one a
+//! second is.
 
 mod attempt;
 mod lane;
@@ -19,6 +20,7 @@ use paceline_protocol::limits::BODY_BYTES_MAX;
 use quinn::{Connection, ConnectionError, RecvStream, VarInt};
 use tokio::sync::{Notify, Semaphore, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
+use tokio::time::timeout;
 
 pub(crate) use self::attempt::{Attempt, NotStarted, Outcome};
 use self::lane::{Lane, Outgoing};
@@ -163,7 +165,7 @@ pub(crate) async fn run(
     session.close();
     // What has arrived is read to its end: answers among it count.
     let reading = async { while tasks.join_next().await.is_some() {} };
-    drop(tokio::time::timeout(LAST_READS, reading).await);
+    drop(timeout(LAST_READS, reading).await);
     tasks.shutdown().await;
     session.permits.close();
     session.waiting().clear();
@@ -203,22 +205,29 @@ async fn greetings(session: Arc<Session>, mut receive: RecvStream, notices: mpsc
     }
 }
 
-/// Listens for the node's life signs while an answer is due.
+/// Listens for the node's life signs: closely while an answer is due, and now and then while none
+/// is, so that what is sent next does not go to a node that was killed meanwhile.
 async fn watch_over(
     session: Arc<Session>,
     limits: (Duration, Duration),
     notices: mpsc::Sender<Notice>,
 ) {
     loop {
-        if session.in_flight() == 0 {
-            session.started.notified().await;
+        let silent = match session.in_flight() {
+            0 => session.falls_silent_idle().await,
+            _ => None,
+        };
+        if silent.is_some() {
+            session.health.send_replace(Health::Suspect);
+            if notices.send(Notice::Changed).await.is_err() {
+                return;
+            }
         }
-        let mut silence = Silence::new(Instant::now(), session.heard());
+        let mut silence = silent.unwrap_or_else(|| Silence::new(Instant::now(), session.heard()));
         let mut looks = 0u32;
         while session.in_flight() > 0 || !session.is_well() {
             if looks.is_multiple_of(LOOKS_PER_SIGN) {
-                // What cannot be sent now is made up for by the next one.
-                drop(session.connection.send_datagram(Bytes::new()));
+                session.give_sign();
             }
             looks = looks.wrapping_add(1);
             tokio::time::sleep(LOOK_PACE).await;
@@ -241,6 +250,29 @@ impl Session {
     fn heard(&self) -> u64 {
         self.connection.stats().udp_rx.datagrams
     }
+
+    /// Sends something that the node acknowledges. What cannot be sent now is made up for by the
+    /// next one.
+    fn give_sign(&self) {
+        drop(self.connection.send_datagram(Bytes::new()));
+    }
+
+    /// Waits for the next request; or until the node has not acknowledged two signs in a row, and
+    /// says since when it is silent then.
+    async fn falls_silent_idle(&self) -> Option<Silence> {
+        let mut silence = Silence::new(Instant::now(), self.heard());
+        loop {
+            self.give_sign();
+            if timeout(IDLE_PACE, self.started.notified()).await.is_ok() {
+                return None;
+            }
+            let now = (Instant::now(), self.heard());
+            let limits = (IDLE_SILENCE, Duration::MAX);
+            if silence.look(now, IDLE_PACE, limits) != Health::Well {
+                return Some(silence);
+            }
+        }
+    }
 }
 
 /// Two, so that a lost packet holds up only half of the small requests.
@@ -250,6 +282,10 @@ const IN_FLIGHT_MAX: usize = 4_096;
 const LOOK_PACE: Duration = Duration::from_millis(50);
 /// A sign every 100 ms.
 const LOOKS_PER_SIGN: u32 = 2;
+/// A sign a second costs a connection that nobody uses two small packets.
+const IDLE_PACE: Duration = Duration::from_secs(1);
+/// Two signs without an acknowledgement, however late the looks are.
+const IDLE_SILENCE: Duration = Duration::from_millis(1_500);
 /// What was received before a connection was lost is read in less.
 const LAST_READS: Duration = Duration::from_millis(50);
 const CLOSE_DONE: VarInt = VarInt::from_u32(0);

@@ -153,6 +153,16 @@ pub fn may_remove(view: &View<'_>, node: NodeId) -> Result<(), Objection> {
     Ok(())
 }
 
+/// The voters that there shall be before `leaver` is removed: those there are, and a learner in
+/// its place. `None` if it has no vote, or nobody could take it: then its removal leaves fewer.
+pub fn relieved(view: &View<'_>, leaver: NodeId) -> Option<BTreeSet<NodeId>> {
+    let mut seats: BTreeMap<NodeId, NodeState> = view.registry.seats().collect();
+    seats.remove(&leaver);
+    let voters = wanted_voters(view, &seats);
+    let is_relieved = view.voters.contains(&leaver) && voters.len() >= view.voters.len();
+    is_relieved.then_some(voters)
+}
+
 /// Who shall lead in the place of `leaver`: a voter that is up, the one that lags the least.
 pub fn successor(view: &View<'_>, leaver: NodeId) -> Option<NodeId> {
     let stays = |node: &&NodeId| {

@@ -9,7 +9,7 @@ mod language;
 
 use std::time::Duration;
 
-pub use self::language::{Effect, Ending, Input, Options};
+pub use self::language::{Effect, Ending, Input, Options, Past};
 use crate::machine::Machine;
 use crate::time::Instant;
 
@@ -46,6 +46,8 @@ enum State {
     },
     /// Dead for good.
     Gone,
+    /// No longer of the cluster, which goes on without it.
+    Removed,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,21 +67,23 @@ enum Phase {
 }
 
 impl Up {
-    /// A cluster of which nothing runs. `joined` says of each node whether it was a member
-    /// before.
+    /// A cluster of which nothing runs. `pasts` says of each node what it was before.
     ///
     /// # Panics
     /// If there is no node.
-    pub fn new(options: Options, joined: &[bool]) -> Self {
-        assert!(!joined.is_empty(), "a cluster has a node");
-        let node = |joined: &bool| Node {
-            state: State::Absent,
-            joined: *joined,
+    pub fn new(options: Options, pasts: &[Past]) -> Self {
+        assert!(!pasts.is_empty(), "a cluster has a node");
+        let node = |past: &Past| Node {
+            state: match past {
+                Past::New | Past::Member => State::Absent,
+                Past::Removed => State::Removed,
+            },
+            joined: *past == Past::Member,
             failures: 0,
         };
         Self {
             options,
-            nodes: joined.iter().map(node).collect(),
+            nodes: pasts.iter().map(node).collect(),
             phase: Phase::Raising,
         }
     }
@@ -87,6 +91,16 @@ impl Up {
     /// Whether the end has been asked for or has come.
     pub fn is_ending(&self) -> bool {
         !matches!(self.phase, Phase::Raising | Phase::Kept)
+    }
+
+    fn begin(&mut self, now: Instant, out: &mut Vec<Effect>) {
+        let nodes = self.nodes.iter().enumerate();
+        let removed = nodes.filter(|(_, node)| node.state == State::Removed);
+        out.extend(removed.map(|(node, _)| Effect::Removed { node }));
+        self.start_what_may(now, out);
+        if !self.is_left() {
+            self.stop(now, false, out);
+        }
     }
 
     /// Starts what may be started: members, the founder, and the first that has yet to join
@@ -98,7 +112,8 @@ impl Up {
             if state == State::Absent && (joined || all_before_ready) {
                 self.start(at, now, out);
             }
-            all_before_ready &= matches!(state, State::Ready { .. } | State::Serving);
+            all_before_ready &=
+                matches!(state, State::Ready { .. } | State::Serving | State::Removed);
         }
     }
 
@@ -129,17 +144,43 @@ impl Up {
             return;
         }
         self.nodes[node].state = State::Serving;
-        let all = self.nodes.iter().all(|node| node.state == State::Serving);
-        if self.phase == Phase::Raising && all {
+        self.raise_if_all_serve(out);
+    }
+
+    fn raise_if_all_serve(&mut self, out: &mut Vec<Effect>) {
+        let serves = |node: &Node| matches!(node.state, State::Serving | State::Removed);
+        if self.phase == Phase::Raising && self.nodes.iter().all(serves) {
             self.phase = Phase::Kept;
             out.push(Effect::Raised);
         }
+    }
+
+    /// The cluster goes on without it, if anybody else is left.
+    fn removed(&mut self, node: usize, now: Instant, out: &mut Vec<Effect>) {
+        self.nodes[node].state = State::Removed;
+        out.push(Effect::Removed { node });
+        if self.is_left() {
+            self.start_what_may(now, out);
+            self.raise_if_all_serve(out);
+        } else {
+            self.stop(now, false, out);
+        }
+    }
+
+    /// Whether there is a node that runs, or may yet.
+    fn is_left(&self) -> bool {
+        let mut nodes = self.nodes.iter();
+        nodes.any(|node| !matches!(node.state, State::Gone | State::Removed))
     }
 
     fn ended(&mut self, node: usize, ending: Ending, now: Instant, out: &mut Vec<Effect>) {
         if self.is_ending() {
             self.nodes[node].state = State::Gone;
             self.finish_if_empty(out);
+            return;
+        }
+        if ending == Ending::Removed {
+            self.removed(node, now, out);
             return;
         }
         let Node {
@@ -159,7 +200,7 @@ impl Up {
         self.nodes[node].state = State::Gone;
         out.push(Effect::Leave { node, failures });
         // Without it the cluster cannot become ready; without any there is none.
-        if raising || self.nodes.iter().all(|node| node.state == State::Gone) {
+        if raising || !self.is_left() {
             self.stop(now, false, out);
         }
     }
@@ -200,7 +241,7 @@ impl Up {
             Phase::Stopping { well, .. } => well,
             Phase::Killing { .. } => false,
         };
-        if self.nodes.iter().all(|node| node.state == State::Gone) {
+        if !self.is_left() {
             self.phase = Phase::Over;
             out.push(Effect::Finish { well });
         }
@@ -211,7 +252,7 @@ impl Node {
     fn is_alive(&self) -> bool {
         match self.state {
             State::Starting { .. } | State::Ready { .. } | State::Serving => true,
-            State::Absent | State::Waiting { .. } | State::Gone => false,
+            State::Absent | State::Waiting { .. } | State::Gone | State::Removed => false,
         }
     }
 
@@ -221,7 +262,11 @@ impl Node {
             State::Starting { late_at } | State::Ready { late_at } => {
                 late_at.take_if(|at| *at <= now).is_some()
             }
-            State::Absent | State::Serving | State::Waiting { .. } | State::Gone => false,
+            State::Absent
+            | State::Serving
+            | State::Waiting { .. }
+            | State::Gone
+            | State::Removed => false,
         }
     }
 }
@@ -239,7 +284,7 @@ impl Machine for Up {
                 Phase::Killing { .. } | Phase::Over => {}
             },
             Input::Begin | Input::Ready { .. } | Input::Serving { .. } if self.is_ending() => {}
-            Input::Begin => self.start_what_may(now, out),
+            Input::Begin => self.begin(now, out),
             Input::Ready { node } => self.ready(node, now, out),
             Input::Serving { node } => self.serving(node, out),
         }
@@ -270,7 +315,7 @@ impl Machine for Up {
         let of_node = |node: &Node| match node.state {
             State::Starting { late_at } | State::Ready { late_at } => late_at,
             State::Waiting { until } => Some(until),
-            State::Absent | State::Serving | State::Gone => None,
+            State::Absent | State::Serving | State::Gone | State::Removed => None,
         };
         match self.phase {
             Phase::Raising | Phase::Kept => self.nodes.iter().filter_map(of_node).min(),

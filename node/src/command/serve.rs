@@ -129,6 +129,11 @@ async fn run(mut config: Config, entry: Entry, mut stop: Stop) -> Result<ExitCod
                 () = stop.asked() => Ok(ExitCode::FAILURE),
             }
         }
+        () = node.removed() => {
+            eprintln!("this node was removed from its cluster; stopping");
+            node.shutdown(SHUTDOWN_LIMIT).await;
+            Ok(ExitCode::SUCCESS)
+        }
         reason = fatal(&node) => Err(reason),
     }
 }

@@ -29,3 +29,27 @@ impl Drop for Guest {
         self.0.0.send_modify(|inside| *inside -= 1);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::time::timeout;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_waits_goes_on_when_the_last_one_has_left() {
+        let guests = Guests::default();
+        let soon = Duration::from_secs(1);
+        assert!(timeout(soon, guests.all_gone()).await.is_ok(), "nobody");
+        let (first, second) = (guests.enter(), guests.clone().enter());
+        assert!(timeout(soon, guests.all_gone()).await.is_err(), "two");
+        drop(first);
+        assert!(timeout(soon, guests.all_gone()).await.is_err(), "one");
+        let waiting = guests.clone();
+        let waiting = tokio::spawn(async move { waiting.all_gone().await });
+        drop(second);
+        assert!(timeout(soon, waiting).await.is_ok());
+    }
+}

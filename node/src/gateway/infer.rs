@@ -155,13 +155,7 @@ impl Serving {
         request: InferBody<'_>,
     ) -> Result<(u32, Answered), Failure> {
         let version = &pinned.version;
-        let options = ParseOptions {
-            finite_inputs: version.finite_inputs,
-        };
-        let InferBody {
-            body, json_bytes, ..
-        } = &request;
-        let mut parsed = oip::parse(body, *json_bytes, &version.signature, options)?;
+        let mut parsed = request.parsed(version)?;
         let parsed_at = self.clock.now();
         version
             .metrics
@@ -210,6 +204,14 @@ impl<'a> InferBody<'a> {
             model: self.model,
             version: self.version,
         }
+    }
+
+    /// What is in it, read by a version's signature.
+    fn parsed(&self, version: &VersionRoute) -> Result<ParsedRequest, Failure> {
+        let options = ParseOptions {
+            finite_inputs: version.finite_inputs,
+        };
+        oip::parse(&self.body, self.json_bytes, &version.signature, options)
     }
 }
 

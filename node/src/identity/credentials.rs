@@ -16,6 +16,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use rustls::{ClientConfig, ServerConfig, SignatureScheme};
+use tokio::sync::watch;
 
 use super::authority::{self, AuthorityError};
 use super::trust::Trust;
@@ -33,6 +34,7 @@ struct Inner {
     provider: Arc<CryptoProvider>,
     trust: Trust,
     shown: ArcSwap<CertifiedKey>,
+    is_disowned: watch::Sender<bool>,
 }
 
 /// Shows whatever certificate the node has now.
@@ -60,6 +62,7 @@ impl Credentials {
                 provider,
                 trust,
                 shown: ArcSwap::from_pointee(shown),
+                is_disowned: watch::Sender::new(false),
             }),
         })
     }
@@ -112,6 +115,18 @@ impl Credentials {
         let shown = certified(&self.inner.key, certificate, with)?;
         self.inner.shown.store(Arc::new(shown));
         Ok(())
+    }
+
+    /// A member of the cluster has refused this node as one that was removed.
+    pub(crate) fn disown(&self) {
+        self.inner.is_disowned.send_replace(true);
+    }
+
+    /// Waits until a member of the cluster has refused this node as one that was removed.
+    pub(crate) async fn disowned(&self) {
+        let mut disowned = self.inner.is_disowned.subscribe();
+        // It does not fail: the sender is as old as this.
+        let _ = disowned.wait_for(|is_disowned| *is_disowned).await;
     }
 
     /// How peers are let in: with a certificate that can be believed, over one of `protocols`.

@@ -1,9 +1,11 @@
 //! Whole nodes in this process, on disks in memory and with the scripted engine.
 
+mod ahead;
 mod copies;
 mod failover;
 mod leaving;
 mod tensors;
+mod trio;
 
 use std::sync::Arc;
 use std::time::Duration;

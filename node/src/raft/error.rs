@@ -3,7 +3,7 @@
 use paceline_protocol::NodeId;
 
 use super::encoding::EncodingError;
-use crate::storage::log::OpenError;
+use crate::storage::log::{AppendError, OpenError};
 use crate::storage::snapshots::SnapshotError;
 
 /// Why consensus cannot be started on a directory.
@@ -165,5 +165,20 @@ impl StopReason {
     /// Whether the process must end.
     pub fn is_fatal(&self) -> bool {
         matches!(self, Self::StorageFailed { .. } | Self::Defect { .. })
+    }
+
+    /// What it means that the log has failed.
+    pub(super) fn of(failed: Option<&AppendError>) -> Self {
+        match failed {
+            Some(full @ AppendError::Full { .. }) => Self::DiskFull {
+                reason: full.to_string(),
+            },
+            Some(other) => Self::StorageFailed {
+                reason: other.to_string(),
+            },
+            None => Self::Defect {
+                reason: "a failure without a reason".to_owned(),
+            },
+        }
     }
 }

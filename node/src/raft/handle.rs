@@ -21,7 +21,6 @@ use self::attempt::{Attempt, LEADER_POLL, Waiting};
 use self::relay::forwarding;
 use super::encoding::command_bytes;
 use super::error::{StopReason, WriteError};
-use super::members::MembershipError;
 use super::metrics::RaftMetrics;
 use super::network::{CallError, Peer};
 use super::node::Parts;
@@ -38,20 +37,13 @@ pub struct RaftHandle {
 struct Inner {
     parts: Parts,
     permits: Semaphore,
-    /// Whether membership is being changed.
-    changing: tokio::sync::Mutex<()>,
 }
 
 impl RaftHandle {
     pub(super) fn new(parts: Parts) -> Self {
         let permits = Semaphore::new(parts.writes_in_flight_max);
-        let changing = tokio::sync::Mutex::default();
         Self {
-            inner: Arc::new(Inner {
-                parts,
-                permits,
-                changing,
-            }),
+            inner: Arc::new(Inner { parts, permits }),
         }
     }
 
@@ -60,7 +52,7 @@ impl RaftHandle {
     }
 
     pub(super) fn changing(&self) -> &tokio::sync::Mutex<()> {
-        &self.inner.changing
+        &self.inner.parts.changing
     }
 
     /// This node.
@@ -209,7 +201,7 @@ impl RaftHandle {
         request: &Request,
         limit: Duration,
     ) -> Result<Answer, CallError> {
-        let peer = Peer::new(self.inner.parts.transport.clone(), leader);
+        let peer = self.peer(leader);
         let deposed = async {
             let leads = || {
                 let metrics = self.inner.parts.raft.metrics();
@@ -256,27 +248,15 @@ impl RaftHandle {
 
     /// The key that signs nodes, as another voter has it; `None` if it does not give it.
     pub async fn authority_key(&self, from: NodeId, limit: Duration) -> Option<String> {
-        let peer = Peer::new(self.inner.parts.transport.clone(), from);
-        match peer.call(&Request::AuthorityKey, limit).await {
+        match self.peer(from).call(&Request::AuthorityKey, limit).await {
             Ok(Answer::AuthorityKey(key)) => Some(key),
             Ok(_) | Err(_) => None,
         }
     }
 
-    /// Asks `from` to let `to` lead, if it does itself.
-    pub(super) async fn ask_to_yield(
-        &self,
-        (from, to): (NodeId, NodeId),
-        limit: Duration,
-    ) -> Result<(), MembershipError> {
-        let peer = Peer::new(self.inner.parts.transport.clone(), from);
-        match peer.call(&Request::Yield { to: to.0 }, limit).await {
-            Ok(Answer::Yielded) => Ok(()),
-            Ok(_) => Err(MembershipError::Unknown),
-            Err(error) => Err(MembershipError::Refused {
-                reason: error.to_string(),
-            }),
-        }
+    /// The way to a peer, for what is asked of it alone.
+    pub(super) fn peer(&self, node: NodeId) -> Peer {
+        Peer::new(self.inner.parts.transport.clone(), node)
     }
 
     /// How long ago a quorum was known to stand behind a leader: on the leader, since a

@@ -10,12 +10,16 @@ use std::time::Duration;
 use openraft::async_runtime::WatchReceiver;
 use openraft::errors::{ChangeMembershipError, ClientWriteError, RaftError};
 use openraft::{ChangeMembers, EmptyNode};
+use paceline_core::membership;
+use paceline_core::registry::Registry;
 use paceline_protocol::NodeId;
+use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout_at};
 
 use super::handle::RaftHandle;
-use super::metrics::RaftMetrics;
+use super::metrics::{RaftMetrics, Role};
 use super::type_config::{Raft, TypeConfig};
+use super::wire::{Answer, Request};
 
 /// Why a membership was not changed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -49,7 +53,7 @@ impl RaftHandle {
         deadline: Instant,
     ) -> Result<(), MembershipError> {
         let adding = || self.raft().add_learner(node.0, EmptyNode::new(), false);
-        self.change(adding, deadline).await
+        change(self.changing(), adding, deadline).await
     }
 
     /// Gives the vote to exactly these members, in one joint step (Ongaro 2014, section 4.3);
@@ -71,12 +75,27 @@ impl RaftHandle {
                 ),
             });
         }
-        let ids: BTreeSet<u64> = voters.into_iter().map(|node| node.0).collect();
-        let changing = || {
-            let voters = ChangeMembers::ReplaceAllVoters(ids.clone());
-            self.raft().change_membership(voters, true)
-        };
-        self.change(changing, deadline).await
+        give_votes((self.raft(), self.changing()), voters, deadline).await
+    }
+
+    /// Sees to it that a learner has the vote of `voter`, wherever this cluster is led from, if
+    /// there is one that can take it: for a voter that will be removed.
+    ///
+    /// # Errors
+    /// As [`MembershipError`] says.
+    pub async fn relieve(&self, voter: NodeId, deadline: Instant) -> Result<(), MembershipError> {
+        let leader = self.metrics().leader.ok_or(MembershipError::NotLeader)?;
+        if leader == self.node() {
+            let registry = self.state();
+            return relieve((self.raft(), self.changing()), (&registry, voter), deadline).await;
+        }
+        let limit = deadline.saturating_duration_since(Instant::now());
+        let request = Request::Relieve { voter: voter.0 };
+        match self.peer(leader).call(&request, limit).await {
+            Ok(Answer::Relieved) => Ok(()),
+            Ok(Answer::Failed { reason }) => Err(MembershipError::Refused { reason }),
+            Ok(_) | Err(_) => Err(MembershipError::Unknown),
+        }
     }
 
     /// Takes a member without a vote out.
@@ -97,7 +116,7 @@ impl RaftHandle {
             let gone = ChangeMembers::RemoveNodes(BTreeSet::from([node.0]));
             self.raft().change_membership(gone, true)
         };
-        self.change(removing, deadline).await
+        change(self.changing(), removing, deadline).await
     }
 
     /// Asks `to` to lead, and returns when this node no longer does.
@@ -128,41 +147,78 @@ impl RaftHandle {
             };
         }
         let limit = deadline.saturating_duration_since(Instant::now());
-        self.ask_to_yield((from, to), limit).await
+        let request = Request::Yield { to: to.0 };
+        match self.peer(from).call(&request, limit).await {
+            Ok(Answer::Yielded) => Ok(()),
+            Ok(_) => Err(MembershipError::Unknown),
+            Err(error) => Err(MembershipError::Refused {
+                reason: error.to_string(),
+            }),
+        }
     }
+}
 
-    /// Makes one change, after the one before it is committed: a leader that has just been
-    /// elected may still be about to finish its predecessor's.
-    async fn change<T, F>(
-        &self,
-        change: impl Fn() -> F,
-        deadline: Instant,
-    ) -> Result<(), MembershipError>
-    where
-        F: Future<Output = Result<T, RaftError<TypeConfig, ClientWriteError<TypeConfig>>>>,
-    {
-        let Ok(_only) = self.changing().try_lock() else {
-            return Err(MembershipError::UnderWay);
+/// Makes one change, after the one before it is committed: a leader that has just been elected
+/// may still be about to finish its predecessor's.
+async fn change<T, F>(
+    changing: &Mutex<()>,
+    change: impl Fn() -> F,
+    deadline: Instant,
+) -> Result<(), MembershipError>
+where
+    F: Future<Output = Result<T, RaftError<TypeConfig, ClientWriteError<TypeConfig>>>>,
+{
+    let Ok(_only) = changing.try_lock() else {
+        return Err(MembershipError::UnderWay);
+    };
+    loop {
+        let error = match timeout_at(deadline, change()).await {
+            Ok(Ok(_)) => return Ok(()),
+            Ok(Err(error)) => error,
+            Err(_late) => return Err(MembershipError::Unknown),
         };
-        loop {
-            let error = match timeout_at(deadline, change()).await {
-                Ok(Ok(_)) => return Ok(()),
-                Ok(Err(error)) => error,
-                Err(_late) => return Err(MembershipError::Unknown),
-            };
-            match error {
-                RaftError::APIError(ClientWriteError::ForwardToLeader(_)) => {
-                    return Err(MembershipError::NotLeader);
-                }
-                RaftError::APIError(ClientWriteError::ChangeMembershipError(
-                    ChangeMembershipError::InProgress(_),
-                )) if Instant::now() < deadline => tokio::time::sleep(POLL).await,
-                error => {
-                    let reason = error.to_string();
-                    return Err(MembershipError::Refused { reason });
-                }
+        match error {
+            RaftError::APIError(ClientWriteError::ForwardToLeader(_)) => {
+                return Err(MembershipError::NotLeader);
+            }
+            RaftError::APIError(ClientWriteError::ChangeMembershipError(
+                ChangeMembershipError::InProgress(_),
+            )) if Instant::now() < deadline => tokio::time::sleep(POLL).await,
+            error => {
+                let reason = error.to_string();
+                return Err(MembershipError::Refused { reason });
             }
         }
+    }
+}
+
+async fn give_votes(
+    (raft, changing): (&Raft, &Mutex<()>),
+    voters: BTreeSet<NodeId>,
+    deadline: Instant,
+) -> Result<(), MembershipError> {
+    let ids: BTreeSet<u64> = voters.into_iter().map(|node| node.0).collect();
+    let giving = || {
+        let voters = ChangeMembers::ReplaceAllVoters(ids.clone());
+        raft.change_membership(voters, true)
+    };
+    change(changing, giving, deadline).await
+}
+
+/// Gives the vote of `voter` to a learner, if this node leads and there is one that can take it.
+pub(super) async fn relieve(
+    (raft, changing): (&Raft, &Mutex<()>),
+    (registry, voter): (&Registry, NodeId),
+    deadline: Instant,
+) -> Result<(), MembershipError> {
+    let metrics = RaftMetrics::of(&raft.metrics().borrow_watched());
+    if metrics.role != Role::Leader {
+        return Err(MembershipError::NotLeader);
+    }
+    let view = crate::membership::view(registry, &metrics);
+    match membership::relieved(&view, voter) {
+        Some(voters) => give_votes((raft, changing), voters, deadline).await,
+        None => Ok(()),
     }
 }
 

@@ -15,7 +15,7 @@ use paceline_core::registry::Registry;
 use paceline_protocol::NodeId;
 use paceline_protocol::limits::REGISTRY_SNAPSHOT_BYTES_MAX;
 use prometheus_client::metrics::histogram::Histogram;
-use tokio::sync::{Semaphore, oneshot, watch};
+use tokio::sync::{Mutex, Semaphore, oneshot, watch};
 
 use super::error::{StartError, StopReason};
 use super::handle::RaftHandle;
@@ -254,6 +254,8 @@ pub(super) struct Parts {
     pub(super) transport: Arc<dyn Transport>,
     pub(super) heard: LeaderHeard,
     pub(super) guides: Vec<NodeId>,
+    /// Held while membership is changed.
+    pub(super) changing: Arc<Mutex<()>>,
 }
 
 struct Running {
@@ -265,6 +267,7 @@ struct Running {
     transport: Arc<dyn Transport>,
     heard: LeaderHeard,
     guides: Vec<NodeId>,
+    changing: Arc<Mutex<()>>,
 }
 
 impl Running {
@@ -304,12 +307,14 @@ impl Running {
         }
         let writes_in_flight_max = start.options.writes_in_flight_max;
         let heard = LeaderHeard::new(state.clone());
+        let changing = Arc::<Mutex<()>>::default();
         let serving = Serving {
             raft: raft.clone(),
             transport: transport.clone(),
             heard: heard.clone(),
             forwards: Arc::new(Semaphore::new(writes_in_flight_max)),
             authority_key: start.authority_key,
+            changing: changing.clone(),
         };
         tokio::spawn(serving::serve(Arc::new(serving)));
         Ok(Self {
@@ -321,6 +326,7 @@ impl Running {
             transport,
             heard,
             guides: start.guides,
+            changing,
         })
     }
 
@@ -340,6 +346,7 @@ impl Running {
             transport: self.transport.clone(),
             heard: self.heard.clone(),
             guides: self.guides.clone(),
+            changing: self.changing.clone(),
         }
     }
 
@@ -351,7 +358,7 @@ impl Running {
             biased;
             // An error means that all handles are gone, which is a request to stop.
             _ = stopping.wait_for(|stop| *stop) => StopReason::Requested,
-            Ok(failed) = failure.wait_for(Option::is_some) => reason_of(failed.as_ref()),
+            Ok(failed) = failure.wait_for(Option::is_some) => StopReason::of(failed.as_ref()),
             _ = wait.metrics(|metrics| metrics.running_state.is_err(), "ended") => self.ended(),
         };
         if tokio::time::timeout(SHUTDOWN_MAX, self.raft.shutdown())
@@ -366,7 +373,7 @@ impl Running {
     /// Why the library ended by itself.
     fn ended(&self) -> StopReason {
         if let Some(failed) = self.log.failure().borrow().as_ref() {
-            return reason_of(Some(failed));
+            return StopReason::of(Some(failed));
         }
         match &self.raft.metrics().borrow_watched().running_state {
             Err(Fatal::StorageError(error)) => StopReason::StorageFailed {
@@ -379,20 +386,6 @@ impl Running {
                 reason: "its core is gone".to_owned(),
             },
         }
-    }
-}
-
-fn reason_of(failed: Option<&AppendError>) -> StopReason {
-    match failed {
-        Some(full @ AppendError::Full { .. }) => StopReason::DiskFull {
-            reason: full.to_string(),
-        },
-        Some(other) => StopReason::StorageFailed {
-            reason: other.to_string(),
-        },
-        None => StopReason::Defect {
-            reason: "a failure without a reason".to_owned(),
-        },
     }
 }
 

@@ -52,6 +52,8 @@ pub(super) struct Serving {
     pub(super) heard: LeaderHeard,
     pub(super) forwards: Arc<Semaphore>,
     pub(super) authority_key: AuthorityKey,
+    /// Held while membership is changed.
+    pub(super) changing: Arc<tokio::sync::Mutex<()>>,
 }
 
 impl LeaderHeard {
@@ -229,6 +231,7 @@ impl Serving {
             Request::ReadIndex => self.read_index().await,
             Request::AuthorityKey => self.authority_key(peer),
             Request::Yield { to } => self.yield_leadership(to).await,
+            Request::Relieve { voter } => self.relieve(NodeId(voter)).await,
         })
     }
 
@@ -295,6 +298,16 @@ impl Serving {
         }
     }
 
+    async fn relieve(&self, voter: NodeId) -> Answer {
+        let registry = self.heard.applied.borrow().clone();
+        let way = (&self.raft, &*self.changing);
+        let deadline = Instant::now() + RELIEF_LIMIT;
+        match members::relieve(way, (&registry, voter), deadline).await {
+            Ok(()) => Answer::Relieved,
+            Err(error) => Answer::failed(error),
+        }
+    }
+
     async fn read_index(&self) -> Answer {
         match self.raft.get_read_log_id(ReadPolicy::ReadIndex).await {
             Ok((read, _)) => Answer::ReadIndex(Ok(read.index())),
@@ -326,5 +339,7 @@ const ROOM_BYTES: usize = wire::SNAPSHOT_BYTES_MAX + wire::MESSAGE_BYTES_MAX;
 const READ_LIMIT: Duration = Duration::from_secs(10);
 /// How long a successor may take to lead: several elections.
 const YIELD_LIMIT: Duration = Duration::from_secs(2);
+/// How long a learner may take to have a vote: two entries, with room for a slow disk.
+const RELIEF_LIMIT: Duration = Duration::from_secs(5);
 /// A snapshot over a slow line; everything else has its own, shorter limit at the asker.
 const REQUEST_LIMIT: Duration = Duration::from_secs(60);

@@ -55,6 +55,10 @@ pub(super) enum Request {
     Yield {
         to: u64,
     },
+    /// Give this one's vote to a learner, if you lead and one can take it.
+    Relieve {
+        voter: u64,
+    },
 }
 
 #[derive(Serialize, Deserialize)]
@@ -90,6 +94,8 @@ pub(super) enum Answer {
     AuthorityKey(String),
     /// The peer no longer leads, or never did.
     Yielded,
+    /// A learner has the vote, or there is none that could.
+    Relieved,
 }
 
 #[derive(Serialize, Deserialize)]

@@ -2,6 +2,7 @@
 
 use std::io;
 
+use paceline_core::up::Past;
 use paceline_protocol::context::{Context, ContextNode};
 
 use super::home::{Home, name};
@@ -12,7 +13,8 @@ use super::probe::addresses;
 /// # Errors
 /// What the disk says.
 pub(crate) fn write(home: &Home) -> io::Result<()> {
-    let nodes = (0..home.nodes()).filter_map(|node| {
+    let of_it = |node: &usize| home.past(*node) != Past::Removed;
+    let nodes = (0..home.nodes()).filter(of_it).filter_map(|node| {
         let addresses = addresses(&home.node(node))?;
         Some(ContextNode {
             name: name(node),
@@ -20,9 +22,11 @@ pub(crate) fn write(home: &Home) -> io::Result<()> {
             sdk: addresses.sdk.map(|sdk| sdk.to_string()),
         })
     });
-    let authority = home.node(0).join(AUTHORITY);
+    // Each has it, a node that was removed too.
+    let mut authorities = (0..home.nodes()).map(|node| home.node(node).join(AUTHORITY));
+    let authority = authorities.find(|authority| authority.exists());
     let context = Context {
-        ca: authority.exists().then(|| authority.display().to_string()),
+        ca: authority.map(|authority| authority.display().to_string()),
         api_key: None,
         nodes: nodes.collect(),
     };

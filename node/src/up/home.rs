@@ -5,9 +5,10 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use paceline_core::up::Past;
 use serde::{Deserialize, Serialize};
 
-use crate::identity::replace;
+use crate::identity::{REMOVED, replace};
 use crate::storage::disk::{DirectoryLock, Disk, read_file};
 use crate::storage::{LockError, RealDisk};
 
@@ -122,9 +123,9 @@ impl Home {
         self.path.join(name(node))
     }
 
-    /// Whether a node belongs to the cluster already.
-    pub(crate) fn is_member(&self, node: usize) -> bool {
-        is_member(&self.node(node))
+    /// What a node was before.
+    pub(crate) fn past(&self, node: usize) -> Past {
+        past(&self.node(node))
     }
 
     /// Writes a small file of its own, whole.
@@ -141,9 +142,15 @@ pub(crate) fn name(node: usize) -> String {
     format!("n{node}")
 }
 
-/// Whether the node with this directory belongs to a cluster already.
-pub(crate) fn is_member(data: &Path) -> bool {
-    data.join("identity.json").exists()
+/// What the node with this directory was before.
+pub(crate) fn past(data: &Path) -> Past {
+    if data.join(REMOVED).exists() {
+        Past::Removed
+    } else if data.join("identity.json").exists() {
+        Past::Member
+    } else {
+        Past::New
+    }
 }
 
 /// Something that lies in a directory which is neither empty nor ours.
@@ -217,7 +224,12 @@ mod tests {
         drop(home);
         let home = Home::claim(&path, None).unwrap();
         assert_eq!(home.nodes(), 2);
-        assert!(!home.is_member(0));
+        assert_eq!(home.past(0), Past::New);
+        fs::create_dir(home.node(0)).unwrap();
+        fs::write(home.node(0).join("identity.json"), "").unwrap();
+        assert_eq!(home.past(0), Past::Member);
+        fs::write(home.node(0).join(REMOVED), "").unwrap();
+        assert_eq!(home.past(0), Past::Removed);
         drop(home);
         assert_eq!(Home::claim(&path, Some(5)).unwrap().nodes(), 5);
         let refused = Home::claim(&path, Some(3)).err().unwrap().to_string();

@@ -2,10 +2,11 @@
 
 use std::path::PathBuf;
 
+use paceline_core::up::Past;
 use paceline_protocol::operator::{TokenCreated, TokenRequest};
 
 use super::ask::Asker;
-use super::home::{is_member, name};
+use super::home::{name, past};
 use super::probe::seed;
 use super::process::{Entry, Launch, Process};
 use crate::config::Block;
@@ -52,6 +53,7 @@ impl Preparation {
     /// A member serves; the first of all founds the cluster by serving; any other joins by the
     /// first member there is.
     fn entry(&self) -> Result<Entry, String> {
+        let is_member = |data: &PathBuf| past(data) == Past::Member;
         if is_member(&self.directories[self.node]) {
             return Ok(Entry::Serve);
         }

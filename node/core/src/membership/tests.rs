@@ -136,6 +136,21 @@ fn a_removed_voter_is_replaced_in_one_step_and_then_forgotten() {
 }
 
 #[test]
+fn a_voter_is_relieved_before_it_is_removed_if_somebody_can_take_its_vote() {
+    let mut four = registry(4, &["a"]);
+    let spare = view(&four, &[1, 2, 3], &[4]);
+    assert_eq!(relieved(&spare, NodeId(2)), Some(ids(&[1, 3, 4])));
+    assert_eq!(relieved(&spare, NodeId(4)), None, "it has no vote");
+    assert_eq!(relieved(&view(&four, &[1, 2, 3], &[]), NodeId(2)), None);
+    let mut behind = view(&four, &[1, 2, 3], &[4]);
+    behind.lags.insert(NodeId(4), LAG_MAX + 1);
+    assert_eq!(relieved(&behind, NodeId(2)), None, "it has not caught up");
+    drain(&mut four, NodeId(4));
+    let leaves = view(&four, &[1, 2, 3], &[4]);
+    assert_eq!(relieved(&leaves, NodeId(2)), None, "it leaves itself");
+}
+
+#[test]
 fn a_drain_must_leave_a_majority_that_works() {
     let mut three = registry(3, &["a"]);
     let observed = Observed::new();

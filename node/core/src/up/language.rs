@@ -26,6 +26,17 @@ pub struct Options {
     pub kill_limit: Duration,
 }
 
+/// What a node was before the cluster is brought up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Past {
+    /// It has never joined.
+    New,
+    /// It belongs to the cluster.
+    Member,
+    /// It did, and was removed: it is not started, and nobody waits for it.
+    Removed,
+}
+
 /// What can happen. Nodes are counted from 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Input {
@@ -63,6 +74,8 @@ pub enum Ending {
     Done,
     /// By a signal.
     Killed,
+    /// The cluster has removed it, and it knows.
+    Removed,
 }
 
 /// What shall be done.
@@ -86,6 +99,11 @@ pub enum Effect {
         node: usize,
         /// Starts in a row that did not get as far as ready.
         failures: u32,
+    },
+    /// Say that the node does not belong to the cluster any more, and is left out.
+    Removed {
+        /// Which.
+        node: usize,
     },
     /// Say that the node takes long.
     Late {

@@ -9,16 +9,16 @@ struct Bench {
 }
 
 impl Bench {
-    fn new(options: Options, joined: &[bool]) -> Self {
+    fn new(options: Options, pasts: &[Past]) -> Self {
         Self {
-            up: Up::new(options, joined),
+            up: Up::new(options, pasts),
             now: Instant::ZERO,
         }
     }
 
     /// A cluster whose nodes all serve.
     fn raised(options: Options, nodes: usize) -> Self {
-        let mut bench = Self::new(options, &vec![true; nodes]);
+        let mut bench = Self::new(options, &vec![Past::Member; nodes]);
         bench.step(Input::Begin);
         for node in 0..nodes {
             bench.step(Input::Ready { node });
@@ -54,7 +54,7 @@ fn at(milliseconds: u64) -> Instant {
 
 #[test]
 fn nodes_that_never_joined_are_started_one_after_another() {
-    let mut bench = Bench::new(Options::default(), &[false; 3]);
+    let mut bench = Bench::new(Options::default(), &[Past::New; 3]);
     assert_eq!(bench.step(Input::Begin), [Effect::Start { node: 0 }]);
     for node in [0, 1] {
         let next = Effect::Start { node: node + 1 };
@@ -70,7 +70,10 @@ fn nodes_that_never_joined_are_started_one_after_another() {
 
 #[test]
 fn members_are_started_together_and_newcomers_wait_for_them() {
-    let mut bench = Bench::new(Options::default(), &[true, true, true, false]);
+    let mut bench = Bench::new(
+        Options::default(),
+        &[Past::Member, Past::Member, Past::Member, Past::New],
+    );
     let started = [0, 1, 2].map(|node| Effect::Start { node });
     assert_eq!(bench.step(Input::Begin), started);
     assert_eq!(bench.step(Input::Ready { node: 0 }), []);
@@ -132,7 +135,7 @@ fn a_node_that_does_not_get_ready_waits_longer_and_is_left_in_the_end() {
 
 #[test]
 fn what_fails_by_itself_while_the_cluster_comes_up_ends_it() {
-    let mut bench = Bench::new(Options::default(), &[true; 3]);
+    let mut bench = Bench::new(Options::default(), &[Past::Member; 3]);
     bench.step(Input::Begin);
     let wanted = [
         Effect::Leave {
@@ -149,7 +152,7 @@ fn what_fails_by_itself_while_the_cluster_comes_up_ends_it() {
 
     // What somebody else ended, or what could not be prepared yet, may go well the next time.
     for ending in [Ending::Killed, Ending::NotStarted, Ending::Done] {
-        let mut bench = Bench::new(Options::default(), &[false; 2]);
+        let mut bench = Bench::new(Options::default(), &[Past::New; 2]);
         bench.step(Input::Begin);
         let until = at(2_000);
         assert_eq!(
@@ -174,7 +177,7 @@ fn without_restarts_the_dead_are_left_and_the_last_one_ends_it() {
     let finish = Effect::Finish { well: false };
     assert_eq!(bench.ended(1, Ending::Killed), [left(1), finish]);
 
-    let mut bench = Bench::new(options, &[true; 2]);
+    let mut bench = Bench::new(options, &[Past::Member; 2]);
     bench.step(Input::Begin);
     let wanted = [
         Effect::Leave {
@@ -213,7 +216,7 @@ fn what_stops_in_time_ends_well() {
     assert_eq!(bench.ended(1, Ending::Done), []);
     let finish = [Effect::Finish { well: true }];
     assert_eq!(bench.ended(0, Ending::Failed), finish);
-    let mut unborn = Bench::new(Options::default(), &[false]);
+    let mut unborn = Bench::new(Options::default(), &[Past::New]);
     assert_eq!(unborn.step(Input::StopAsked), finish);
     assert_eq!(unborn.step(Input::Begin), []);
 }
@@ -231,7 +234,7 @@ fn what_does_not_stop_is_killed_and_not_waited_for_for_ever() {
 
 #[test]
 fn a_late_node_is_reported_once_for_each_thing_that_it_is_late_with() {
-    let mut bench = Bench::new(Options::default(), &[true]);
+    let mut bench = Bench::new(Options::default(), &[Past::Member]);
     bench.step(Input::Begin);
     let late = [Effect::Late { node: 0 }];
     assert_eq!(bench.wake(), late);
@@ -241,4 +244,35 @@ fn a_late_node_is_reported_once_for_each_thing_that_it_is_late_with() {
     assert_eq!(bench.wake(), late);
     assert_eq!(bench.now, at(40_000));
     assert_eq!(bench.step(Input::Serving { node: 0 }), [Effect::Raised]);
+}
+
+#[test]
+fn a_node_that_was_removed_is_neither_started_again_nor_waited_for() {
+    let mut bench = Bench::raised(Options::default(), 3);
+    let removed = [Effect::Removed { node: 1 }];
+    assert_eq!(bench.ended(1, Ending::Removed), removed);
+    assert_eq!(bench.up.next_wakeup(), None, "nothing is left to do");
+    let pasts = [Past::Member, Past::Removed, Past::New];
+    let mut again = Bench::new(Options::default(), &pasts);
+    let begun = [Effect::Removed { node: 1 }, Effect::Start { node: 0 }];
+    assert_eq!(again.step(Input::Begin), begun);
+    let third = [Effect::Start { node: 2 }];
+    assert_eq!(again.step(Input::Ready { node: 0 }), third);
+    assert_eq!(again.step(Input::Serving { node: 0 }), []);
+    // One that finds out while the cluster comes up is not waited for either.
+    let last = [Effect::Removed { node: 2 }, Effect::Raised];
+    assert_eq!(again.ended(2, Ending::Removed), last);
+    assert_eq!(again.step(Input::StopAsked), [Effect::Stop { node: 0 }]);
+    let finish = [Effect::Finish { well: true }];
+    assert_eq!(again.ended(0, Ending::Done), finish);
+}
+
+#[test]
+fn a_cluster_of_which_every_node_was_removed_ends() {
+    let mut bench = Bench::new(Options::default(), &[Past::Removed]);
+    let finish = Effect::Finish { well: false };
+    let over = [Effect::Removed { node: 0 }, finish];
+    assert_eq!(bench.step(Input::Begin), over);
+    let mut last = Bench::raised(Options::default(), 1);
+    assert_eq!(last.ended(0, Ending::Removed), over);
 }

@@ -12,7 +12,7 @@ use paceline_protocol::{Epoch, ErrorCode, Failure, NodeId, Tensor};
 use super::missed::dropped;
 use super::{Answered, InferBody, Pinned, Serving, budget_nanos, view};
 use crate::dispatch::Lost;
-use crate::gateway::oip::{self, AnswerView, ParseOptions};
+use crate::gateway::oip::{self, AnswerView};
 use crate::gateway::quic::{ClientAnswer, ClientFailure, ClientRequest};
 
 impl Serving {
@@ -57,8 +57,13 @@ impl Serving {
                 tensors: inputs.clone(),
             };
             match self.ask_ahead(node, frame, deadline).await {
+                // A node that stops has not taken it.
+                Ok(Frame {
+                    message: Message::Gone { .. },
+                    ..
+                })
+                | Err(Lost::NotSent { .. }) => {}
                 Ok(frame) => return ClientAnswer::told(frame).map_err(|told| after(lost, told)),
-                Err(Lost::NotSent { .. }) => {}
                 Err(silent @ Lost::Silent { .. }) if head.idempotent && lost.is_none() => {
                     head.attempt = 2;
                     head.lost = Some(node);
@@ -82,18 +87,13 @@ impl Serving {
         request: InferBody<'_>,
     ) -> Result<(u32, Answered), Failure> {
         let version = &pinned.version;
-        let options = ParseOptions {
-            finite_inputs: version.finite_inputs,
-        };
-        let InferBody {
-            body, json_bytes, ..
-        } = &request;
-        let parsed = oip::parse(body, *json_bytes, &version.signature, options);
-        let mut parsed = parsed.map_err(|failure| match failure.code {
-            ErrorCode::JsonInvalid | ErrorCode::BinaryInvalid | ErrorCode::TooLarge => failure,
-            // What does not fit here may fit what this node has not heard of.
-            _ => self.behind(seen),
-        })?;
+        let mut parsed = request
+            .parsed(version)
+            .map_err(|failure| match failure.code {
+                ErrorCode::JsonInvalid | ErrorCode::BinaryInvalid | ErrorCode::TooLarge => failure,
+                // What does not fit here may fit what this node has not heard of.
+                _ => self.behind(seen),
+            })?;
         let rows = parsed.rows() as u32;
         let deadline = arrived.plus_nanos(budget_nanos(parsed.parameters.timeout_us));
         let inputs = version

@@ -157,6 +157,8 @@ pub(super) async fn remove(
     if !registry.is_burnt(node) {
         let view = view(&registry, &parts.registry.raft());
         membership::may_remove(&view, node).map_err(refusal)?;
+        move_leadership(&parts, node, LEADERSHIP_LIMIT).await;
+        relieve(&parts, node).await;
     }
     write(&parts, op, Change::RemoveNode { node }).await
 }
@@ -174,6 +176,15 @@ async fn move_leadership(parts: &OperatorParts, node: NodeId, limit: Duration) {
     let deadline = Instant::now() + limit.min(LEADERSHIP_LIMIT);
     if let Err(error) = parts.registry.move_leadership((node, to), deadline).await {
         tracing::warn!(%node, %error, "a node that leaves still leads");
+    }
+}
+
+/// A voter that is removed has lost its vote before, so that no moment is left in which one loss
+/// is too many. Its removal does not fail over it: it may have been dead for long.
+async fn relieve(parts: &OperatorParts, node: NodeId) {
+    let deadline = Instant::now() + RELIEF_LIMIT;
+    if let Err(error) = parts.registry.relieve(node, deadline).await {
+        tracing::warn!(%node, %error, "a voter is removed before another one has its vote");
     }
 }
 
@@ -221,6 +232,8 @@ fn check(key: &str, value: u64, most: u64) -> Result<(), Failure> {
 const OP_STRIDE: u128 = 0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835;
 /// How long leadership may take to move: several elections.
 const LEADERSHIP_LIMIT: Duration = Duration::from_secs(2);
+/// How long a learner may take to get the vote of who is removed.
+const RELIEF_LIMIT: Duration = Duration::from_secs(5);
 /// How often a drain is decided anew because the cluster has changed meanwhile.
 const DRAIN_ATTEMPTS_MAX: u128 = 16;
 

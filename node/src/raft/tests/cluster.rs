@@ -310,6 +310,40 @@ async fn leadership_moves_when_it_is_asked_to() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_learner_has_the_vote_of_who_is_removed_before_that() {
+    let mut cluster = Cluster::of_three(6).await;
+    let leader = cluster.handle(cluster.leader(&[]).await.0);
+    cluster.start(NodeId(4)).await;
+    leader.add_learner(NodeId(4), soon()).await.unwrap();
+    for id in 1..=4 {
+        let mut register = command(id);
+        if let Change::RegisterNode(record) = &mut register.change {
+            record.id = NodeId(id);
+        }
+        leader.write(register, soon()).await.unwrap();
+    }
+    while leader.metrics().matched.get(&NodeId(4)) != Some(&leader.metrics().last_log) {
+        sleep(Duration::from_millis(5)).await;
+    }
+    let leaver = NodeId(leader.node().0 % 3 + 1);
+    let asked = cluster.handle(NodeId(leaver.0 % 3 + 1).0);
+    let voters = |without: NodeId| (1..=4).map(NodeId).filter(move |node| *node != without);
+    // Asked of a node that follows, or leads; a repeat finds it done.
+    for handle in [&asked, &leader] {
+        handle.relieve(leaver, soon()).await.unwrap();
+        assert!(leader.metrics().voters.into_iter().eq(voters(leaver)));
+    }
+    let mut next = leader.metrics().voters.into_iter();
+    let next = next.rfind(|voter| *voter != leader.node()).unwrap();
+    asked.relieve(next, soon()).await.unwrap();
+    let left = leader.metrics().voters;
+    assert!(
+        left.into_iter().eq(voters(next)),
+        "the other one votes again"
+    );
+}
+
+#[tokio::test(start_paused = true)]
 async fn all_at_once_lose_power_and_nothing_that_was_acknowledged() {
     for seed in 0..10 {
         let mut cluster = Cluster::of_three(seed).await;

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use paceline_protocol::NodeId;
-use quinn::Connection;
+use quinn::{Connection, ConnectionError, TransportErrorCode};
+use rustls::AlertDescription;
 use tokio::time::timeout;
 
 use super::hello::{HELLO_BYTES, Life, PeerLife};
@@ -83,6 +84,9 @@ impl Shared {
         match self.hello(&connection).await {
             Ok(life) => Ok((life, connection)),
             Err(reason) => {
+                if is_removal(connection.close_reason().as_ref()) {
+                    self.credentials.disown();
+                }
                 connection.close(CLOSE_REFUSED, b"no hello");
                 Err(reason)
             }
@@ -108,6 +112,13 @@ impl Shared {
         })?;
         Life::of(&answer).ok_or_else(|| "it speaks another version".to_owned())
     }
+}
+
+/// Whether a peer has closed a connection because this node's certificate is that of a node which
+/// was removed. The peer is who it should be: its own certificate was verified before it saw ours.
+fn is_removal(reason: Option<&ConnectionError>) -> bool {
+    let revoked = TransportErrorCode::crypto(AlertDescription::CertificateRevoked.into());
+    matches!(reason, Some(ConnectionError::ConnectionClosed(close)) if close.error_code == revoked)
 }
 
 /// The longest dial: three lost packets at QUIC's first timeouts.

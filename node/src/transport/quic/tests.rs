@@ -109,7 +109,8 @@ async fn a_burnt_node_is_let_in_no_more() {
     let loopback = Loopback::new();
     let (a, b) = (loopback.node(A), loopback.node(B));
     introduce(&[a.clone(), b.clone()]);
-    let trust = b.shared.credentials.trust().clone();
+    let [of_a, of_b] = [&a, &b].map(|node| node.shared.credentials.clone());
+    let trust = of_b.trust().clone();
     let (a, b): (Arc<dyn Transport>, Arc<dyn Transport>) = (a, b);
     let echoes = echo(&b, Plane::Infer);
     assert_eq!(ask(&a, Plane::Infer, b"in").await, b"in");
@@ -120,6 +121,10 @@ async fn a_burnt_node_is_let_in_no_more() {
     let refused = a.open(B, Plane::Infer, Duration::from_secs(5)).await;
     assert!(matches!(refused, Err(OpenError::Unreachable { .. })));
     echoes.abort();
+    let told = tokio::time::timeout(Duration::from_secs(5), of_a.disowned()).await;
+    assert!(told.is_ok(), "it knows why");
+    let other = tokio::time::timeout(Duration::from_millis(100), of_b.disowned()).await;
+    assert!(other.is_err(), "and the other one is what it was");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
