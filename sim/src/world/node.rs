@@ -238,7 +238,8 @@ impl Node {
     }
 
     fn wake_device(&mut self, outside: &mut Outside) {
-        if self.armed != Some(outside.now) {
+        // After a standstill it comes late; one that was armed for later is still to come.
+        if self.armed.is_none_or(|armed| armed > outside.now) {
             return;
         }
         self.armed = None;
