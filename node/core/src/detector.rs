@@ -11,6 +11,7 @@ use paceline_protocol::NodeId;
 use paceline_protocol::registry::Change;
 
 use crate::machine::Machine;
+use crate::planted::Bug;
 use crate::registry::{NodeState, Registry};
 use crate::time::Instant;
 
@@ -109,7 +110,7 @@ impl Detector {
         if self.liveness == Liveness::Alive {
             return;
         }
-        if silence >= self.options.suspect {
+        if silence >= self.options.suspect || Bug::NeverBack.is_planted() {
             self.back_since = None;
         }
         let since = *self.back_since.get_or_insert(now);
