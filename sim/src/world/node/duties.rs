@@ -65,7 +65,7 @@ impl Node {
         }
         if leads && !self.is_proposing(What::Marking) {
             let registry = self.knowledge.registry().clone();
-            if let Some(change) = detector::mark(&registry, self.knowledge.heard()) {
+            if let Some(change) = detector::mark(&registry, self.id, self.knowledge.heard()) {
                 self.propose(outside, What::Marking, change);
             }
         }
