@@ -122,7 +122,7 @@ fn search(bug: Bug) -> bool {
 
 /// What does not hold of a run.
 fn broken_by(bug: Option<Bug>, (scenario, faults): (&str, Faults), seed: u64) -> Option<String> {
-    let scenario = Scenario::named(scenario).unwrap();
+    let scenario = Scenario::named(scenario).expect("it comes along");
     let scenario = match faults {
         Faults::Own => scenario,
         Faults::Drawn => with_faults(&scenario, seed),
