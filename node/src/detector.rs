@@ -203,7 +203,7 @@ impl State {
             return;
         }
         let registry = self.arguments.registry.current();
-        let change = detector::mark(&registry, self.heard());
+        let change = detector::mark(&registry, self.arguments.node, self.heard());
         let Some(change) = change else {
             return;
         };

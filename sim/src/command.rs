@@ -62,7 +62,8 @@ pub struct RunArgs {
     /// Write what happened in each second as CSV.
     #[arg(long, value_name = "FILE", conflicts_with = "seeds")]
     pub series: Option<PathBuf>,
-    /// Plant a bug in the simulator's own driver, to see that the invariants find it.
+    /// Plant a bug, to see that the invariants find it: in the simulator's own driver, or, if this
+    /// program was built with the feature `planted`, in what is decided.
     #[arg(long, value_enum, value_name = "BUG")]
     pub plant: Option<Planted>,
 }

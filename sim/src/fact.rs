@@ -1,8 +1,8 @@
 //! What is recorded of a run: the one stream that invariants and measurements are made from.
 
 use paceline_core::{BucketId, Instant};
-use paceline_protocol::registry::Refusal;
-use paceline_protocol::{Epoch, VersionNumber};
+use paceline_protocol::registry::{Command, Outcome};
+use paceline_protocol::{Epoch, ReplicaId, VersionNumber};
 
 use crate::agenda::{NodeIndex, Process};
 
@@ -53,6 +53,13 @@ pub(crate) enum Fact<'a> {
     Admitted {
         request: RequestNumber,
         process: Process,
+        /// Whether its client has lost another node that may have run it.
+        is_second: bool,
+    },
+    /// A node tells a client that nothing of its request ran.
+    Disclaimed {
+        request: RequestNumber,
+        process: Process,
     },
     /// A client was told how its request ended, decided at this epoch.
     Ended {
@@ -75,8 +82,8 @@ pub(crate) enum Fact<'a> {
     Queued(Queue),
     /// A node takes a dispatch.
     Taken { node: NodeIndex },
-    /// A node has drained: it takes nothing more.
-    Closed { node: NodeIndex },
+    /// A node has drained, since this epoch: it takes nothing more.
+    Closed { node: NodeIndex, since: Epoch },
     /// A node takes dispatches again.
     Opened { node: NodeIndex },
     /// A batch begins to run.
@@ -88,8 +95,13 @@ pub(crate) enum Fact<'a> {
     /// The registry took a command.
     Applied {
         epoch: Epoch,
-        change: &'static str,
-        refusal: Option<&'a Refusal>,
+        command: &'a Command,
+        outcome: &'a Outcome,
+    },
+    /// A replica has become ready on a process.
+    Loaded {
+        process: Process,
+        replica: ReplicaId,
     },
     /// A node has applied the log up to here.
     Followed { node: NodeIndex, index: u64 },
@@ -121,6 +133,12 @@ pub(crate) struct Batch<'a> {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Member {
     pub(crate) request: RequestNumber,
+    /// The node that it came to.
+    pub(crate) door: Process,
+    /// When its answer is worthless.
+    pub(crate) deadline: Instant,
+    /// Whether its caller still waits for it.
+    pub(crate) is_wanted: bool,
     /// The model and version that the request is pinned to.
     pub(crate) version: (u16, VersionNumber),
     pub(crate) bucket: BucketId,
@@ -142,4 +160,8 @@ pub(crate) struct Holdings {
     pub(crate) in_lanes: usize,
     /// Failovers that are under way.
     pub(crate) failovers: u32,
+    /// Whether a lane of its device has nothing to do, and none is about to look for something.
+    pub(crate) is_idle: bool,
+    /// Rows that its router counts as under way, when the node has no request in flight.
+    pub(crate) forgotten_rows: u64,
 }

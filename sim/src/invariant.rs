@@ -1,16 +1,20 @@
 //! What always holds, one file each. An invariant sees every fact and keeps its own books: it
 //! never asks the machines that it judges.
 
+mod agreed;
 mod bounded_queues;
 mod conservation;
+mod converged;
 mod deadline;
 mod drained;
 mod enough_work;
 mod executions;
 mod expected;
+mod no_starvation;
 mod one_status;
 mod one_version;
 mod registry_epoch;
+mod replaced;
 
 use paceline_core::Instant;
 
@@ -42,6 +46,9 @@ pub(crate) fn all(scenario: &Scenario) -> Vec<Box<dyn Invariant>> {
         Box::<drained::Drained>::default(),
         Box::<conservation::Conservation>::default(),
         Box::<registry_epoch::RegistryEpoch>::default(),
+        Box::new(no_starvation::NoStarvation),
+        Box::<replaced::Replaced>::default(),
+        Box::new(converged::Converged::new(scenario)),
         Box::new(enough_work::EnoughWork::new(scenario)),
         Box::new(expected::Expected::new(scenario)),
     ]

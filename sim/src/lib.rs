@@ -70,7 +70,7 @@ pub fn run(scenario: &Scenario, traces: &Traces, seed: u64) -> Result<Report, Vi
     run_planted((scenario, traces), seed, None)
 }
 
-/// Like [`run`], with a bug planted in the driver: shows that the ledger finds it.
+/// Like [`run`], with a bug planted: shows that the ledger finds it.
 ///
 /// # Errors
 /// The first [`Violation`] of an invariant.
@@ -84,7 +84,9 @@ pub fn run_planted(
 ) -> Result<Report, Violation> {
     let problems = scenario.problems();
     assert!(problems.is_empty(), "{problems:?}");
-    world::World::new((scenario, traces), seed, planted).run()
+    planted::with(planted, || {
+        world::World::new((scenario, traces), seed, planted).run()
+    })
 }
 
 #[cfg(test)]

@@ -60,6 +60,8 @@ impl Measured {
             }
             Fact::HungUp { .. }
             | Fact::Admitted { .. }
+            | Fact::Disclaimed { .. }
+            | Fact::Loaded { .. }
             | Fact::Left { .. }
             | Fact::Stray { .. }
             | Fact::Queued(_)

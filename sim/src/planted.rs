@@ -1,7 +1,13 @@
-//! Bugs that can be planted in the driver, each of which an invariant must find.
+//! Bugs that can be planted, each of which an invariant must find: in the simulator's own driver,
+//! and, with the feature `planted`, in what is decided (`node/core/src/planted.rs`).
 
-/// A bug of the driver, at a fixed point of a run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+use clap::ValueEnum;
+use clap::builder::PossibleValue;
+#[cfg(feature = "planted")]
+use paceline_core::planted::{self, Bug};
+
+/// A bug, at a fixed point of a run or on all of its way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Planted {
     /// The end of a batch is never reported (found by I1: its requests get no status).
     LostBatch,
@@ -14,10 +20,13 @@ pub enum Planted {
     /// Followers are told in the order of a hashed set (found by comparing two processes: no
     /// invariant sees it).
     HashOrder,
+    /// A bug of what is decided.
+    #[cfg(feature = "planted")]
+    Core(Bug),
 }
 
 impl Planted {
-    /// Every bug that an invariant finds.
+    /// Every bug of the driver that an invariant finds.
     pub const ALL: [Self; 4] = [
         Self::LostBatch,
         Self::LateTimer,
@@ -33,6 +42,62 @@ impl Planted {
             Self::MixedBatch => "mixed-batch",
             Self::LostPermit => "lost-permit",
             Self::HashOrder => "hash-order",
+            #[cfg(feature = "planted")]
+            Self::Core(bug) => bug.name(),
         }
     }
 }
+
+impl ValueEnum for Planted {
+    fn value_variants<'a>() -> &'a [Self] {
+        &CHOICES
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        Some(PossibleValue::new(self.name()))
+    }
+}
+
+/// Runs something with what is planted below the driver.
+#[cfg(feature = "planted")]
+pub(crate) fn with<T>(planted: Option<Planted>, run: impl FnOnce() -> T) -> T {
+    let bug = planted.and_then(|planted| match planted {
+        Planted::Core(bug) => Some(bug),
+        Planted::LostBatch
+        | Planted::LateTimer
+        | Planted::MixedBatch
+        | Planted::LostPermit
+        | Planted::HashOrder => None,
+    });
+    planted::with(bug, run)
+}
+
+/// Runs something; nothing can be planted below the driver.
+#[cfg(not(feature = "planted"))]
+pub(crate) fn with<T>(_planted: Option<Planted>, run: impl FnOnce() -> T) -> T {
+    run()
+}
+
+#[cfg(feature = "planted")]
+const BELOW: usize = Bug::ALL.len();
+#[cfg(not(feature = "planted"))]
+const BELOW: usize = 0;
+
+/// What can be chosen on the command line.
+const CHOICES: [Planted; 5 + BELOW] = {
+    let mut choices = [Planted::HashOrder; 5 + BELOW];
+    let mut next = 0;
+    while next < Planted::ALL.len() {
+        choices[next] = Planted::ALL[next];
+        next += 1;
+    }
+    #[cfg(feature = "planted")]
+    {
+        let mut bug = 0;
+        while bug < BELOW {
+            choices[5 + bug] = Planted::Core(Bug::ALL[bug]);
+            bug += 1;
+        }
+    }
+    choices
+};

@@ -50,7 +50,7 @@ fn prints_reports() {
 
 #[test]
 fn prints_reports_with_a_hashed_order() {
-    print(1, Some(Planted::HashOrder));
+    print(HASHED_SEEDS, Some(Planted::HashOrder));
 }
 
 #[test]
@@ -69,3 +69,5 @@ fn an_order_that_depends_on_the_process_is_found() {
 
 const MARK: &str = "the reports: ";
 const SEEDS: u64 = 20;
+/// One alone may look the same in whatever order its followers hear of things.
+const HASHED_SEEDS: u64 = 8;

@@ -7,6 +7,7 @@
 use std::time::Duration;
 
 use crate::machine::Machine;
+use crate::planted::Bug;
 use crate::time::Instant;
 
 /// How much a node takes on at once.
@@ -88,6 +89,7 @@ impl Admission {
 
     fn arrive(&mut self, now: Instant, deadline: Instant) -> Effect {
         if deadline <= now {
+            self.in_flight += u32::from(Bug::ExpiredKeepsPermit.is_planted());
             return Effect::Refuse(Refusal::Expired);
         }
         if self.in_flight >= self.options.permits {

@@ -15,6 +15,7 @@ use paceline_protocol::limits::{QUEUE_ROWS_MAX, QUEUE_ROWS_MIN, REQUEST_BUDGET_D
 use crate::cost::CostFit;
 use crate::deadline_queue::{DeadlineQueue, Passed, Verdict};
 use crate::machine::Machine;
+use crate::planted::Bug;
 use crate::request::{RequestMeta, Slot};
 use crate::time::Instant;
 
@@ -194,7 +195,8 @@ impl Batcher {
         // and then finishes nothing in time. While more waits than one batch takes, what
         // cannot be finished in time makes room for what can. Without that pressure everything
         // is tried: a wrong estimate is put right only by batches that run.
-        let finish = if self.queued_rows > u64::from(rows_max) {
+        let is_pressed = self.queued_rows > u64::from(rows_max);
+        let finish = if is_pressed && !Bug::HopelessFirst.is_planted() {
             now.plus_nanos(self.cost.batch_nanos(rows_max))
         } else {
             now

@@ -4,6 +4,7 @@
 //! Algorithms, 4th edition, section 2.4). Insert and removal cost O(log n), the earliest is
 //! read in O(1), and nothing is allocated once the tables have grown to the load.
 
+use crate::planted::Bug;
 use crate::request::{RequestMeta, Slot};
 use crate::time::Instant;
 
@@ -101,7 +102,9 @@ impl DeadlineQueue {
         self.positions[entry.request.slot.index as usize] = 0;
         if position < self.heap.len() {
             self.note(position);
-            self.rise(position);
+            if !Bug::RemovalOnlySinks.is_planted() {
+                self.rise(position);
+            }
             self.sink(position);
         }
         entry

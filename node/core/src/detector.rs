@@ -11,6 +11,7 @@ use paceline_protocol::NodeId;
 use paceline_protocol::registry::Change;
 
 use crate::machine::Machine;
+use crate::planted::Bug;
 use crate::registry::{NodeState, Registry};
 use crate::time::Instant;
 
@@ -109,7 +110,7 @@ impl Detector {
         if self.liveness == Liveness::Alive {
             return;
         }
-        if silence >= self.options.suspect {
+        if silence >= self.options.suspect || Bug::NeverBack.is_planted() {
             self.back_since = None;
         }
         let since = *self.back_since.get_or_insert(now);
@@ -175,13 +176,16 @@ pub fn standstill(gap: u64, pace: u64) -> Option<u64> {
 }
 
 /// What a leader has to write next, so that what was agreed of its peers follows what it hears
-/// of them: one at a time.
+/// of them: one at a time. Who leads is heard by a majority, and so is alive itself, whatever was
+/// agreed of it before: nobody else could write that.
 pub fn mark(
     registry: &Registry,
+    leader: NodeId,
     heard: impl IntoIterator<Item = (NodeId, Liveness)>,
 ) -> Option<Change> {
     let computed_at = registry.epoch();
-    heard.into_iter().find_map(|(node, liveness)| {
+    let mut heard = std::iter::once((leader, Liveness::Alive)).chain(heard);
+    heard.find_map(|(node, liveness)| {
         let is_down = registry.node_state(node)? == NodeState::Down;
         match (liveness, is_down) {
             (Liveness::Down, false) => Some(Change::MarkDown { node, computed_at }),
@@ -250,7 +254,8 @@ mod tests {
     fn who_is_down_is_marked_so_and_up_again_only_when_it_is_alive() {
         let mut registry = agreed(&[1, 2]);
         let (node, computed_at) = (NodeId(2), registry.epoch());
-        let next = |registry: &Registry, liveness| mark(registry, [(node, liveness)]);
+        let leader = NodeId(1);
+        let next = |registry: &Registry, liveness| mark(registry, leader, [(node, liveness)]);
         let all = [Liveness::Alive, Liveness::Suspect, Liveness::Lost];
         assert!(all.iter().all(|l| next(&registry, *l).is_none()));
         let down = next(&registry, Liveness::Down).unwrap();
@@ -261,8 +266,22 @@ mod tests {
         assert!(still.iter().all(|l| next(&registry, *l).is_none()));
         let up = Change::MarkUp { node, computed_at };
         assert_eq!(next(&registry, Liveness::Alive), Some(up));
-        let stranger = mark(&registry, [(NodeId(9), Liveness::Down)]);
+        let stranger = mark(&registry, leader, [(NodeId(9), Liveness::Down)]);
         assert_eq!(stranger, None, "nobody agreed on it");
+    }
+
+    /// A node that was cut off was marked down, came back and was elected: it was down for as long
+    /// as it led.
+    #[test]
+    fn a_leader_that_was_down_marks_itself_up() {
+        let mut registry = agreed(&[1, 2]);
+        let (node, computed_at) = (NodeId(2), registry.epoch());
+        apply(&mut registry, Change::MarkDown { node, computed_at });
+        let computed_at = registry.epoch();
+        let up = Change::MarkUp { node, computed_at };
+        let heard = [(NodeId(1), Liveness::Alive)];
+        assert_eq!(mark(&registry, node, heard), Some(up));
+        assert_eq!(mark(&registry, NodeId(1), []), None, "it is not heard");
     }
 
     #[test]

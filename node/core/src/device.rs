@@ -28,6 +28,7 @@ use self::lane::{Lane, LaneState, Member, NO_BATCHER};
 pub use self::language::{BatcherId, Effect, Input, LaneId};
 use crate::batcher::{self, Batcher, DropReason};
 use crate::machine::Machine;
+use crate::planted::Bug;
 use crate::request::{RequestMeta, Slot};
 use crate::time::Instant;
 
@@ -63,6 +64,12 @@ impl Device {
     pub fn running(&self) -> u32 {
         let busy = |lane: &&Lane| matches!(lane.state, LaneState::Staged | LaneState::Running);
         self.lanes.iter().filter(busy).count() as u32
+    }
+
+    /// Whether a lane has nothing to do, and none is about to look for something.
+    pub fn is_idle(&self) -> bool {
+        let is_waking = |lane: &Lane| lane.state == LaneState::Waking;
+        self.idle_lane().is_some() && !self.lanes.iter().any(is_waking)
     }
 
     /// Rows that wait, over all replicas.
@@ -201,7 +208,9 @@ impl Device {
             });
         } else {
             lane_state.state = LaneState::Idle;
-            self.offer(now, lane, false, out);
+            if !Bug::IdleLane.is_planted() {
+                self.offer(now, lane, false, out);
+            }
         }
     }
 

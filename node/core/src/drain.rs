@@ -13,6 +13,7 @@ use std::time::Duration;
 use paceline_protocol::Epoch;
 
 use crate::machine::Machine;
+use crate::planted::Bug;
 use crate::registry::NodeState;
 use crate::time::Instant;
 
@@ -163,13 +164,9 @@ impl Machine for Drain {
     fn step(&mut self, now: Instant, input: Input, out: &mut Vec<Effect>) {
         match (input, &mut self.stage) {
             (Input::Applied(state), _) => self.applied(now, state, out),
-            (
-                Input::Left {
-                    replicas: 0,
-                    work: 0,
-                },
-                Stage::Leaving { since, .. },
-            ) => {
+            (Input::Left { replicas, work: 0 }, Stage::Leaving { since, .. })
+                if replicas == 0 || Bug::ClosedEarly.is_planted() =>
+            {
                 let since = *since;
                 self.close(since, out);
             }

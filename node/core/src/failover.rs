@@ -29,6 +29,7 @@ use paceline_protocol::limits::{EXECUTIONS_MAX, REROUTES_MAX};
 
 pub use self::end::End;
 use crate::budget::{Budget, Extra};
+use crate::planted::Bug;
 use crate::time::Instant;
 
 /// What is known of a request before its first attempt.
@@ -223,9 +224,14 @@ impl Failover {
 
     /// Whether any of it ran, as far as is known now.
     pub fn execution(&self) -> Execution {
+        let may_have_run = |place: &Place| match place {
+            Place::Free => false,
+            Place::Lost => !Bug::ToldUnexecuted.is_planted(),
+            Place::Spent | Place::Running | Place::Failed | Place::Unsure | Place::Suspect => true,
+        };
         if self.places.contains(&Place::Failed) {
             Execution::Executed
-        } else if self.places.iter().any(|place| *place != Place::Free) {
+        } else if self.places.iter().any(may_have_run) {
             Execution::Unknown
         } else {
             Execution::NotExecuted
@@ -239,6 +245,9 @@ impl Failover {
 
     /// The request has ended, however: gives back what its attempts were charged to.
     pub fn close(&mut self, budget: &mut Budget) {
+        if Bug::FailoverKept.is_planted() {
+            return;
+        }
         for charge in &mut self.charges {
             if let Some(extra) = charge.take() {
                 budget.give_back(extra);
@@ -281,7 +290,8 @@ impl Failover {
         if self.places.contains(&Place::Running) {
             return Next::Listen;
         }
-        if !self.terms.is_idempotent || self.free().is_none() {
+        let may_repeat = self.terms.is_idempotent || Bug::OnceAgain.is_planted();
+        if !may_repeat || self.free().is_none() {
             return self.rest(Ending::AsItIs);
         }
         match self.repeat(Extra::Failover, budget) {

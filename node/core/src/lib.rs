@@ -44,6 +44,7 @@ pub mod guesses;
 mod machine;
 pub mod membership;
 pub mod placement;
+pub mod planted;
 mod random;
 pub mod registry;
 pub mod renewal;

@@ -22,6 +22,8 @@ use paceline_protocol::{
 };
 use serde::{Deserialize, Serialize};
 
+use crate::planted::Bug;
+
 pub use self::model::{Assignment, Deployment, Model, PublishedVersion};
 use self::ops::RememberedOps;
 pub use self::seat::NodeState;
@@ -60,7 +62,9 @@ impl Registry {
             self.epoch
         );
         self.epoch = epoch;
-        if let Some(outcome) = self.ops.outcome(command.op) {
+        if let Some(outcome) = self.ops.outcome(command.op)
+            && !Bug::RepeatExecutes.is_planted()
+        {
             return outcome.clone();
         }
         let result = if command.schema > SCHEMA {

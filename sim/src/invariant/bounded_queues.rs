@@ -79,6 +79,8 @@ mod tests {
                 queued: 0,
                 in_lanes: 0,
                 failovers,
+                is_idle: false,
+                forgotten_rows: 0,
             },
         };
         let judge = |in_flight, failovers| {

@@ -59,6 +59,12 @@ fn judge(process: Process, present: u64, holds: Holdings) -> Result<(), String> 
             holds.failovers
         ));
     }
+    if holds.forgotten_rows > 0 {
+        return Err(format!(
+            "node {node} has no request in flight and its router counts {} rows",
+            holds.forgotten_rows
+        ));
+    }
     if holds.served != holds.queued + holds.in_lanes {
         return Err(format!(
             "node {node} serves {} dispatches; {} wait and {} are in lanes",
@@ -79,6 +85,14 @@ mod tests {
         life: 0,
     };
 
+    fn admitted(request: RequestNumber) -> Fact<'static> {
+        Fact::Admitted {
+            request,
+            process: PROCESS,
+            is_second: false,
+        }
+    }
+
     fn holds(in_flight: u32, served: usize, in_lanes: usize) -> Holdings {
         Holdings {
             in_flight,
@@ -87,6 +101,8 @@ mod tests {
             queued: 1,
             in_lanes,
             failovers: 0,
+            is_idle: false,
+            forgotten_rows: 0,
         }
     }
 
@@ -96,7 +112,7 @@ mod tests {
             let (mut invariant, process) = (Conservation::default(), PROCESS);
             for number in 0..3 {
                 let request = RequestNumber(number);
-                invariant.observe(Instant::ZERO, &Fact::Admitted { request, process })?;
+                invariant.observe(Instant::ZERO, &admitted(request))?;
             }
             let request = RequestNumber(1);
             invariant.observe(Instant::ZERO, &Fact::Left { request, process })?;
@@ -110,12 +126,18 @@ mod tests {
             failovers: 1,
             ..holds(0, 2, 1)
         };
-        let (mut invariant, process) = (Conservation::default(), PROCESS);
-        let settled = Fact::Settled {
-            process,
-            holds: charged,
+        let counted = Holdings {
+            forgotten_rows: 1,
+            ..holds(0, 2, 1)
         };
-        assert!(invariant.observe(Instant::ZERO, &settled).is_err());
+        for holds in [charged, counted] {
+            let settled = Fact::Settled {
+                process: PROCESS,
+                holds,
+            };
+            let mut invariant = Conservation::default();
+            assert!(invariant.observe(Instant::ZERO, &settled).is_err());
+        }
         let stray = Fact::Stray { node: NodeIndex(0) };
         let mut invariant = Conservation::default();
         assert!(invariant.observe(Instant::ZERO, &stray).is_err());
@@ -126,7 +148,7 @@ mod tests {
         let (mut invariant, process) = (Conservation::default(), PROCESS);
         let request = RequestNumber(0);
         let facts = [
-            Fact::Admitted { request, process },
+            admitted(request),
             Fact::Died { process },
             Fact::Left { request, process },
         ];

@@ -66,7 +66,9 @@ impl Invariant for OneStatus {
         if let Fact::Ended { request, end, .. } = *fact {
             return self.ended(request, end);
         }
-        if let Fact::Admitted { request, process } = *fact
+        if let Fact::Admitted {
+            request, process, ..
+        } = *fact
             && !self.present.insert((process, request))
         {
             return Err(format!("request {} was let in twice", request.0));
@@ -155,7 +157,11 @@ mod tests {
             node: NodeIndex(0),
             life: 0,
         };
-        let admitted = || Fact::Admitted { request, process };
+        let admitted = || Fact::Admitted {
+            request,
+            process,
+            is_second: false,
+        };
         let left = || Fact::Left { request, process };
         let answered = || ended(End::Answered);
         assert!(judge(&[submitted(), admitted(), answered()]).is_err());

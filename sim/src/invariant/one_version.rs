@@ -58,11 +58,18 @@ mod tests {
     use paceline_protocol::VersionNumber;
 
     use super::*;
+    use crate::agenda::{NodeIndex, Process};
     use crate::fact::{Member, RequestNumber};
 
     fn member(version: u32, bucket: u64, rows: u32) -> Member {
         Member {
             request: RequestNumber(0),
+            door: Process {
+                node: NodeIndex(0),
+                life: 0,
+            },
+            deadline: Instant::FAR,
+            is_wanted: true,
             version: (0, VersionNumber(version)),
             bucket: BucketId(bucket),
             rows,

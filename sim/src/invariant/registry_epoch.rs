@@ -1,11 +1,12 @@
-//! I11: the registry's epoch only rises, on every node; no command is refused, except one that was
-//! computed from assignments which have changed since, or came too late; no answer is of an epoch to come.
+//! I11: the registry's epoch only rises, on every node; a repeated op-id gets its first answer and
+//! changes nothing; no command is refused, except one that was computed from assignments which have
+//! changed since, or came too late; no answer is of an epoch to come.
 
 use std::collections::BTreeMap;
 
 use paceline_core::Instant;
-use paceline_protocol::Epoch;
-use paceline_protocol::registry::Refusal;
+use paceline_protocol::registry::{Command, Outcome, Refusal};
+use paceline_protocol::{Epoch, OpId};
 
 use super::Invariant;
 use crate::agenda::NodeIndex;
@@ -15,6 +16,7 @@ use crate::fact::Fact;
 pub(super) struct RegistryEpoch {
     epoch: Epoch,
     followed: BTreeMap<NodeIndex, u64>,
+    answers: BTreeMap<OpId, Outcome>,
 }
 
 impl RegistryEpoch {
@@ -27,6 +29,27 @@ impl RegistryEpoch {
         Err(format!(
             "node {node} has applied {before} and goes back to {index}"
         ))
+    }
+}
+
+impl RegistryEpoch {
+    fn answered(&mut self, command: &Command, outcome: &Outcome) -> Result<(), String> {
+        let (change, epoch) = (command.change.name(), self.epoch);
+        if let Some(first) = self.answers.get(&command.op) {
+            if first == outcome {
+                return Ok(());
+            }
+            return Err(format!(
+                "{change} was repeated at epoch {epoch} and answered {outcome:?}, after {first:?}"
+            ));
+        }
+        self.answers.insert(command.op, outcome.clone());
+        match &outcome.result {
+            Ok(_) | Err(Refusal::Outdated { .. }) => Ok(()),
+            // The node was taken back before it could say that it had drained.
+            Err(Refusal::NotDraining { .. }) => Ok(()),
+            Err(refusal) => Err(format!("{change} at epoch {epoch} was refused: {refusal}")),
+        }
     }
 }
 
@@ -49,8 +72,8 @@ impl Invariant for RegistryEpoch {
         }
         let Fact::Applied {
             epoch,
-            change,
-            refusal,
+            command,
+            outcome,
         } = *fact
         else {
             return Ok(());
@@ -59,18 +82,40 @@ impl Invariant for RegistryEpoch {
         if epoch <= before {
             return Err(format!("epoch {epoch} comes after {before}"));
         }
-        match refusal {
-            None | Some(Refusal::Outdated { .. }) => Ok(()),
-            // The node was taken back before it could say that it had drained.
-            Some(Refusal::NotDraining { .. }) => Ok(()),
-            Some(refusal) => Err(format!("{change} at epoch {epoch} was refused: {refusal}")),
-        }
+        self.answered(command, outcome)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use paceline_protocol::registry::{Change, Reply, SCHEMA};
+
     use super::*;
+
+    /// The outcome of a command under an op-id, at an epoch.
+    fn judge(
+        invariant: &mut RegistryEpoch,
+        (op, epoch): (u128, u64),
+        (first, result): (u64, Result<Reply, Refusal>),
+    ) -> Result<(), String> {
+        let token = paceline_protocol::TokenId([0; 8]);
+        let command = Command {
+            schema: SCHEMA,
+            op: OpId(op),
+            stamped_ms: 0,
+            change: Change::RevokeToken { token },
+        };
+        let outcome = Outcome {
+            epoch: Epoch(first),
+            result,
+        };
+        let applied = Fact::Applied {
+            epoch: Epoch(epoch),
+            command: &command,
+            outcome: &outcome,
+        };
+        invariant.observe(Instant::ZERO, &applied)
+    }
 
     #[test]
     fn a_falling_epoch_and_a_wrong_command_are_found() {
@@ -83,17 +128,20 @@ mod tests {
             limit: 1,
         };
         let mut invariant = RegistryEpoch::default();
-        let mut judge = |epoch, refusal| {
-            let fact = Fact::Applied {
-                epoch: Epoch(epoch),
-                change: "deploy",
-                refusal,
-            };
-            invariant.observe(Instant::ZERO, &fact)
-        };
-        assert_eq!(judge(1, None), Ok(()));
-        assert_eq!(judge(2, Some(&outdated)), Ok(()));
-        assert!(judge(2, None).is_err());
-        assert!(judge(3, Some(&wrong)).is_err());
+        let mut at = |op, epoch, result| judge(&mut invariant, (op, epoch), (epoch, result));
+        assert_eq!(at(1, 1, Ok(Reply::Done)), Ok(()));
+        assert_eq!(at(2, 2, Err(outdated)), Ok(()));
+        assert!(at(3, 2, Ok(Reply::Done)).is_err());
+        assert!(at(4, 3, Err(wrong)).is_err());
+    }
+
+    #[test]
+    fn a_repeat_that_is_answered_otherwise_is_found() {
+        let mut invariant = RegistryEpoch::default();
+        let mut at = |epoch, first, result| judge(&mut invariant, (1, epoch), (first, result));
+        assert_eq!(at(1, 1, Ok(Reply::Done)), Ok(()));
+        assert_eq!(at(2, 1, Ok(Reply::Done)), Ok(()));
+        assert!(at(3, 1, Err(Refusal::TokenUnknown)).is_err());
+        assert!(at(4, 4, Ok(Reply::Done)).is_err());
     }
 }

@@ -145,13 +145,11 @@ impl Consensus {
     fn commit(&mut self, outside: &mut Outside, leader: Process, proposal: &Proposal) {
         self.index += 1;
         self.committed_at = outside.now;
-        // A repeat gets its first answer, and changes nothing.
-        let is_new = self.registry.outcome(proposal.command.op).is_none();
         let outcome = self.registry.apply(self.index, &proposal.command);
         outside.record(&Fact::Applied {
             epoch: self.registry.epoch(),
-            change: proposal.command.change.name(),
-            refusal: outcome.result.as_ref().err().filter(|_| is_new),
+            command: &proposal.command,
+            outcome: &outcome,
         });
         let view = Arc::new(self.registry.clone());
         outside.views.insert(self.index, view);

@@ -232,13 +232,21 @@ impl Node {
             queued: queues.map(Batcher::queued_requests).sum(),
             in_lanes: self.lanes.iter().map(|lane| lane.served.len()).sum(),
             failovers: self.budget.under_way(Extra::Failover),
+            is_idle: self.device.is_idle(),
+            // Adding them up costs something, and is exact only then: what a replica's router had
+            // counted is forgotten when the replica goes.
+            forgotten_rows: match self.entries.len() {
+                0 => self.router.in_flight_rows(),
+                _ => 0,
+            },
         };
         let process = self.process;
         outside.record(&Fact::Settled { process, holds });
     }
 
     fn wake_device(&mut self, outside: &mut Outside) {
-        if self.armed != Some(outside.now) {
+        // After a standstill it comes late; one that was armed for later is still to come.
+        if self.armed.is_none_or(|armed| armed > outside.now) {
             return;
         }
         self.armed = None;

@@ -2,6 +2,7 @@
 
 use super::{BatcherId, Effect};
 use crate::batcher::DropReason;
+use crate::planted::Bug;
 use crate::request::Slot;
 use crate::time::Instant;
 
@@ -48,7 +49,7 @@ impl Lane {
     pub(super) fn settle(&mut self, now: Instant, out: &mut Vec<Effect>) {
         self.rows = 0;
         for member in self.members.drain(..) {
-            let why = if member.cancelled {
+            let why = if member.cancelled && !Bug::CancelledRuns.is_planted() {
                 DropReason::Cancelled
             } else if member.deadline <= now {
                 DropReason::Expired

@@ -65,7 +65,7 @@ impl Node {
         }
         if leads && !self.is_proposing(What::Marking) {
             let registry = self.knowledge.registry().clone();
-            if let Some(change) = detector::mark(&registry, self.knowledge.heard()) {
+            if let Some(change) = detector::mark(&registry, self.id, self.knowledge.heard()) {
                 self.propose(outside, What::Marking, change);
             }
         }
@@ -155,6 +155,11 @@ impl Node {
         let number = free.unwrap_or(self.queues.len());
         let batcher = BatcherId(number as u32);
         replica.batcher = Some(batcher);
+        let process = self.process;
+        outside.record(&Fact::Loaded {
+            process,
+            replica: id,
+        });
         let of = outside.version(replica.version);
         let (one, all) = (of.cost.batch_ns(1, 0), of.cost.batch_ns(of.rows_max, 0));
         let options = batcher::Options {
@@ -246,7 +251,8 @@ impl Node {
                 drain::Effect::Leave { since: _ } => self.say(outside),
                 drain::Effect::Close => {
                     self.is_closed = true;
-                    outside.record(&Fact::Closed { node });
+                    let since = self.drain.since().unwrap_or_default();
+                    outside.record(&Fact::Closed { node, since });
                     self.step_device(outside, device::Input::Evict, None);
                 }
                 drain::Effect::Return => {

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use paceline_core::failover::{Attempt, Ending, Failover, Next, Terms};
 use paceline_core::router::Been;
 use paceline_core::{Instant, Machine, Slot, admission};
+use paceline_protocol::frame::Execution;
 use paceline_protocol::limits::{EXECUTIONS_MAX, REROUTES_MAX};
 use paceline_protocol::{Epoch, VersionNumber};
 
@@ -72,6 +73,7 @@ impl Node {
         outside.record(&Fact::Admitted {
             request: number,
             process,
+            is_second: request.lost.is_some(),
         });
         let (failover, first) = Failover::begin(terms(request));
         let mut been = Been::default();
@@ -214,6 +216,7 @@ impl Node {
         };
         self.waiting.retain(|(other, _)| *other != slot);
         self.queueing.retain(|other| *other != slot);
+        let is_unexecuted = entry.failover.execution() == Execution::NotExecuted;
         entry.failover.close(&mut self.budget);
         let (request, process) = (entry.request.number, self.process);
         for sent in entry.flights.into_iter().flatten() {
@@ -221,6 +224,9 @@ impl Node {
         }
         outside.record(&Fact::Left { request, process });
         if let Some(end) = end {
+            if end != End::Answered && is_unexecuted {
+                outside.record(&Fact::Disclaimed { request, process });
+            }
             outside.told.push(Word {
                 request,
                 from: process,

@@ -96,6 +96,9 @@ impl Node {
                 batcher = Some(served.batcher);
                 self.members.push(Member {
                     request: served.request,
+                    door: served.flight.from,
+                    deadline: served.meta.deadline,
+                    is_wanted: !served.is_abandoned,
                     version: served.version,
                     bucket: served.meta.bucket,
                     rows: served.meta.rows,
