@@ -89,6 +89,9 @@ pub struct ReplayArgs {
     /// A record of a node.
     #[arg(value_name = "FILE")]
     pub file: PathBuf,
+    /// Print every step, too: when it was, what the machine was told, and what it said.
+    #[arg(long)]
+    pub steps: bool,
     /// How to print what came of it.
     #[arg(short, long, value_enum, default_value_t = OutputFormat::Table)]
     pub output: OutputFormat,
@@ -145,6 +148,7 @@ const EXAMPLES: &str = "Examples:
   paceline sim show node-kill > mine.toml && paceline sim check mine.toml
   paceline sim run mine.toml
   paceline debug record -o n0.record && paceline sim replay n0.record
+  paceline sim replay n0.record --steps | grep 'detector of node 2'
   paceline sim run steady --plant lost-batch";
 
 #[cfg(test)]

@@ -30,7 +30,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 pub use self::file::{read, write};
-pub use self::recording::{Kept, Recording};
+pub use self::recording::{Kept, Line, Recording};
 pub use self::replay::{Divergence, Replay, Said, replay};
 pub use self::tape::{Played, Segment, Tape, Told};
 use crate::machine::Machine;

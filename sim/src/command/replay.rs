@@ -6,7 +6,8 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::Context;
-use paceline_core::record::{self, Divergence, Replay, Said};
+use paceline_core::Instant;
+use paceline_core::record::{self, Divergence, Kept, Replay};
 use paceline_protocol::limits::{RECORD_BYTES_MAX, RECORD_HEADER_BYTES_MAX};
 use paceline_protocol::record::{RecordHeader, RecordedMachine};
 use serde::Serialize;
@@ -21,6 +22,18 @@ struct Replayed {
     /// Whether every step said the same.
     is_same: bool,
     machines: Vec<Machine>,
+    /// Every step in the order of time, if it was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    steps: Option<Vec<Step>>,
+}
+
+/// A step of one of the machines.
+#[derive(Debug, Serialize)]
+struct Step {
+    at_nanos: u64,
+    machine: String,
+    told: String,
+    said: String,
 }
 
 /// What came of one machine's steps.
@@ -77,7 +90,8 @@ impl ReplayArgs {
             )?;
         }
         let replays = kept.iter().map(|kept| kept.recording.replay());
-        let replayed = Replayed::of(header, replays);
+        let steps = self.steps.then(|| in_order(&header, &kept));
+        let replayed = Replayed::of(header, replays, steps);
         match self.output {
             OutputFormat::Table => write!(out, "{replayed}")?,
             OutputFormat::Json => writeln!(out, "{}", serde_json::to_string_pretty(&replayed)?)?,
@@ -90,7 +104,11 @@ impl ReplayArgs {
 }
 
 impl Replayed {
-    fn of(header: RecordHeader, replays: impl Iterator<Item = Replay>) -> Self {
+    fn of(
+        header: RecordHeader,
+        replays: impl Iterator<Item = Replay>,
+        steps: Option<Vec<Step>>,
+    ) -> Self {
         let machines = header.machines.into_iter().zip(replays);
         let machines: Vec<Machine> = machines.map(Machine::of).collect();
         Self {
@@ -98,6 +116,7 @@ impl Replayed {
             release: header.release,
             is_same: machines.iter().all(|machine| machine.divergence.is_none()),
             machines,
+            steps,
         }
     }
 }
@@ -119,9 +138,7 @@ impl Machine {
     }
 
     fn name(&self) -> String {
-        format!("{} {}", self.machine, self.instance)
-            .trim_end()
-            .to_owned()
+        name(&self.machine, &self.instance)
     }
 }
 
@@ -138,8 +155,8 @@ impl Parted {
                 step,
                 at_nanos: Some(now.as_nanos()),
                 told,
-                recorded: text(&recorded),
-                replayed: text(&replayed),
+                recorded: recorded.to_string(),
+                replayed: replayed.to_string(),
             },
             Divergence::State { step } => Self {
                 step,
@@ -155,6 +172,16 @@ impl Parted {
 
 impl fmt::Display for Replayed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for step in self.steps.iter().flatten() {
+            let at = seconds(Some(step.at_nanos));
+            let Step {
+                machine,
+                told,
+                said,
+                ..
+            } = step;
+            writeln!(f, "{at:>14}  {machine}: {told} → {said}")?;
+        }
         writeln!(f, "node     {}", self.node)?;
         writeln!(f, "release  {}", self.release)?;
         let width = self.machines.iter().map(|m| m.name().chars().count());
@@ -190,8 +217,30 @@ impl fmt::Display for Replayed {
     }
 }
 
-fn text(said: &Said) -> String {
-    said.to_string()
+/// The steps of all machines, so that a request can be followed from one to the next. Those of
+/// one machine stay in their order: its drivers may have looked at the clock in another one.
+fn in_order(header: &RecordHeader, kept: &[Kept]) -> Vec<Step> {
+    let mut steps = Vec::new();
+    for (machine, kept) in header.machines.iter().zip(kept) {
+        let name = name(&machine.machine, &machine.instance);
+        let mut latest = Instant::ZERO;
+        steps.extend(kept.recording.lines().into_iter().map(|line| {
+            latest = latest.max(line.now);
+            let step = Step {
+                at_nanos: line.now.as_nanos(),
+                machine: name.clone(),
+                told: line.told,
+                said: line.said.to_string(),
+            };
+            (latest, step)
+        }));
+    }
+    steps.sort_by_key(|(latest, _)| *latest);
+    steps.into_iter().map(|(_, step)| step).collect()
+}
+
+fn name(machine: &str, instance: &str) -> String {
+    format!("{machine} {instance}").trim_end().to_owned()
 }
 
 /// Seconds since the node's start, in microseconds.

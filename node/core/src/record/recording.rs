@@ -3,13 +3,14 @@
 use paceline_protocol::record::RecordedMachine;
 use serde::{Deserialize, Serialize};
 
-use super::{Recordable, Replay, Tape, replay};
+use super::{Recordable, Replay, Said, Segment, Tape, replay};
 use crate::admission::Admission;
 use crate::detector::Detector;
 use crate::device::Device;
 use crate::drain::Drain;
 use crate::restart::Restart;
 use crate::router::Router;
+use crate::time::Instant;
 
 /// What was kept of one machine, which is one of several of its kind.
 #[derive(Clone, Serialize, Deserialize)]
@@ -49,6 +50,41 @@ impl Recording {
             Self::Restart(tape) => replay(tape),
         }
     }
+}
+
+/// A step in words.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Line {
+    /// When it was taken.
+    pub now: Instant,
+    /// What the machine was told.
+    pub told: String,
+    /// What it said.
+    pub said: Said,
+}
+
+impl Recording {
+    /// Every step in words, in the order in which they were taken.
+    pub fn lines(&self) -> Vec<Line> {
+        match self {
+            Self::Admission(tape) => lines_of(tape),
+            Self::Router(tape) => lines_of(tape),
+            Self::Device(tape) => lines_of(tape),
+            Self::Detector(tape) => lines_of(tape),
+            Self::Drain(tape) => lines_of(tape),
+            Self::Restart(tape) => lines_of(tape),
+        }
+    }
+}
+
+fn lines_of<M: Recordable>(tape: &Tape<M>) -> Vec<Line> {
+    let steps = tape.segments().flat_map(Segment::steps);
+    let lines = steps.map(|step| Line {
+        now: step.now,
+        told: step.told.to_string(),
+        said: Said::of(step.effects),
+    });
+    lines.collect()
 }
 
 impl Kept {

@@ -96,9 +96,9 @@ impl Replay {
                 self.divergence = Some(Divergence::Step {
                     step: self.steps,
                     now: played.now,
-                    told: format!("{:?}", played.told),
-                    recorded: said(played.effects),
-                    replayed: said(replayed),
+                    told: played.told.to_string(),
+                    recorded: Said::of(played.effects),
+                    replayed: Said::of(replayed),
                 });
                 return None;
             }
@@ -126,10 +126,12 @@ fn encoded<T: Serialize + ?Sized>(value: &T) -> Vec<u8> {
     wire::encode(&value).expect("machines and their effects have an encoding: they were written so")
 }
 
-fn said<E: Debug>(effects: Option<&[E]>) -> Said {
-    effects.map_or(Said::Panicked, |effects| {
-        Said::Effects(effects.iter().map(|effect| format!("{effect:?}")).collect())
-    })
+impl Said {
+    pub(super) fn of<E: Debug>(effects: Option<&[E]>) -> Self {
+        effects.map_or(Self::Panicked, |effects| {
+            Self::Effects(effects.iter().map(|effect| format!("{effect:?}")).collect())
+        })
+    }
 }
 
 impl fmt::Display for Said {

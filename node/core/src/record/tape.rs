@@ -1,6 +1,7 @@
 //! The last steps of one machine, in a ring of segments that can each be played alone.
 
 use std::collections::VecDeque;
+use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
@@ -210,6 +211,15 @@ impl<M: Recordable> Segment<M> {
 
     fn into_room(self) -> (Vec<Step<M::Input>>, Vec<M::Effect>) {
         (self.steps, self.effects)
+    }
+}
+
+impl<I: fmt::Debug> fmt::Display for Told<I> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Input(input) => write!(f, "{input:?}"),
+            Self::Wake => f.write_str("wake"),
+        }
     }
 }
 

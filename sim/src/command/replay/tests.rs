@@ -29,10 +29,15 @@ fn kept() -> [Kept; 2] {
 
 /// Exit code, stdout and stderr of the command on a file of these bytes.
 fn replay(bytes: &[u8], output: OutputFormat) -> (ExitCode, String, String) {
+    replay_with(bytes, output, false)
+}
+
+fn replay_with(bytes: &[u8], output: OutputFormat, steps: bool) -> (ExitCode, String, String) {
     let mut file = tempfile::NamedTempFile::new().unwrap();
     file.write_all(bytes).unwrap();
     let arguments = ReplayArgs {
         file: file.path().to_owned(),
+        steps,
         output,
     };
     let (mut out, mut err) = (Vec::new(), Vec::new());
@@ -61,6 +66,23 @@ detector of node 7         1         2         0    1.500000    1.500000  yes
     assert_eq!(json["machines"][0]["to_nanos"], 9_000_000);
 }
 
+#[test]
+fn every_step_is_shown_in_the_order_of_time_if_that_is_wished() {
+    let file = write(NodeId(3), RELEASE, &kept()).unwrap();
+    let (_, table, _) = replay_with(&file, OutputFormat::Table, true);
+    let lines: Vec<&str> = table.lines().collect();
+    let first = "      0.000000  admission: Arrive { deadline: Instant(5000000) } → Admit";
+    assert_eq!(lines[0], first);
+    assert_eq!(
+        lines[10],
+        "      1.500000  detector of node 7: wake → Suspect, Lost"
+    );
+    assert_eq!(lines[11], "node     3");
+    let (_, json, _) = replay_with(&file, OutputFormat::Json, true);
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(json["steps"][10]["said"], "Suspect, Lost");
+}
+
 /// The bytes of a record whose admission hears of another deadline at its third step.
 fn with_an_altered_input() -> Vec<u8> {
     let body = paceline_protocol::wire::encode(&kept().as_slice()).unwrap();
@@ -82,7 +104,7 @@ fn an_altered_input_is_shown_with_what_was_said_and_is_said() {
     assert_eq!(code, ExitCode::FAILURE);
     let wanted = "
 admission, step 3, at 0.002000:
-  told      Input(Arrive { deadline: Instant(0) })
+  told      Arrive { deadline: Instant(0) }
   recorded  Admit
   replayed  Refuse(Expired)
 ";
@@ -124,6 +146,7 @@ fn what_is_no_whole_record_is_refused_by_name() {
 fn a_file_that_is_not_there_is_named() {
     let arguments = ReplayArgs {
         file: "no/such.record".into(),
+        steps: false,
         output: OutputFormat::Table,
     };
     let mut err = Vec::new();
