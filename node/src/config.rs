@@ -17,8 +17,8 @@ use serde::{Deserialize, Serialize};
 pub use self::block::Block;
 pub(crate) use self::kept::FILE as KEPT;
 pub use self::options::{
-    AdmissionOptions, DeviceOptions, HttpOptions, MetricsOptions, NodeOptions, PeerOptions,
-    RaftOptions, SdkOptions,
+    AdmissionOptions, DebugOptions, DeviceOptions, HttpOptions, MetricsOptions, NodeOptions,
+    PeerOptions, RaftOptions, SdkOptions,
 };
 use crate::telemetry::logging;
 
@@ -44,6 +44,8 @@ pub struct Config {
     pub raft: RaftOptions,
     /// Logs.
     pub log: logging::Options,
+    /// What is kept for finding bugs.
+    pub debug: DebugOptions,
 }
 
 /// Why a configuration cannot be used.
