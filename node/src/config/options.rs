@@ -112,8 +112,8 @@ pub struct RaftOptions {
 #[serde(deny_unknown_fields, default)]
 pub struct DebugOptions {
     /// Memory for the last inputs and decisions of the node's machines, in bytes, which `paceline
-    /// debug record` writes and `paceline sim replay` replays. Default 8 MiB: some ten thousand
-    /// requests; at most 32 MiB. 0 keeps nothing. Memory is taken as it is needed.
+    /// debug record` writes and `paceline sim replay` replays. Default 8 MiB: some eight
+    /// thousand requests; at most 32 MiB. 0 keeps nothing. Memory is taken as it is needed.
     pub record_bytes: usize,
 }
 
