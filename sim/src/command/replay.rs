@@ -137,6 +137,10 @@ impl Machine {
         }
     }
 
+    fn is_stepped(&self) -> bool {
+        self.steps > 0 || self.unkept > 0
+    }
+
     fn name(&self) -> String {
         name(&self.machine, &self.instance)
     }
@@ -184,14 +188,20 @@ impl fmt::Display for Replayed {
         }
         writeln!(f, "node     {}", self.node)?;
         writeln!(f, "release  {}", self.release)?;
-        let width = self.machines.iter().map(|m| m.name().chars().count());
+        let names = self.machines.iter().filter(|m| m.is_stepped());
+        let width = names.map(|m| m.name().chars().count());
         let width = width.max().unwrap_or(0).max("MACHINE".len());
         writeln!(
             f,
             "{:<width$}  {:>8}  {:>8}  {:>8}  {:>10}  {:>10}  SAME",
             "MACHINE", "STEPS", "EFFECTS", "MISSING", "FROM", "TO"
         )?;
-        for machine in &self.machines {
+        // Most machines of a healthy node are never stepped: those that start failed parts again.
+        let (stepped, idle): (Vec<&Machine>, Vec<_>) = self
+            .machines
+            .iter()
+            .partition(|machine| machine.is_stepped());
+        for machine in stepped {
             let (steps, effects, unkept) = (machine.steps, machine.effects, machine.unkept);
             let (from, to) = (seconds(machine.from_nanos), seconds(machine.to_nanos));
             let same = match &machine.divergence {
@@ -203,6 +213,9 @@ impl fmt::Display for Replayed {
                 f,
                 "{name:<width$}  {steps:>8}  {effects:>8}  {unkept:>8}  {from:>10}  {to:>10}  {same}"
             )?;
+        }
+        if !idle.is_empty() {
+            writeln!(f, "{} more were not stepped", idle.len())?;
         }
         for machine in &self.machines {
             if let Some(parted) = &machine.divergence {

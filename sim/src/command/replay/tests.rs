@@ -8,8 +8,8 @@ use paceline_protocol::NodeId;
 
 use super::*;
 
-/// A record of two machines: one of ten steps, and one of one.
-fn kept() -> [Kept; 2] {
+/// A record of three machines: of ten steps, of one, and of none.
+fn kept() -> [Kept; 3] {
     let at = |ms: u64| Instant::from_nanos(ms * 1_000_000);
     let mut admission = Recorded::new(Admission::new(Options { permits: 3 }), 65_536);
     for turn in 0..10 {
@@ -19,8 +19,13 @@ fn kept() -> [Kept; 2] {
     let options = detector::Options::default();
     let mut detector = Recorded::new(Detector::new(options, at(0)), 65_536);
     detector.wake(at(1_500), &mut Vec::new());
-    let recorded = [admission.recording(), detector.recording()];
-    let mut instances = ["", "of node 7"].into_iter();
+    let idle = Recorded::new(Detector::new(options, at(0)), 65_536);
+    let recorded = [
+        admission.recording(),
+        detector.recording(),
+        idle.recording(),
+    ];
+    let mut instances = ["", "of node 7", "of a node with a long name"].into_iter();
     recorded.map(|recording| Kept {
         instance: instances.next().unwrap_or_default().to_owned(),
         recording: recording.expect("it is recorded"),
@@ -57,6 +62,7 @@ release  0.1.0
 MACHINE                STEPS   EFFECTS   MISSING        FROM          TO  SAME
 admission                 10        10         0    0.000000    0.009000  yes
 detector of node 7         1         2         0    1.500000    1.500000  yes
+1 more were not stepped
 ";
     assert_eq!(table.replace(RELEASE, "0.1.0"), wanted);
     let (_, json, _) = replay(&file, OutputFormat::Json);
