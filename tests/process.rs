@@ -25,6 +25,8 @@ mod machines;
 mod metrics;
 #[path = "process/node.rs"]
 mod node;
+#[path = "process/record.rs"]
+mod record;
 #[path = "process/survival.rs"]
 mod survival;
 #[path = "process/tensors.rs"]

@@ -220,17 +220,29 @@ impl OperatorClient {
         self.remove(&format!("{}?op={op}", model_path(name)), Conflict::Passes)
     }
 
-    /// Asks each node once, until one answers.
+    /// What the machines of the node were told last, as the bytes of a file.
+    ///
+    /// # Errors
+    /// [`ApiError`], `NOT_FOUND` if the node records nothing; each node is asked once.
+    pub fn record(&self) -> Result<Vec<u8>, ApiError> {
+        Ok(self.fetch("/v2/paceline/debug/record")?.body)
+    }
+
     fn read<T: DeserializeOwned>(&self, path: &str) -> Result<T, ApiError> {
-        let answer = self.doors.ask(self.timeout, Again::Any, |door, limit| {
+        let answer = self.fetch(path)?;
+        self.doors.first().json(path, &answer)
+    }
+
+    /// Asks each node once, until one answers.
+    fn fetch(&self, path: &str) -> Result<Answer, ApiError> {
+        self.doors.ask(self.timeout, Again::Any, |door, limit| {
             let call = Call {
                 method: Method::GET,
                 path,
                 body: Payload::None,
             };
             door.exchange(call, limit)
-        })?;
-        self.doors.first().json(path, &answer)
+        })
     }
 
     /// Deletes what a path names, until it is settled.

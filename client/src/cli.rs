@@ -8,6 +8,7 @@ mod artifact;
 mod bench;
 mod connection;
 mod context;
+mod debug;
 mod drain;
 mod explain;
 mod failure;
@@ -29,6 +30,7 @@ mod units;
 use std::process::ExitCode;
 
 use bench::BenchArgs;
+use debug::DebugCommand;
 use drain::{DrainArgs, RemoveArgs, UndrainArgs};
 use explain::ExplainArgs;
 use failure::Failure;
@@ -63,6 +65,9 @@ pub enum Command {
     Undrain(UndrainArgs),
     /// Remove a node from the cluster for ever
     Remove(RemoveArgs),
+    /// Look into a node: what its machines were told last
+    #[command(subcommand)]
+    Debug(DebugCommand),
     /// Explain an error code: its cause, its remedy, its statuses
     Explain(ExplainArgs),
 }
@@ -103,6 +108,7 @@ impl Command {
             Self::Drain(args) => args.run(terminal),
             Self::Undrain(args) => args.run(terminal),
             Self::Remove(args) => args.run(terminal),
+            Self::Debug(command) => command.run(terminal),
             Self::Explain(args) => args.run(terminal),
         }
     }

@@ -6,9 +6,11 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use paceline_core::admission::{Admission, Effect, Input, Options, Refusal};
+use paceline_core::record::Recorded;
 use paceline_core::{Instant, Machine};
 
 use crate::clock::Clock;
+use crate::record::{Records, Share};
 
 /// The way in. Cheap to clone.
 #[derive(Clone)]
@@ -18,7 +20,7 @@ pub struct Handle {
 }
 
 struct State {
-    machine: Admission,
+    machine: Recorded<Admission>,
     effects: Vec<Effect>,
 }
 
@@ -29,15 +31,17 @@ pub struct Permit {
 
 impl Handle {
     /// A node that has admitted nothing yet.
-    pub fn new(options: Options, clock: Clock) -> Self {
-        let state = State {
-            machine: Admission::new(options),
+    pub fn new(options: Options, clock: Clock, records: &Records) -> Self {
+        let bytes = records.bytes(Share::Admission);
+        let state = Arc::new(Mutex::new(State {
+            machine: Recorded::new(Admission::new(options), bytes),
             effects: Vec::with_capacity(1),
-        };
-        Self {
-            clock,
-            state: Arc::new(Mutex::new(state)),
-        }
+        }));
+        records.keep((Share::Admission, ""), &state, |state| {
+            let state = state.lock().unwrap_or_else(PoisonError::into_inner);
+            state.machine.recording()
+        });
+        Self { clock, state }
     }
 
     /// Asks for a permit. Cost: one uncontended lock.

@@ -17,8 +17,8 @@ use serde::{Deserialize, Serialize};
 pub use self::block::Block;
 pub(crate) use self::kept::FILE as KEPT;
 pub use self::options::{
-    AdmissionOptions, DeviceOptions, HttpOptions, MetricsOptions, NodeOptions, PeerOptions,
-    RaftOptions, SdkOptions,
+    AdmissionOptions, DebugOptions, DeviceOptions, HttpOptions, MetricsOptions, NodeOptions,
+    PeerOptions, RaftOptions, SdkOptions,
 };
 use crate::telemetry::logging;
 
@@ -44,6 +44,8 @@ pub struct Config {
     pub raft: RaftOptions,
     /// Logs.
     pub log: logging::Options,
+    /// What is kept for finding bugs.
+    pub debug: DebugOptions,
 }
 
 /// Why a configuration cannot be used.
@@ -228,7 +230,7 @@ mod tests {
 
     #[test]
     fn errors_name_the_key_the_value_and_what_is_allowed() {
-        let cases: [(&str, &[&str]); 6] = [
+        let cases: [(&str, &[&str]); 7] = [
             (
                 "[http]\nlisten_on = 1\n",
                 &["paceline.toml", "listen_on", "body_bytes_max"],
@@ -245,6 +247,10 @@ mod tests {
             (
                 "[node]\nname = \"../x\"\n",
                 &["node.name", "../x", "[a-z0-9]"],
+            ),
+            (
+                "[debug]\nrecord_bytes = 4096\n",
+                &["debug.record_bytes", "4096", "0, or 262144 to 33554432"],
             ),
             (
                 "[log]\nfilter = \"a=b=c\"\n",

@@ -17,6 +17,7 @@ use tokio::sync::watch;
 
 use crate::clock::Clock;
 use crate::contact;
+use crate::record::{Records, Share, Stepped};
 use crate::registry::{self, fresh_op};
 use crate::supervisor::notify;
 use crate::transport::Transport;
@@ -53,6 +54,8 @@ pub(crate) struct Arguments {
     pub suspects: Suspects,
     /// Is told that this node runs.
     pub contact: contact::Handle,
+    /// Where what was heard is kept.
+    pub records: Records,
 }
 
 /// The actor.
@@ -68,7 +71,7 @@ pub(crate) struct State {
 }
 
 struct Peer {
-    machine: detector::Detector,
+    machine: Stepped<detector::Detector>,
     heard: u64,
 }
 
@@ -164,9 +167,14 @@ impl State {
         let mut effects = Vec::new();
         for node in registry.nodes().keys().filter(|node| **node != me) {
             let heard = self.arguments.transport.heard(*node);
-            let peer = self.peers.entry(*node).or_insert_with(|| Peer {
-                machine: detector::Detector::new(Options::default(), now),
-                heard,
+            let records = &self.arguments.records;
+            let peer = self.peers.entry(*node).or_insert_with(|| {
+                let machine = detector::Detector::new(Options::default(), now);
+                let of = format!("of node {}", node.0);
+                Peer {
+                    machine: records.stepped((Share::Watcher, &of), machine),
+                    heard,
+                }
             });
             if let Some(nanos) = standstill {
                 let input = Input::StoodStill { nanos };
@@ -194,7 +202,7 @@ impl State {
 
     fn heard(&self) -> impl Iterator<Item = (NodeId, Liveness)> {
         let peers = self.peers.iter();
-        peers.map(|(node, peer)| (*node, peer.machine.liveness()))
+        peers.map(|(node, peer)| (*node, peer.machine.look(detector::Detector::liveness)))
     }
 
     /// On the leader: what was agreed of a peer follows what is heard of it, one at a time.

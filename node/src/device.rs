@@ -14,6 +14,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use paceline_core::batcher::{DropReason, Options};
 use paceline_core::device::{BatcherId, Device, Effect, Input, LaneId};
+use paceline_core::record::Recorded;
 use paceline_core::{BucketId, Instant, Machine, RequestMeta};
 use paceline_models::LoadedModel;
 use paceline_protocol::{ErrorCode, Failure, ReplicaId, Tensor};
@@ -22,6 +23,7 @@ use self::lane::{Door, Signal};
 use self::pending::Pending;
 pub(crate) use self::submission::Submission;
 use crate::clock::Clock;
+use crate::record::{Records, Share};
 use crate::telemetry::metrics::DeviceMetrics;
 use crate::threads::Threads;
 
@@ -116,7 +118,7 @@ type Reply = tokio::sync::oneshot::Sender<End>;
 struct State {
     /// Whether the node has left: nothing more is taken.
     is_closed: bool,
-    machine: Device,
+    machine: Recorded<Device>,
     effects: Vec<Effect>,
     pending: Pending,
     replicas: Vec<Option<Arc<Loaded>>>,
@@ -160,13 +162,14 @@ impl Handle {
         (lanes, threads): (u16, Threads),
         clock: Clock,
         metrics: DeviceMetrics,
+        records: &Records,
     ) -> std::io::Result<Self> {
         let (doors, inboxes): (Vec<_>, Vec<_>) = (0..lanes).map(|_| lane::open(threads)).unzip();
         let shared = Arc::new(Shared {
             clock,
             state: Mutex::new(State {
                 is_closed: false,
-                machine: Device::new(lanes),
+                machine: Recorded::new(Device::new(lanes), records.bytes(Share::Device)),
                 effects: Vec::with_capacity(64),
                 pending: Pending::default(),
                 replicas: Vec::new(),
@@ -176,6 +179,9 @@ impl Handle {
             lanes: doors,
             running: (0..lanes).map(|_| Mutex::default()).collect(),
             metrics,
+        });
+        records.keep((Share::Device, ""), &shared, |shared| {
+            shared.lock().machine.recording()
         });
         for (lane, inbox) in inboxes.into_iter().enumerate() {
             lane::spawn(LaneId(lane as u16), inbox, Arc::downgrade(&shared))?;

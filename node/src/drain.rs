@@ -23,6 +23,7 @@ use ractor::{Actor, ActorProcessingErr, ActorRef};
 use crate::clock::Clock;
 use crate::device;
 use crate::gateway::Readiness;
+use crate::record::{Records, Share, Stepped};
 use crate::registry::{self, fresh_op};
 
 /// What the actor hears.
@@ -51,6 +52,8 @@ pub(crate) struct Arguments {
     pub readiness: Readiness,
     /// What runs here.
     pub device: device::Handle,
+    /// Where what was decided is kept.
+    pub records: Records,
 }
 
 /// The actor.
@@ -59,7 +62,7 @@ pub(crate) struct Drain;
 /// Its state.
 pub(crate) struct State {
     arguments: Arguments,
-    machine: drain::Drain,
+    machine: Stepped<drain::Drain>,
 }
 
 impl Actor for Drain {
@@ -74,9 +77,10 @@ impl Actor for Drain {
     ) -> Result<State, ActorProcessingErr> {
         arguments.registry.tell(&myself, || Message::Look);
         myself.send_interval(LOOK_EVERY, || Message::Look);
+        let machine = drain::Drain::new(Options::default());
         let mut state = State {
+            machine: arguments.records.stepped((Share::Watcher, ""), machine),
             arguments,
-            machine: drain::Drain::new(Options::default()),
         };
         // A drained node that starts says so before it is asked.
         state.look(&myself);
@@ -109,7 +113,7 @@ impl State {
         if let Some(state) = registry.node_state(self.arguments.node) {
             self.step(myself, Input::Applied(state));
         }
-        if self.machine.since().is_some() {
+        if self.machine.look(drain::Drain::since).is_some() {
             let left = self.left(&registry);
             self.step(myself, left);
         }

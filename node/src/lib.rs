@@ -47,6 +47,7 @@ mod planted;
 mod publish;
 pub mod raft;
 mod reconciler;
+mod record;
 mod registrar;
 mod registry;
 pub mod renewal;

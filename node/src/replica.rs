@@ -24,6 +24,7 @@ use crate::artifacts::{Artifacts, Fetcher};
 use crate::clock::Clock;
 use crate::device::{self, Attachment};
 use crate::observed::{Observation, Observed};
+use crate::record::{Records, Share, Stepped};
 use crate::registry;
 
 /// What the replica hears.
@@ -69,6 +70,8 @@ pub(crate) struct Arguments {
     pub observed: Observed,
     /// For deadlines of restarts.
     pub clock: Clock,
+    /// Where what was decided is kept.
+    pub records: Records,
 }
 
 /// The actor.
@@ -77,7 +80,7 @@ pub(crate) struct Replica;
 /// Its state.
 pub(crate) struct State {
     arguments: Arguments,
-    restart: Restart,
+    restart: Stepped<Restart>,
     attachment: Option<Attachment>,
 }
 
@@ -91,10 +94,12 @@ impl Actor for Replica {
         myself: ActorRef<Message>,
         arguments: Arguments,
     ) -> Result<State, ActorProcessingErr> {
-        let restart = Restart::new(RestartBudget::default(), arguments.id.0);
+        let (id, budget) = (arguments.id.0, RestartBudget::default());
+        let restart = Restart::new(budget, id);
+        let name = format!("replica {id}");
         let state = State {
+            restart: arguments.records.stepped((Share::Restart, &name), restart),
             arguments,
-            restart,
             attachment: None,
         };
         state.load(&myself);

@@ -15,6 +15,7 @@ use arc_swap::ArcSwap;
 use paceline_core::detector::Liveness;
 use paceline_core::device::BatcherId;
 use paceline_core::placement::ReplicaState;
+use paceline_core::record::Recorded;
 use paceline_core::registry::Registry;
 use paceline_core::router::{Again, Condition, Effect, Input, Report, RouteId, Router, Target};
 use paceline_core::{Machine, Slot};
@@ -27,6 +28,7 @@ pub(crate) use self::routes::{ModelRoute, Routes, VersionRoute};
 use crate::clock::Clock;
 use crate::detector::Suspects;
 use crate::observed::Observed;
+use crate::record::{Records, Share};
 use crate::registry;
 use crate::telemetry::metrics::Metrics;
 
@@ -44,7 +46,7 @@ pub struct Handle {
 }
 
 struct State {
-    machine: Router,
+    machine: Recorded<Router>,
     effects: Vec<Effect>,
 }
 
@@ -103,17 +105,22 @@ pub(crate) struct RouterActor;
 
 impl Handle {
     /// A router that knows of no replica yet.
-    pub fn new(node: NodeId, seed: u64, clock: Clock) -> Self {
-        let state = State {
-            machine: Router::new(node, seed),
+    pub fn new(node: NodeId, seed: u64, clock: Clock, records: &Records) -> Self {
+        let bytes = records.bytes(Share::Router);
+        let machine = Arc::new(Mutex::new(State {
+            machine: Recorded::new(Router::new(node, seed), bytes),
             effects: Vec::with_capacity(1),
-        };
+        }));
+        records.keep((Share::Router, ""), &machine, |state| {
+            let state = state.lock().unwrap_or_else(PoisonError::into_inner);
+            state.machine.recording()
+        });
         Self {
             node,
             clock,
             routes: Arc::new(ArcSwap::from_pointee(Routes::default())),
             epoch: watch::Sender::default(),
-            machine: Arc::new(Mutex::new(state)),
+            machine,
             waiting: Arc::new(Semaphore::new(WAITING_MAX)),
         }
     }

@@ -16,6 +16,7 @@ use ractor::{
 use tokio::sync::watch;
 
 use crate::clock::Clock;
+use crate::record::{Records, Share, Stepped};
 
 /// Starts one child under the given supervisor.
 pub(crate) type Spawn = Arc<
@@ -46,6 +47,8 @@ pub(crate) struct Arguments {
     pub clock: Clock,
     /// Decides the jitter of restarts.
     pub seed: u64,
+    /// Where what was decided is kept.
+    pub records: Records,
 }
 
 /// What a supervisor hears.
@@ -70,7 +73,7 @@ pub(crate) struct State {
 
 struct Supervised {
     child: Child,
-    restart: Restart,
+    restart: Stepped<Restart>,
     cell: Option<ActorCell>,
 }
 
@@ -140,7 +143,9 @@ impl Actor for Supervisor {
             let restart = Restart::new(child.budget, arguments.seed ^ position as u64);
             children.push(Supervised {
                 child: child.clone(),
-                restart,
+                restart: arguments
+                    .records
+                    .stepped((Share::Restart, &child.name), restart),
                 cell: Some(cell),
             });
         }

@@ -17,6 +17,7 @@ use crate::artifacts::{Artifacts, Fetcher};
 use crate::clock::Clock;
 use crate::device;
 use crate::observed::{Observation, Observed};
+use crate::record::Records;
 use crate::registry;
 use crate::replica::{self, Replica};
 
@@ -52,6 +53,8 @@ pub(crate) struct Arguments {
     pub observed: Observed,
     /// For deadlines of restarts.
     pub clock: Clock,
+    /// Where what was decided of replicas is kept.
+    pub records: Records,
 }
 
 /// The actor.
@@ -188,6 +191,7 @@ impl State {
             registry: self.arguments.registry.clone(),
             observed: self.arguments.observed.clone(),
             clock: self.arguments.clock,
+            records: self.arguments.records.clone(),
         };
         let (actor, _) = Actor::spawn_linked(None, Replica, arguments, myself.get_cell()).await?;
         self.replicas.insert(replica, actor.get_cell());

@@ -10,6 +10,7 @@
 //!   client                                               how clients are greeted
 //!   operator                                             what operators read and write, as JSON
 //!   context                                              where a cluster is, as a file
+//!   record                                               what a node decided, as a file
 //!   error ── limits                                      what can go wrong, and where it stops
 //! ```
 //!
@@ -29,6 +30,7 @@ pub mod join;
 pub mod limits;
 mod manifest;
 pub mod operator;
+pub mod record;
 pub mod registry;
 pub mod report;
 mod request;

@@ -91,6 +91,11 @@ pub const REGISTRY_SNAPSHOT_BYTES_MAX: usize = 64 << 20;
 /// Remembered op-ids: at 100 writes a second, a retry may come 40 seconds later.
 pub const OP_IDS_REMEMBERED: usize = 4_096;
 
+/// Largest body of a record of a node's decisions: what it may keep in memory, and as much again.
+pub const RECORD_BYTES_MAX: usize = 64 << 20;
+/// Largest header of one: a line for each of some thousand machines.
+pub const RECORD_HEADER_BYTES_MAX: usize = 256 << 10;
+
 /// Largest request on the join door: a certificate and a request for one take about 1 KiB, and
 /// whoever sends it has shown nothing yet.
 pub const JOIN_REQUEST_BYTES_MAX: usize = 8 << 10;

@@ -15,8 +15,10 @@ use std::hint::black_box;
 
 use paceline_protocol::frame::{Execution, Frame, LoadReport, Message, PRELUDE_BYTES, Prelude};
 use paceline_protocol::limits::{
-    BODY_BYTES_DEFAULT, FRAME_HEADER_BYTES_MAX, MANIFEST_BYTES_MAX, REGISTRY_ENTRY_BYTES_MAX,
+    BODY_BYTES_DEFAULT, FRAME_HEADER_BYTES_MAX, MANIFEST_BYTES_MAX, RECORD_HEADER_BYTES_MAX,
+    REGISTRY_ENTRY_BYTES_MAX,
 };
+use paceline_protocol::record::{RecordHeader, RecordedMachine};
 use paceline_protocol::registry::{
     Change, Command, DeviceKind, DeviceRecord, NodeAddresses, NodeRecord, Outcome, Refusal, SCHEMA,
     VersionRecord,
@@ -222,6 +224,23 @@ fn outcomes_and_version_records_withstand_hostile_lengths() {
     };
     value_withstands(&outcome, REGISTRY_ENTRY_BYTES_MAX);
     value_withstands(&version_record(), REGISTRY_ENTRY_BYTES_MAX);
+}
+
+#[test]
+fn headers_of_records_withstand_hostile_lengths() {
+    let machine = RecordedMachine {
+        machine: "detector".into(),
+        instance: "of node 2".into(),
+        steps: 7,
+        unkept: 0,
+        span_nanos: Some((1, 9)),
+    };
+    let header = RecordHeader {
+        release: "0.1.0".into(),
+        node: NodeId(1),
+        machines: vec![machine; 3],
+    };
+    value_withstands(&header, RECORD_HEADER_BYTES_MAX);
 }
 
 #[test]

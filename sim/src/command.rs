@@ -2,6 +2,7 @@
 
 mod check;
 mod open;
+mod replay;
 mod run;
 mod seeds;
 
@@ -29,6 +30,13 @@ pub enum Command {
     /// Say whether scenarios can be run, and where not.
     #[command(after_help = EXAMPLES)]
     Check(CheckArgs),
+    /// Replay what a node recorded, and say whether its machines decide the same.
+    ///
+    /// Each machine starts as it was and is told the same at the same moments; its effects are
+    /// compared byte for byte. The first that differs is shown, and the command exits with 1.
+    /// `paceline debug record` makes such files.
+    #[command(after_help = EXAMPLES)]
+    Replay(ReplayArgs),
     /// List the scenarios that come along.
     List,
     /// Print a scenario that comes along, to begin an own one with.
@@ -76,6 +84,20 @@ pub struct CheckArgs {
     pub files: Vec<String>,
 }
 
+/// What to replay.
+#[derive(Debug, Args)]
+pub struct ReplayArgs {
+    /// A record of a node.
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+    /// Print every step, too: when it was, what the machine was told, and what it said.
+    #[arg(long)]
+    pub steps: bool,
+    /// How to print what came of it.
+    #[arg(short, long, value_enum, default_value_t = OutputFormat::Table)]
+    pub output: OutputFormat,
+}
+
 /// What to print.
 #[derive(Debug, Args)]
 pub struct ShowArgs {
@@ -103,6 +125,7 @@ impl Command {
         match self {
             Self::Run(arguments) => arguments.run(&mut out, &mut err),
             Self::Check(arguments) => arguments.run(&mut out, &mut err),
+            Self::Replay(arguments) => arguments.run(&mut out, &mut err),
             Self::List => {
                 for scenario in Scenario::all() {
                     writeln!(out, "{:<21} {}", scenario.name, scenario.summary)?;
@@ -125,6 +148,8 @@ const EXAMPLES: &str = "Examples:
   paceline sim run node-kill --swarm --seeds 0..1000 -j 4
   paceline sim show node-kill > mine.toml && paceline sim check mine.toml
   paceline sim run mine.toml
+  paceline debug record -o n0.record && paceline sim replay n0.record
+  paceline sim replay n0.record --steps | grep 'detector of node 2'
   paceline sim run steady --plant lost-batch";
 
 #[cfg(test)]

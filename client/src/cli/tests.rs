@@ -1,5 +1,6 @@
 //! Whole commands, from arguments to exit code, against a real HTTP server.
 
+mod debug;
 mod membership;
 
 use std::cell::RefCell;

@@ -6,12 +6,15 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::machine::Machine;
 use crate::planted::Bug;
+use crate::record::{Recordable, Recording, Tape};
 use crate::time::Instant;
 
 /// How much a node takes on at once.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Options {
     /// Requests in flight. Default 4,096: at 1 ms each that is four million a second, and at
     /// 64 KiB each 256 MiB. Lower it when requests are large, raise it when they are slow.
@@ -19,7 +22,7 @@ pub struct Options {
 }
 
 /// What can happen.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Input {
     /// A request asks to be let in.
     Arrive {
@@ -31,7 +34,7 @@ pub enum Input {
 }
 
 /// What shall be done.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Effect {
     /// The request is in; its end must be reported with [`Input::Finish`].
     Admit,
@@ -40,7 +43,7 @@ pub enum Effect {
 }
 
 /// Why a request is not let in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Refusal {
     /// Its deadline has passed already.
     Expired,
@@ -52,7 +55,7 @@ pub enum Refusal {
 }
 
 /// The machine.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Admission {
     options: Options,
     in_flight: u32,
@@ -130,6 +133,12 @@ impl Machine for Admission {
 
     fn next_wakeup(&self) -> Option<Instant> {
         None
+    }
+}
+
+impl Recordable for Admission {
+    fn recording(tape: Tape<Self>) -> Recording {
+        Recording::Admission(tape)
     }
 }
 

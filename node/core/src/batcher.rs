@@ -11,6 +11,7 @@
 use std::time::Duration;
 
 use paceline_protocol::limits::{QUEUE_ROWS_MAX, QUEUE_ROWS_MIN, REQUEST_BUDGET_DEFAULT_MS};
+use serde::{Deserialize, Serialize};
 
 use crate::cost::CostFit;
 use crate::deadline_queue::{DeadlineQueue, Passed, Verdict};
@@ -20,7 +21,7 @@ use crate::request::{RequestMeta, Slot};
 use crate::time::Instant;
 
 /// What a batcher must know of its replica.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Options {
     /// Largest batch, in rows. A single request may be larger and then runs alone.
     pub rows_max: u32,
@@ -63,7 +64,7 @@ pub enum Effect {
 }
 
 /// Why a request leaves without running.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum DropReason {
     /// Its deadline has passed.
     Expired,
@@ -81,12 +82,14 @@ pub enum DropReason {
 }
 
 /// The machine.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Batcher {
     rows_max: u32,
     cost: CostFit,
     queue: DeadlineQueue,
     queued_rows: u64,
+    /// Empty between steps.
+    #[serde(skip)]
     passed: Passed,
 }
 
@@ -114,6 +117,11 @@ impl Batcher {
     /// Requests that wait.
     pub fn queued_requests(&self) -> usize {
         self.queue.len()
+    }
+
+    /// Memory that a copy of what waits takes.
+    pub(crate) fn waiting_bytes(&self) -> usize {
+        self.queue.bytes()
     }
 
     /// What batches cost, as learnt.

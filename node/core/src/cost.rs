@@ -3,8 +3,10 @@
 //! Least squares with exponential forgetting over measured batches. Recent batches count most:
 //! after [`MEMORY_BATCHES`] batches a measurement has lost two thirds of its weight.
 
+use serde::{Deserialize, Serialize};
+
 /// The fit. Costs are in nanoseconds.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct CostFit {
     weight: f64,
     rows: f64,

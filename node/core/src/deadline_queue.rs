@@ -4,11 +4,13 @@
 //! Algorithms, 4th edition, section 2.4). Insert and removal cost O(log n), the earliest is
 //! read in O(1), and nothing is allocated once the tables have grown to the load.
 
+use serde::{Deserialize, Serialize};
+
 use crate::planted::Bug;
 use crate::request::{RequestMeta, Slot};
 use crate::time::Instant;
 
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct DeadlineQueue {
     heap: Vec<Entry>,
     /// Position in the heap plus one, by slot index; 0 is "not waiting".
@@ -16,7 +18,7 @@ pub(crate) struct DeadlineQueue {
     arrivals: u64,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 struct Entry {
     request: RequestMeta,
     /// Equal deadlines are served in order of arrival.
@@ -30,6 +32,11 @@ impl DeadlineQueue {
 
     pub(crate) fn is_empty(&self) -> bool {
         self.heap.is_empty()
+    }
+
+    /// Memory that a copy takes.
+    pub(crate) fn bytes(&self) -> usize {
+        self.heap.len() * size_of::<Entry>() + self.positions.len() * size_of::<u32>()
     }
 
     pub(crate) fn earliest(&self) -> Option<&RequestMeta> {

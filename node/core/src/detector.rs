@@ -9,14 +9,16 @@
 
 use paceline_protocol::NodeId;
 use paceline_protocol::registry::Change;
+use serde::{Deserialize, Serialize};
 
 use crate::machine::Machine;
 use crate::planted::Bug;
+use crate::record::{Recordable, Recording, Tape};
 use crate::registry::{NodeState, Registry};
 use crate::time::Instant;
 
 /// How patient the detector is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Options {
     /// Silence after which a peer is suspect, in nanoseconds.
     pub suspect: u64,
@@ -29,7 +31,7 @@ pub struct Options {
 }
 
 /// How a peer is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Liveness {
     /// It is heard.
     Alive,
@@ -42,7 +44,7 @@ pub enum Liveness {
 }
 
 /// What can happen.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Input {
     /// Something has arrived from the peer.
     Heard,
@@ -55,7 +57,7 @@ pub enum Input {
 }
 
 /// What shall be done: the peer's liveness has changed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Effect {
     /// It is heard again: give it work.
     Alive,
@@ -68,7 +70,7 @@ pub enum Effect {
 }
 
 /// The machine: one for each peer.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Detector {
     options: Options,
     liveness: Liveness,
@@ -166,6 +168,12 @@ impl Machine for Detector {
             Liveness::Down => return None,
         };
         Some(self.heard_at.plus_nanos(after))
+    }
+}
+
+impl Recordable for Detector {
+    fn recording(tape: Tape<Self>) -> Recording {
+        Recording::Detector(tape)
     }
 }
 

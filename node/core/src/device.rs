@@ -23,21 +23,24 @@ mod lane;
 mod language;
 
 use paceline_protocol::limits::IN_PLACE_COST_MAX_US;
+use serde::{Deserialize, Serialize};
 
 use self::lane::{Lane, LaneState, Member, NO_BATCHER};
 pub use self::language::{BatcherId, Effect, Input, LaneId};
 use crate::batcher::{self, Batcher, DropReason};
 use crate::machine::Machine;
 use crate::planted::Bug;
+use crate::record::{Recordable, Recording, Tape};
 use crate::request::{RequestMeta, Slot};
 use crate::time::Instant;
 
 /// The machine.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Device {
     lanes: Vec<Lane>,
     batchers: Vec<Option<Batcher>>,
-    /// What a batcher's step brought; kept so that steps allocate nothing.
+    /// What a batcher's step brought; kept so that steps allocate nothing. Empty between steps.
+    #[serde(skip)]
     scratch: Vec<batcher::Effect>,
 }
 
@@ -352,6 +355,19 @@ impl Machine for Device {
             .flatten()
             .filter_map(Batcher::next_wakeup)
             .min()
+    }
+}
+
+impl Recordable for Device {
+    fn state_bytes(&self) -> usize {
+        let lanes = self.lanes.iter().map(Lane::bytes);
+        let waiting = self.batchers.iter().flatten().map(Batcher::waiting_bytes);
+        let places = self.batchers.len() * size_of::<Option<Batcher>>();
+        lanes.chain(waiting).sum::<usize>() + places
+    }
+
+    fn recording(tape: Tape<Self>) -> Recording {
+        Recording::Device(tape)
     }
 }
 

@@ -11,21 +11,23 @@
 use std::time::Duration;
 
 use paceline_protocol::Epoch;
+use serde::{Deserialize, Serialize};
 
 use crate::machine::Machine;
 use crate::planted::Bug;
+use crate::record::{Recordable, Recording, Tape};
 use crate::registry::NodeState;
 use crate::time::Instant;
 
 /// How a node drains.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Options {
     /// Pause before the end of the drain is written again. Default 500 ms: an election.
     pub rewrite_pause: Duration,
 }
 
 /// What can happen.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Input {
     /// The registry says this of the node.
     Applied(NodeState),
@@ -41,7 +43,7 @@ pub enum Input {
 }
 
 /// What shall be done.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Effect {
     /// The node is no longer ready, and clients on open connections are asked to go to another
     /// node when it suits them; everything is served as before.
@@ -63,13 +65,13 @@ pub enum Effect {
 }
 
 /// The machine.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Drain {
     options: Options,
     stage: Stage,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 enum Stage {
     Serving,
     /// What was accepted runs, and replicas go as they are replaced.
@@ -200,6 +202,12 @@ impl Machine for Drain {
             Stage::Writing { again_at, .. } => again_at,
             Stage::Serving | Stage::Drained { .. } => None,
         }
+    }
+}
+
+impl Recordable for Drain {
+    fn recording(tape: Tape<Self>) -> Recording {
+        Recording::Drain(tape)
     }
 }
 

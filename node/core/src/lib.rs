@@ -14,6 +14,7 @@
 //!                          └─▶ copies                          what each node keeps of it
 //!
 //!   up                                                          processes of a local cluster
+//!   record                                                      what a machine was told, kept
 //! ```
 //!
 //! A *machine* owns state and answers inputs with effects; a *policy* is a pure function from
@@ -46,6 +47,7 @@ pub mod membership;
 pub mod placement;
 pub mod planted;
 mod random;
+pub mod record;
 pub mod registry;
 pub mod renewal;
 mod request;

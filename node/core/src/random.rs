@@ -1,7 +1,9 @@
 //! Seeded randomness: xoshiro256++ (Blackman and Vigna, 2018), seeded through SplitMix64.
 
+use serde::{Deserialize, Serialize};
+
 /// A stream of numbers that its seed decides. Not for secrets.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Random {
     state: [u64; 4],
 }

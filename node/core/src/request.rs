@@ -1,10 +1,12 @@
 //! A request as the machines see it: sizes and a deadline, never a tensor.
 
+use serde::{Deserialize, Serialize};
+
 use crate::time::Instant;
 
 /// Names the payload of a request in its driver's slab. The generation makes a name that is
 /// used again different from the one before.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Slot {
     /// Position in the slab.
     pub index: u32,
@@ -14,11 +16,13 @@ pub struct Slot {
 
 /// Requests whose rows may run in one batch share a bucket: all sizes but the number of rows
 /// are equal. The driver hashes the shapes of a row into it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
 pub struct BucketId(pub u64);
 
 /// What decisions need to know of a request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RequestMeta {
     /// Where its payload waits.
     pub slot: Slot,

@@ -6,12 +6,15 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::machine::Machine;
 use crate::random::Random;
+use crate::record::{Recordable, Recording, Tape};
 use crate::time::Instant;
 
 /// How patient a supervisor is. Data, so that each supervisor states its own.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RestartBudget {
     /// Failures within `window` after which the part is given up.
     pub failures_max: u32,
@@ -24,7 +27,7 @@ pub struct RestartBudget {
 }
 
 /// What can happen.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Input {
     /// The part has failed.
     Failed,
@@ -33,7 +36,7 @@ pub enum Input {
 }
 
 /// What shall be done.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Effect {
     /// Start the part again now.
     Restart,
@@ -50,7 +53,7 @@ pub enum Effect {
 }
 
 /// The machine, one for each supervised part.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Restart {
     budget: RestartBudget,
     random: Random,
@@ -148,6 +151,16 @@ impl Machine for Restart {
 
     fn next_wakeup(&self) -> Option<Instant> {
         self.pending
+    }
+}
+
+impl Recordable for Restart {
+    fn state_bytes(&self) -> usize {
+        self.failures.capacity() * size_of::<Instant>()
+    }
+
+    fn recording(tape: Tape<Self>) -> Recording {
+        Recording::Restart(tape)
     }
 }
 

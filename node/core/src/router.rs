@@ -23,6 +23,7 @@ use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
 use paceline_protocol::{NodeId, ReplicaId};
+use serde::{Deserialize, Serialize};
 
 pub use self::been::Been;
 use self::route::{Candidate, Route, Wish, keep_subset, rank};
@@ -31,17 +32,18 @@ use crate::device::BatcherId;
 use crate::machine::Machine;
 use crate::planted::Bug;
 use crate::random::Random;
+use crate::record::{Recordable, Recording, Tape};
 use crate::registry::NodeState;
 use crate::request::Slot;
 use crate::time::Instant;
 
 /// A version that requests can be routed to. The driver chooses the number and may use it
 /// again after the route's replicas were set to none.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct RouteId(pub u32);
 
 /// A replica that can be picked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Target {
     /// Its identity.
     pub replica: ReplicaId,
@@ -56,7 +58,7 @@ pub struct Target {
 }
 
 /// What can happen.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Input {
     /// The ready replicas of a version are now these. What was learnt of those that stay is
     /// kept. Off the hot path: costs O(n log n). Best told again after a change of conditions:
@@ -100,7 +102,7 @@ pub enum Input {
 }
 
 /// What is to be minded of a request that was sent before.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Again {
     /// Where it was.
     pub been: Been,
@@ -109,7 +111,7 @@ pub struct Again {
 }
 
 /// What a node's replicas are good for.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Condition {
     /// They are picked.
     #[default]
@@ -123,7 +125,7 @@ pub enum Condition {
 }
 
 /// What an answer says of its replica.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Report {
     /// Rows that waited at the replica when it answered.
     pub queued_rows: u32,
@@ -135,7 +137,7 @@ pub struct Report {
 }
 
 /// What shall be done.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Effect {
     /// Send the request there; its end must be reported with [`Input::Done`].
     Dispatch {
@@ -156,7 +158,7 @@ pub enum Effect {
 }
 
 /// The machine.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Router {
     node: NodeId,
     random: Random,
@@ -334,6 +336,29 @@ impl Machine for Router {
         None
     }
 }
+
+impl Recordable for Router {
+    fn state_bytes(&self) -> usize {
+        let routes: usize = self.routes.iter().map(Route::bytes).sum();
+        routes + self.conditions.len() * CONDITION_BYTES
+    }
+
+    fn input_bytes(input: &Input) -> usize {
+        match input {
+            Input::SetTargets { targets, .. } => targets.len() * size_of::<Target>(),
+            Input::SetConditions { conditions } => conditions.len() * CONDITION_BYTES,
+            Input::Pick { again, .. } => again.as_ref().map_or(0, |_| size_of::<Again>()),
+            Input::Done { .. } => 0,
+        }
+    }
+
+    fn recording(tape: Tape<Self>) -> Recording {
+        Recording::Router(tape)
+    }
+}
+
+/// What one takes in a map: its nodes are two thirds full on average.
+const CONDITION_BYTES: usize = 24;
 
 /// How much `node` favours `replica`: a mix of both ids, the same on every node.
 fn affinity(node: NodeId, replica: ReplicaId) -> u64 {

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use paceline_protocol::limits::{BODY_BYTES_MAX, NAME_BYTES_MAX};
+use paceline_protocol::limits::{BODY_BYTES_MAX, NAME_BYTES_MAX, RECORD_BYTES_MAX};
 
 use super::{Config, ConfigError};
 
@@ -37,7 +37,13 @@ impl Config {
         check_range("http.header_timeout_ms", header, 100, 600_000)?;
         let permits = self.admission.permits.into();
         check_range("admission.permits", permits, 1, 1_000_000)?;
-        check_range("device.threads", self.device.threads.into(), 0, 1_024)
+        check_range("device.threads", self.device.threads.into(), 0, 1_024)?;
+        let record = self.debug.record_bytes;
+        if record != 0 && !(RECORD_BYTES_LEAST..=RECORD_BYTES_MOST).contains(&record) {
+            let allowed = format!("0, or {RECORD_BYTES_LEAST} to {RECORD_BYTES_MOST}");
+            return Err(wrong("debug.record_bytes", record, &allowed));
+        }
+        Ok(())
     }
 
     fn check_raft(&self) -> Result<(), ConfigError> {
@@ -92,6 +98,11 @@ impl Config {
         Ok(())
     }
 }
+
+/// Less would hold a few steps of each machine, and tell nothing.
+const RECORD_BYTES_LEAST: usize = 256 << 10;
+/// A record is encoded in at most twice the memory that it has taken.
+const RECORD_BYTES_MOST: usize = RECORD_BYTES_MAX / 2;
 
 fn check_name(key: &'static str, name: &str) -> Result<(), ConfigError> {
     let checked = paceline_protocol::ModelName::new(name).map(drop);

@@ -107,6 +107,16 @@ pub struct RaftOptions {
     pub segment_bytes: u64,
 }
 
+/// What is kept for finding bugs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct DebugOptions {
+    /// Memory for the last inputs and decisions of the node's machines, in bytes, which `paceline
+    /// debug record` writes and `paceline sim replay` replays. Default 8 MiB: some eight
+    /// thousand requests; at most 32 MiB. 0 keeps nothing. Memory is taken as it is needed.
+    pub record_bytes: usize,
+}
+
 impl Default for NodeOptions {
     fn default() -> Self {
         Self {
@@ -184,6 +194,14 @@ impl Default for RaftOptions {
             election_max_ms: 300,
             snapshot_entries: 2_000,
             segment_bytes: 16 << 20,
+        }
+    }
+}
+
+impl Default for DebugOptions {
+    fn default() -> Self {
+        Self {
+            record_bytes: 8 << 20,
         }
     }
 }

@@ -44,7 +44,8 @@ impl Bench {
         let source = ModelSource::from_files([("model.toml".to_owned(), toml)]);
         let model = engine.load(&source).unwrap();
         let clock = Clock::start();
-        let device = Handle::start((lanes, Threads::Own), clock, Metrics::new().device()).unwrap();
+        let (lanes, metrics) = ((lanes, Threads::Own), Metrics::new().device());
+        let device = Handle::start(lanes, clock, metrics, &Records::default()).unwrap();
         let panics = Arc::new(AtomicUsize::new(0));
         let counter = panics.clone();
         let nanos = fixed_us * 1_000;

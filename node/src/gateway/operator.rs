@@ -6,6 +6,7 @@
 
 mod extract;
 mod members;
+mod record;
 mod upload;
 mod view;
 
@@ -35,6 +36,7 @@ use crate::artifacts::{ArtifactError, Artifacts};
 use crate::clock::Clock;
 use crate::observed::Observed;
 use crate::publish::{Publisher, blocking};
+use crate::record::Records;
 use crate::supervisor::Health;
 use crate::{contact, device, registry, router};
 
@@ -60,6 +62,8 @@ pub struct OperatorParts {
     pub readiness: Readiness,
     /// Whether there is a quorum.
     pub contact: contact::Handle,
+    /// What machines were told last.
+    pub records: Records,
     /// For the uptime.
     pub clock: Clock,
     /// This node's id.
@@ -102,6 +106,7 @@ impl Operator {
             .route("/v2/paceline/models/{name}/deploy", post(deploy))
             .route("/v2/paceline/blobs/missing", post(blobs_missing))
             .route("/v2/paceline/blobs/{digest}", put(upload_blob))
+            .route("/v2/paceline/debug/record", get(record::record))
             .fallback(not_found)
             .method_not_allowed_fallback(method_not_allowed)
             .layer(DefaultBodyLimit::max(MANIFEST_BYTES_MAX))

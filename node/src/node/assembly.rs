@@ -35,6 +35,7 @@ use crate::peers::Peers;
 use crate::publish::Publisher;
 use crate::raft::RaftHandle;
 use crate::reconciler::{self, Reconciler};
+use crate::record::Records;
 use crate::registrar::Registrar;
 use crate::renewal::{Renewal, keep_fresh};
 use crate::router::RouterActor;
@@ -90,6 +91,7 @@ struct Shared {
     peers: dispatch::Peers,
     suspects: Suspects,
     contact: contact::Handle,
+    records: Records,
 }
 
 impl Assembly<'_> {
@@ -157,7 +159,9 @@ impl Assembly<'_> {
             .on(threads);
         let engine = self.ports.engine.clone();
         let lanes = u16::try_from(engine.device().threads).unwrap_or(u16::MAX);
-        let device = device::Handle::start((lanes, threads), self.clock, metrics.device())
+        let records = Records::new(self.config.debug.record_bytes);
+        let lanes = (lanes, threads);
+        let device = device::Handle::start(lanes, self.clock, metrics.device(), &records)
             .map_err(|error| StartError::Parts(format!("a device thread: {error}")))?;
         let transport = self.links.transport.clone();
         let fetcher = Fetcher::new(artifacts.clone(), transport.clone());
@@ -171,8 +175,9 @@ impl Assembly<'_> {
         let options = paceline_core::admission::Options {
             permits: self.config.admission.permits,
         };
-        let admission = admission::Handle::new(options, self.clock);
-        let router = router::Handle::new(self.identity.node, self.ports.seed, self.clock);
+        let admission = admission::Handle::new(options, self.clock, &records);
+        let (node, seed) = (self.identity.node, self.ports.seed);
+        let router = router::Handle::new(node, seed, self.clock, &records);
         let known = (self.registry.clone(), router.epochs());
         Ok(Shared {
             budget: budget::Handle::new(admission.clone()),
@@ -190,6 +195,7 @@ impl Assembly<'_> {
             peers,
             suspects: Suspects::default(),
             contact: contact::Handle::new(known, self.clock, self.config.node.contact()),
+            records,
         })
     }
 
@@ -213,6 +219,7 @@ impl Assembly<'_> {
             health,
             clock: self.clock,
             seed: self.ports.seed,
+            records: shared.records.clone(),
         }
     }
 
@@ -238,6 +245,7 @@ impl Assembly<'_> {
             registry: self.registry.clone(),
             observed: shared.observed.clone(),
             clock: self.clock,
+            records: shared.records.clone(),
         };
         Child::new("worker", || Worker, arguments)
     }
@@ -332,6 +340,7 @@ impl Assembly<'_> {
             health: shared.health.clone(),
             readiness: shared.readiness.clone(),
             contact: shared.contact.clone(),
+            records: shared.records.clone(),
             clock: self.clock,
             node: self.identity.node,
             pid: self.ports.pid,

@@ -1,12 +1,14 @@
 //! A lane of a device: what it does, and the batch that is staged on it.
 
+use serde::{Deserialize, Serialize};
+
 use super::{BatcherId, Effect};
 use crate::batcher::DropReason;
 use crate::planted::Bug;
 use crate::request::Slot;
 use crate::time::Instant;
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Lane {
     pub(super) state: LaneState,
     pub(super) batcher: BatcherId,
@@ -17,7 +19,7 @@ pub(super) struct Lane {
     pub(super) in_place_runs: u32,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum LaneState {
     Idle,
     Waking,
@@ -25,7 +27,7 @@ pub(super) enum LaneState {
     Running,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub(super) struct Member {
     pub(super) slot: Slot,
     pub(super) deadline: Instant,
@@ -42,6 +44,11 @@ impl Lane {
             members: Vec::new(),
             in_place_runs: 0,
         }
+    }
+
+    /// Memory that it takes.
+    pub(super) fn bytes(&self) -> usize {
+        size_of::<Self>() + self.members.len() * size_of::<Member>()
     }
 
     /// Drops what has expired or was cancelled since the batch was formed, and counts the rows

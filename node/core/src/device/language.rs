@@ -1,19 +1,21 @@
 //! What a device hears and what it wants done.
 
+use serde::{Deserialize, Serialize};
+
 use crate::batcher::{self, DropReason};
 use crate::request::{RequestMeta, Slot};
 
 /// A batch that runs at a time on a device, counted from 0.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct LaneId(pub u16);
 
 /// A replica's queue on a device. The driver chooses the number and may use it again after
 /// [`Input::Detach`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct BatcherId(pub u32);
 
 /// What can happen.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Input {
     /// A replica is loaded and warm: it can be sent requests.
     Attach {
@@ -69,7 +71,7 @@ pub enum Input {
 }
 
 /// What shall be done.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Effect {
     /// This request is part of the batch that the next [`Effect::Stage`] or [`Effect::Run`]
     /// names: take its payload.

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::{BTreeMap, BTreeSet, Registry};
 
 /// What is agreed on of a node's condition.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum NodeState {
     /// It takes work.
     Up,

@@ -2,9 +2,10 @@
 
 use paceline_protocol::NodeId;
 use paceline_protocol::limits::{EXECUTIONS_MAX, REROUTES_MAX};
+use serde::{Deserialize, Serialize};
 
 /// Nodes that a request has been to. Empty for nearly all of them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Been {
     nodes: [NodeId; NODES_MAX],
     count: u8,

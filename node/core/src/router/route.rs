@@ -5,13 +5,14 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 
 use paceline_protocol::NodeId;
+use serde::{Deserialize, Serialize};
 
 use super::{Again, Condition, Report, Target};
 use crate::random::Random;
 use crate::time::Instant;
 
 /// The replicas of a version, in the order of [`Rank`], and where each rank ends.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(super) struct Route {
     pub(super) candidates: Vec<Candidate>,
     near_end: usize,
@@ -30,7 +31,7 @@ pub(super) enum Rank {
     Away,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub(super) struct Candidate {
     pub(super) target: Target,
     pub(super) in_flight_rows: u64,
@@ -70,6 +71,11 @@ impl Route {
             draining_end,
             suspect_end,
         }
+    }
+
+    /// Memory that it takes.
+    pub(super) fn bytes(&self) -> usize {
+        size_of::<Self>() + self.candidates.len() * size_of::<Candidate>()
     }
 
     /// For a request that has been nowhere: as good as at random, in constant time.

@@ -37,6 +37,7 @@ impl Assembly<'_> {
             transport: self.links.transport.clone(),
             suspects: shared.suspects.clone(),
             contact: shared.contact.clone(),
+            records: shared.records.clone(),
         }
     }
 
@@ -47,6 +48,7 @@ impl Assembly<'_> {
             registry: self.registry.clone(),
             readiness: shared.readiness.clone(),
             device: shared.device.clone(),
+            records: shared.records.clone(),
         }
     }
 
