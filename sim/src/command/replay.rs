@@ -265,7 +265,7 @@ fn seconds(nanos: Option<u64>) -> String {
 }
 
 #[allow(
-    clippy::disallowed_methods,
+    clippy::disallowed_types,
     reason = "a record is read before it is replayed"
 )]
 fn bytes_of(path: &Path) -> anyhow::Result<Vec<u8>> {
