@@ -44,7 +44,7 @@ pub(crate) enum Event {
     /// An entry has been written by a quorum.
     Quorum(u64, u64),
     /// An operation of the scenario is due; asked for the how many-th time.
-    Operation(u16, u16),
+    Operation(u32, u16),
     /// A fault of the scenario begins.
     Break(u16),
     /// It is mended.

@@ -69,10 +69,8 @@ pub(crate) enum Landing {
     Gone(Epoch),
 }
 
-/// What a node says of itself.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// What a node says of itself, as far as peers decide by it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Told {
-    pub(crate) epoch: Epoch,
-    pub(crate) is_ready: bool,
     pub(crate) replicas: BTreeMap<ReplicaId, ReplicaState>,
 }

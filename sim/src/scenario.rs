@@ -10,6 +10,7 @@ mod read;
 
 use serde::{Deserialize, Serialize};
 
+pub(crate) use self::check::NODES_MAX;
 pub use self::check::Problem;
 pub use self::clients::Clients;
 pub use self::cluster::{Cluster, Delays, Group, Network};

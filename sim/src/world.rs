@@ -2,7 +2,10 @@
 
 mod clients;
 mod consensus;
+mod doors;
 mod faults;
+mod hearing;
+mod history;
 mod network;
 mod node;
 mod operator;
@@ -14,9 +17,10 @@ use std::collections::BTreeMap;
 use paceline_core::{Instant, Random};
 use paceline_protocol::NodeId;
 
+use self::clients::Clients;
 pub(crate) use self::clients::Request;
-use self::clients::{Clients, Door};
 use self::consensus::{Consensus, Voter};
+use self::doors::{Door, ReadyDoors};
 use self::node::{Disk, Node};
 use self::operator::Operator;
 use self::outside::Outside;
@@ -43,6 +47,7 @@ pub(crate) struct World {
     /// Faults that are not mended yet, and whom they have met.
     broken: BTreeMap<u16, Vec<NodeIndex>>,
     nodes: Vec<Place>,
+    ready: ReadyDoors,
     clients: Clients,
     lives: Random,
     until: Instant,
@@ -54,6 +59,8 @@ struct Place {
     node: Node,
     group: Group,
     state: State,
+    /// Whether clients see it as a door that takes them.
+    is_ready: bool,
     /// What came while it stood still.
     postponed: Vec<Event>,
 }
@@ -85,12 +92,13 @@ impl World {
             };
             let disk = Disk {
                 index: 0,
-                registry: outside.views[&0].clone(),
+                registry: outside.history.newest(),
             };
             Place {
                 node: new_node(process, group, (scenario, lives.next_u64()), disk),
                 group: group.clone(),
                 state: State::Booting,
+                is_ready: false,
                 postponed: Vec::new(),
             }
         });
@@ -107,6 +115,7 @@ impl World {
             times,
             broken: BTreeMap::new(),
             nodes,
+            ready: ReadyDoors::default(),
             clients,
             lives,
             until: Instant::from_nanos((scenario.ends_ms() + SETTLE_MS) * 1_000_000),
@@ -195,8 +204,10 @@ impl World {
 
     /// A request goes to a node.
     fn send(&mut self, number: RequestNumber) {
-        let doors = self.doors();
-        let Some((process, request)) = self.clients.door(&mut self.outside, number, &doors) else {
+        let (nodes, doors) = (&self.nodes, &self.ready);
+        let doors = (doors, || doors_of(nodes));
+        let door = self.clients.door(&mut self.outside, number, doors);
+        let Some((process, request)) = door else {
             self.clients.nobody(&mut self.outside, number);
             return;
         };
@@ -277,14 +288,8 @@ impl World {
     }
 
     fn listen(&mut self, process: Process) {
-        let alive: Vec<Process> = self
-            .nodes
-            .iter()
-            .filter(|place| place.state == State::Runs)
-            .map(|place| place.node.process())
-            .collect();
-        if alive.contains(&process) {
-            self.at(process, |node, outside| node.listen(outside, &alive));
+        if self.outside.hearing.running(process.node) == Some(process) {
+            self.at(process, Node::listen);
             self.catch_up(process);
         }
     }
@@ -294,6 +299,24 @@ impl World {
         let node = &mut self.nodes[usize::from(process.node.0)].node;
         run(node, &mut self.outside);
         node.settle(&mut self.outside);
+        self.open_or_close(process.node);
+    }
+
+    fn set_state(&mut self, node: NodeIndex, state: State) {
+        let place = &mut self.nodes[usize::from(node.0)];
+        place.state = state;
+        let running = (state == State::Runs).then(|| place.node.process());
+        self.outside.hearing.set(node, running);
+        self.open_or_close(node);
+    }
+
+    /// Clients see whether a node takes them.
+    fn open_or_close(&mut self, node: NodeIndex) {
+        let place = &mut self.nodes[usize::from(node.0)];
+        let is_ready = place.state == State::Runs && place.node.is_ready();
+        if std::mem::replace(&mut place.is_ready, is_ready) != is_ready {
+            self.ready.set(place.node.process(), is_ready);
+        }
     }
 
     /// The place of a process, if that is the one that is there now.
@@ -302,25 +325,12 @@ impl World {
         (place.node.process() == process).then_some(place)
     }
 
-    fn doors(&self) -> Vec<Door> {
-        let doors = self.nodes.iter().map(|place| Door {
-            process: place.node.process(),
-            silent_since: match place.state {
-                State::Runs => None,
-                State::Still(since) | State::Dead(since) => Some(since),
-                State::Booting => Some(Instant::ZERO),
-            },
-            is_ready: place.state == State::Runs && place.node.is_ready(),
-        });
-        doors.collect()
-    }
-
     fn voters(&self) -> Vec<Voter> {
         let voters = self.nodes.iter().take(usize::from(self.consensus.voters()));
         let voters = voters.map(|place| Voter {
             process: place.node.process(),
             runs: place.state == State::Runs,
-            index: place.node.disk().index,
+            index: place.node.applied(),
         });
         voters.collect()
     }
@@ -343,6 +353,19 @@ impl World {
             planted: self.outside.planted,
         }
     }
+}
+
+/// All nodes as clients see them.
+fn doors_of(nodes: &[Place]) -> Vec<Door> {
+    let doors = nodes.iter().map(|place| Door {
+        process: place.node.process(),
+        silent_since: match place.state {
+            State::Runs => None,
+            State::Still(since) | State::Dead(since) => Some(since),
+            State::Booting => Some(Instant::ZERO),
+        },
+    });
+    doors.collect()
 }
 
 fn new_node(

@@ -7,12 +7,13 @@
 
 mod model;
 mod ops;
+mod replicas;
 mod seat;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use paceline_protocol::limits::{MODELS_MAX, NODES_MAX, REPLICAS_MAX, VERSIONS_KEPT_MAX};
+use paceline_protocol::limits::{MODELS_MAX, REPLICAS_MAX, VERSIONS_KEPT_MAX};
 use paceline_protocol::registry::{
     Change, Command, NodeRecord, Outcome, Refusal, ReplicaTarget, Reply, SCHEMA, TokenRecord,
     VersionRecord,
@@ -26,8 +27,9 @@ use crate::planted::Bug;
 
 pub use self::model::{Assignment, Deployment, Model, PublishedVersion};
 use self::ops::RememberedOps;
+use self::replicas::Replicas;
 pub use self::seat::NodeState;
-use self::seat::Seat;
+use self::seat::{NodesMax, Seat};
 
 /// The replicated state. Cloning shares the models, so a clone is cheap to publish.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -41,11 +43,23 @@ pub struct Registry {
     burnt: BTreeMap<NodeId, Option<Digest>>,
     tokens: BTreeMap<TokenId, TokenRecord>,
     models: BTreeMap<ModelName, Arc<Model>>,
-    replicas: BTreeMap<ReplicaId, Arc<Assignment>>,
+    replicas: Replicas,
     ops: RememberedOps,
+    /// In no snapshot: what is read from one is the product's.
+    #[serde(skip)]
+    nodes_max: NodesMax,
 }
 
 impl Registry {
+    /// An empty one that takes so many nodes, where [`Registry::default`] takes
+    /// [`NODES_MAX`](paceline_protocol::limits::NODES_MAX), as the product does. Registries that apply one log must have one limit.
+    pub fn of_nodes(nodes_max: usize) -> Self {
+        Self {
+            nodes_max: NodesMax(nodes_max),
+            ..Self::default()
+        }
+    }
+
     /// Applies the entry at log index `index`.
     ///
     /// A command whose op-id is remembered changes nothing and gets its first outcome. A
@@ -111,19 +125,30 @@ impl Registry {
 
     /// Replicas by id.
     pub fn replicas(&self) -> &BTreeMap<ReplicaId, Arc<Assignment>> {
-        &self.replicas
+        self.replicas.all()
     }
 
-    /// Replicas of one version, by id.
-    pub fn replicas_of<'a>(
-        &'a self,
-        model: &'a ModelName,
+    /// Replicas of one version, by id. Costs as much as there are.
+    pub fn replicas_of(
+        &self,
+        model: &ModelName,
         version: VersionNumber,
-    ) -> impl Iterator<Item = (ReplicaId, &'a Assignment)> {
-        self.replicas
-            .iter()
-            .filter(move |(_, a)| a.version == version && a.model == *model)
-            .map(|(id, assignment)| (*id, &**assignment))
+    ) -> impl ExactSizeIterator<Item = (ReplicaId, &Assignment)> + use<'_> {
+        let of = self.replicas.of(model, version).unwrap_or(&NONE);
+        of.iter().map(|(id, assignment)| (*id, &**assignment))
+    }
+
+    /// Every version that has replicas, with these by id: never none.
+    pub fn replicas_by_version(
+        &self,
+    ) -> impl Iterator<
+        Item = (
+            &ModelName,
+            VersionNumber,
+            &BTreeMap<ReplicaId, Arc<Assignment>>,
+        ),
+    > {
+        self.replicas.by_version()
     }
 
     fn change(&mut self, epoch: Epoch, command: &Command) -> Result<Reply, Refusal> {
@@ -196,11 +221,8 @@ impl Registry {
             return Err(Refusal::NodeBurnt { node: node.id });
         }
         let known = self.nodes.get(&node.id);
-        if known.is_none() && self.nodes.len() >= NODES_MAX {
-            return Err(Refusal::Limit {
-                what: "nodes".into(),
-                limit: NODES_MAX as u64,
-            });
+        if known.is_none() {
+            self.check_room(self.nodes.len())?;
         }
         if known.is_none_or(|known| **known != *node) {
             self.nodes.insert(node.id, Arc::new(node.clone()));
@@ -277,7 +299,7 @@ impl Registry {
         name: &ModelName,
         deployment: Deployment,
     ) -> Result<Reply, Refusal> {
-        let limit = NODES_MAX as u32;
+        let limit = self.nodes_max.0 as u32;
         if let ReplicaTarget::Count(replicas) = deployment.replicas
             && (replicas == 0 || replicas > limit)
         {
@@ -309,7 +331,7 @@ impl Registry {
         if known.is_none_or(|node| usize::from(device.0) >= node.devices.len()) {
             return Err(Refusal::DeviceUnknown { node, device });
         }
-        if self.replicas.len() >= REPLICAS_MAX {
+        if self.replicas().len() >= REPLICAS_MAX {
             return Err(Refusal::Limit {
                 what: "replicas".into(),
                 limit: REPLICAS_MAX as u64,
@@ -323,7 +345,7 @@ impl Registry {
 
     fn unassign(&mut self, epoch: Epoch, replica: ReplicaId) -> Result<Reply, Refusal> {
         self.replicas
-            .remove(&replica)
+            .remove(replica)
             .ok_or(Refusal::ReplicaUnknown { replica })?;
         self.assignments_changed_at = epoch;
         Ok(Reply::Done)
@@ -335,8 +357,7 @@ impl Registry {
             .ok_or_else(|| Refusal::ModelUnknown {
                 model: name.clone(),
             })?;
-        self.replicas
-            .retain(|_, assignment| assignment.model != *name);
+        self.replicas.remove_model(name);
         self.assignments_changed_at = epoch;
         Ok(Reply::Done)
     }
@@ -370,14 +391,15 @@ impl Registry {
                 .into_iter()
                 .chain(model.deployment.map(|deployment| deployment.version))
         });
-        let assigned = self
-            .replicas
-            .values()
-            .filter(|a| a.model == *name)
-            .map(|assignment| assignment.version);
-        wanted.chain(assigned).collect()
+        let assigned = self.replicas.by_version();
+        let assigned = assigned.filter(|(model, ..)| *model == name);
+        wanted
+            .chain(assigned.map(|(_, version, _)| version))
+            .collect()
     }
 }
+
+static NONE: BTreeMap<ReplicaId, Arc<Assignment>> = BTreeMap::new();
 
 #[cfg(test)]
 mod tests;

@@ -1,9 +1,7 @@
 //! Whether a scenario can be run, and where it cannot.
 
 use paceline_protocol::ModelName;
-use paceline_protocol::limits::{
-    DRAIN_DEADLINE_MAX_MS, MODELS_MAX, NODES_MAX, ROWS_MAX, VERSIONS_KEPT_MAX,
-};
+use paceline_protocol::limits::{DRAIN_DEADLINE_MAX_MS, MODELS_MAX, ROWS_MAX, VERSIONS_KEPT_MAX};
 
 use super::event::node_position;
 use super::{Clients, Group, Model, Replicas, Scenario, Version};
@@ -231,6 +229,9 @@ impl Check {
     }
 }
 
+/// Most nodes of a simulated cluster, where the product has 64: what a node knows of each other
+/// takes some 40 bytes, so that of a thousand takes 40 MB.
+pub(crate) const NODES_MAX: usize = 1_000;
 /// Groups of clients: each is a stream of events of its own.
 const CLIENTS_MAX: u64 = 1_000;
 /// 31 days, as a workload may last.

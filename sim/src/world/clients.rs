@@ -6,6 +6,7 @@
 use paceline_core::{BucketId, Instant, Random};
 use paceline_protocol::Epoch;
 
+use super::doors::{Door, ReadyDoors};
 use super::outside::{Outside, Word};
 use crate::agenda::{Event, NodeIndex, Process};
 use crate::draws;
@@ -22,6 +23,7 @@ pub(super) struct Clients {
 
 /// A group of clients: what it sends next, and its chance.
 struct Group {
+    model: u16,
     sender: Sender,
     next: Option<Sending>,
     budgets: Random,
@@ -56,16 +58,6 @@ pub(crate) struct Request {
     pub(crate) lost: Option<NodeIndex>,
 }
 
-/// A node as clients see it.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Door {
-    pub(super) process: Process,
-    /// Since when it is silent, if it is.
-    pub(super) silent_since: Option<Instant>,
-    /// Whether it takes new clients.
-    pub(super) is_ready: bool,
-}
-
 impl Clients {
     /// The clients of a scenario that was checked, with the traces that it names.
     pub(super) fn new(outside: &mut Outside, traces: &Traces, seed: u64) -> Self {
@@ -85,7 +77,9 @@ impl Clients {
                     outside.agenda.plan(first, Event::Arrival(position as u16));
                 }
                 let stream = |what: &str| Random::stream(seed, &format!("{what} {position}"));
+                let model = scenario.models.iter().position(|m| m.name == of.model);
                 Some(Group {
+                    model: model.unwrap_or_default() as u16,
                     sender,
                     next,
                     budgets: stream("budgets"),
@@ -117,12 +111,11 @@ impl Clients {
             let at = from.plus_nanos(next.at_nanos);
             outside.agenda.plan(at, Event::Arrival(group));
         }
-        let model = scenario.models.iter().position(|m| m.name == of.model);
         let drawn = u64::from(sending.rows) * of.row_bytes;
         let request = Request {
             number: RequestNumber(0),
             group,
-            model: model.unwrap_or_default() as u16,
+            model: clients.model,
             deadline: outside.now,
             rows: sending.rows,
             tokens: u64::from(sending.tokens) + u64::from(sending.tokens_out),
@@ -177,37 +170,43 @@ impl Clients {
         number
     }
 
-    /// Where a request goes to, and as what; `None` if no node is believed to be well.
+    /// Where a request goes to, and as what; `None` if no node is believed to be well. If none is
+    /// ready, those will do that are not known to be silent.
     pub(super) fn door(
         &mut self,
         outside: &mut Outside,
         number: RequestNumber,
-        doors: &[Door],
+        (ready, all): (&ReadyDoors, impl FnOnce() -> Vec<Door>),
     ) -> Option<(Process, Request)> {
-        let sent = &mut self.sent[number.0 as usize];
-        let avoided = sent.door;
-        let is_known_silent = |door: &Door| {
-            let since = door
-                .silent_since
-                .map(|since| outside.now.nanos_since(since));
-            since.is_some_and(|nanos| nanos >= SUSPECT_NANOS)
+        let avoided = self.sent[number.0 as usize].door;
+        let door = match ready.pick(&mut self.doors, avoided) {
+            Some(process) => Door {
+                process,
+                silent_since: None,
+            },
+            None => {
+                let mut well = all();
+                well.retain(|door| {
+                    let since = door.silent_since;
+                    let silence = since.map(|since| outside.now.nanos_since(since));
+                    silence.is_none_or(|nanos| nanos < SUSPECT_NANOS)
+                        && Some(door.process) != avoided
+                });
+                if well.is_empty() {
+                    return None;
+                }
+                well[self.doors.below(well.len() as u64) as usize]
+            }
         };
-        let can = |door: &&Door| !is_known_silent(door) && Some(door.process) != avoided;
-        let well: Vec<&Door> = doors.iter().filter(can).collect();
-        let ready: Vec<&Door> = well.iter().copied().filter(|door| door.is_ready).collect();
-        let among = if ready.is_empty() { well } else { ready };
-        if among.is_empty() {
-            return None;
-        }
-        let door = among[self.doors.below(among.len() as u64) as usize];
-        let lost = avoided.map(|process| process.node);
-        match lost {
+        let sent = &mut self.sent[number.0 as usize];
+        match avoided {
             None => sent.door = Some(door.process),
             Some(_) => sent.second = Some(door.process),
         }
         if door.silent_since.is_some() {
             self.wait_in_silence(outside, number, door.process);
         }
+        let lost = avoided.map(|process| process.node);
         let request = self.sent[number.0 as usize].request;
         Some((door.process, Request { lost, ..request }))
     }

@@ -9,17 +9,19 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use paceline_core::registry::Registry;
+use paceline_core::registry::{Assignment, Registry};
 use paceline_core::{Instant, Random};
-use paceline_protocol::OpId;
 use paceline_protocol::limits::VOTERS_MAX;
-use paceline_protocol::registry::{Command, Outcome};
+use paceline_protocol::registry::{Change, Command, NodeRecord, Outcome, Reply};
+use paceline_protocol::{ModelName, OpId};
 
+use super::history::Touched;
 use super::outside::Outside;
 use crate::agenda::{Event, NodeIndex, Process};
 use crate::draws;
 use crate::fact::Fact;
 use crate::message::Message;
+use crate::scenario::NODES_MAX;
 
 /// The log and who writes it.
 pub(super) struct Consensus {
@@ -57,7 +59,7 @@ impl Consensus {
             voters
         };
         Self {
-            registry: Registry::default(),
+            registry: Registry::of_nodes(NODES_MAX),
             index: 0,
             committed_at: Instant::ZERO,
             term: 0,
@@ -71,11 +73,6 @@ impl Consensus {
     /// How many of the first nodes have a vote.
     pub(super) fn voters(&self) -> u16 {
         self.voters
-    }
-
-    /// The registry as it was committed last.
-    pub(super) fn registry(&self) -> &Registry {
-        &self.registry
     }
 
     /// What became of a command.
@@ -145,20 +142,33 @@ impl Consensus {
     fn commit(&mut self, outside: &mut Outside, leader: Process, proposal: &Proposal) {
         self.index += 1;
         self.committed_at = outside.now;
+        // A repeat gets its first answer, and changes nothing.
+        let is_new = self.registry.outcome(proposal.command.op).is_none();
+        let before = self.unassigned(&proposal.command.change);
         let outcome = self.registry.apply(self.index, &proposal.command);
         outside.record(&Fact::Applied {
             epoch: self.registry.epoch(),
             command: &proposal.command,
             outcome: &outcome,
         });
-        let view = Arc::new(self.registry.clone());
-        outside.views.insert(self.index, view);
-        while outside.views.len() > VIEWS_KEPT {
-            outside.views.pop_first();
-        }
+        let reply = outcome.result.as_ref().ok().filter(|_| is_new);
+        let touched = reply.map_or(Touched::Nothing, |reply| {
+            touched(outside, (&proposal.command.change, reply), before)
+        });
+        outside
+            .history
+            .push(self.index, self.registry.clone(), touched);
         self.tell(outside, leader);
         let message = Message::Outcome(proposal.command.op, outcome.result.is_ok());
         outside.send(leader.node, proposal.by, 0, message);
+    }
+
+    /// What the replica is a copy of that a change takes away.
+    fn unassigned(&self, change: &Change) -> Option<Arc<Assignment>> {
+        match change {
+            Change::Unassign { replica, .. } => self.registry.replicas().get(replica).cloned(),
+            _ => None,
+        }
     }
 
     /// The leader says how far the log is committed: to others with its next heartbeat.
@@ -237,10 +247,54 @@ impl Consensus {
     }
 }
 
+/// What a change has changed, that was applied.
+fn touched(
+    outside: &Outside,
+    (change, reply): (&Change, &Reply),
+    before: Option<Arc<Assignment>>,
+) -> Touched {
+    let of_model = |name: &ModelName| outside.model(name).map(Touched::Model);
+    let of_replica = |replica, name: &ModelName, version| {
+        let model = outside.model(name)?;
+        Some(Touched::Replica(replica, (model, version)))
+    };
+    let touched = match (change, reply) {
+        (Change::Assign { model, version, .. }, Reply::Assigned(replica)) => {
+            of_replica(*replica, model, *version)
+        }
+        (Change::Unassign { replica, .. }, _) => {
+            before.and_then(|of| of_replica(*replica, &of.model, of.version))
+        }
+        (Change::RegisterNode(NodeRecord { id: node, .. }), _)
+        | (
+            Change::MarkDown { node, .. }
+            | Change::MarkUp { node, .. }
+            | Change::Drain { node, .. }
+            | Change::Drained { node, .. }
+            | Change::Undrain { node },
+            _,
+        ) => Some(Touched::Node(*node)),
+        (
+            Change::PublishVersion { model, .. }
+            | Change::Deploy { model, .. }
+            | Change::Activate { model, .. },
+            _,
+        ) => of_model(model),
+        (
+            Change::Assign { .. }
+            | Change::DeleteModel { .. }
+            | Change::CreateToken(_)
+            | Change::RevokeToken { .. }
+            | Change::AdmitNode { .. }
+            | Change::RemoveNode { .. },
+            _,
+        ) => unreachable!("nobody in a simulation asks for it"),
+    };
+    touched.expect("the registry knows what the scenario names")
+}
+
 /// An entry on the wire.
 const ENTRY_BYTES: u64 = 512;
-/// Views of the registry that nodes may still follow one by one; who is further behind jumps.
-const VIEWS_KEPT: usize = 64;
 /// Followers hear at most so much later.
 const HEARTBEAT_NANOS: u64 = 50_000_000;
 /// The longest wait before an election, and the votes.

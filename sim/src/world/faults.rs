@@ -14,13 +14,13 @@ impl World {
         let scenario = self.outside.scenario.clone();
         for position in 0..self.nodes.len() {
             let process = self.nodes[position].node.process();
-            self.nodes[position].state = State::Runs;
+            self.set_state(process.node, State::Runs);
             self.at(process, super::node::Node::boot);
         }
         let voters = self.voters();
         self.consensus.look(&mut self.outside, &voters);
         for (number, at_ms) in std::mem::take(&mut self.times).into_iter().enumerate() {
-            self.plan_ms(at_ms, Event::Operation(number as u16, 0));
+            self.plan_ms(at_ms, Event::Operation(number as u32, 0));
         }
         for (number, fault) in scenario.faults.iter().enumerate() {
             self.plan_ms(fault.at_ms, Event::Break(number as u16));
@@ -54,6 +54,7 @@ impl World {
         }
         if let What::Partition { one_way, .. } = fault.what {
             self.outside.network.cut(number, &victims, one_way);
+            self.outside.hearing.lines_changed();
         }
         self.look();
     }
@@ -72,6 +73,7 @@ impl World {
         }
         if matches!(fault.what, What::Partition { .. }) {
             self.outside.network.mend(number);
+            self.outside.hearing.lines_changed();
             self.outside.resend();
         }
         self.look();
@@ -99,8 +101,8 @@ impl World {
         if matches!(place.state, State::Dead(_)) {
             return;
         }
-        place.state = State::Dead(now);
         place.postponed.clear();
+        self.set_state(node, State::Dead(now));
         self.outside.record(&Fact::Died { process });
         self.clients.silenced(&mut self.outside, process);
     }
@@ -119,14 +121,14 @@ impl World {
         };
         let disk = place.node.disk();
         place.node = new_node(process, &place.group.clone(), (&scenario, seed), disk);
-        place.state = State::Booting;
+        self.set_state(node, State::Booting);
         let boot_nanos = scenario.cluster.delays.boot_ms * 1_000_000;
         self.outside.plan(process, boot_nanos, Timer::Booted);
     }
 
     /// A process has started.
     pub(super) fn booted(&mut self, process: Process) {
-        self.place_of(process.node).state = State::Runs;
+        self.set_state(process.node, State::Runs);
         self.at(process, super::node::Node::boot);
         self.look();
     }
@@ -135,8 +137,8 @@ impl World {
         let now = self.outside.now;
         let place = self.place_of(node);
         if place.state == State::Runs {
-            place.state = State::Still(now);
             let process = place.node.process();
+            self.set_state(node, State::Still(now));
             self.clients.silenced(&mut self.outside, process);
         }
     }
@@ -148,8 +150,8 @@ impl World {
         if !matches!(place.state, State::Still(_)) {
             return;
         }
-        place.state = State::Runs;
         let postponed = std::mem::take(&mut place.postponed);
+        self.set_state(node, State::Runs);
         for event in postponed {
             self.outside.agenda.plan(now, event);
         }
@@ -192,7 +194,7 @@ impl World {
         let Some(leader) = self.outside.leader else {
             return;
         };
-        let knows = self.place_of(process.node).node.disk().index;
+        let knows = self.place_of(process.node).node.applied();
         if knows < index && leader != process && self.consensus.is_old(self.outside.now) {
             let message = Message::Committed(index);
             self.outside.send(leader.node, process, 0, message);

@@ -9,6 +9,7 @@ mod entries;
 mod flights;
 mod knowledge;
 mod lanes;
+mod peers;
 mod served;
 
 use std::collections::BTreeMap;
@@ -29,6 +30,7 @@ use self::duties::Duties;
 use self::entries::Entry;
 use self::knowledge::Knowledge;
 use self::lanes::Lane;
+use self::peers::Peers;
 use self::served::Served;
 use super::outside::Outside;
 use super::slots::Slots;
@@ -53,6 +55,7 @@ pub(super) struct Node {
     /// Whether dispatches are refused: it has drained.
     is_closed: bool,
     knowledge: Knowledge,
+    peers: Peers,
     duties: Duties,
     entries: Slots<Entry>,
     served: Slots<Served>,
@@ -121,6 +124,7 @@ impl Node {
             drain: Drain::new(drain::Options::default()),
             is_closed: false,
             knowledge: Knowledge::new(disk),
+            peers: Peers::default(),
             duties: Duties::default(),
             entries: Slots::default(),
             served: Slots::default(),
@@ -155,14 +159,14 @@ impl Node {
         self.knowledge.disk()
     }
 
+    /// The last entry that it has applied.
+    pub(super) fn applied(&self) -> u64 {
+        self.knowledge.index()
+    }
+
     /// Whether clients are let in and told that it is ready.
     pub(super) fn is_ready(&self) -> bool {
         self.is_up && self.drain.since().is_none()
-    }
-
-    /// What it knows of all replicas.
-    pub(super) fn observed(&self) -> paceline_core::placement::Observed {
-        self.knowledge.observed(self.own_states())
     }
 
     pub(super) fn slow_down(&mut self, speed_permille: u64) {

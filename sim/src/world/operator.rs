@@ -30,7 +30,7 @@ pub(super) enum Wish {
 /// What the operator wants, in the order of the scenario, and under which op-ids.
 pub(super) struct Operator {
     wishes: Vec<Wish>,
-    ops: BTreeMap<u16, OpId>,
+    ops: BTreeMap<u32, OpId>,
 }
 
 impl Operator {
@@ -58,8 +58,8 @@ impl Operator {
 
 impl World {
     /// The operator asks for something, for the how many-th time.
-    pub(super) fn operate(&mut self, number: u16, asked: u16) {
-        let wish = self.operator.wishes[usize::from(number)].clone();
+    pub(super) fn operate(&mut self, number: u32, asked: u16) {
+        let wish = self.operator.wishes[number as usize].clone();
         if let Some(op) = self.operator.ops.get(&number) {
             match self.consensus.outcome(*op) {
                 Some(Outcome { result: Ok(_), .. }) => return,
@@ -99,7 +99,7 @@ impl World {
     /// What to write for a wish; `None` if it has to wait.
     fn change(&mut self, wish: &Wish, leader: NodeIndex) -> Option<Change> {
         let scenario = self.outside.scenario.clone();
-        let registry = self.consensus.registry().clone();
+        let registry = self.outside.history.newest();
         let name =
             |model: u16| ModelName::new(scenario.models[usize::from(model)].name.as_str()).ok();
         Some(match wish {

@@ -9,6 +9,8 @@ use paceline_core::router::RouteId;
 use paceline_core::{Instant, Random};
 use paceline_protocol::{Epoch, ModelName, OpId, VersionNumber};
 
+use super::hearing::Hearing;
+use super::history::History;
 use super::network::Network;
 use crate::agenda::{Agenda, Event, NodeIndex, Process, Timer};
 use crate::draws;
@@ -18,7 +20,7 @@ use crate::measured::Measured;
 use crate::message::Message;
 use crate::planted::Planted;
 use crate::report::Report;
-use crate::scenario::{Scenario, Version};
+use crate::scenario::{NODES_MAX, Scenario, Version};
 
 /// Everything that a node or the control plane needs besides itself.
 pub(super) struct Outside {
@@ -27,13 +29,14 @@ pub(super) struct Outside {
     pub(super) scenario: Arc<Scenario>,
     pub(super) planted: Option<Planted>,
     pub(super) network: Network,
-    /// The registry as it was after each of the last entries.
-    pub(super) views: BTreeMap<u64, Arc<Registry>>,
+    pub(super) history: History,
+    pub(super) hearing: Hearing,
     /// Who leads, as everybody who can reach it knows.
     pub(super) leader: Option<Process>,
     /// What nodes have told clients, until the clients have heard it.
     pub(super) told: Vec<Word>,
     models: BTreeMap<ModelName, u16>,
+    names: Vec<ModelName>,
     routes: BTreeMap<(u16, VersionNumber), RouteId>,
     /// What is on its way over a line that is cut, with the moment it was sent.
     held: Vec<(Instant, NodeIndex, Process, Box<Message>)>,
@@ -53,19 +56,23 @@ pub(super) struct Word {
 
 impl Outside {
     pub(super) fn new(scenario: &Scenario, seed: u64, planted: Option<Planted>) -> Self {
-        let names = scenario.models.iter().enumerate();
-        let models = names.filter_map(|(position, model)| {
-            Some((ModelName::new(model.name.as_str()).ok()?, position as u16))
-        });
+        let names = scenario.models.iter();
+        let names = names.filter_map(|model| ModelName::new(model.name.as_str()).ok());
+        let names: Vec<ModelName> = names.collect();
+        let models = (0..)
+            .zip(&names)
+            .map(|(number, name)| (name.clone(), number));
         Self {
             now: Instant::ZERO,
             agenda: Agenda::default(),
             planted,
             network: Network::new(scenario, seed),
-            views: [(0, Arc::default())].into(),
+            history: History::new(Registry::of_nodes(NODES_MAX)),
+            hearing: Hearing::new(scenario.nodes()),
             leader: None,
             told: Vec::new(),
             models: models.collect(),
+            names,
             routes: BTreeMap::new(),
             held: Vec::new(),
             service: Random::stream(seed, "service"),
@@ -123,6 +130,11 @@ impl Outside {
     /// The position of a model in the scenario.
     pub(super) fn model(&self, name: &ModelName) -> Option<u16> {
         self.models.get(name).copied()
+    }
+
+    /// The name of the model at a position of the scenario.
+    pub(super) fn name(&self, model: u16) -> Option<&ModelName> {
+        self.names.get(usize::from(model))
     }
 
     /// What the scenario says of a version.

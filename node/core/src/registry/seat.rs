@@ -43,6 +43,10 @@ pub(super) struct Seat {
     drain: Option<Drain>,
 }
 
+/// How many nodes there may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct NodesMax(pub(super) usize);
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Drain {
     since: Epoch,
@@ -173,6 +177,18 @@ impl Registry {
         })
     }
 
+    /// Whether there may be another node beside so many.
+    pub(super) fn check_room(&self, nodes: usize) -> Result<(), Refusal> {
+        let limit = self.nodes_max.0;
+        if nodes < limit {
+            return Ok(());
+        }
+        Err(Refusal::Limit {
+            what: "nodes".into(),
+            limit: limit as u64,
+        })
+    }
+
     /// The first of `n0`, `n1`, … that no node has.
     fn free_name(&self) -> String {
         let taken: BTreeSet<&str> = self.seats.values().map(|seat| &*seat.name).collect();
@@ -230,12 +246,7 @@ impl Registry {
             name => name.to_owned(),
         };
         self.check_name(&name, None)?;
-        if self.seats.len() >= NODES_MAX {
-            return Err(Refusal::Limit {
-                what: "nodes".into(),
-                limit: NODES_MAX as u64,
-            });
-        }
+        self.check_room(self.seats.len())?;
         if let Some(token) = self.tokens.get_mut(&candidate.token) {
             token.uses_left -= 1;
         }
@@ -296,8 +307,7 @@ impl Registry {
         }
         self.seats.remove(&node);
         self.nodes.remove(&node);
-        self.replicas
-            .retain(|_, assignment| assignment.node != node);
+        self.replicas.remove_node(node);
         self.burnt.insert(node, key_sha256);
         // The oldest first: ids rise, and its certificate has expired long ago.
         while self.burnt.len() > BURNT_IDS_MAX {
@@ -313,6 +323,12 @@ impl Registry {
         }
         let seat = self.seats.get_mut(&node);
         seat.ok_or(Refusal::NodeUnknown { node })
+    }
+}
+
+impl Default for NodesMax {
+    fn default() -> Self {
+        Self(NODES_MAX)
     }
 }
 

@@ -10,11 +10,12 @@ use paceline_core::cost::CostFit;
 use paceline_core::device::{self, BatcherId};
 use paceline_core::drain;
 use paceline_core::placement::{self, ReplicaState};
+use paceline_core::registry::NodeState;
 use paceline_core::{Machine, detector};
 use paceline_protocol::registry::{Change, Command, SCHEMA};
 use paceline_protocol::{OpId, ReplicaId, VersionNumber};
 
-use super::knowledge::LISTEN_NANOS;
+use super::peers::LISTEN_NANOS;
 use super::{Node, Queue, Replica};
 use crate::agenda::Timer;
 use crate::fact::Fact;
@@ -65,7 +66,7 @@ impl Node {
         }
         if leads && !self.is_proposing(What::Marking) {
             let registry = self.knowledge.registry().clone();
-            if let Some(change) = detector::mark(&registry, self.id, self.knowledge.heard()) {
+            if let Some(change) = detector::mark(&registry, self.id, self.peers.heard()) {
                 self.propose(outside, What::Marking, change);
             }
         }
@@ -77,17 +78,25 @@ impl Node {
     pub(super) fn reconcile(&mut self, outside: &mut Outside) {
         let since = self.duties.leads_since;
         let is_over = since.is_some_and(|at| outside.now.as_nanos() - at >= UNKNOWN_NANOS);
-        if outside.leader != Some(self.process)
-            || !(is_over || self.knowledge.has_heard_all(self.id))
-            || self.is_proposing(What::Placement)
-        {
+        if outside.leader != Some(self.process) {
+            self.knowledge.stop_observing();
+            return;
+        }
+        if self.is_proposing(What::Placement) || !(is_over || self.has_heard_all()) {
             return;
         }
         let registry = self.knowledge.registry().clone();
-        let observed = self.knowledge.observed(self.own_states());
-        if let Some(change) = placement::plan(&registry, &observed).next {
+        if let Some(change) = placement::plan(&registry, self.observing()).next {
             self.propose(outside, What::Placement, change);
         }
+    }
+
+    /// Whether every peer that is up has said what it has.
+    fn has_heard_all(&self) -> bool {
+        let mut seats = self.knowledge.registry().seats();
+        seats.all(|(node, state)| {
+            state != NodeState::Up || node == self.id || self.peers.has_told(node)
+        })
     }
 
     fn is_proposing(&self, what: What) -> bool {
@@ -142,6 +151,7 @@ impl Node {
     ) {
         let batcher = None;
         self.replicas.insert(id, Replica { version, batcher });
+        self.knowledge.stop_observing();
         let nanos = outside.version(version).load_ms * 1_000_000;
         outside.plan(self.process, nanos, Timer::Loaded(id));
     }
@@ -175,6 +185,8 @@ impl Node {
             None => self.queues.push(queue),
         }
         self.step_device(outside, device::Input::Attach { batcher, options }, None);
+        self.knowledge.touch_version(queue.version);
+        self.knowledge.stop_observing();
         self.publish(outside);
         self.say(outside);
         self.reconcile(outside);
@@ -182,13 +194,15 @@ impl Node {
 
     /// A replica goes away: it is sent nothing more, and what waits for it goes elsewhere.
     pub(super) fn unload(&mut self, outside: &mut Outside, id: ReplicaId) {
+        self.knowledge.stop_observing();
         let Some(Replica {
             batcher: Some(batcher),
-            ..
+            version,
         }) = self.replicas.remove(&id)
         else {
             return;
         };
+        self.knowledge.touch_version(version);
         self.publish(outside);
         self.step_device(outside, device::Input::Detach { batcher }, None);
         if let Some(queue) = self.queues.get_mut(batcher.0 as usize) {

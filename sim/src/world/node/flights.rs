@@ -9,6 +9,7 @@ use paceline_core::{Instant, Machine, Slot};
 use paceline_protocol::{NodeId, ReplicaId};
 
 use super::Node;
+use super::knowledge::node_index;
 use crate::agenda::Process;
 use crate::fact::{End, Fact};
 use crate::message::{Dispatch, Flight, Landing, Message};
@@ -37,6 +38,7 @@ impl Node {
             return Ok(());
         };
         let (pinned, been, request) = (entry.pinned, entry.been, entry.request);
+        self.refresh(outside, pinned.version);
         let route = outside.route(pinned.version);
         let again = Again { been, is_alone };
         let pick = router::Input::Pick {
@@ -58,7 +60,10 @@ impl Node {
         else {
             return Err(match self.knowledge.serving(request.model) {
                 Some(serving) if (request.model, serving) == pinned.version => {
-                    let since = self.knowledge.bare_since(route).unwrap_or(outside.now);
+                    let since = self
+                        .knowledge
+                        .bare_since(pinned.version)
+                        .unwrap_or(outside.now);
                     failover::End::NotYet { since }
                 }
                 _ => failover::End::Nowhere,
@@ -69,7 +74,7 @@ impl Node {
             Why::Reroute | Why::Retry => outside.record(&Fact::SentAgain),
             Why::Failover => outside.record(&Fact::FailedOver),
         }
-        let to = self.knowledge.process_of(node, self.process);
+        let to = self.process_of(node);
         let sent = Sent {
             attempt,
             to,
@@ -99,6 +104,15 @@ impl Node {
         };
         self.dispatch(outside, (to, local), dispatch);
         Ok(())
+    }
+
+    /// The process that a node was last heard as.
+    fn process_of(&self, node: NodeId) -> Process {
+        let known = self.peers.process_of(node);
+        known.unwrap_or(Process {
+            node: node_index(node),
+            ..self.process
+        })
     }
 
     fn dispatch(
@@ -201,7 +215,7 @@ impl Node {
 
     /// A peer is suspect, or lost: what is under way there is told so.
     pub(super) fn unheard(&mut self, outside: &mut Outside, node: NodeId, end: failover::End) {
-        let process = self.knowledge.process_of(node, self.process);
+        let process = self.process_of(node);
         self.unheard_process(outside, process, end);
     }
 

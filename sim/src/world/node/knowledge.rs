@@ -1,54 +1,59 @@
-//! What a node knows: the registry as far as it has applied it, what peers say of themselves,
-//! and who of them is heard; and what follows for the router.
+//! What a node knows: the registry as far as it has applied it, and what follows from that and
+//! from its peers for the router.
 //!
-//! The twin of `node/src/{registry,observed,detector,router}.rs`.
+//! The twin of `node/src/{registry,router}.rs`. What follows is computed for what was *touched*
+//! since the last time, and the router is told of a version's replicas before it next picks one.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use paceline_core::detector::{self, Detector, Liveness};
-use paceline_core::placement::ReplicaState;
-use paceline_core::registry::{NodeState, Registry};
-use paceline_core::router::{self, Condition, RouteId, Target};
-use paceline_core::{Instant, Machine, failover};
+use paceline_core::placement::{Observed, ReplicaState};
+use paceline_core::registry::Registry;
+use paceline_core::router::{self, Condition, Target};
+use paceline_core::{Instant, Machine};
 use paceline_protocol::{NodeId, ReplicaId, VersionNumber};
 
 use super::{Disk, Node};
-use crate::agenda::{NodeIndex, Process, Timer};
+use crate::agenda::NodeIndex;
 use crate::fact::Fact;
-use crate::message::{Message, Told};
+use crate::world::history::Touched;
 use crate::world::outside::Outside;
 
 /// What a node knows.
 pub(super) struct Knowledge {
     index: u64,
     registry: Arc<Registry>,
-    peers: BTreeMap<NodeId, Peer>,
     /// The version that serves, by model.
     serving: BTreeMap<u16, VersionNumber>,
+    /// Of nodes that are not good, as the router was told.
+    conditions: BTreeMap<NodeId, Condition>,
     /// Versions that are routed to, and since when each has no ready replica.
-    routes: BTreeMap<RouteId, Option<Instant>>,
-    is_telling: bool,
-    listened_at: Option<Instant>,
+    routes: BTreeMap<Version, Option<Instant>>,
+    /// Versions whose replicas the router knows as they were.
+    stale: BTreeSet<Version>,
+    touched_nodes: BTreeSet<NodeId>,
+    touched_models: BTreeSet<u16>,
+    touched_versions: BTreeSet<Version>,
+    /// What is known of all replicas, while somebody asks.
+    observed: Option<Observed>,
 }
 
-struct Peer {
-    /// The process that was heard last.
-    process: Process,
-    detector: Detector,
-    told: Option<Arc<Told>>,
-}
+/// A model and a version of it.
+type Version = (u16, VersionNumber);
 
 impl Knowledge {
     pub(super) fn new(disk: Disk) -> Self {
         Self {
             index: disk.index,
             registry: disk.registry,
-            peers: BTreeMap::new(),
             serving: BTreeMap::new(),
+            conditions: BTreeMap::new(),
             routes: BTreeMap::new(),
-            is_telling: false,
-            listened_at: None,
+            stale: BTreeSet::new(),
+            touched_nodes: BTreeSet::new(),
+            touched_models: BTreeSet::new(),
+            touched_versions: BTreeSet::new(),
+            observed: None,
         }
     }
 
@@ -63,94 +68,116 @@ impl Knowledge {
         }
     }
 
+    pub(super) fn index(&self) -> u64 {
+        self.index
+    }
+
     pub(super) fn serving(&self, model: u16) -> Option<VersionNumber> {
         self.serving.get(&model).copied()
     }
 
-    pub(super) fn bare_since(&self, route: RouteId) -> Option<Instant> {
-        self.routes.get(&route).copied().flatten()
+    pub(super) fn bare_since(&self, version: Version) -> Option<Instant> {
+        self.routes.get(&version).copied().flatten()
     }
 
-    /// The process that a node was last heard as.
-    pub(super) fn process_of(&self, node: NodeId, own: Process) -> Process {
-        let known = self.peers.get(&node).map(|peer| peer.process);
-        known.unwrap_or(Process {
-            node: node_index(node),
-            ..own
-        })
+    /// A node is to be looked at when it is next published.
+    pub(super) fn touch_node(&mut self, node: NodeId) {
+        self.touched_nodes.insert(node);
     }
 
-    /// How peers are.
-    pub(super) fn heard(&self) -> impl Iterator<Item = (NodeId, Liveness)> {
-        let peers = self.peers.iter();
-        peers.map(|(node, peer)| (*node, peer.detector.liveness()))
+    pub(super) fn touch_version(&mut self, version: Version) {
+        self.touched_versions.insert(version);
     }
 
-    /// Whether a peer says that a replica of its own is ready.
-    fn is_ready(&self, node: NodeId, replica: ReplicaId) -> bool {
-        let told = self.peers.get(&node).and_then(|peer| peer.told.as_ref());
-        told.is_some_and(|told| told.replicas.get(&replica) == Some(&ReplicaState::Ready))
-    }
-
-    /// Whether every peer that is up has said what it has.
-    pub(super) fn has_heard_all(&self, own: NodeId) -> bool {
-        let up = self
-            .registry
-            .seats()
-            .filter(|(_, state)| *state == NodeState::Up);
-        up.into_iter().all(|(node, _)| {
-            let peer = self.peers.get(&node);
-            node == own || peer.is_some_and(|peer| peer.told.is_some())
-        })
-    }
-
-    /// What is known of all replicas, `own` of this node's.
-    pub(super) fn observed(
-        &self,
-        own: BTreeMap<ReplicaId, ReplicaState>,
-    ) -> BTreeMap<ReplicaId, ReplicaState> {
-        let mut observed = own;
-        for told in self.peers.values().filter_map(|peer| peer.told.as_ref()) {
-            let known = told.replicas.iter();
-            observed.extend(known.map(|(replica, state)| (*replica, state.clone())));
+    /// What is known of a replica has changed; of one that is not known yet nothing follows.
+    pub(super) fn touch_replica(&mut self, outside: &Outside, replica: ReplicaId) {
+        if let Some(assignment) = self.registry.replicas().get(&replica)
+            && let Some(model) = outside.model(&assignment.model)
+        {
+            self.touched_versions.insert((model, assignment.version));
         }
-        observed
+    }
+
+    /// A replica is in this state, or nothing is known of it.
+    pub(super) fn observe(&mut self, replica: ReplicaId, state: Option<&ReplicaState>) {
+        if let Some(observed) = &mut self.observed {
+            match state {
+                Some(state) => drop(observed.insert(replica, state.clone())),
+                None => drop(observed.remove(&replica)),
+            }
+        }
+    }
+
+    /// What is known of all replicas need not be kept.
+    pub(super) fn stop_observing(&mut self) {
+        self.observed = None;
+    }
+
+    /// Everything is to be looked at.
+    fn touch_all(&mut self, outside: &Outside) {
+        let registry = &self.registry;
+        self.touched_nodes
+            .extend(registry.seats().map(|(node, _)| node));
+        let models = registry.models().keys();
+        self.touched_models
+            .extend(models.filter_map(|name| outside.model(name)));
+        self.touched_versions.extend(self.routes.keys());
     }
 }
 
 impl Node {
     /// Takes up what its disk has.
     pub(super) fn follow_disk(&mut self, outside: &mut Outside) {
-        self.apply(outside);
+        self.apply(outside, None);
     }
 
     /// The log is committed up to here.
     pub(super) fn follow(&mut self, outside: &mut Outside, index: u64) {
-        if index <= self.knowledge.index {
+        let before = self.knowledge.index;
+        if index <= before {
             return;
         }
         // Entries that are not kept one by one any more come as one snapshot.
-        let Some((found, view)) = outside.views.range(index..).next() else {
+        let Some((found, view)) = outside.history.view(index) else {
             return;
         };
-        (self.knowledge.index, self.knowledge.registry) = (*found, view.clone());
-        let (node, index) = (self.index(), *found);
+        (self.knowledge.index, self.knowledge.registry) = (found, view);
+        let node = self.index();
+        let index = found;
         outside.record(&Fact::Followed { node, index });
-        self.apply(outside);
+        self.apply(outside, Some(before));
     }
 
-    fn apply(&mut self, outside: &mut Outside) {
+    /// Does what follows from entries after `before`, or from all there are.
+    fn apply(&mut self, outside: &mut Outside, before: Option<u64>) {
         let registry = self.knowledge.registry.clone();
-        for (id, assignment) in registry.replicas() {
-            if assignment.node == self.id && !self.replicas.contains_key(id) {
-                let Some(model) = outside.model(&assignment.model) else {
-                    continue;
-                };
+        let touched =
+            before.and_then(|before| outside.history.touched(before, self.knowledge.index));
+        let mut replicas = BTreeSet::new();
+        match touched {
+            Some(touched) => {
+                for touched in touched {
+                    self.touch(outside, touched, &mut replicas);
+                }
+            }
+            None => {
+                self.knowledge.touch_all(outside);
+                let here = registry.replicas().iter();
+                let here = here.filter(|(_, assignment)| assignment.node == self.id);
+                replicas.extend(here.map(|(id, _)| *id));
+                replicas.extend(self.replicas.keys());
+            }
+        }
+        for id in &replicas {
+            if let Some(assignment) = registry.replicas().get(id)
+                && assignment.node == self.id
+                && !self.replicas.contains_key(id)
+                && let Some(model) = outside.model(&assignment.model)
+            {
                 self.load(outside, *id, (model, assignment.version));
             }
         }
-        let held: Vec<ReplicaId> = self.replicas.keys().copied().collect();
-        for id in held.into_iter().rev() {
+        for id in replicas.into_iter().rev() {
             if !registry.replicas().contains_key(&id) {
                 self.unload(outside, id);
             }
@@ -161,196 +188,147 @@ impl Node {
         self.reconcile(outside);
     }
 
-    /// A peer says what it is like now.
-    pub(super) fn told(&mut self, outside: &mut Outside, (from, told): (Process, Arc<Told>)) {
-        self.meet(outside, from);
-        let now = outside.now;
-        if let Some(peer) = self.knowledge.peers.get_mut(&node_id(from.node)) {
-            peer.told = Some(told);
-            let mut effects = Vec::new();
-            peer.detector
-                .step(now, detector::Input::Heard, &mut effects);
-        }
-        self.publish(outside);
-        self.reconcile(outside);
-    }
-
-    /// A peer is heard as a certain process: what was under way to an earlier one is lost.
-    fn meet(&mut self, outside: &mut Outside, process: Process) {
-        let (node, now) = (node_id(process.node), outside.now);
-        let before = self.knowledge.peers.get(&node).map(|peer| peer.process);
-        if before == Some(process) || before.is_some_and(|before| before.life > process.life) {
-            return;
-        }
-        let peer = self.knowledge.peers.entry(node).or_insert_with(|| Peer {
-            process,
-            detector: Detector::new(detector::Options::default(), now),
-            told: None,
-        });
-        (peer.process, peer.told) = (process, None);
-        if let Some(before) = before {
-            self.unheard_process(outside, before, failover::End::Lost);
-        }
-        self.say(outside);
-    }
-
-    /// Listens for all peers: who runs and is reached is heard.
-    pub(in crate::world) fn listen(&mut self, outside: &mut Outside, alive: &[Process]) {
-        let (now, own) = (outside.now, self.index());
-        let gap = self.knowledge.listened_at.map(|at| now.nanos_since(at));
-        self.knowledge.listened_at = Some(now);
-        let standstill = gap.and_then(|gap| detector::standstill(gap, LISTEN_NANOS));
-        let (mut silent, mut changed) = (Vec::new(), false);
-        for process in alive {
-            let reached = outside.network.reaches(process.node, own)
-                && outside.network.reaches(own, process.node);
-            if process.node != own && reached {
-                self.meet(outside, *process);
+    /// Notes what an entry has changed.
+    fn touch(&mut self, outside: &Outside, touched: Touched, replicas: &mut BTreeSet<ReplicaId>) {
+        match touched {
+            Touched::Nothing => {}
+            // Who is near is told of itself.
+            Touched::Node(node) if node == self.id => self.knowledge.touch_all(outside),
+            Touched::Node(node) => self.knowledge.touch_node(node),
+            Touched::Model(model) => drop(self.knowledge.touched_models.insert(model)),
+            Touched::Replica(id, version) => {
+                self.knowledge.touch_version(version);
+                replicas.insert(id);
             }
-        }
-        for (node, peer) in &mut self.knowledge.peers {
-            let mut effects = Vec::new();
-            if let Some(nanos) = standstill {
-                let input = detector::Input::StoodStill { nanos };
-                peer.detector.step(now, input, &mut effects);
-            }
-            let is_heard =
-                alive.contains(&peer.process) && outside.network.reaches(peer.process.node, own);
-            if is_heard {
-                peer.detector
-                    .step(now, detector::Input::Heard, &mut effects);
-            } else {
-                peer.detector.wake(now, &mut effects);
-            }
-            for effect in effects {
-                changed = true;
-                match effect {
-                    detector::Effect::Suspect => silent.push((*node, failover::End::Suspect)),
-                    detector::Effect::Lost => {
-                        peer.told = None;
-                        silent.push((*node, failover::End::Lost));
-                    }
-                    detector::Effect::Alive | detector::Effect::Down => {}
-                }
-            }
-        }
-        if changed {
-            self.publish(outside);
-        }
-        for (node, end) in silent {
-            self.unheard(outside, node, end);
         }
     }
 
     /// Tells the router what follows from what is known, and goes on with who waits for it.
     pub(super) fn publish(&mut self, outside: &mut Outside) {
         let registry = self.knowledge.registry.clone();
-        let conditions = self.conditions(&registry);
-        let input = router::Input::SetConditions {
-            conditions: conditions.clone(),
-        };
-        self.router
-            .step(outside.now, input, &mut self.router_effects);
-        let mut routes = BTreeMap::new();
-        self.knowledge.serving.clear();
-        for (name, model) in registry.models() {
-            let Some(number) = outside.model(name) else {
-                continue;
-            };
-            if let Some(serving) = model.serving {
-                self.knowledge.serving.insert(number, serving);
+        self.publish_conditions(outside, &registry);
+        let knowledge = &mut self.knowledge;
+        for model in std::mem::take(&mut knowledge.touched_models) {
+            let known = outside.name(model).and_then(|n| registry.models().get(n));
+            let serving = known.and_then(|model| model.serving);
+            match serving {
+                Some(serving) => drop(knowledge.serving.insert(model, serving)),
+                None => drop(knowledge.serving.remove(&model)),
             }
-            for version in model.versions.keys() {
-                let targets = self.targets(outside, &registry, (name, number), *version);
-                let is_routed = !targets.is_empty() || model.serving == Some(*version);
-                let route = outside.route((number, *version));
-                if !is_routed && !self.knowledge.routes.contains_key(&route) {
-                    continue;
-                }
-                let serves = |target: &Target| {
-                    conditions
-                        .get(&target.node)
-                        .is_none_or(|condition| condition.serves())
-                };
-                let is_bare = !targets.iter().any(serves);
-                let before = self.knowledge.routes.get(&route).copied().flatten();
-                let bare_since = is_bare.then(|| before.unwrap_or(outside.now));
-                if is_routed {
-                    routes.insert(route, bare_since);
-                }
-                let input = router::Input::SetTargets { route, targets };
-                self.router
-                    .step(outside.now, input, &mut self.router_effects);
-            }
+            let versions = known.into_iter().flat_map(|model| model.versions.keys());
+            let versions = versions.map(|version| (model, *version));
+            knowledge.touched_versions.extend(versions);
         }
-        self.knowledge.routes = routes;
+        for version in std::mem::take(&mut knowledge.touched_versions) {
+            self.publish_version(outside, &registry, version);
+        }
         self.resume_all(outside);
     }
 
-    fn conditions(&self, registry: &Registry) -> BTreeMap<NodeId, Condition> {
-        let seats = registry.seats().map(|(node, state)| {
-            let peer = self.knowledge.peers.get(&node);
-            let liveness = peer.map_or(Liveness::Alive, |peer| peer.detector.liveness());
-            (node, Condition::of(state, liveness))
-        });
-        seats
-            .filter(|(_, condition)| *condition != Condition::Good)
-            .collect()
+    fn publish_conditions(&mut self, outside: &Outside, registry: &Registry) {
+        let mut has_changed = false;
+        for node in std::mem::take(&mut self.knowledge.touched_nodes) {
+            let condition = registry.node_state(node);
+            let condition = condition.map(|state| Condition::of(state, self.peers.liveness(node)));
+            let conditions = &mut self.knowledge.conditions;
+            let before = match condition.filter(|condition| *condition != Condition::Good) {
+                Some(condition) => conditions.insert(node, condition),
+                None => conditions.remove(&node),
+            };
+            has_changed |= before != conditions.get(&node).copied();
+        }
+        if has_changed {
+            let conditions = self.knowledge.conditions.clone();
+            let input = router::Input::SetConditions { conditions };
+            self.router
+                .step(outside.now, input, &mut self.router_effects);
+            let routed = self.knowledge.routes.keys();
+            self.knowledge.touched_versions.extend(routed);
+        }
     }
 
-    fn targets(
-        &self,
-        outside: &Outside,
-        registry: &Registry,
-        (name, number): (&paceline_protocol::ModelName, u16),
-        version: VersionNumber,
-    ) -> Vec<Target> {
+    /// Whether a version is routed to, and whether it has anybody who serves.
+    fn publish_version(&mut self, outside: &Outside, registry: &Registry, version: Version) {
+        let serves = |node| {
+            let condition = self.knowledge.conditions.get(&node);
+            condition.is_none_or(|condition| condition.serves())
+        };
+        let replicas = outside.name(version.0).into_iter();
+        let replicas = replicas.flat_map(|name| registry.replicas_of(name, version.1));
+        let mut ready = replicas.filter(|(id, of)| self.is_ready_on(*id, of.node));
+        let first = ready.next().map(|(_, assignment)| assignment.node);
+        let mut nodes = first.into_iter().chain(ready.map(|(_, of)| of.node));
+        let is_bare = !nodes.any(serves);
+        let routes = &mut self.knowledge.routes;
+        let before = routes.get(&version).copied().flatten();
+        let bare_since = is_bare.then(|| before.unwrap_or(outside.now));
+        let is_serving = self.knowledge.serving.get(&version.0) == Some(&version.1);
+        match first.is_some() || is_serving {
+            true => drop(routes.insert(version, bare_since)),
+            false => drop(routes.remove(&version)),
+        }
+        self.knowledge.stale.insert(version);
+    }
+
+    fn is_ready_on(&self, replica: ReplicaId, node: NodeId) -> bool {
+        match node == self.id {
+            true => self
+                .replicas
+                .get(&replica)
+                .is_some_and(|own| own.batcher.is_some()),
+            false => self.peers.is_ready(node, replica),
+        }
+    }
+
+    /// Tells the router the replicas of a version, if they are not what it knows any more.
+    pub(super) fn refresh(&mut self, outside: &mut Outside, version: Version) {
+        if !self.knowledge.stale.remove(&version) {
+            return;
+        }
+        let targets = self.targets(outside, version);
+        let route = outside.route(version);
+        let input = router::Input::SetTargets { route, targets };
+        self.router
+            .step(outside.now, input, &mut self.router_effects);
+    }
+
+    fn targets(&self, outside: &Outside, version: Version) -> Vec<Target> {
+        let registry = &self.knowledge.registry;
         let zone = registry.zone(self.id);
         let row_nanos = {
-            let version = outside.version((number, version));
+            let version = outside.version(version);
             version.cost.batch_ns(version.rows_max, 0) / u64::from(version.rows_max.max(1))
         };
-        let replicas = registry.replicas_of(name, version);
-        let ready = replicas.filter_map(|(id, assignment)| {
-            let is_here = assignment.node == self.id;
-            let local = self.replicas.get(&id).and_then(|own| own.batcher);
-            let is_ready = match is_here {
-                true => local.is_some(),
-                false => self.knowledge.is_ready(assignment.node, id),
-            };
-            is_ready.then_some(Target {
-                replica: id,
-                node: assignment.node,
-                local: local.filter(|_| is_here),
-                is_near: registry.zone(assignment.node) == zone,
-                row_nanos,
-            })
+        let replicas = outside.name(version.0).into_iter();
+        let replicas = replicas.flat_map(|name| registry.replicas_of(name, version.1));
+        let ready = replicas.filter(|(id, of)| self.is_ready_on(*id, of.node));
+        let targets = ready.map(|(id, assignment)| Target {
+            replica: id,
+            node: assignment.node,
+            local: match assignment.node == self.id {
+                true => self.replicas.get(&id).and_then(|own| own.batcher),
+                false => None,
+            },
+            is_near: registry.zone(assignment.node) == zone,
+            row_nanos,
         });
-        ready.collect()
+        targets.collect()
     }
 
-    /// Plans to tell peers what has changed: what changes together is said together.
-    pub(super) fn say(&mut self, outside: &mut Outside) {
-        if self.is_up && !std::mem::replace(&mut self.knowledge.is_telling, true) {
-            outside.plan(self.process, COALESCE_NANOS, Timer::Tell);
-        }
+    /// What is known of all replicas.
+    pub(in crate::world) fn observed(&self) -> Observed {
+        let mut observed = self.own_states();
+        self.peers.observe(&mut observed);
+        observed
     }
 
-    /// Tells every peer.
-    pub(super) fn tell(&mut self, outside: &mut Outside) {
-        self.knowledge.is_telling = false;
-        let told = Arc::new(Told {
-            epoch: self.epoch(),
-            is_ready: self.is_ready(),
-            replicas: self.own_states(),
-        });
-        let peers = self.knowledge.peers.values().map(|peer| peer.process);
-        for process in peers.collect::<Vec<_>>() {
-            if process != self.process {
-                let message = Message::Told(self.process, told.clone());
-                outside.send(self.index(), process, TOLD_BYTES, message);
-            }
-        }
+    /// The same, kept up to date from now on.
+    pub(super) fn observing(&mut self) -> &Observed {
+        let observed = match self.knowledge.observed.take() {
+            Some(observed) => observed,
+            None => self.observed(),
+        };
+        self.knowledge.observed.insert(observed)
     }
 }
 
@@ -362,9 +340,3 @@ pub(super) fn node_id(index: NodeIndex) -> NodeId {
 pub(super) fn node_index(node: NodeId) -> NodeIndex {
     NodeIndex(node.0.saturating_sub(1) as u16)
 }
-
-/// How often a node listens: as `node/src/detector.rs` does.
-pub(in crate::world) const LISTEN_NANOS: u64 = 50_000_000;
-/// As the publisher of `node/src/directory` waits for more.
-const COALESCE_NANOS: u64 = 10_000_000;
-const TOLD_BYTES: u64 = 1_024;

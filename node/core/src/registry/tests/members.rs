@@ -1,6 +1,7 @@
 //! Tokens, admission, and the conditions of nodes: state, command, exact outcome.
 
 use paceline_protocol::TokenId;
+use paceline_protocol::limits::NODES_MAX;
 use paceline_protocol::registry::TokenRecord;
 
 use super::*;
@@ -284,4 +285,31 @@ fn all_of_it_survives_a_snapshot() {
     let bytes = paceline_protocol::wire::encode(&log.registry).unwrap();
     let back: Registry = paceline_protocol::wire::decode(&bytes, 1 << 20).unwrap();
     assert_eq!(back, log.registry);
+}
+
+#[test]
+fn a_registry_takes_as_many_nodes_as_it_was_made_for_and_the_product_its_own_number() {
+    let fill = |mut registry: Registry| {
+        let refusals = (1..=200).map(|id| {
+            let command = Command {
+                schema: SCHEMA,
+                op: OpId(id.into()),
+                stamped_ms: 7,
+                change: Change::RegisterNode(node(id, &format!("n{id}"))),
+            };
+            registry.apply(id, &command).result.err()
+        });
+        let refusals: Vec<Refusal> = refusals.flatten().collect();
+        (registry.nodes().len(), refusals.first().cloned())
+    };
+    let full = |nodes: usize| {
+        let limit = nodes as u64;
+        let what = "nodes".into();
+        (nodes, Some(Refusal::Limit { what, limit }))
+    };
+    assert_eq!(fill(Registry::default()), full(NODES_MAX));
+    assert_eq!(fill(Registry::of_nodes(150)), full(150));
+    let bytes = paceline_protocol::wire::encode(&Registry::of_nodes(150)).unwrap();
+    let read: Registry = paceline_protocol::wire::decode(&bytes, 1 << 20).unwrap();
+    assert_eq!(fill(read), full(NODES_MAX), "a snapshot raises no limit");
 }
