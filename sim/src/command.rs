@@ -121,11 +121,25 @@ impl Command {
     /// # Errors
     /// Stdout, stderr or a file cannot be written to.
     pub fn run(self) -> anyhow::Result<ExitCode> {
-        let (mut out, mut err) = (std::io::stdout(), std::io::stderr());
+        self.run_to(&mut std::io::stdout(), &mut std::io::stderr())
+    }
+
+    fn run_to(self, out: &mut dyn Write, err: &mut dyn Write) -> anyhow::Result<ExitCode> {
+        self.perform(out, err)
+            .or_else(|error| match error.downcast_ref::<std::io::Error>() {
+                // Whoever reads has seen enough, as `head` has.
+                Some(cause) if cause.kind() == std::io::ErrorKind::BrokenPipe => {
+                    Ok(ExitCode::SUCCESS)
+                }
+                _ => Err(error),
+            })
+    }
+
+    fn perform(self, out: &mut dyn Write, err: &mut dyn Write) -> anyhow::Result<ExitCode> {
         match self {
-            Self::Run(arguments) => arguments.run(&mut out, &mut err),
-            Self::Check(arguments) => arguments.run(&mut out, &mut err),
-            Self::Replay(arguments) => arguments.run(&mut out, &mut err),
+            Self::Run(arguments) => arguments.run(out, err),
+            Self::Check(arguments) => arguments.run(out, err),
+            Self::Replay(arguments) => arguments.run(out, err),
             Self::List => {
                 for scenario in Scenario::all() {
                     writeln!(out, "{:<21} {}", scenario.name, scenario.summary)?;

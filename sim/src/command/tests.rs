@@ -174,3 +174,20 @@ fn write(path: impl AsRef<std::path::Path>, text: impl AsRef<[u8]>) -> std::io::
 fn read(path: impl AsRef<std::path::Path>) -> std::io::Result<String> {
     std::fs::read_to_string(path)
 }
+
+#[test]
+fn a_reader_that_has_seen_enough_is_no_failure() {
+    struct Head;
+    impl std::io::Write for Head {
+        fn write(&mut self, _bytes: &[u8]) -> std::io::Result<usize> {
+            Err(std::io::ErrorKind::BrokenPipe.into())
+        }
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+    let listing = |out: &mut dyn std::io::Write| Command::List.run_to(out, &mut Vec::new());
+    assert!(listing(&mut Head).is_ok());
+    let full: &mut [u8] = &mut [0; 8];
+    assert!(listing(&mut { full }).is_err(), "a full disk is one");
+}
