@@ -53,7 +53,8 @@ pub const QUEUE_ROWS_MAX: u32 = 16_384;
 /// in microseconds: past it a blocked I/O worker costs more than a change of thread.
 pub const IN_PLACE_COST_MAX_US: u64 = 50;
 
-/// Most nodes in a cluster: what one leader can observe every second without effort.
+/// Most nodes in a cluster: what one leader can observe every second without effort. A registry is
+/// made for a number of nodes, and the simulator's for more.
 pub const NODES_MAX: usize = 64;
 /// Longest life of a join token, in milliseconds: a week lets machines be ordered and set up;
 /// a secret that lives longer is forgotten in some script.

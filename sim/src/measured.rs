@@ -75,8 +75,13 @@ impl Measured {
         self.series.count(now.as_nanos(), &happened);
     }
 
-    /// The report of a run that came to rest at `end`.
-    pub(crate) fn report(mut self, scenario: &Scenario, seed: u64, end: Instant) -> Report {
+    /// The report of a run that came to rest at `end`, after so many events.
+    pub(crate) fn report(
+        mut self,
+        scenario: &Scenario,
+        seed: u64,
+        (end, events): (Instant, u64),
+    ) -> Report {
         self.latencies.sort_unstable();
         let lanes = scenario.lanes();
         let from = Instant::from_nanos(scenario.begins_ms() * 1_000_000);
@@ -107,6 +112,7 @@ impl Measured {
                 .collect(),
             utilisation_permille: self.busy_nanos * 1_000 / lane_nanos,
             epoch: self.epoch.0,
+            events,
             series: self.series,
         }
     }

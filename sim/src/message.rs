@@ -72,5 +72,7 @@ pub(crate) enum Landing {
 /// What a node says of itself, as far as peers decide by it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Told {
+    /// Rises with what the node says.
+    pub(crate) number: u64,
     pub(crate) replicas: BTreeMap<ReplicaId, ReplicaState>,
 }

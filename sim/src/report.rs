@@ -37,6 +37,9 @@ pub struct Report {
     pub utilisation_permille: u64,
     /// The registry's epoch at the end.
     pub epoch: u64,
+    /// Events that the simulator dealt with: how much work the run was, not part of the report.
+    #[serde(skip)]
+    pub events: u64,
     /// What happened in each second; written as CSV, not as part of the report.
     #[serde(skip)]
     pub series: Series,
@@ -208,6 +211,7 @@ mod tests {
             ],
             utilisation_permille: 409,
             epoch: 5,
+            events: 9,
             series: Series::default(),
         };
         let table = format!(

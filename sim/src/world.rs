@@ -6,6 +6,7 @@ mod doors;
 mod faults;
 mod hearing;
 mod history;
+mod mesh;
 mod network;
 mod node;
 mod operator;
@@ -154,7 +155,7 @@ impl World {
         let end = self.outside.now;
         match self.outside.end() {
             Some(broken) => Err(self.violation(broken)),
-            None => Ok(self.outside.report(self.seed, end)),
+            None => Ok(self.outside.report(self.seed, (end, self.events))),
         }
     }
 

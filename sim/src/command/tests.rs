@@ -103,7 +103,7 @@ fn scenarios_are_shown_checked_and_run_from_their_files() {
     write(&file, text.replace("count = 1", "count = 0")).unwrap();
     let (code, said) = check(&[path]);
     assert_eq!(code, ExitCode::FAILURE);
-    assert!(said.contains("allowed: 1 to 64"), "{said}");
+    assert!(said.contains("allowed: 1 to 1000"), "{said}");
     let error = parse(&["run", path]).unwrap_err();
     assert_eq!(error.exit_code(), 2);
     assert!(error.to_string().contains("mine.toml:"), "{error}");

@@ -156,7 +156,7 @@ answers_min = 1
             (
                 "count = 1",
                 "count = 0",
-                "mine.toml:5: cluster.groups is 0; allowed: 1 to 64",
+                "mine.toml:5: cluster.groups is 0; allowed: 1 to 1000",
             ),
             (
                 "n0",

@@ -165,10 +165,10 @@ impl Consensus {
 
     /// What the replica is a copy of that a change takes away.
     fn unassigned(&self, change: &Change) -> Option<Arc<Assignment>> {
-        match change {
-            Change::Unassign { replica, .. } => self.registry.replicas().get(replica).cloned(),
-            _ => None,
-        }
+        let Change::Unassign { replica, .. } = change else {
+            return None;
+        };
+        self.registry.replicas().get(replica).cloned()
     }
 
     /// The leader says how far the log is committed: to others with its next heartbeat.

@@ -73,6 +73,9 @@ pub(super) struct Node {
     speed_permille: u64,
     /// When the device will be woken.
     armed: Option<Instant>,
+    /// Whether what it holds is as it was when that was noted last: so it is after most of what
+    /// it hears of its peers and of the log.
+    is_settled: bool,
     /// Batches begun and permits returned: where bugs are planted.
     batches: u64,
     finishes: u64,
@@ -136,6 +139,7 @@ impl Node {
             waiting: Vec::new(),
             speed_permille: 1_000,
             armed: None,
+            is_settled: false,
             batches: 0,
             finishes: 0,
             admission_effects: Vec::new(),
@@ -219,6 +223,9 @@ impl Node {
 
     /// After an event: arms the device's next wake-up, and notes what the node holds.
     pub(super) fn settle(&mut self, outside: &mut Outside) {
+        if std::mem::replace(&mut self.is_settled, true) {
+            return;
+        }
         if let Some(at) = self.device.next_wakeup()
             && self.armed.is_none_or(|armed| at < armed)
         {
@@ -254,6 +261,7 @@ impl Node {
             return;
         }
         self.armed = None;
+        self.is_settled = false;
         let mut effects = std::mem::take(&mut self.device_effects);
         self.device.wake(outside.now, &mut effects);
         self.perform(outside, &mut effects, None);

@@ -11,6 +11,7 @@ use paceline_protocol::{Epoch, ModelName, OpId, VersionNumber};
 
 use super::hearing::Hearing;
 use super::history::History;
+use super::mesh::Mesh;
 use super::network::Network;
 use crate::agenda::{Agenda, Event, NodeIndex, Process, Timer};
 use crate::draws;
@@ -31,6 +32,7 @@ pub(super) struct Outside {
     pub(super) network: Network,
     pub(super) history: History,
     pub(super) hearing: Hearing,
+    pub(super) mesh: Mesh,
     /// Who leads, as everybody who can reach it knows.
     pub(super) leader: Option<Process>,
     /// What nodes have told clients, until the clients have heard it.
@@ -69,6 +71,7 @@ impl Outside {
             network: Network::new(scenario, seed),
             history: History::new(Registry::of_nodes(NODES_MAX)),
             hearing: Hearing::new(scenario.nodes()),
+            mesh: Mesh::new(scenario.nodes()),
             leader: None,
             told: Vec::new(),
             models: models.collect(),
@@ -173,7 +176,7 @@ impl Outside {
         self.ledger.end(self.now)
     }
 
-    pub(super) fn report(self, seed: u64, end: Instant) -> Report {
+    pub(super) fn report(self, seed: u64, end: (Instant, u64)) -> Report {
         self.measured.report(&self.scenario, seed, end)
     }
 }

@@ -152,6 +152,7 @@ impl Node {
         let batcher = None;
         self.replicas.insert(id, Replica { version, batcher });
         self.knowledge.stop_observing();
+        self.say(outside);
         let nanos = outside.version(version).load_ms * 1_000_000;
         outside.plan(self.process, nanos, Timer::Loaded(id));
     }
@@ -185,7 +186,7 @@ impl Node {
             None => self.queues.push(queue),
         }
         self.step_device(outside, device::Input::Attach { batcher, options }, None);
-        self.knowledge.touch_version(queue.version);
+        self.knowledge.touch_replica(queue.version, id);
         self.knowledge.stop_observing();
         self.publish(outside);
         self.say(outside);
@@ -195,6 +196,7 @@ impl Node {
     /// A replica goes away: it is sent nothing more, and what waits for it goes elsewhere.
     pub(super) fn unload(&mut self, outside: &mut Outside, id: ReplicaId) {
         self.knowledge.stop_observing();
+        self.say(outside);
         let Some(Replica {
             batcher: Some(batcher),
             version,
@@ -202,7 +204,7 @@ impl Node {
         else {
             return;
         };
-        self.knowledge.touch_version(version);
+        self.knowledge.touch_replica(version, id);
         self.publish(outside);
         self.step_device(outside, device::Input::Detach { batcher }, None);
         if let Some(queue) = self.queues.get_mut(batcher.0 as usize) {
@@ -262,7 +264,8 @@ impl Node {
         let node = self.index();
         for effect in effects {
             match effect {
-                drain::Effect::Leave { since: _ } => self.say(outside),
+                // Peers hear of it from the registry.
+                drain::Effect::Leave { since: _ } => {}
                 drain::Effect::Close => {
                     self.is_closed = true;
                     let since = self.drain.since().unwrap_or_default();
@@ -272,7 +275,6 @@ impl Node {
                 drain::Effect::Return => {
                     self.is_closed = false;
                     outside.record(&Fact::Opened { node });
-                    self.say(outside);
                 }
                 drain::Effect::WriteDrained { since } => {
                     let node = self.id;

@@ -111,6 +111,7 @@ impl Node {
 
     /// Does what follows the end of an attempt, until something must be waited for.
     pub(super) fn go(&mut self, outside: &mut Outside, slot: Slot, mut next: Next) {
+        self.is_settled = false;
         loop {
             match next {
                 Next::Send {
@@ -211,6 +212,7 @@ impl Node {
 
     /// Lets go of a request; tells its client, unless that has gone.
     pub(super) fn leave(&mut self, outside: &mut Outside, slot: Slot, end: Option<End>) {
+        self.is_settled = false;
         let Some(mut entry) = self.entries.remove(slot) else {
             return;
         };

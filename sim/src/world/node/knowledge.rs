@@ -1,18 +1,20 @@
-//! What a node knows: the registry as far as it has applied it, and what follows from that and
-//! from its peers for the router.
+//! What a node knows: the registry as far as it has applied it, and what of it was *touched* since
+//! the router was told last what follows.
 //!
-//! The twin of `node/src/{registry,router}.rs`. What follows is computed for what was *touched*
-//! since the last time, and the router is told of a version's replicas before it next picks one.
+//! The twin of `node/src/registry.rs`.
+
+mod routes;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use paceline_core::Instant;
 use paceline_core::placement::{Observed, ReplicaState};
 use paceline_core::registry::Registry;
-use paceline_core::router::{self, Condition, Target};
-use paceline_core::{Instant, Machine};
+use paceline_core::router::Condition;
 use paceline_protocol::{NodeId, ReplicaId, VersionNumber};
 
+use self::routes::Route;
 use super::{Disk, Node};
 use crate::agenda::NodeIndex;
 use crate::fact::Fact;
@@ -27,13 +29,14 @@ pub(super) struct Knowledge {
     serving: BTreeMap<u16, VersionNumber>,
     /// Of nodes that are not good, as the router was told.
     conditions: BTreeMap<NodeId, Condition>,
-    /// Versions that are routed to, and since when each has no ready replica.
-    routes: BTreeMap<Version, Option<Instant>>,
+    /// Versions that are routed to: that have a replica which serves, or shall serve.
+    routes: BTreeMap<Version, Route>,
     /// Versions whose replicas the router knows as they were.
     stale: BTreeSet<Version>,
     touched_nodes: BTreeSet<NodeId>,
     touched_models: BTreeSet<u16>,
     touched_versions: BTreeSet<Version>,
+    touched_replicas: Vec<(Version, ReplicaId)>,
     /// What is known of all replicas, while somebody asks.
     observed: Option<Observed>,
 }
@@ -53,6 +56,7 @@ impl Knowledge {
             touched_nodes: BTreeSet::new(),
             touched_models: BTreeSet::new(),
             touched_versions: BTreeSet::new(),
+            touched_replicas: Vec::new(),
             observed: None,
         }
     }
@@ -77,7 +81,10 @@ impl Knowledge {
     }
 
     pub(super) fn bare_since(&self, version: Version) -> Option<Instant> {
-        self.routes.get(&version).copied().flatten()
+        match self.routes.get(&version)? {
+            Route::To(_) => None,
+            Route::Bare(since) => Some(*since),
+        }
     }
 
     /// A node is to be looked at when it is next published.
@@ -85,16 +92,16 @@ impl Knowledge {
         self.touched_nodes.insert(node);
     }
 
-    pub(super) fn touch_version(&mut self, version: Version) {
-        self.touched_versions.insert(version);
+    pub(super) fn touch_replica(&mut self, version: Version, replica: ReplicaId) {
+        self.touched_replicas.push((version, replica));
     }
 
-    /// What is known of a replica has changed; of one that is not known yet nothing follows.
-    pub(super) fn touch_replica(&mut self, outside: &Outside, replica: ReplicaId) {
+    /// What a peer says of a replica has changed; of one that is not known yet nothing follows.
+    pub(super) fn touch_told(&mut self, outside: &Outside, replica: ReplicaId) {
         if let Some(assignment) = self.registry.replicas().get(&replica)
             && let Some(model) = outside.model(&assignment.model)
         {
-            self.touched_versions.insert((model, assignment.version));
+            self.touch_replica((model, assignment.version), replica);
         }
     }
 
@@ -118,10 +125,14 @@ impl Knowledge {
         let registry = &self.registry;
         self.touched_nodes
             .extend(registry.seats().map(|(node, _)| node));
-        let models = registry.models().keys();
+        self.touched_versions.extend(self.routes.keys());
+        self.touch_models(outside);
+    }
+
+    fn touch_models(&mut self, outside: &Outside) {
+        let models = self.registry.models().keys();
         self.touched_models
             .extend(models.filter_map(|name| outside.model(name)));
-        self.touched_versions.extend(self.routes.keys());
     }
 }
 
@@ -184,7 +195,6 @@ impl Node {
         }
         self.look_at_drain(outside);
         self.publish(outside);
-        self.say(outside);
         self.reconcile(outside);
     }
 
@@ -197,122 +207,10 @@ impl Node {
             Touched::Node(node) => self.knowledge.touch_node(node),
             Touched::Model(model) => drop(self.knowledge.touched_models.insert(model)),
             Touched::Replica(id, version) => {
-                self.knowledge.touch_version(version);
+                self.knowledge.touch_replica(version, id);
                 replicas.insert(id);
             }
         }
-    }
-
-    /// Tells the router what follows from what is known, and goes on with who waits for it.
-    pub(super) fn publish(&mut self, outside: &mut Outside) {
-        let registry = self.knowledge.registry.clone();
-        self.publish_conditions(outside, &registry);
-        let knowledge = &mut self.knowledge;
-        for model in std::mem::take(&mut knowledge.touched_models) {
-            let known = outside.name(model).and_then(|n| registry.models().get(n));
-            let serving = known.and_then(|model| model.serving);
-            match serving {
-                Some(serving) => drop(knowledge.serving.insert(model, serving)),
-                None => drop(knowledge.serving.remove(&model)),
-            }
-            let versions = known.into_iter().flat_map(|model| model.versions.keys());
-            let versions = versions.map(|version| (model, *version));
-            knowledge.touched_versions.extend(versions);
-        }
-        for version in std::mem::take(&mut knowledge.touched_versions) {
-            self.publish_version(outside, &registry, version);
-        }
-        self.resume_all(outside);
-    }
-
-    fn publish_conditions(&mut self, outside: &Outside, registry: &Registry) {
-        let mut has_changed = false;
-        for node in std::mem::take(&mut self.knowledge.touched_nodes) {
-            let condition = registry.node_state(node);
-            let condition = condition.map(|state| Condition::of(state, self.peers.liveness(node)));
-            let conditions = &mut self.knowledge.conditions;
-            let before = match condition.filter(|condition| *condition != Condition::Good) {
-                Some(condition) => conditions.insert(node, condition),
-                None => conditions.remove(&node),
-            };
-            has_changed |= before != conditions.get(&node).copied();
-        }
-        if has_changed {
-            let conditions = self.knowledge.conditions.clone();
-            let input = router::Input::SetConditions { conditions };
-            self.router
-                .step(outside.now, input, &mut self.router_effects);
-            let routed = self.knowledge.routes.keys();
-            self.knowledge.touched_versions.extend(routed);
-        }
-    }
-
-    /// Whether a version is routed to, and whether it has anybody who serves.
-    fn publish_version(&mut self, outside: &Outside, registry: &Registry, version: Version) {
-        let serves = |node| {
-            let condition = self.knowledge.conditions.get(&node);
-            condition.is_none_or(|condition| condition.serves())
-        };
-        let replicas = outside.name(version.0).into_iter();
-        let replicas = replicas.flat_map(|name| registry.replicas_of(name, version.1));
-        let mut ready = replicas.filter(|(id, of)| self.is_ready_on(*id, of.node));
-        let first = ready.next().map(|(_, assignment)| assignment.node);
-        let mut nodes = first.into_iter().chain(ready.map(|(_, of)| of.node));
-        let is_bare = !nodes.any(serves);
-        let routes = &mut self.knowledge.routes;
-        let before = routes.get(&version).copied().flatten();
-        let bare_since = is_bare.then(|| before.unwrap_or(outside.now));
-        let is_serving = self.knowledge.serving.get(&version.0) == Some(&version.1);
-        match first.is_some() || is_serving {
-            true => drop(routes.insert(version, bare_since)),
-            false => drop(routes.remove(&version)),
-        }
-        self.knowledge.stale.insert(version);
-    }
-
-    fn is_ready_on(&self, replica: ReplicaId, node: NodeId) -> bool {
-        match node == self.id {
-            true => self
-                .replicas
-                .get(&replica)
-                .is_some_and(|own| own.batcher.is_some()),
-            false => self.peers.is_ready(node, replica),
-        }
-    }
-
-    /// Tells the router the replicas of a version, if they are not what it knows any more.
-    pub(super) fn refresh(&mut self, outside: &mut Outside, version: Version) {
-        if !self.knowledge.stale.remove(&version) {
-            return;
-        }
-        let targets = self.targets(outside, version);
-        let route = outside.route(version);
-        let input = router::Input::SetTargets { route, targets };
-        self.router
-            .step(outside.now, input, &mut self.router_effects);
-    }
-
-    fn targets(&self, outside: &Outside, version: Version) -> Vec<Target> {
-        let registry = &self.knowledge.registry;
-        let zone = registry.zone(self.id);
-        let row_nanos = {
-            let version = outside.version(version);
-            version.cost.batch_ns(version.rows_max, 0) / u64::from(version.rows_max.max(1))
-        };
-        let replicas = outside.name(version.0).into_iter();
-        let replicas = replicas.flat_map(|name| registry.replicas_of(name, version.1));
-        let ready = replicas.filter(|(id, of)| self.is_ready_on(*id, of.node));
-        let targets = ready.map(|(id, assignment)| Target {
-            replica: id,
-            node: assignment.node,
-            local: match assignment.node == self.id {
-                true => self.replicas.get(&id).and_then(|own| own.batcher),
-                false => None,
-            },
-            is_near: registry.zone(assignment.node) == zone,
-            row_nanos,
-        });
-        targets.collect()
     }
 
     /// What is known of all replicas.

@@ -31,6 +31,7 @@ impl Node {
         input: device::Input,
         awake: Option<LaneId>,
     ) {
+        self.is_settled = false;
         let mut effects = std::mem::take(&mut self.device_effects);
         self.device.step(outside.now, input, &mut effects);
         self.perform(outside, &mut effects, awake);

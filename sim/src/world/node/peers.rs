@@ -28,6 +28,8 @@ pub(super) struct Peers {
     /// Changes of who can be heard that were looked at.
     looked: usize,
     listened_at: Option<Instant>,
+    /// What was said last.
+    said: Option<Arc<Told>>,
     is_telling: bool,
 }
 
@@ -37,6 +39,8 @@ struct Peer {
     /// When it has told something last, or was met.
     heard_at: Instant,
     detector: Option<Box<Detector>>,
+    /// The number of the newest that it has told.
+    number: u64,
     told: Option<Arc<Told>>,
 }
 
@@ -121,22 +125,42 @@ impl Peer {
 }
 
 impl Node {
-    /// A peer says what it is like now.
+    /// A peer says what it is like now. What an earlier process of it said, or what it said
+    /// earlier and comes later, is no news.
     pub(super) fn told(&mut self, outside: &mut Outside, (from, told): (Process, Arc<Told>)) {
         self.meet(outside, from);
         let (now, node) = (outside.now, from.node);
         let listened_at = self.peers.listened_at;
+        let peer = self.peers.get_mut(node);
+        let Some(peer) = peer.filter(|peer| peer.process == from) else {
+            return;
+        };
+        peer.hear(now, listened_at);
+        let is_unsteady = peer.detector.is_some();
+        let is_news = match peer.told {
+            Some(_) => told.number > peer.number,
+            None => told.number >= peer.number,
+        };
+        if is_unsteady {
+            self.peers.unsteady.insert(node);
+            self.knowledge.touch_node(node_id(node));
+        }
+        if is_news {
+            self.learn_from(outside, node, told);
+        }
+        if is_news || is_unsteady {
+            self.publish(outside);
+            self.reconcile(outside);
+        }
+    }
+
+    fn learn_from(&mut self, outside: &mut Outside, node: NodeIndex, told: Arc<Told>) {
+        outside.mesh.heard((node, told.number), self.index());
         if let Some(peer) = self.peers.get_mut(node) {
+            peer.number = told.number;
             let before = peer.told.replace(told.clone());
-            peer.hear(now, listened_at);
-            if peer.detector.is_some() {
-                self.peers.unsteady.insert(node);
-                self.knowledge.touch_node(node_id(node));
-            }
             self.learn(outside, before.as_deref(), &told);
         }
-        self.publish(outside);
-        self.reconcile(outside);
     }
 
     /// What a peer says of its replicas takes the place of what it said before.
@@ -146,20 +170,21 @@ impl Node {
         if *before == told.replicas {
             return;
         }
-        for (id, state) in &told.replicas {
-            if before.get(id) != Some(state) {
-                self.knowledge.observe(*id, Some(state));
-                self.knowledge.touch_replica(outside, *id);
+        let is_ready = |state: Option<&ReplicaState>| state == Some(&ReplicaState::Ready);
+        for id in before.keys().chain(told.replicas.keys()) {
+            let (was, is) = (before.get(id), told.replicas.get(id));
+            if was != is {
+                self.knowledge.observe(*id, is);
             }
-        }
-        for id in before.keys().filter(|id| !told.replicas.contains_key(id)) {
-            self.knowledge.observe(*id, None);
-            self.knowledge.touch_replica(outside, *id);
+            if is_ready(was) != is_ready(is) {
+                self.knowledge.touch_told(outside, *id);
+            }
         }
     }
 
     /// What a peer said is not known any more.
-    fn forget(&mut self, outside: &Outside, node: NodeIndex) {
+    fn forget(&mut self, outside: &mut Outside, node: NodeIndex) {
+        outside.mesh.forgotten(node, self.index());
         let peer = self.peers.get_mut(node);
         if let Some(told) = peer.and_then(|peer| peer.told.take()) {
             let none = Told::default();
@@ -180,6 +205,7 @@ impl Node {
                 self.forget(outside, node);
             }
             None => {
+                outside.mesh.forgotten(node, self.index());
                 let position = usize::from(node.0);
                 if position >= self.peers.known.len() {
                     self.peers.known.resize_with(position + 1, || None);
@@ -188,6 +214,7 @@ impl Node {
                     process,
                     heard_at: now,
                     detector: Some(Box::new(Detector::new(options(), now))),
+                    number: 0,
                     told: None,
                 });
                 self.peers.unsteady.insert(node);
@@ -282,16 +309,23 @@ impl Node {
         }
     }
 
-    /// Tells every peer.
+    /// Tells every peer that has not heard it what is so here.
     pub(super) fn tell(&mut self, outside: &mut Outside) {
         self.peers.is_telling = false;
-        let told = Arc::new(Told {
-            replicas: self.own_states(),
+        let (own, replicas) = (self.index(), self.own_states());
+        let known = self.peers.said.take();
+        let told = known.filter(|told| told.replicas == replicas);
+        let told = told.unwrap_or_else(|| {
+            let number = outside.mesh.say(own);
+            Arc::new(Told { number, replicas })
         });
-        for peer in self.peers.all() {
-            let message = Message::Told(self.process, told.clone());
-            outside.send(self.process.node, peer.process, TOLD_BYTES, message);
+        for node in outside.mesh.unheard(own) {
+            if let Some(peer) = self.peers.get(node) {
+                let message = Message::Told(self.process, told.clone());
+                outside.send(own, peer.process, TOLD_BYTES, message);
+            }
         }
+        self.peers.said = Some(told);
     }
 }
 

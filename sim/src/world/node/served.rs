@@ -119,6 +119,7 @@ impl Node {
 
     /// A dispatch has ended: it leaves, and its router is told.
     pub(super) fn end_served(&mut self, outside: &mut Outside, slot: Slot, landing: Landing) {
+        self.is_settled = false;
         let Some(served) = self.served.remove(slot) else {
             let node = self.index();
             outside.record(&Fact::Stray { node });
