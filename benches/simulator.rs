@@ -1,18 +1,32 @@
-//! How many simulated requests a core gets through, every invariant being checked: on ten nodes
-//! without faults, and with those of the scenario `node-kill`. The bar is 200,000 a second.
+//! How much a core gets through, every invariant being checked: on ten nodes without faults, with
+//! those of the scenario `node-kill` (the bar is 200,000 requests a second), and on 10, 100 and
+//! 1,000 nodes with ten replicas each.
+//!
+//! `--quick` leaves out the thousand; `--nodes N` runs one size alone, once.
 
+#[path = "../sim/tests/large/cluster.rs"]
+mod cluster;
 mod provenance;
+#[path = "simulator/scaling.rs"]
+mod scaling;
 mod spread;
-
-use std::time::Instant;
+#[path = "simulator/stopwatch.rs"]
+mod stopwatch;
 
 use paceline_sim::{Arrivals, Expect, Scenario, Traces, run, with_faults};
 use provenance::SEED;
 use spread::Spread;
+use stopwatch::Stopwatch;
 
 fn main() {
-    provenance::print("simulator: requests a second of wall time, one core");
-    let is_quick = std::env::args().any(|argument| argument == "--quick" || argument == "--test");
+    let arguments: Vec<String> = std::env::args().collect();
+    if let Some(position) = arguments.iter().position(|argument| argument == "--nodes") {
+        return scaling::run_one(&arguments[position + 1..]);
+    }
+    provenance::print("simulator: requests a second, one core");
+    let is_quick = arguments
+        .iter()
+        .any(|argument| argument == "--quick" || argument == "--test");
     let (runs, duration_ms) = if is_quick { (3, 2_000) } else { (9, 10_000) };
     measure(
         "ten nodes, 100,000 requests/s",
@@ -21,6 +35,7 @@ fn main() {
     );
     let faults = with_faults(&named("node-kill"), SEED);
     measure("node-kill, faults by seed", &faults, runs);
+    scaling::measure(is_quick);
 }
 
 /// Ten nodes that share a load of two fifths of what they carry.
@@ -43,19 +58,24 @@ fn named(name: &str) -> Scenario {
 fn measure(what: &str, scenario: &Scenario, runs: u64) {
     let traces = Traces::default();
     let samples = (0..runs).map(|number| {
-        let began = Instant::now();
+        let stopwatch = Stopwatch::start();
         let report = run(scenario, &traces, SEED + number);
         let report = report.unwrap_or_else(|violation| panic!("{violation}"));
-        report.requests as f64 / began.elapsed().as_secs_f64()
+        let (passed, requests) = (stopwatch.passed(), report.requests as f64);
+        (requests / passed.wall, requests / passed.on_core)
     });
-    let spread = Spread::of(samples);
-    println!(
-        "{what}: median {:.0} requests/s (slowest {:.0}, fastest {:.0}, {runs} runs), {:.2} × the bar",
-        spread.median(),
-        spread.quantile(0.0),
-        spread.quantile(1.0),
-        spread.median() / BAR
-    );
+    let (wall, on_core): (Vec<f64>, Vec<f64>) = samples.unzip();
+    println!("{what}, {runs} runs:");
+    for (which, samples) in [("wall time", wall), ("a core", on_core)] {
+        let spread = Spread::of(samples);
+        println!(
+            "  a second of {which:<9}: median {:.0} requests (slowest {:.0}, fastest {:.0}), {:.2} × the bar",
+            spread.median(),
+            spread.quantile(0.0),
+            spread.quantile(1.0),
+            spread.median() / BAR
+        );
+    }
 }
 
 /// Requests a second on one core that a simulator of this kind should reach.

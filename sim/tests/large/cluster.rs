@@ -46,8 +46,14 @@ impl Size {
                 ..clients.clone()
             };
             clients.workload.duration_ms = duration_ms;
-            clients.workload.arrivals = Arrivals::Poisson {
-                rate_per_s: rate_per_s / u64::from(self.models),
+            let base_rate_per_s = rate_per_s / u64::from(self.models);
+            // Once all come at a time: a large cluster would share no batch otherwise.
+            clients.workload.arrivals = Arrivals::FlashCrowd {
+                base_rate_per_s,
+                peak_rate_per_s: 50 * base_rate_per_s,
+                at_ms: duration_ms / 4,
+                ramp_ms: 0,
+                hold_ms: 10,
             };
             clients
         });
