@@ -30,7 +30,7 @@ pub(crate) trait Invariant {
     fn observe(&mut self, now: Instant, fact: &Fact<'_>) -> Result<(), String>;
 
     /// Judges the run as a whole, when nothing happens any more.
-    fn end(&self) -> Result<(), String> {
+    fn end(&self, _now: Instant) -> Result<(), String> {
         Ok(())
     }
 }

@@ -49,7 +49,7 @@ impl Ledger {
     /// What can only be said when nothing happens any more.
     pub(crate) fn end(&mut self, now: Instant) -> Option<Broken> {
         self.invariants.iter().find_map(|invariant| {
-            let what = invariant.end().err()?;
+            let what = invariant.end(now).err()?;
             Some(Broken {
                 invariant: invariant.name(),
                 at: now,

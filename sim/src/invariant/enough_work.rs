@@ -43,7 +43,7 @@ impl Invariant for EnoughWork {
         Ok(())
     }
 
-    fn end(&self) -> Result<(), String> {
+    fn end(&self, _now: Instant) -> Result<(), String> {
         if self.answers < self.answers_min || self.shared_batches == 0 {
             return Err(format!(
                 "{} requests were answered, {} are wanted; {} batches held more than one request",
@@ -65,11 +65,11 @@ mod tests {
     fn a_run_without_work_is_found() {
         let scenario = Scenario::named("steady").unwrap();
         let mut worked = EnoughWork::new(&scenario);
-        assert!(worked.end().is_err());
+        assert!(worked.end(Instant::ZERO).is_err());
         worked.answers = scenario.expect.answers_min;
         worked.shared_batches = 1;
-        assert!(worked.end().is_err(), "nobody hung up");
+        assert!(worked.end(Instant::ZERO).is_err(), "nobody hung up");
         worked.cancellations = 1;
-        assert_eq!(worked.end(), Ok(()));
+        assert_eq!(worked.end(Instant::ZERO), Ok(()));
     }
 }

@@ -84,7 +84,7 @@ impl Invariant for OneStatus {
         Ok(())
     }
 
-    fn end(&self) -> Result<(), String> {
+    fn end(&self, _now: Instant) -> Result<(), String> {
         let open = |fate: &&Fate| fate.end.is_none();
         let first = self.requests.iter().position(|fate| open(&fate));
         if let Some(first) = first {
@@ -117,7 +117,7 @@ mod tests {
         for fact in facts {
             invariant.observe(Instant::ZERO, fact)?;
         }
-        invariant.end()
+        invariant.end(Instant::ZERO)
     }
 
     fn submitted() -> Fact<'static> {

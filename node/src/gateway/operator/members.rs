@@ -100,6 +100,7 @@ pub(super) async fn drain(
     let DrainRequest { op, deadline_ms } = json(&body)?;
     check("deadline_ms", deadline_ms, DRAIN_DEADLINE_MAX_MS)?;
     parts.registry.catch_up().await;
+    let until = Instant::now() + Duration::from_millis(deadline_ms).min(DECISION_LIMIT);
     for attempt in 0..DRAIN_ATTEMPTS_MAX {
         let op = OpId(op.0.wrapping_add(attempt.wrapping_mul(OP_STRIDE)));
         let registry = parts.registry.current();
@@ -120,6 +121,10 @@ pub(super) async fn drain(
             } => return Ok(Json(committed(&parts, epoch).await)),
             // Something that the decision rests on has changed meanwhile: it is made anew,
             // under an op-id that follows from the first, since a refusal is remembered.
+            Outcome {
+                result: Err(Refusal::Outdated { .. }),
+                ..
+            } if Instant::now() > until => break,
             Outcome {
                 result: Err(Refusal::Outdated { .. }),
                 ..
@@ -234,8 +239,11 @@ const OP_STRIDE: u128 = 0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835;
 const LEADERSHIP_LIMIT: Duration = Duration::from_secs(2);
 /// How long a learner may take to get the vote of who is removed.
 const RELIEF_LIMIT: Duration = Duration::from_secs(5);
-/// How often a drain is decided anew because the cluster has changed meanwhile.
-const DRAIN_ATTEMPTS_MAX: u128 = 16;
+/// How often a drain is decided anew because the cluster has changed meanwhile, and for how long.
+/// Each deployment is such a change: where one follows another faster than a write over a slow line
+/// takes, only one decision in several comes in time.
+const DRAIN_ATTEMPTS_MAX: u128 = 512;
+const DECISION_LIMIT: Duration = Duration::from_secs(20);
 
 fn random<const N: usize>() -> Result<[u8; N], Failure> {
     let mut bytes = [0; N];
