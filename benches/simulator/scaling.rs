@@ -1,8 +1,8 @@
 //! What a larger cluster costs: the same traffic on 10, 100 and 1,000 nodes, each run in a process
 //! of its own, whose peak of memory is its own too.
 //!
-//! Each size runs twice, with clients for a short and for a long time. The short run shows what it
-//! takes to bring the cluster up and to lose a node; the difference, what serving takes.
+//! Each size runs twice, with clients for a short and for a long time: the short run is nearly all
+//! of it what it takes to bring the cluster up and to lose a node.
 
 use std::process::Command;
 
@@ -26,28 +26,37 @@ struct Figures {
 pub(crate) fn measure(is_quick: bool) {
     let sizes = if is_quick { &NODES[..2] } else { &NODES[..] };
     println!(
-        "\nten replicas a node, {RATE_PER_S} requests/s in all, one node is killed; times are"
+        "\nten replicas a node, {RATE_PER_S} requests/s in all, one node is killed; clients send"
     );
-    println!("those on a core, but for the wall time of the longer run:\n");
-    let [up, serve] = ["come up     events ns/event", "serve: events/s requests/s"];
-    println!("nodes replicas   {up} | {serve} | wall time     peak");
+    println!("for {SHORT_MS} and for {LONG_MS} ms, and rates are those of the longer run:\n");
+    println!(
+        "nodes replicas |    events  on a core ns/event |    events  on a core ns/event | wall time events/s requests/s     peak"
+    );
     for nodes in sizes {
         let (short, long) = (
             in_a_process(*nodes, SHORT_MS),
             in_a_process(*nodes, LONG_MS),
         );
-        let seconds = (long.on_core - short.on_core).max(f64::EPSILON);
         println!(
-            "{nodes:>5} {:>8} {:>7.2} s {:>10.0} {:>8.0} | {:>15.0} {:>10.0} | {:>7.2} s {:>4.0} MiB",
+            "{nodes:>5} {:>8} | {} | {} | {:>7.2} s {:>8.0} {:>10.0} {:>4.0} MiB",
             size(*nodes).all_replicas(),
-            short.on_core,
-            short.events,
-            short.on_core * 1e9 / short.events,
-            (long.events - short.events) / seconds,
-            (long.requests - short.requests) / seconds,
+            short.cost(),
+            long.cost(),
             long.wall,
+            long.events / long.wall,
+            long.requests / long.wall,
             long.peak_mib,
         );
+    }
+}
+
+impl Figures {
+    fn cost(&self) -> String {
+        let nanos_per_event = self.on_core * 1e9 / self.events;
+        format!(
+            "{:>9.0} {:>8.2} s {nanos_per_event:>8.0}",
+            self.events, self.on_core
+        )
     }
 }
 

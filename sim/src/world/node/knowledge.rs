@@ -125,14 +125,10 @@ impl Knowledge {
         let registry = &self.registry;
         self.touched_nodes
             .extend(registry.seats().map(|(node, _)| node));
-        self.touched_versions.extend(self.routes.keys());
-        self.touch_models(outside);
-    }
-
-    fn touch_models(&mut self, outside: &Outside) {
-        let models = self.registry.models().keys();
+        let models = registry.models().keys();
         self.touched_models
             .extend(models.filter_map(|name| outside.model(name)));
+        self.touched_versions.extend(self.routes.keys());
     }
 }
 

@@ -81,6 +81,13 @@ impl Peers {
         told.is_some_and(|told| told.replicas.get(&replica) == Some(&ReplicaState::Ready))
     }
 
+    /// What a peer says that it has.
+    pub(super) fn replicas_on(&self, node: NodeId) -> impl Iterator<Item = ReplicaId> {
+        let told = self.get(node_index(node)).and_then(|p| p.told.as_ref());
+        told.into_iter()
+            .flat_map(|told| told.replicas.keys().copied())
+    }
+
     /// Whether a peer has said what it has.
     pub(super) fn has_told(&self, node: NodeId) -> bool {
         self.get(node_index(node))

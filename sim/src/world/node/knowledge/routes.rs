@@ -59,14 +59,27 @@ impl Node {
                 Some(condition) => conditions.insert(node, condition),
                 None => conditions.remove(&node),
             };
-            has_changed |= before != conditions.get(&node).copied();
+            if before != conditions.get(&node).copied() {
+                has_changed = true;
+                // Nothing follows for versions that have no replica there.
+                for replica in self.replicas_on(node) {
+                    self.knowledge.touch_told(outside, replica);
+                }
+            }
         }
         if has_changed {
             let conditions = self.knowledge.conditions.clone();
             let input = router::Input::SetConditions { conditions };
             self.router
                 .step(outside.now, input, &mut self.router_effects);
-            self.knowledge.touch_models(outside);
+        }
+    }
+
+    /// What a node is known to have.
+    fn replicas_on(&self, node: NodeId) -> Vec<ReplicaId> {
+        match node == self.id {
+            true => self.replicas.keys().copied().collect(),
+            false => self.peers.replicas_on(node).collect(),
         }
     }
 
