@@ -128,29 +128,6 @@ impl Registry {
         self.replicas.all()
     }
 
-    /// Replicas of one version, by id. Costs as much as there are.
-    pub fn replicas_of(
-        &self,
-        model: &ModelName,
-        version: VersionNumber,
-    ) -> impl ExactSizeIterator<Item = (ReplicaId, &Assignment)> + use<'_> {
-        let of = self.replicas.of(model, version).unwrap_or(&NONE);
-        of.iter().map(|(id, assignment)| (*id, &**assignment))
-    }
-
-    /// Every version that has replicas, with these by id: never none.
-    pub fn replicas_by_version(
-        &self,
-    ) -> impl Iterator<
-        Item = (
-            &ModelName,
-            VersionNumber,
-            &BTreeMap<ReplicaId, Arc<Assignment>>,
-        ),
-    > {
-        self.replicas.by_version()
-    }
-
     fn change(&mut self, epoch: Epoch, command: &Command) -> Result<Reply, Refusal> {
         match &command.change {
             Change::RegisterNode(node) => self.register_node(epoch, node),
@@ -398,8 +375,6 @@ impl Registry {
             .collect()
     }
 }
-
-static NONE: BTreeMap<ReplicaId, Arc<Assignment>> = BTreeMap::new();
 
 #[cfg(test)]
 mod tests;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use paceline_protocol::{ModelName, NodeId, ReplicaId, VersionNumber};
 use serde::{Deserialize, Serialize};
 
-use super::Assignment;
+use super::{Assignment, Registry};
 
 /// Some replicas by id.
 type ById = BTreeMap<ReplicaId, Arc<Assignment>>;
@@ -76,6 +76,31 @@ impl Replicas {
     }
 }
 
+impl Registry {
+    /// Replicas of one version, by id. Costs as much as there are.
+    pub fn replicas_of(
+        &self,
+        model: &ModelName,
+        version: VersionNumber,
+    ) -> impl ExactSizeIterator<Item = (ReplicaId, &Assignment)> + use<'_> {
+        let of = self.replicas.of(model, version).unwrap_or(&NONE);
+        of.iter().map(|(id, assignment)| (*id, &**assignment))
+    }
+
+    /// Every version that has replicas, with these by id: never none.
+    pub fn replicas_by_version(
+        &self,
+    ) -> impl Iterator<
+        Item = (
+            &ModelName,
+            VersionNumber,
+            &BTreeMap<ReplicaId, Arc<Assignment>>,
+        ),
+    > {
+        self.replicas.by_version()
+    }
+}
+
 impl From<ById> for Replicas {
     fn from(all: ById) -> Self {
         let mut replicas = Self::default();
@@ -91,6 +116,8 @@ impl From<Replicas> for ById {
         replicas.all
     }
 }
+
+static NONE: BTreeMap<ReplicaId, Arc<Assignment>> = BTreeMap::new();
 
 #[cfg(test)]
 mod tests {
