@@ -58,6 +58,9 @@ pub enum End {
     Dropped(DropReason, Vec<Tensor>),
     /// The engine failed while it ran; its inputs come back, so that they can be tried again.
     Failed(Failure, Vec<Tensor>),
+    /// The engine died while it ran, by this request or another of its batch; its inputs come
+    /// back.
+    Died(Failure, Vec<Tensor>),
     /// It ran when its node left, and may run to its end for nobody.
     Left(Failure),
 }

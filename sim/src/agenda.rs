@@ -60,10 +60,12 @@ pub(crate) enum Timer {
     Begin(LaneId),
     /// A lane's inputs are gathered.
     Launch(LaneId),
-    /// A lane's batch has run.
-    Finished(LaneId),
+    /// A lane's batch has run, the how many-th of the lane.
+    Finished(LaneId, u32),
     /// A replica is loaded and warm.
     Loaded(ReplicaId),
+    /// A replica whose engine has failed may be loaded again.
+    Restart(ReplicaId),
     /// A request's time is over.
     Deadline(Slot),
     /// A request has waited for a replica as long as it may.

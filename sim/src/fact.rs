@@ -98,6 +98,21 @@ pub(crate) enum Fact<'a> {
         command: &'a Command,
         outcome: &'a Outcome,
     },
+    /// A process begins to load a replica.
+    Loading {
+        process: Process,
+        replica: ReplicaId,
+    },
+    /// The engine of a replica has died, or could not be loaded.
+    Failed {
+        process: Process,
+        replica: ReplicaId,
+    },
+    /// A replica will not be loaded again.
+    GivenUp {
+        process: Process,
+        replica: ReplicaId,
+    },
     /// A replica has become ready on a process.
     Loaded {
         process: Process,

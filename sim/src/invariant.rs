@@ -15,8 +15,11 @@ mod one_status;
 mod one_version;
 mod registry_epoch;
 mod replaced;
+mod restarts;
 
 use paceline_core::Instant;
+
+pub(crate) use self::enough_work::EnoughWork;
 
 use crate::fact::Fact;
 use crate::scenario::Scenario;
@@ -48,6 +51,7 @@ pub(crate) fn all(scenario: &Scenario) -> Vec<Box<dyn Invariant>> {
         Box::<registry_epoch::RegistryEpoch>::default(),
         Box::new(no_starvation::NoStarvation),
         Box::<replaced::Replaced>::default(),
+        Box::<restarts::Restarts>::default(),
         Box::new(converged::Converged::new(scenario)),
         Box::new(enough_work::EnoughWork::new(scenario)),
         Box::new(expected::Expected::new(scenario)),

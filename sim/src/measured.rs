@@ -69,6 +69,9 @@ impl Measured {
             | Fact::Closed { .. }
             | Fact::Opened { .. }
             | Fact::Died { .. }
+            | Fact::Loading { .. }
+            | Fact::Failed { .. }
+            | Fact::GivenUp { .. }
             | Fact::Followed { .. }
             | Fact::Settled { .. } => return,
         };

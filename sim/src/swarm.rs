@@ -20,6 +20,8 @@ enum Class {
     Slow,
     Lag,
     Drain,
+    Crash,
+    OutOfMemory,
 }
 
 /// The scenario with faults and operations of this seed in the place of its own. What it expects
@@ -89,6 +91,28 @@ impl Class {
                 node,
                 extra_us: 500 << random.below(9),
             },
+            Self::Crash => {
+                let same = |fault: &&Fault| matches!(&fault.what, What::Crash { node: at, .. } if *at == node);
+                if drawn.faults.iter().filter(same).count() >= CRASHES_MAX {
+                    return;
+                }
+                let model = drawn.models[random.below(drawn.models.len() as u64) as usize]
+                    .name
+                    .clone();
+                drawn.faults.push(Fault {
+                    at_ms,
+                    for_ms: for_ms.min(CRASH_MS_MAX),
+                    what: What::Crash {
+                        node,
+                        model: (random.below(2) == 0).then_some(model),
+                    },
+                });
+                return;
+            }
+            Self::OutOfMemory => What::OutOfMemory {
+                node,
+                rows_max: 1 << random.below(6),
+            },
             Self::Drain => {
                 let deadline_ms = 100 << random.below(8);
                 drawn.operations.push(Operation::Drain {
@@ -109,7 +133,7 @@ impl Class {
     }
 }
 
-const CLASSES: [Class; 8] = [
+const CLASSES: [Class; 10] = [
     Class::Kill,
     Class::KillLeader,
     Class::Stall,
@@ -118,6 +142,8 @@ const CLASSES: [Class; 8] = [
     Class::Slow,
     Class::Lag,
     Class::Drain,
+    Class::Crash,
+    Class::OutOfMemory,
 ];
 /// Before the first fault clients are served for a moment.
 const SETTLED_MS: u64 = 500;
@@ -126,6 +152,10 @@ const CALM_MS: u64 = 8_000;
 /// The longest fault: placement has replaced what was lost by then.
 const LONGEST_MS: u64 = 8_000;
 const FAULTS_MAX: usize = 200;
+/// An engine that has died twice is ready again within the 5 s after which calm is expected.
+const CRASHES_MAX: usize = 2;
+/// It is mended before its replica is loaded again, so each is one failure.
+const CRASH_MS_MAX: u64 = 400;
 
 #[cfg(test)]
 mod tests {
@@ -150,7 +180,7 @@ mod tests {
             };
             kinds.extend(drawn.faults.iter().filter_map(kind));
         }
-        assert_eq!(kinds.len(), 5, "{kinds:?}");
+        assert_eq!(kinds.len(), 7, "{kinds:?}");
         assert!(without < 20, "{without} of 200 break nothing");
     }
 }

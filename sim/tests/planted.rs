@@ -41,6 +41,7 @@ fn expected(bug: Bug) -> (&'static str, Faults, &'static str) {
         Bug::ToldUnexecuted => ("mixed-clients", Drawn, "I3 executions"),
         Bug::ClosedEarly => ("rolling-restart", Own, "I4 drained"),
         Bug::FailoverKept => ("node-kill", Own, "I9 conservation"),
+        Bug::FailuresForgotten => ("bad-version", Own, "restarts"),
     }
 }
 

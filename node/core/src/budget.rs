@@ -1,9 +1,9 @@
 //! Policy of a node's extra attempts: how many are under way, and whether one more may begin.
 //!
 //! A retry that everybody makes at once turns a small fault into a large one. Two allowances
-//! bound it: a *failover*, after a node fell silent, is one for each request and does not count
-//! against the ratio, or the death of one node of three could not be survived; every other
-//! *retry* shares a fifth of the requests that are active. Both are given back when the attempt
+//! bound it: a *failover*, after a node fell silent or an engine died, is one for each request and
+//! does not count against the ratio, or the death of one node of three could not be survived, nor
+//! that of an engine by those who shared its batch; every other *retry* shares a fifth of the requests that are active. Both are given back when the attempt
 //! ends, however it ends.
 
 use paceline_protocol::limits::{FAILOVERS_MAX, RETRIES_MIN, RETRIES_PERCENT_MAX};
@@ -11,7 +11,7 @@ use paceline_protocol::limits::{FAILOVERS_MAX, RETRIES_MIN, RETRIES_PERCENT_MAX}
 /// What an extra attempt is charged to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Extra {
-    /// The node that had it fell silent.
+    /// The node that had it fell silent, or its engine has died.
     Failover,
     /// Anything else: overload at one replica, an engine's passing error.
     Retry,

@@ -6,9 +6,9 @@
 //! | not sent: no replica to be had for now      | waits for one, 2 s at most                  |
 //! | not executed: overloaded                    | elsewhere, if the budget of retries allows  |
 //! | executed, passing error                     | once more, if idempotent and budget allows  |
-//! | unknown: what served it has died            | likewise                                    |
-//! | unknown: its node is silent                 | one failover, outside the ratio, if idempotent |
-//! | unknown again: the second node vanished too | `POISON`                                    |
+//! | unknown: what served it has died            | one failover, outside the ratio, if idempotent |
+//! | unknown: its node is silent                 | likewise                                    |
+//! | unknown again: the second is gone too       | `POISON`                                    |
 //!
 //! A version is without a replica for a moment when a node hears that one has left before it
 //! hears that another is ready: that is not told as a failure while it may pass. Two executions
@@ -88,7 +88,7 @@ pub enum Why {
     Reroute,
     /// The one before met overload or a passing error.
     Retry,
-    /// The node of the one before fell silent.
+    /// The node of the one before fell silent, or what served it there has died.
     Failover,
 }
 
@@ -101,7 +101,7 @@ pub enum Ending {
     Gone,
     /// It may have been executed, and may not or cannot be tried again.
     Unknown,
-    /// Two nodes vanished while they ran it.
+    /// Two nodes vanished while they ran it, or engines died.
     Poison,
     /// Its deadline has passed.
     Late,
@@ -130,7 +130,9 @@ enum Place {
     Running,
     Failed,
     /// It may have run, and nothing more is heard of it.
-    Unsure,
+    Left,
+    /// What ran it has died.
+    Died,
     Suspect,
     Lost,
 }
@@ -161,7 +163,8 @@ impl Failover {
                 Place::Free
             }
             End::Passing | End::Failed => Place::Failed,
-            End::Unsure | End::Left => Place::Unsure,
+            End::Left => Place::Left,
+            End::Died => Place::Died,
             End::Suspect => Place::Suspect,
             End::Lost => Place::Lost,
             // Whatever came of it, its client has gone.
@@ -193,14 +196,12 @@ impl Failover {
             }
             End::Nowhere if self.may_move() => Next::End(Ending::Gone),
             End::NotYet { since } if self.may_move() => self.wait(now, attempt, since),
-            End::Passing | End::Unsure if self.terms.is_idempotent => {
-                self.repeat(Extra::Retry, budget)
-            }
+            End::Passing if self.terms.is_idempotent => self.repeat(Extra::Retry, budget),
             End::Failed | End::Left => Next::End(Ending::AsItIs),
-            End::Nowhere | End::NotYet { .. } | End::Refused | End::Passing | End::Unsure => {
+            End::Nowhere | End::NotYet { .. } | End::Refused | End::Passing => {
                 self.rest(Ending::AsItIs)
             }
-            End::Suspect | End::Lost => self.fail_over(budget),
+            End::Died | End::Suspect | End::Lost => self.fail_over(budget),
         }
     }
 
@@ -227,7 +228,12 @@ impl Failover {
         let may_have_run = |place: &Place| match place {
             Place::Free => false,
             Place::Lost => !Bug::ToldUnexecuted.is_planted(),
-            Place::Spent | Place::Running | Place::Failed | Place::Unsure | Place::Suspect => true,
+            Place::Spent
+            | Place::Running
+            | Place::Failed
+            | Place::Left
+            | Place::Died
+            | Place::Suspect => true,
         };
         if self.places.contains(&Place::Failed) {
             Execution::Executed
@@ -283,7 +289,8 @@ impl Failover {
     }
 
     fn fail_over(&mut self, budget: &mut Budget) -> Next {
-        if self.places.iter().all(|place| *place == Place::Lost) {
+        let is_gone = |place: &Place| matches!(place, Place::Lost | Place::Died);
+        if self.places.iter().all(is_gone) {
             return Next::End(Ending::Poison);
         }
         // What runs already is the second execution, and its end decides.

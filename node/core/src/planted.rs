@@ -43,11 +43,14 @@ pub enum Bug {
     /// `failover-kept`: a request that ends keeps what its failover was charged to. In the end no
     /// request may fail over.
     FailoverKept,
+    /// `failures-forgotten`: what starts failed parts again remembers the last failure only. Its
+    /// waits do not grow, and it never gives up.
+    FailuresForgotten,
 }
 
 impl Bug {
     /// Every one.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::ExpiredKeepsPermit,
         Self::EndsForgotten,
         Self::HopelessFirst,
@@ -61,6 +64,7 @@ impl Bug {
         Self::ToldUnexecuted,
         Self::ClosedEarly,
         Self::FailoverKept,
+        Self::FailuresForgotten,
     ];
 
     /// The name on the command line.
@@ -79,6 +83,7 @@ impl Bug {
             Self::ToldUnexecuted => "told-unexecuted",
             Self::ClosedEarly => "closed-early",
             Self::FailoverKept => "failover-kept",
+            Self::FailuresForgotten => "failures-forgotten",
         }
     }
 

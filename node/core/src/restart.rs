@@ -9,6 +9,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::machine::Machine;
+use crate::planted::Bug;
 use crate::random::Random;
 use crate::record::{Recordable, Recording, Tape};
 use crate::time::Instant;
@@ -102,6 +103,9 @@ impl Restart {
             .is_some_and(|at| now.since(*at) > window)
         {
             self.failures.pop_front();
+        }
+        if Bug::FailuresForgotten.is_planted() {
+            self.failures.clear();
         }
         self.failures.push_back(now);
         let failures = self.failures.len() as u32;

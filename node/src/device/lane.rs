@@ -169,10 +169,14 @@ impl Batch {
             }
             Err(panic) => {
                 (self.replica.on_panic)(panic_text(&*panic));
-                Failure::new(
+                let failure = Failure::new(
                     ErrorCode::EngineFailed,
                     "the engine panicked; it is started again",
-                )
+                );
+                for (reply, ticket) in replies.into_iter().zip(self.tickets) {
+                    let _ = reply.send(End::Died(failure.clone(), ticket.inputs));
+                }
+                return None;
             }
         };
         for (reply, ticket) in replies.into_iter().zip(self.tickets) {

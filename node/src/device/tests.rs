@@ -165,7 +165,7 @@ async fn an_engine_that_fails_or_panics_ends_its_batch_and_nothing_else() {
     let bench = Bench::new(1, 0);
     bench.engine.script().panic_run(1);
     match bench.submit(&[1.0, 1.0], 1_000).1.await {
-        End::Failed(failure, inputs) => {
+        End::Died(failure, inputs) => {
             assert!(failure.message.contains("panicked"), "{failure}");
             assert!(!inputs.is_empty(), "they can be tried elsewhere");
         }

@@ -14,6 +14,8 @@ use crate::traces::Traces;
 
 /// A run that did not hold.
 pub(super) struct Failure {
+    /// The invariant that did not hold, or [`PANIC`].
+    pub(super) kind: &'static str,
     /// What was seen.
     pub(super) what: String,
 }
@@ -75,13 +77,18 @@ pub(super) fn held(
     match std::panic::catch_unwind(run) {
         Ok(Ok(report)) => Ok(report),
         Ok(Err(violation)) => Err(Failure {
+            kind: violation.invariant,
             what: violation.to_string(),
         }),
         Err(_panic) => Err(Failure {
+            kind: PANIC,
             what: format!("a machine panicked with seed {seed}"),
         }),
     }
 }
+
+/// A machine has panicked.
+const PANIC: &str = "panic";
 
 fn print(report: &Report, output: OutputFormat, out: &mut dyn Write) -> anyhow::Result<()> {
     match output {

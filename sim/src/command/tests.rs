@@ -86,6 +86,27 @@ fn what_a_seed_finds_is_saved_as_the_smallest_scenario_that_shows_it() {
 }
 
 #[test]
+fn what_is_made_small_still_shows_the_same_failure() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut scenario = Scenario::named("out-of-memory").unwrap();
+    scenario.clients[0].workload.duration_ms = 4_000;
+    scenario.expect.answered_permille_min = 1_000;
+    scenario.expect.answers_min = 1;
+    let file = folder.path().join("mine.toml");
+    write(&file, scenario.write()).unwrap();
+    let (path, save) = (file.to_str().unwrap(), folder.path().to_str().unwrap());
+    let (code, _, talk) = run(&[path, "--seeds", "0..1", "--save", save]);
+    assert_eq!(code, ExitCode::FAILURE);
+    assert!(
+        talk.contains("1 faults and 0 operations are enough, of 1 and 0"),
+        "{talk}"
+    );
+    let smallest = folder.path().join("out-of-memory-0.toml");
+    let (_, _, said) = run(&[smallest.to_str().unwrap(), "--seed", "0"]);
+    assert!(said.starts_with("I14 expected"), "{said}");
+}
+
+#[test]
 fn scenarios_are_shown_checked_and_run_from_their_files() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("mine.toml");

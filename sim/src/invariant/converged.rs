@@ -1,6 +1,7 @@
 //! I14: some seconds after the last thing has broken, been mended or been asked for, the cluster is
 //! as it shall be: nobody who runs is held for down, and each version that shall serve does, on as
-//! many replicas as are wanted, all of them ready.
+//! many replicas as are wanted, all of them ready. What a node has given up, because its engine has
+//! failed too often, waits for its operator.
 
 use std::collections::BTreeSet;
 
@@ -17,6 +18,7 @@ use crate::scenario::Scenario;
 pub(super) struct Converged {
     agreed: Agreed,
     ready: BTreeSet<(Process, ReplicaId)>,
+    given_up: BTreeSet<(Process, ReplicaId)>,
     /// When something was broken, mended or asked for last.
     disturbed: Instant,
     /// Whether every node has room for all versions.
@@ -31,6 +33,7 @@ impl Converged {
         Self {
             agreed: Agreed::default(),
             ready: BTreeSet::new(),
+            given_up: BTreeSet::new(),
             disturbed: Instant::from_nanos(scenario.mended_ms() * 1_000_000),
             is_roomy: groups.map(|group| group.memory_mib).min() >= Some(needed_mib),
         }
@@ -40,18 +43,25 @@ impl Converged {
         if let Some((node, _)) = self.agreed.nodes.iter().find(|(_, known)| known.is_down) {
             return Err(format!("node {node} runs, and is held for down"));
         }
-        let ready: BTreeSet<ReplicaId> = self.ready.iter().map(|(_, id)| *id).collect();
+        let ids = |set: &BTreeSet<(Process, ReplicaId)>| -> BTreeSet<ReplicaId> {
+            set.iter().map(|(_, id)| *id).collect()
+        };
+        let (ready, given_up) = (ids(&self.ready), ids(&self.given_up));
         for (model, wanted) in &self.agreed.models {
             let version = wanted.deployed;
             let most = self.agreed.wanted(*wanted);
             let standing = self.agreed.standing(model, version);
-            let able = standing.filter(|id| ready.contains(id)).count();
-            if able < most && self.is_roomy {
+            let (mut able, mut lost) = (0, 0);
+            for id in standing {
+                able += usize::from(ready.contains(&id));
+                lost += usize::from(given_up.contains(&id));
+            }
+            if able + lost < most && self.is_roomy {
                 return Err(format!(
                     "{able} replicas of version {version} of {model} are ready; {most} are wanted"
                 ));
             }
-            if most > 0 && wanted.serving != Some(version) {
+            if most > 0 && lost == 0 && wanted.serving != Some(version) {
                 return Err(format!(
                     "version {version} of {model} shall serve, and does not"
                 ));
@@ -70,8 +80,16 @@ impl Invariant for Converged {
         if let Fact::Loaded { process, replica } = *fact {
             self.ready.insert((process, replica));
         }
+        if let Fact::Failed { process, replica } = *fact {
+            self.ready.remove(&(process, replica));
+            self.disturbed = self.disturbed.max(now);
+        }
+        if let Fact::GivenUp { process, replica } = *fact {
+            self.given_up.insert((process, replica));
+        }
         if let Fact::Died { process } = *fact {
             self.ready.retain(|(at, _)| *at != process);
+            self.given_up.retain(|(at, _)| *at != process);
             self.disturbed = self.disturbed.max(now);
         }
         if let Fact::Applied {
@@ -142,6 +160,10 @@ mod tests {
         assert!(rest(&mut told, REST_NANOS).is_err(), "it does not serve");
         told.activate();
         assert_eq!(rest(&mut told, REST_NANOS), Ok(()));
+        told.see(0, &Fact::Failed { process, replica }).unwrap();
+        assert!(rest(&mut told, REST_NANOS).is_err(), "it has failed");
+        told.see(0, &Fact::GivenUp { process, replica }).unwrap();
+        assert_eq!(rest(&mut told, REST_NANOS), Ok(()), "it is given up");
         told.see(0, &Fact::Died { process }).unwrap();
         assert!(rest(&mut told, REST_NANOS).is_err(), "it is gone");
     }

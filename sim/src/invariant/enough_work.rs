@@ -7,7 +7,7 @@ use super::Invariant;
 use crate::fact::{End, Fact};
 use crate::scenario::Scenario;
 
-pub(super) struct EnoughWork {
+pub(crate) struct EnoughWork {
     answers_min: u64,
     wants_cancellations: bool,
     answers: u64,
@@ -16,6 +16,9 @@ pub(super) struct EnoughWork {
 }
 
 impl EnoughWork {
+    /// What it is called where a run has not held.
+    pub(crate) const NAME: &str = "enough-work";
+
     pub(super) fn new(scenario: &Scenario) -> Self {
         Self {
             answers_min: scenario.expect.answers_min,
@@ -29,7 +32,7 @@ impl EnoughWork {
 
 impl Invariant for EnoughWork {
     fn name(&self) -> &'static str {
-        "enough-work"
+        Self::NAME
     }
 
     fn observe(&mut self, _now: Instant, fact: &Fact<'_>) -> Result<(), String> {

@@ -4,7 +4,7 @@ use paceline_protocol::ModelName;
 use paceline_protocol::limits::{DRAIN_DEADLINE_MAX_MS, MODELS_MAX, ROWS_MAX, VERSIONS_KEPT_MAX};
 
 use super::event::node_position;
-use super::{Clients, Group, Model, Replicas, Scenario, Version};
+use super::{Clients, Group, Model, Replicas, Scenario, Version, What};
 
 /// A setting that no scenario can have.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -144,6 +144,11 @@ impl Check {
         self.within("load_ms", version.load_ms, (0, TIME_MS_MAX));
         self.within("memory_mib", version.memory_mib, (0, 1 << 30));
         self.within("fails_permille", version.fails_permille, (0, 1_000));
+        self.within(
+            "load_fails_permille",
+            version.load_fails_permille,
+            (0, 1_000),
+        );
         let cost = version.cost;
         self.inside("cost", |check| {
             check.within("fixed_ns", cost.fixed_ns, (0, COST_NS_MAX));
@@ -154,9 +159,7 @@ impl Check {
     }
 
     fn clients(&mut self, clients: &Clients, models: &[Model]) {
-        let is_known = models.iter().any(|model| model.name == clients.model);
-        let names: Vec<&str> = models.iter().map(|model| model.name.as_str()).collect();
-        self.hold("model", &clients.model, is_known, &names.join(", "));
+        self.known(&clients.model, models);
         self.within("from_ms", clients.from_ms, (0, TIME_MS_MAX));
         if let Err(invalid) = clients.workload.check() {
             let path = format!("workload.{}", invalid.key);
@@ -196,8 +199,24 @@ impl Check {
                     let is_known = name == "leader" || node_position(name, nodes).is_some();
                     check.hold("what", name, is_known, &format!("n0 to n{last}, or leader"));
                 }
+                match &fault.what {
+                    What::Crash {
+                        model: Some(model), ..
+                    } => check.inside("what", |check| check.known(model, &scenario.models)),
+                    What::OutOfMemory { rows_max, .. } => check.inside("what", |check| {
+                        check.within("rows_max", u64::from(*rows_max), (0, ROWS_MAX));
+                    }),
+                    _ => {}
+                }
             });
         }
+    }
+
+    /// Whether there is a model of this name.
+    fn known(&mut self, model: &str, models: &[Model]) {
+        let is_known = models.iter().any(|known| known.name == model);
+        let names: Vec<&str> = models.iter().map(|model| model.name.as_str()).collect();
+        self.hold("model", model, is_known, &names.join(", "));
     }
 
     fn within(&mut self, key: &str, value: u64, (least, most): (u64, u64)) {

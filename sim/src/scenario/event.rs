@@ -67,6 +67,21 @@ pub enum What {
         /// Its speed, in thousandths.
         speed_permille: u64,
     },
+    /// Engines on a node die, and fail what they run. Until that is mended none can be loaded.
+    Crash {
+        /// Which.
+        node: String,
+        /// Those of this model; all of them if there is none.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        model: Option<String>,
+    },
+    /// The memory of a node's device is nearly full: what does not fit fails.
+    OutOfMemory {
+        /// Which.
+        node: String,
+        /// The largest batch that still fits, in rows; with 0 no replica can be loaded either.
+        rows_max: u32,
+    },
     /// The lines of a node get slower.
     Lag {
         /// Which.
@@ -100,6 +115,8 @@ impl What {
             Self::Kill { node }
             | Self::Stall { node }
             | Self::Slow { node, .. }
+            | Self::Crash { node, .. }
+            | Self::OutOfMemory { node, .. }
             | Self::Lag { node, .. } => std::slice::from_ref(node),
         }
     }

@@ -47,6 +47,9 @@ pub struct Version {
     /// So many of a thousand batches fail in the engine.
     #[serde(default)]
     pub fails_permille: u64,
+    /// So many of a thousand attempts to load a replica fail.
+    #[serde(default)]
+    pub load_fails_permille: u64,
 }
 
 /// A batch of `n` rows and `t` tokens takes `fixed_ns + n × row_ns + t × token_ns`, with noise.

@@ -1,6 +1,7 @@
 //! What breaks and is mended, and how the cluster follows: processes die and start again, stand
 //! still and go on; lines are cut and joined.
 
+use super::node::Trouble;
 use super::{Place, State, World, new_node};
 use crate::agenda::{Event, NodeIndex, Process, Timer};
 use crate::fact::Fact;
@@ -49,6 +50,16 @@ impl World {
                 What::Lag { extra_us, .. } => {
                     self.outside.network.lag(*node, extra_us * 1_000);
                 }
+                What::Crash { model, .. } => {
+                    let models = &self.outside.scenario.models;
+                    let position = |name: &String| models.iter().position(|of| of.name == *name);
+                    let model = model.as_ref().and_then(position);
+                    let trouble = Trouble::Crash(model.map(|position| position as u16));
+                    self.trouble(*node, number, trouble);
+                }
+                What::OutOfMemory { rows_max, .. } => {
+                    self.trouble(*node, number, Trouble::Memory(*rows_max));
+                }
                 What::Partition { .. } => {}
             }
         }
@@ -68,6 +79,9 @@ impl World {
                 What::Stall { .. } => self.go_on(node),
                 What::Slow { .. } => self.place_of(node).node.slow_down(1_000),
                 What::Lag { .. } => self.outside.network.lag(node, 0),
+                What::Crash { .. } | What::OutOfMemory { .. } => {
+                    self.place_of(node).node.end_trouble(number);
+                }
                 What::Partition { .. } => {}
             }
         }
@@ -119,8 +133,9 @@ impl World {
             life: before.life + 1,
             ..before
         };
-        let disk = place.node.disk();
+        let (disk, troubles) = (place.node.disk(), place.node.take_troubles());
         place.node = new_node(process, &place.group.clone(), (&scenario, seed), disk);
+        place.node.set_troubles(troubles);
         self.set_state(node, State::Booting);
         let boot_nanos = scenario.cluster.delays.boot_ms * 1_000_000;
         self.outside.plan(process, boot_nanos, Timer::Booted);
@@ -131,6 +146,17 @@ impl World {
         self.set_state(process.node, State::Runs);
         self.at(process, super::node::Node::boot);
         self.look();
+    }
+
+    /// Something is wrong with the engines of a node; those of a process that stands still do not
+    /// run.
+    fn trouble(&mut self, node: NodeIndex, fault: u16, what: Trouble) {
+        let place = self.place_of(node);
+        place.node.add_trouble(fault, what);
+        let process = place.node.process();
+        if let (State::Runs, Trouble::Crash(model)) = (place.state, what) {
+            self.at(process, |node, outside| node.crash(outside, model));
+        }
     }
 
     fn stall(&mut self, node: NodeIndex) {

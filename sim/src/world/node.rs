@@ -10,6 +10,7 @@ mod flights;
 mod knowledge;
 mod lanes;
 mod peers;
+mod replicas;
 mod served;
 
 use std::collections::BTreeMap;
@@ -18,19 +19,21 @@ use std::sync::Arc;
 use paceline_core::admission::{self, Admission};
 use paceline_core::batcher::Batcher;
 use paceline_core::budget::{Budget, Extra};
-use paceline_core::device::{self, BatcherId, Device};
+use paceline_core::device::{self, Device};
 use paceline_core::drain::{self, Drain};
 use paceline_core::failover::Attempt;
 use paceline_core::registry::Registry;
 use paceline_core::router::{self, Router};
 use paceline_core::{Instant, Machine, Slot};
-use paceline_protocol::{Epoch, NodeId, ReplicaId, VersionNumber};
+use paceline_protocol::{Epoch, NodeId, ReplicaId};
 
 use self::duties::Duties;
 use self::entries::Entry;
 use self::knowledge::Knowledge;
 use self::lanes::Lane;
 use self::peers::Peers;
+pub(super) use self::replicas::Trouble;
+use self::replicas::{Queue, Replica};
 use self::served::Served;
 use super::outside::Outside;
 use super::slots::Slots;
@@ -71,6 +74,8 @@ pub(super) struct Node {
     waiting: Vec<(Slot, Attempt)>,
     /// The device's speed, in thousandths of what its group has.
     speed_permille: u64,
+    /// What is wrong with its engines, by the number of the fault.
+    troubles: BTreeMap<u16, Trouble>,
     /// When the device will be woken.
     armed: Option<Instant>,
     /// Whether what it holds is as it was when that was noted last: so it is after most of what
@@ -83,21 +88,6 @@ pub(super) struct Node {
     router_effects: Vec<router::Effect>,
     device_effects: Vec<device::Effect>,
     members: Vec<Member>,
-}
-
-/// A replica that was assigned here.
-#[derive(Clone, Copy)]
-struct Replica {
-    version: (u16, VersionNumber),
-    /// Its queue, once it is loaded.
-    batcher: Option<BatcherId>,
-}
-
-/// What has had a queue's number last: its batches may still be staged or run.
-#[derive(Clone, Copy)]
-struct Queue {
-    version: (u16, VersionNumber),
-    is_attached: bool,
 }
 
 /// What of a process outlives it.
@@ -138,6 +128,7 @@ impl Node {
             queueing: Vec::new(),
             waiting: Vec::new(),
             speed_permille: 1_000,
+            troubles: BTreeMap::new(),
             armed: None,
             is_settled: false,
             batches: 0,
@@ -194,8 +185,9 @@ impl Node {
             Timer::Launch(lane) => {
                 self.step_device(outside, device::Input::Launch { lane }, Some(lane));
             }
-            Timer::Finished(lane) => self.finished(outside, lane),
+            Timer::Finished(lane, run) => self.finished(outside, lane, run),
             Timer::Loaded(replica) => self.loaded(outside, replica),
+            Timer::Restart(replica) => self.restart(outside, replica),
             Timer::Deadline(slot) => self.late(outside, slot),
             Timer::Patience(slot, attempt) => self.resume(outside, (slot, attempt)),
             Timer::Tick => self.tick(outside),
@@ -234,7 +226,7 @@ impl Node {
             let after = at.nanos_since(outside.now);
             outside.plan(self.process, after, Timer::Device);
         }
-        let queues = self.replicas.values().filter_map(|replica| replica.batcher);
+        let queues = self.replicas.values().filter_map(Replica::batcher);
         let queues = queues.filter_map(|batcher| self.device.batcher(batcher));
         let holds = Holdings {
             in_flight: self.admission.in_flight(),

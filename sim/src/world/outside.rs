@@ -168,6 +168,12 @@ impl Outside {
         (nanos, fails)
     }
 
+    /// Whether an attempt to load a version fails.
+    pub(super) fn fails_to_load(&mut self, version: (u16, VersionNumber)) -> bool {
+        let permille = self.version(version).load_fails_permille;
+        permille > 0 && self.service.below(1_000) < permille
+    }
+
     pub(super) fn broken(&mut self) -> Option<Broken> {
         self.ledger.broken()
     }

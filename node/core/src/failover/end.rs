@@ -24,8 +24,8 @@ pub enum End {
     Refused,
     /// It ran and failed in a way that may not repeat itself.
     Passing,
-    /// Nobody can tell: what served it has died, but its node speaks.
-    Unsure,
+    /// Nobody can tell: what served it has died, its engine above all, but its node speaks.
+    Died,
     /// It ran and failed in a way that would be the same anywhere.
     Failed,
     /// Nobody can tell: it runs, is not waited for any longer, and has its inputs.
@@ -52,7 +52,7 @@ impl End {
             (Execution::Executed, ErrorCode::EngineFailed) => Self::Passing,
             (Execution::Executed, _) => Self::Failed,
             (Execution::Unknown, ErrorCode::DeadlineExceeded | ErrorCode::Cancelled) => Self::Late,
-            (Execution::Unknown, _) => Self::Unsure,
+            (Execution::Unknown, _) => Self::Died,
         }
     }
 }

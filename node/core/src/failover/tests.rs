@@ -128,16 +128,36 @@ fn what_may_have_run_is_told_so() {
         (&next[..], execution),
         (&[AS_IT_IS][..], Execution::Unknown)
     );
-    let unsure = [
-        (FIRST, End::Unsure),
+    let died = [
+        (FIRST, End::Died),
         (SECOND, End::Gone),
         (SECOND, End::Nowhere),
     ];
-    let (next, execution) = all(TERMS, &unsure);
+    let (next, execution) = all(TERMS, &died);
     let again = moved(SECOND, Why::Reroute);
-    assert_eq!(next, [RETRIED, again, AS_IT_IS], "it is not pinned anew");
+    assert_eq!(
+        next,
+        [FAILED_OVER, again, AS_IT_IS],
+        "it is not pinned anew"
+    );
     assert_eq!(execution, Execution::Unknown);
-    assert_eq!(all(ONCE, &unsure[..1]).0, [AS_IT_IS]);
+    assert_eq!(all(ONCE, &died[..1]).0, [AS_IT_IS]);
+}
+
+#[test]
+fn who_shared_the_batch_of_an_engine_that_died_runs_again_outside_the_ratio() {
+    let mut without_retries = Budget::default();
+    while without_retries.take(Extra::Retry) {}
+    let (next, _) = play(TERMS, &mut without_retries, &[(FIRST, End::Died)]);
+    assert_eq!(next, [FAILED_OVER]);
+    for second in [End::Died, End::Lost] {
+        let ends = [(FIRST, End::Died), (SECOND, second)];
+        assert_eq!(all(TERMS, &ends).0, [FAILED_OVER, POISON], "{second:?}");
+    }
+    let ends = [(FIRST, End::Died), (SECOND, End::Passing)];
+    let (next, execution) = all(TERMS, &ends);
+    assert_eq!(next, [FAILED_OVER, AS_IT_IS]);
+    assert_eq!(execution, Execution::Executed);
 }
 
 #[test]
@@ -327,7 +347,7 @@ fn no_sequence_of_ends_executes_more_than_twice_or_keeps_a_charge() {
         End::Overloaded,
         End::Refused,
         End::Passing,
-        End::Unsure,
+        End::Died,
         End::Left,
         End::Suspect,
         End::Lost,
@@ -364,7 +384,7 @@ fn no_history_of_attempts_that_run_beside_each_other_keeps_a_charge() {
         End::Overloaded,
         End::Refused,
         End::Passing,
-        End::Unsure,
+        End::Died,
         End::Failed,
         End::Suspect,
         End::Lost,
@@ -416,8 +436,8 @@ fn what_a_failure_says_is_what_the_attempt_ended_as() {
         (EngineFailed, Executed, End::Passing),
         (Internal, Executed, End::Failed),
         (DeadlineExceeded, Unknown, End::Late),
-        (Internal, Unknown, End::Unsure),
-        (EngineFailed, Unknown, End::Unsure),
+        (Internal, Unknown, End::Died),
+        (EngineFailed, Unknown, End::Died),
     ];
     for (code, execution, end) in table {
         assert_eq!(End::of(code, execution), end, "{code} {execution:?}");

@@ -157,6 +157,9 @@ impl<'a> Flight<'a> {
             End::Failed(failure, inputs) => {
                 Landed::told(failure, Execution::Executed).with_inputs(inputs)
             }
+            End::Died(failure, inputs) => {
+                Landed::told(failure, Execution::Unknown).with_inputs(inputs)
+            }
             // Its inputs are with the engine: there is nothing to send elsewhere.
             End::Left(failure) => Landed::Missed(Miss::new(failover::End::Left, failure)),
         }

@@ -257,10 +257,7 @@ impl Part<'_> {
         }
         self.epoch = self.epoch.max(miss.epoch.unwrap_or_default());
         // A failure of what ran says more than that nothing else could run it.
-        let has_run = matches!(
-            miss.end,
-            End::Passing | End::Unsure | End::Failed | End::Left
-        );
+        let has_run = matches!(miss.end, End::Passing | End::Died | End::Failed | End::Left);
         if has_run || !self.has_run {
             self.failure = Some(miss.failure);
         }
@@ -297,7 +294,7 @@ impl Part<'_> {
                 Failure::new(ErrorCode::Unreachable, message)
             }
             Ending::Poison => {
-                let message = "two nodes fell silent while they worked on the request";
+                let message = "two nodes fell silent, or their engines died, while they worked on the request";
                 Failure::new(ErrorCode::Poison, message)
             }
             Ending::Late => dropped(DropReason::Expired),

@@ -73,7 +73,9 @@ impl Serving {
             Ok(End::Dropped(DropReason::Gone, _)) => gone(),
             Ok(End::Dropped(why, _)) => failed(dropped(why), Execution::NotExecuted, load),
             Ok(End::Failed(failure, _)) => failed(failure, Execution::Executed, load),
-            Ok(End::Left(failure)) => failed(failure, Execution::Unknown, load),
+            Ok(End::Died(failure, _) | End::Left(failure)) => {
+                failed(failure, Execution::Unknown, load)
+            }
             Err(_late) => failed(dropped(DropReason::Expired), Execution::Unknown, load),
         }
     }

@@ -3,6 +3,7 @@
 
 use std::time::{Duration, Instant};
 
+use paceline_core::budget::{Budget, Extra};
 use paceline_protocol::frame::Execution;
 use paceline_protocol::registry::Change;
 use paceline_protocol::{ErrorCode, Tensor, TokenId};
@@ -131,6 +132,30 @@ async fn a_node_that_falls_silent_is_replaced_once_and_the_second_one_is_poison(
     let text = trio.serving.metrics.render();
     let counted = "paceline_gateway_extra_attempts_total{why=\"failover\"} 4";
     assert!(text.contains(counted), "{text}");
+    trio.node.shutdown(Duration::from_secs(5)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_an_engine_died_over_runs_once_more_however_many_retry() {
+    let trio = Trio::start().await;
+    // It has taken a whole batch along, and the fifth that is for retries is spent.
+    let spend = |budget: &mut Budget| (0..).take_while(|_| budget.take(Extra::Retry)).count();
+    let spent = trio.serving.budget.decide(spend);
+    let failing = Act::Fail(ErrorCode::EngineFailed, Execution::Executed);
+    let died = Act::Fail(ErrorCode::EngineFailed, Execution::Unknown);
+    trio.set(&[failing]);
+    let ended = trio.serving.infer_tensors(request()).await;
+    assert_eq!(told(ended), (ErrorCode::EngineFailed, Execution::Executed));
+    trio.set(&[died, Act::Answer]);
+    trio.serving.infer_tensors(request()).await.unwrap();
+    let give_back = |budget: &mut Budget| (0..spent).for_each(|_| budget.give_back(Extra::Retry));
+    trio.serving.budget.decide(give_back);
+    assert_eq!(executions(&trio.rest().await), [1, 2], "alone");
+
+    let (ended, _) = trio.play(&[died, died], request()).await;
+    assert_eq!(told(ended), (ErrorCode::Poison, Execution::Unknown));
+    let (ended, _) = trio.play(&[died], once()).await;
+    assert_eq!(told(ended), (ErrorCode::EngineFailed, Execution::Unknown));
     trio.node.shutdown(Duration::from_secs(5)).await;
 }
 

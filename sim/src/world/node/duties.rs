@@ -1,22 +1,18 @@
-//! What a node does besides requests: it loads what is assigned to it, leaves when it is drained,
-//! and, while it leads, places replicas and says who is down.
+//! What a node does besides requests: it leaves when it is drained, and, while it leads, places
+//! replicas and says who is down.
 //!
-//! The twin of `node/src/{reconciler,worker,drain}.rs` and of the detector's second half.
+//! The twin of `node/src/{reconciler,drain}.rs` and of the detector's second half.
 
-use std::collections::BTreeMap;
-
-use paceline_core::batcher;
-use paceline_core::cost::CostFit;
-use paceline_core::device::{self, BatcherId};
+use paceline_core::device;
 use paceline_core::drain;
-use paceline_core::placement::{self, ReplicaState};
+use paceline_core::placement;
 use paceline_core::registry::NodeState;
 use paceline_core::{Machine, detector};
+use paceline_protocol::OpId;
 use paceline_protocol::registry::{Change, Command, SCHEMA};
-use paceline_protocol::{OpId, ReplicaId, VersionNumber};
 
+use super::Node;
 use super::peers::LISTEN_NANOS;
-use super::{Node, Queue, Replica};
 use crate::agenda::Timer;
 use crate::fact::Fact;
 use crate::message::Message;
@@ -140,97 +136,6 @@ impl Node {
             What::Marking => {}
             What::Drained => self.step_drain(outside, drain::Input::WriteFailed),
         }
-    }
-
-    /// Begins to load a replica.
-    pub(super) fn load(
-        &mut self,
-        outside: &mut Outside,
-        id: ReplicaId,
-        version: (u16, VersionNumber),
-    ) {
-        let batcher = None;
-        self.replicas.insert(id, Replica { version, batcher });
-        self.knowledge.stop_observing();
-        self.say(outside);
-        let nanos = outside.version(version).load_ms * 1_000_000;
-        outside.plan(self.process, nanos, Timer::Loaded(id));
-    }
-
-    /// A replica is loaded and warm, unless it was taken away meanwhile.
-    pub(super) fn loaded(&mut self, outside: &mut Outside, id: ReplicaId) {
-        let free = (0..self.queues.len()).find(|number| self.is_free(*number));
-        let Some(replica) = self.replicas.get_mut(&id) else {
-            return;
-        };
-        let number = free.unwrap_or(self.queues.len());
-        let batcher = BatcherId(number as u32);
-        replica.batcher = Some(batcher);
-        let process = self.process;
-        outside.record(&Fact::Loaded {
-            process,
-            replica: id,
-        });
-        let of = outside.version(replica.version);
-        let (one, all) = (of.cost.batch_ns(1, 0), of.cost.batch_ns(of.rows_max, 0));
-        let options = batcher::Options {
-            rows_max: of.rows_max,
-            cost: CostFit::from_warm_up(one, of.rows_max, all),
-        };
-        let queue = Queue {
-            version: replica.version,
-            is_attached: true,
-        };
-        match self.queues.get_mut(number) {
-            Some(place) => *place = queue,
-            None => self.queues.push(queue),
-        }
-        self.step_device(outside, device::Input::Attach { batcher, options }, None);
-        self.knowledge.touch_replica(queue.version, id);
-        self.knowledge.stop_observing();
-        self.publish(outside);
-        self.say(outside);
-        self.reconcile(outside);
-    }
-
-    /// A replica goes away: it is sent nothing more, and what waits for it goes elsewhere.
-    pub(super) fn unload(&mut self, outside: &mut Outside, id: ReplicaId) {
-        self.knowledge.stop_observing();
-        self.say(outside);
-        let Some(Replica {
-            batcher: Some(batcher),
-            version,
-        }) = self.replicas.remove(&id)
-        else {
-            return;
-        };
-        self.knowledge.touch_replica(version, id);
-        self.publish(outside);
-        self.step_device(outside, device::Input::Detach { batcher }, None);
-        if let Some(queue) = self.queues.get_mut(batcher.0 as usize) {
-            queue.is_attached = false;
-        }
-    }
-
-    /// Whether nothing has this number, nor still runs under it.
-    fn is_free(&self, number: usize) -> bool {
-        let runs = |served: &super::served::Served| served.batcher.0 as usize == number;
-        !self.queues[number].is_attached && self.served.find(runs).is_empty()
-    }
-
-    pub(super) fn version_of(&self, batcher: BatcherId) -> Option<(u16, VersionNumber)> {
-        Some(self.queues.get(batcher.0 as usize)?.version)
-    }
-
-    pub(super) fn own_states(&self) -> BTreeMap<ReplicaId, ReplicaState> {
-        let states = self.replicas.iter().map(|(id, replica)| {
-            let state = match replica.batcher {
-                Some(_) => ReplicaState::Ready,
-                None => ReplicaState::Loading,
-            };
-            (*id, state)
-        });
-        states.collect()
     }
 
     pub(super) fn look_at_drain(&mut self, outside: &mut Outside) {

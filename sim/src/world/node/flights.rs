@@ -188,7 +188,7 @@ impl Node {
         let Some(entry) = self.entries.get(slot) else {
             return;
         };
-        let has_run = matches!(end, F::Passing | F::Unsure | F::Failed | F::Left);
+        let has_run = matches!(end, F::Passing | F::Died | F::Failed | F::Left);
         if has_run || !entry.has_run {
             entry.end = Some(told_as(end));
         }
@@ -276,7 +276,7 @@ fn told_as(end: failover::End) -> End {
         F::NotYet { .. } => End::NotReady,
         F::Overloaded => End::QueueFull,
         F::Refused => End::Late,
-        F::Passing | F::Unsure | F::Failed | F::Left => End::Failed,
+        F::Passing | F::Died | F::Failed | F::Left => End::Failed,
         F::Suspect | F::Lost => End::Unreachable,
         F::Late => End::Expired,
     }

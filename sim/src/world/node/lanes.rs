@@ -1,6 +1,6 @@
 //! What the device wants done: batches are seated in lanes, staged and run.
 
-use paceline_core::device::{self, LaneId};
+use paceline_core::device::{self, BatcherId, LaneId};
 use paceline_core::{Instant, Machine, Slot, failover};
 
 use super::Node;
@@ -12,15 +12,42 @@ use crate::planted::Planted;
 use crate::world::outside::Outside;
 
 /// A batch that is staged or runs.
-#[derive(Default)]
 pub(super) struct Lane {
     pub(super) served: Vec<Slot>,
-    /// How long the run will have taken, unless it fails.
-    nanos: Option<u64>,
+    /// The queue that the batch which runs has come from.
+    runs: Option<BatcherId>,
+    /// Its number, among those of this lane.
+    run: u32,
+    /// How long the run will have taken, or how it will have failed.
+    result: Result<u64, failover::End>,
     /// Rows that its replica takes at once.
     rows_max: u32,
     /// Whether the task that brought a request runs it.
     in_place: bool,
+}
+
+impl Default for Lane {
+    fn default() -> Self {
+        Self {
+            served: Vec::new(),
+            runs: None,
+            run: 0,
+            result: Ok(0),
+            rows_max: 0,
+            in_place: false,
+        }
+    }
+}
+
+impl Lane {
+    /// If it runs a batch of this queue, that fails; says the number of its run.
+    pub(super) fn fail(&mut self, batcher: BatcherId) -> Option<u32> {
+        let is_met = self.runs == Some(batcher);
+        is_met.then(|| {
+            self.result = Err(failover::End::Died);
+            self.run
+        })
+    }
 }
 
 impl Node {
@@ -107,13 +134,22 @@ impl Node {
                 });
             }
         }
-        let Some(version) = batcher.and_then(|batcher| self.version_of(batcher)) else {
+        let queue = batcher.and_then(|batcher| self.queues.get(batcher.0 as usize));
+        let Some((version, is_dead)) = queue.map(|queue| (queue.version, queue.is_dead)) else {
             return;
         };
         let rows_max = outside.version(version).rows_max;
         let (nanos, fails) = outside.service(version, (rows, tokens));
         let speed = self.group.speed_permille * self.speed_permille / 1_000;
-        let nanos = nanos.saturating_mul(1_000) / speed.max(1);
+        let nanos = match is_dead {
+            true => 0,
+            false => nanos.saturating_mul(1_000) / speed.max(1),
+        };
+        let result = match () {
+            () if is_dead => Err(failover::End::Died),
+            () if fails || rows > self.rows_that_fit() => Err(failover::End::Passing),
+            () => Ok(nanos),
+        };
         outside.record(&Fact::Ran(Batch {
             version,
             members: &self.members,
@@ -122,35 +158,42 @@ impl Node {
             nanos,
         }));
         let seat = &mut self.lanes[usize::from(lane.0)];
-        (seat.nanos, seat.rows_max) = ((!fails).then_some(nanos), rows_max);
+        (seat.result, seat.rows_max) = (result, rows_max);
+        (seat.runs, seat.run) = (batcher, seat.run.wrapping_add(1));
+        let run = seat.run;
         self.watch_deadlines(outside, lane, outside.now.plus_nanos(nanos));
         self.batches += 1;
         let is_lost = outside.planted == Some(Planted::LostBatch) && self.batches == PLANTED_AT;
         if !is_lost {
-            outside.plan(self.process, nanos, Timer::Finished(lane));
+            outside.plan(self.process, nanos, Timer::Finished(lane, run));
         }
     }
 
-    /// A lane's batch has run: its requests are answered, and the lane goes on.
-    pub(super) fn finished(&mut self, outside: &mut Outside, lane: LaneId) {
+    /// A lane's batch has run: its requests are answered, and the lane goes on. One that had
+    /// failed before has ended already.
+    pub(super) fn finished(&mut self, outside: &mut Outside, lane: LaneId, run: u32) {
         let seat = &mut self.lanes[usize::from(lane.0)];
-        let (nanos, in_place, rows_max) = (seat.nanos, seat.in_place, seat.rows_max);
+        if seat.run != run || seat.runs.take().is_none() {
+            return;
+        }
+        let (result, in_place, rows_max) = (seat.result, seat.in_place, seat.rows_max);
         let mut served = std::mem::take(&mut seat.served);
         for slot in served.drain(..) {
             let batcher = self.served.get(slot).map(|served| {
                 served.lane = None;
                 served.batcher
             });
-            let landing = match (batcher, nanos) {
-                (Some(batcher), Some(_)) => Landing::Answered(self.load_report(batcher, rows_max)),
-                _ => Landing::Missed(failover::End::Passing),
+            let landing = match (batcher, result) {
+                (Some(batcher), Ok(_)) => Landing::Answered(self.load_report(batcher, rows_max)),
+                (_, Err(end)) => Landing::Missed(end),
+                (None, Ok(_)) => Landing::Missed(failover::End::Passing),
             };
             self.end_served(outside, slot, landing);
         }
         self.lanes[usize::from(lane.0)].served = served;
         let input = device::Input::Finished {
             lane,
-            nanos,
+            nanos: result.ok(),
             in_place,
         };
         self.step_device(outside, input, Some(lane));

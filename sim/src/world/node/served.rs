@@ -8,8 +8,8 @@ use paceline_core::router::Report;
 use paceline_core::{RequestMeta, Slot, failover};
 use paceline_protocol::VersionNumber;
 
-use super::Node;
 use super::entries::PLANTED_AT;
+use super::{Node, Replica};
 use crate::fact::{Fact, Queue, RequestNumber};
 use crate::message::{Dispatch, Flight, Landing, Message};
 use crate::planted::Planted;
@@ -35,7 +35,7 @@ impl Node {
     /// A dispatch arrives: it is taken, or refused unexecuted.
     pub(super) fn take(&mut self, outside: &mut Outside, dispatch: Dispatch) {
         let replica = self.replicas.get(&dispatch.replica);
-        let batcher = replica.and_then(|replica| replica.batcher);
+        let batcher = replica.and_then(Replica::batcher);
         let Some(batcher) = batcher.filter(|_| !self.is_closed) else {
             let gone = Landing::Gone(self.epoch());
             self.reply(outside, dispatch.flight, gone);

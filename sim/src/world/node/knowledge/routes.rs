@@ -9,7 +9,7 @@ use paceline_core::{Instant, Machine};
 use paceline_protocol::{NodeId, ReplicaId};
 
 use super::Version;
-use crate::world::node::Node;
+use crate::world::node::{Node, Replica};
 use crate::world::outside::Outside;
 
 /// Whether a version can be routed to.
@@ -143,7 +143,7 @@ impl Node {
             true => self
                 .replicas
                 .get(&replica)
-                .is_some_and(|own| own.batcher.is_some()),
+                .is_some_and(|own| own.batcher().is_some()),
             false => self.peers.is_ready(node, replica),
         }
     }
@@ -174,7 +174,7 @@ impl Node {
             replica: id,
             node: assignment.node,
             local: match assignment.node == self.id {
-                true => self.replicas.get(&id).and_then(|own| own.batcher),
+                true => self.replicas.get(&id).and_then(Replica::batcher),
                 false => None,
             },
             is_near: registry.zone(assignment.node) == zone,
