@@ -27,6 +27,8 @@ pub(crate) enum End {
     Cancelled,
     /// The model had no ready replica.
     NotReady,
+    /// Its client had seen more than any node that could be asked.
+    Stale,
     /// Its replicas went away more often than it may be sent again.
     Gone,
     /// The engine failed.
@@ -46,6 +48,8 @@ pub(crate) enum Fact<'a> {
         deadline: Instant,
         /// Whether it must not run twice.
         is_once: bool,
+        /// Who sent it: a client keeps the highest epoch that an answer has named.
+        client: u16,
     },
     /// A client went away.
     HungUp { request: RequestNumber },
@@ -55,6 +59,8 @@ pub(crate) enum Fact<'a> {
         process: Process,
         /// Whether its client has lost another node that may have run it.
         is_second: bool,
+        /// The node that has sent it on, if one has.
+        via: Option<Process>,
     },
     /// A node tells a client that nothing of its request ran.
     Disclaimed {
@@ -71,6 +77,7 @@ pub(crate) enum Fact<'a> {
     Left {
         request: RequestNumber,
         process: Process,
+        via: Option<Process>,
     },
     /// A request whose replica went away unexecuted was sent to another one.
     SentAgain,

@@ -12,13 +12,17 @@ use paceline_protocol::{Epoch, OpId, ReplicaId, VersionNumber};
 
 use crate::agenda::Process;
 use crate::fact::RequestNumber;
-use crate::world::Request;
+use crate::world::{Request, Word};
 
 /// A message between two processes.
 #[derive(Debug)]
 pub(crate) enum Message {
-    /// A client sends a request.
+    /// A client sends a request, or a node that is behind what its client has seen sends it on.
     Request(Request),
+    /// What became of one that was sent on.
+    Relayed(Word),
+    /// The client of one that was sent on has gone.
+    HangUp(Request),
     /// A router has picked a replica here for a request.
     Dispatch(Dispatch),
     /// The request of a dispatch is not wanted any more.

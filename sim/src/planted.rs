@@ -17,6 +17,9 @@ pub enum Planted {
     MixedBatch,
     /// A permit is not given back (found by I9: admission counts more than there is).
     LostPermit,
+    /// A node that is behind what a client has seen answers it all the same (found by I11, where
+    /// nodes are cut off or stand still).
+    StaleAnswer,
     /// Followers are told in the order of a hashed set (found by comparing two processes: no
     /// invariant sees it).
     HashOrder,
@@ -27,11 +30,12 @@ pub enum Planted {
 
 impl Planted {
     /// Every bug of the driver that an invariant finds.
-    pub const ALL: [Self; 4] = [
+    pub const ALL: [Self; 5] = [
         Self::LostBatch,
         Self::LateTimer,
         Self::MixedBatch,
         Self::LostPermit,
+        Self::StaleAnswer,
     ];
 
     /// The name on the command line.
@@ -41,6 +45,7 @@ impl Planted {
             Self::LateTimer => "late-timer",
             Self::MixedBatch => "mixed-batch",
             Self::LostPermit => "lost-permit",
+            Self::StaleAnswer => "stale-answer",
             Self::HashOrder => "hash-order",
             #[cfg(feature = "planted")]
             Self::Core(bug) => bug.name(),
@@ -67,6 +72,7 @@ pub(crate) fn with<T>(planted: Option<Planted>, run: impl FnOnce() -> T) -> T {
         | Planted::LateTimer
         | Planted::MixedBatch
         | Planted::LostPermit
+        | Planted::StaleAnswer
         | Planted::HashOrder => None,
     });
     planted::with(bug, run)
@@ -83,9 +89,12 @@ const BELOW: usize = Bug::ALL.len();
 #[cfg(not(feature = "planted"))]
 const BELOW: usize = 0;
 
+/// Bugs of the driver: those that invariants find, and the order that none does.
+const DRIVERS: usize = Planted::ALL.len() + 1;
+
 /// What can be chosen on the command line.
-const CHOICES: [Planted; 5 + BELOW] = {
-    let mut choices = [Planted::HashOrder; 5 + BELOW];
+const CHOICES: [Planted; DRIVERS + BELOW] = {
+    let mut choices = [Planted::HashOrder; DRIVERS + BELOW];
     let mut next = 0;
     while next < Planted::ALL.len() {
         choices[next] = Planted::ALL[next];
@@ -95,7 +104,7 @@ const CHOICES: [Planted; 5 + BELOW] = {
     {
         let mut bug = 0;
         while bug < BELOW {
-            choices[5 + bug] = Planted::Core(Bug::ALL[bug]);
+            choices[DRIVERS + bug] = Planted::Core(Bug::ALL[bug]);
             bug += 1;
         }
     }

@@ -62,6 +62,8 @@ pub struct Outcomes {
     pub cancelled: u64,
     /// Refused: no replica was ready.
     pub not_ready: u64,
+    /// Refused: the client had seen more than any node that could be asked.
+    pub stale: u64,
     /// The replicas went away more often than a request may be sent again.
     pub gone: u64,
     /// The engine failed.
@@ -104,6 +106,7 @@ impl Outcomes {
             End::Late => &mut self.late,
             End::Cancelled => &mut self.cancelled,
             End::NotReady => &mut self.not_ready,
+            End::Stale => &mut self.stale,
             End::Gone => &mut self.gone,
             End::Failed => &mut self.failed,
             End::Unreachable => &mut self.unreachable,
@@ -113,7 +116,7 @@ impl Outcomes {
     }
 
     /// Every outcome with its name, in the order of the fields.
-    pub fn named(&self) -> [(&'static str, u64); 11] {
+    pub fn named(&self) -> [(&'static str, u64); 12] {
         [
             ("answered", self.answered),
             ("overloaded", self.overloaded),
@@ -122,6 +125,7 @@ impl Outcomes {
             ("late", self.late),
             ("cancelled", self.cancelled),
             ("not ready", self.not_ready),
+            ("stale", self.stale),
             ("gone", self.gone),
             ("failed", self.failed),
             ("unreachable", self.unreachable),
@@ -220,6 +224,7 @@ mod tests {
              queue full         0   0.0 %\n  expired            1  25.0 %\n  \
              late               0   0.0 %\n  \
              cancelled          0   0.0 %\n  not ready          0   0.0 %\n  \
+             stale              0   0.0 %\n  \
              gone               0   0.0 %\n  failed             0   0.0 %\n  \
              unreachable        0   0.0 %\n  \
              poison             0   0.0 %\nsent again   0\nfailed over  0\ngoodput      3 answers/s\n\

@@ -63,15 +63,18 @@ fn a_carried_load_is_answered() {
 #[test]
 fn every_planted_bug_is_found_by_its_invariant() {
     let expected = [
-        "I1 one-status",
-        "I2 deadline",
-        "I5 one-version",
-        "I9 conservation",
+        (short(), "I1 one-status"),
+        (short(), "I2 deadline"),
+        (short(), "I5 one-version"),
+        (short(), "I9 conservation"),
+        (named("partition"), "I11 registry-epoch"),
     ];
-    for (planted, invariant) in Planted::ALL.into_iter().zip(expected) {
-        let violation = run_planted((&short(), &Traces::default()), 5, Some(planted)).unwrap_err();
+    assert_eq!(expected.len(), Planted::ALL.len());
+    for (planted, (scenario, invariant)) in Planted::ALL.into_iter().zip(expected) {
+        let run = || run_planted((&scenario, &Traces::default()), 5, Some(planted)).unwrap_err();
+        let violation = run();
         assert_eq!(violation.invariant, invariant, "{violation}");
-        let again = run_planted((&short(), &Traces::default()), 5, Some(planted)).unwrap_err();
+        let again = run();
         assert_eq!(violation, again, "the reproduction shows the same");
     }
 }

@@ -18,13 +18,14 @@ use std::collections::BTreeMap;
 use paceline_core::{Instant, Random};
 use paceline_protocol::NodeId;
 
-use self::clients::Clients;
 pub(crate) use self::clients::Request;
+use self::clients::{Clients, Next};
 use self::consensus::{Consensus, Voter};
 use self::doors::{Door, ReadyDoors};
 use self::node::{Disk, Node};
 use self::operator::Operator;
 use self::outside::Outside;
+pub(crate) use self::outside::Word;
 use crate::agenda::{Event, NodeIndex, Process};
 use crate::fact::RequestNumber;
 use crate::ledger::Broken;
@@ -271,9 +272,10 @@ impl World {
     /// What nodes have told clients meanwhile.
     fn deliver(&mut self) {
         while let Some(word) = self.outside.told.pop() {
-            let other = self.clients.told(&mut self.outside, &word);
-            if let Some(process) = other {
-                self.withdraw(word.request, process);
+            match self.clients.told(&mut self.outside, &word) {
+                Some(Next::Withdraw(process)) => self.withdraw(word.request, process),
+                Some(Next::Elsewhere) => self.send(word.request),
+                None => {}
             }
         }
     }

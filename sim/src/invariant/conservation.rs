@@ -28,7 +28,10 @@ impl Invariant for Conservation {
         if let Fact::Admitted { process, .. } = *fact {
             *self.present.entry(process).or_default() += 1;
         }
-        if let Fact::Left { process, request } = *fact {
+        if let Fact::Left {
+            process, request, ..
+        } = *fact
+        {
             let present = self.present.get_mut(&process).filter(|count| **count > 0);
             *present.ok_or_else(|| format!("request {} left an empty node", request.0))? -= 1;
         }
@@ -90,6 +93,7 @@ mod tests {
             request,
             process: PROCESS,
             is_second: false,
+            via: None,
         }
     }
 
@@ -115,7 +119,14 @@ mod tests {
                 invariant.observe(Instant::ZERO, &admitted(request))?;
             }
             let request = RequestNumber(1);
-            invariant.observe(Instant::ZERO, &Fact::Left { request, process })?;
+            invariant.observe(
+                Instant::ZERO,
+                &Fact::Left {
+                    request,
+                    process,
+                    via: None,
+                },
+            )?;
             invariant.observe(Instant::ZERO, &Fact::Settled { process, holds })
         };
         assert_eq!(judge(holds(2, 2, 1)), Ok(()));
@@ -150,7 +161,11 @@ mod tests {
         let facts = [
             admitted(request),
             Fact::Died { process },
-            Fact::Left { request, process },
+            Fact::Left {
+                request,
+                process,
+                via: None,
+            },
         ];
         let judged = facts.map(|fact| invariant.observe(Instant::ZERO, &fact).is_ok());
         assert_eq!(judged, [true, true, false]);

@@ -55,6 +55,7 @@ mod tests {
             request,
             deadline,
             is_once: false,
+            client: 0,
         };
         invariant.observe(Instant::ZERO, &submitted)?;
         let ended = Fact::Ended {

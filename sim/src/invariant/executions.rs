@@ -24,7 +24,8 @@ struct Request {
 #[derive(Clone, Copy)]
 struct Door {
     process: Process,
-    is_second: bool,
+    /// How often it may have the request run.
+    most: u8,
     runs: u8,
     /// Whether it has said that nothing of the request ran.
     disclaims: bool,
@@ -42,11 +43,18 @@ impl Executions {
         (process, is_second): (Process, bool),
     ) -> Result<(), String> {
         let request = self.request(number)?;
+        let most = if is_second { 1 } else { 2 };
+        // Its client may ask the node next that had it from another one.
+        if let Some(door) = request.door(process) {
+            door.most += most;
+            door.disclaims = false;
+            return Ok(());
+        }
         let free = request.doors.iter_mut().find(|door| door.is_none());
         let free = free.ok_or_else(|| format!("request {} was let in too often", number.0))?;
         *free = Some(Door {
             process,
-            is_second,
+            most,
             runs: 0,
             disclaims: false,
         });
@@ -67,7 +75,7 @@ impl Executions {
             let door = request.door(member.door);
             let door = door.ok_or_else(|| format!("request {number} runs for nobody"))?;
             door.runs += 1;
-            let (runs, most) = (door.runs, if door.is_second { 1 } else { 2 });
+            let (runs, most) = (door.runs, door.most);
             if runs > most {
                 let node = member.door.node.0;
                 return Err(format!(
@@ -127,6 +135,7 @@ impl Invariant for Executions {
             request,
             process,
             is_second,
+            via: _,
         } = *fact
         {
             return self.admitted(request, (process, is_second));
@@ -139,7 +148,7 @@ impl Invariant for Executions {
 }
 
 /// The node that a client asks first, and the one that it asks when that is silent.
-const DOORS_MAX: usize = 2;
+const DOORS_MAX: usize = 6;
 
 #[cfg(test)]
 mod tests {
@@ -165,12 +174,14 @@ mod tests {
                 request,
                 deadline: Instant::FAR,
                 is_once: is_once && number == 0,
+                client: 0,
             };
             invariant.observe(Instant::ZERO, &submitted).unwrap();
             let admitted = Fact::Admitted {
                 request,
                 process: DOOR,
                 is_second: is_second && number == 0,
+                via: None,
             };
             invariant.observe(Instant::ZERO, &admitted).unwrap();
         }

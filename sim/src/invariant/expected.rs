@@ -125,6 +125,7 @@ mod tests {
                 request,
                 deadline: Instant::FAR,
                 is_once: false,
+                client: 0,
             };
             expected.observe(now, &submitted).unwrap();
             let ended = Fact::Ended {

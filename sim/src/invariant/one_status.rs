@@ -12,7 +12,8 @@ use crate::fact::{End, Fact, RequestNumber};
 #[derive(Default)]
 pub(super) struct OneStatus {
     requests: Vec<Fate>,
-    present: BTreeSet<(Process, RequestNumber)>,
+    /// With the node that has sent it on: a client that has lost that may ask the same node.
+    present: BTreeSet<(Process, RequestNumber, Option<Process>)>,
 }
 
 #[derive(Clone, Copy, Default)]
@@ -67,19 +68,26 @@ impl Invariant for OneStatus {
             return self.ended(request, end);
         }
         if let Fact::Admitted {
-            request, process, ..
+            request,
+            process,
+            via,
+            ..
         } = *fact
-            && !self.present.insert((process, request))
+            && !self.present.insert((process, request, via))
         {
             return Err(format!("request {} was let in twice", request.0));
         }
-        if let Fact::Left { request, process } = *fact
-            && !self.present.remove(&(process, request))
+        if let Fact::Left {
+            request,
+            process,
+            via,
+        } = *fact
+            && !self.present.remove(&(process, request, via))
         {
             return Err(format!("request {} left where it was not", request.0));
         }
         if let Fact::Died { process } = *fact {
-            self.present.retain(|(at, _)| *at != process);
+            self.present.retain(|(at, ..)| *at != process);
         }
         Ok(())
     }
@@ -93,7 +101,7 @@ impl Invariant for OneStatus {
         }
         match self.present.first() {
             None => Ok(()),
-            Some((process, request)) => Err(format!(
+            Some((process, request, _)) => Err(format!(
                 "{} requests have not left, request {} of node {} first",
                 self.present.len(),
                 request.0,
@@ -125,6 +133,7 @@ mod tests {
             request: REQUEST,
             deadline: Instant::FAR,
             is_once: false,
+            client: 0,
         }
     }
 
@@ -161,8 +170,13 @@ mod tests {
             request,
             process,
             is_second: false,
+            via: None,
         };
-        let left = || Fact::Left { request, process };
+        let left = || Fact::Left {
+            request,
+            process,
+            via: None,
+        };
         let answered = || ended(End::Answered);
         assert!(judge(&[submitted(), admitted(), answered()]).is_err());
         assert!(judge(&[submitted(), admitted(), left(), left()]).is_err());

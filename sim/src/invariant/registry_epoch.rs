@@ -1,6 +1,7 @@
 //! I11: the registry's epoch only rises, on every node; a repeated op-id gets its first answer and
 //! changes nothing; no command is refused, except one that was computed from assignments which have
-//! changed since, or came too late; no answer is of an epoch to come.
+//! changed since, or came too late; no answer is of an epoch to come, nor of one before what its
+//! client had seen when it asked.
 
 use std::collections::BTreeMap;
 
@@ -10,13 +11,17 @@ use paceline_protocol::{Epoch, OpId};
 
 use super::Invariant;
 use crate::agenda::NodeIndex;
-use crate::fact::Fact;
+use crate::fact::{End, Fact, RequestNumber};
 
 #[derive(Default)]
 pub(super) struct RegistryEpoch {
     epoch: Epoch,
     followed: BTreeMap<NodeIndex, u64>,
     answers: BTreeMap<OpId, Outcome>,
+    /// The highest epoch that a client's answers have named.
+    seen: BTreeMap<u16, Epoch>,
+    /// Whose each request is, and what its client had seen then.
+    requests: Vec<(u16, Epoch)>,
 }
 
 impl RegistryEpoch {
@@ -33,6 +38,27 @@ impl RegistryEpoch {
 }
 
 impl RegistryEpoch {
+    fn ended(&mut self, (request, end): (RequestNumber, End), epoch: Epoch) -> Result<(), String> {
+        let (number, now) = (request.0, self.epoch);
+        if epoch > now {
+            return Err(format!(
+                "request {number} ended at epoch {epoch}, before {now}"
+            ));
+        }
+        let known = self.requests.get(number as usize);
+        let Some((client, before)) = known.copied().filter(|_| end == End::Answered) else {
+            return Ok(());
+        };
+        let seen = self.seen.entry(client).or_default();
+        *seen = epoch.max(*seen);
+        if epoch < before {
+            return Err(format!(
+                "request {number} was answered at epoch {epoch}; its client had seen {before}"
+            ));
+        }
+        Ok(())
+    }
+
     fn answered(&mut self, command: &Command, outcome: &Outcome) -> Result<(), String> {
         let (change, epoch) = (command.change.name(), self.epoch);
         if let Some(first) = self.answers.get(&command.op) {
@@ -62,13 +88,17 @@ impl Invariant for RegistryEpoch {
         if let Fact::Followed { node, index } = *fact {
             return self.followed(node, index);
         }
-        if let Fact::Ended { request, epoch, .. } = *fact
-            && epoch > self.epoch
+        if let Fact::Submitted { client, .. } = *fact {
+            let seen = self.seen.get(&client).copied().unwrap_or_default();
+            self.requests.push((client, seen));
+        }
+        if let Fact::Ended {
+            request,
+            end,
+            epoch,
+        } = *fact
         {
-            let (number, now) = (request.0, self.epoch);
-            return Err(format!(
-                "request {number} ended at epoch {epoch}, before {now}"
-            ));
+            return self.ended((request, end), epoch);
         }
         let Fact::Applied {
             epoch,
@@ -133,6 +163,36 @@ mod tests {
         assert_eq!(at(2, 2, Err(outdated)), Ok(()));
         assert!(at(3, 2, Ok(Reply::Done)).is_err());
         assert!(at(4, 3, Err(wrong)).is_err());
+    }
+
+    #[test]
+    fn an_answer_that_takes_a_client_back_is_found() {
+        let mut invariant = RegistryEpoch::default();
+        for epoch in 1..=3 {
+            let is_done = Ok(Reply::Done);
+            judge(&mut invariant, (epoch.into(), epoch), (epoch, is_done)).unwrap();
+        }
+        let mut see = |fact| invariant.observe(Instant::ZERO, &fact);
+        let submitted = |client| Fact::Submitted {
+            request: RequestNumber(0),
+            deadline: Instant::ZERO,
+            is_once: false,
+            client,
+        };
+        let answered = |request, epoch| Fact::Ended {
+            request: RequestNumber(request),
+            end: End::Answered,
+            epoch: Epoch(epoch),
+        };
+        assert_eq!(see(submitted(0)), Ok(()));
+        assert_eq!(see(submitted(0)), Ok(()));
+        assert_eq!(see(answered(0, 3)), Ok(()));
+        assert_eq!(see(answered(1, 2)), Ok(()), "it was sent before");
+        assert_eq!(see(submitted(0)), Ok(()));
+        assert_eq!(see(submitted(1)), Ok(()));
+        assert_eq!(see(answered(3, 1)), Ok(()), "of another client");
+        assert!(see(answered(2, 2)).is_err());
+        assert!(see(answered(3, 4)).is_err(), "it is to come");
     }
 
     #[test]

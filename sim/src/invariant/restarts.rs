@@ -79,29 +79,27 @@ impl Invariant for Restarts {
     }
 
     fn observe(&mut self, now: Instant, fact: &Fact<'_>) -> Result<(), String> {
-        match *fact {
-            Fact::Loading { process, replica } => self.begins(now, (process, replica)),
-            Fact::Failed { process, replica } => {
-                self.failed(now, (process, replica));
-                Ok(())
-            }
-            Fact::GivenUp { process, replica } => self.given_up((process, replica)),
-            Fact::Died { process } => {
-                self.failing.retain(|(at, _), _| *at != process);
-                Ok(())
-            }
-            Fact::Applied {
-                command, outcome, ..
-            } => {
-                if let Change::Unassign { replica, .. } = command.change
-                    && outcome.result.is_ok()
-                {
-                    self.failing.retain(|(_, of), _| *of != replica);
-                }
-                Ok(())
-            }
-            _ => Ok(()),
+        if let Fact::Loading { process, replica } = *fact {
+            return self.begins(now, (process, replica));
         }
+        if let Fact::Failed { process, replica } = *fact {
+            self.failed(now, (process, replica));
+        }
+        if let Fact::GivenUp { process, replica } = *fact {
+            return self.given_up((process, replica));
+        }
+        if let Fact::Died { process } = *fact {
+            self.failing.retain(|(at, _), _| *at != process);
+        }
+        if let Fact::Applied {
+            command, outcome, ..
+        } = *fact
+            && let Change::Unassign { replica, .. } = command.change
+            && outcome.result.is_ok()
+        {
+            self.failing.retain(|(_, of), _| *of != replica);
+        }
+        Ok(())
     }
 
     fn end(&self, now: Instant) -> Result<(), String> {

@@ -199,15 +199,16 @@ impl Check {
                     let is_known = name == "leader" || node_position(name, nodes).is_some();
                     check.hold("what", name, is_known, &format!("n0 to n{last}, or leader"));
                 }
-                match &fault.what {
-                    What::Crash {
-                        model: Some(model), ..
-                    } => check.inside("what", |check| check.known(model, &scenario.models)),
-                    What::OutOfMemory { rows_max, .. } => check.inside("what", |check| {
-                        check.within("rows_max", u64::from(*rows_max), (0, ROWS_MAX));
-                    }),
-                    _ => {}
-                }
+                check.inside("what", |check| {
+                    if let What::Crash { model, .. } = &fault.what
+                        && let Some(model) = model
+                    {
+                        check.known(model, &scenario.models);
+                    }
+                    if let What::OutOfMemory { rows_max, .. } = fault.what {
+                        check.within("rows_max", u64::from(rows_max), (0, ROWS_MAX));
+                    }
+                });
             });
         }
     }

@@ -24,6 +24,8 @@ pub(super) struct Clients {
 /// A group of clients: what it sends next, and its chance.
 struct Group {
     model: u16,
+    /// The highest epoch that an answer has named.
+    seen: Epoch,
     sender: Sender,
     next: Option<Sending>,
     budgets: Random,
@@ -36,7 +38,17 @@ struct Sent {
     request: Request,
     door: Option<Process>,
     second: Option<Process>,
+    /// A node that did nothing, since it was behind what the client has seen.
+    behind: Option<Process>,
     has_ended: bool,
+}
+
+/// What follows from what a client was told.
+pub(super) enum Next {
+    /// The answer of this node is not waited for any more.
+    Withdraw(Process),
+    /// Another node is asked.
+    Elsewhere,
 }
 
 /// A request as its client sends it.
@@ -56,6 +68,10 @@ pub(crate) struct Request {
     pub(crate) is_once: bool,
     /// The node that its client has lost, and that may have run it.
     pub(crate) lost: Option<NodeIndex>,
+    /// The highest epoch that the client has seen.
+    pub(crate) seen: Epoch,
+    /// The node that has sent it on, since it was behind that.
+    pub(crate) via: Option<Process>,
 }
 
 impl Clients {
@@ -80,6 +96,7 @@ impl Clients {
                 let model = scenario.models.iter().position(|m| m.name == of.model);
                 Some(Group {
                     model: model.unwrap_or_default() as u16,
+                    seen: Epoch::default(),
                     sender,
                     next,
                     budgets: stream("budgets"),
@@ -126,6 +143,8 @@ impl Clients {
             bucket: BucketId(clients.budgets.below(of.shapes)),
             is_once: sending.sequence.is_some() || clients.budgets.below(1_000) < of.once_permille,
             lost: None,
+            seen: Epoch::default(),
+            via: None,
         };
         Some(self.submit(outside, request))
     }
@@ -155,12 +174,14 @@ impl Clients {
             request,
             door: None,
             second: None,
+            behind: None,
             has_ended: false,
         });
         outside.record(&Fact::Submitted {
             request: number,
             deadline: request.deadline,
             is_once: request.is_once,
+            client: request.group,
         });
         if clients.hangups.below(1_000) < of.cancel_permille {
             let after = clients.hangups.below(budget_us * 1_000);
@@ -178,7 +199,8 @@ impl Clients {
         number: RequestNumber,
         (ready, all): (&ReadyDoors, impl FnOnce() -> Vec<Door>),
     ) -> Option<(Process, Request)> {
-        let avoided = self.sent[number.0 as usize].door;
+        let sent = &self.sent[number.0 as usize];
+        let (first, avoided) = (sent.door, sent.door.or(sent.behind));
         let door = match ready.pick(&mut self.doors, avoided) {
             Some(process) => Door {
                 process,
@@ -199,16 +221,22 @@ impl Clients {
             }
         };
         let sent = &mut self.sent[number.0 as usize];
-        match avoided {
+        match first {
             None => sent.door = Some(door.process),
             Some(_) => sent.second = Some(door.process),
         }
         if door.silent_since.is_some() {
             self.wait_in_silence(outside, number, door.process);
         }
-        let lost = avoided.map(|process| process.node);
+        let lost = first.map(|process| process.node);
         let request = self.sent[number.0 as usize].request;
-        Some((door.process, Request { lost, ..request }))
+        let seen = self.groups[usize::from(request.group)].seen;
+        let request = Request {
+            lost,
+            seen,
+            ..request
+        };
+        Some((door.process, request))
     }
 
     /// A node has fallen silent: those who wait for it notice.
@@ -261,8 +289,13 @@ impl Clients {
 
     /// Nobody can be asked.
     pub(super) fn nobody(&mut self, outside: &mut Outside, number: RequestNumber) {
-        if self.sent[number.0 as usize].door.is_none() {
-            self.end(outside, number, (End::Unreachable, Epoch::default()));
+        let sent = &self.sent[number.0 as usize];
+        if sent.door.is_none() {
+            let end = match sent.behind {
+                Some(_) => End::Stale,
+                None => End::Unreachable,
+            };
+            self.end(outside, number, (end, Epoch::default()));
         }
     }
 
@@ -290,10 +323,10 @@ impl Clients {
         asked
     }
 
-    /// A node has told a client how its request ended. Returns a node whose answer is not waited
-    /// for any more.
-    pub(super) fn told(&mut self, outside: &mut Outside, word: &Word) -> Option<Process> {
-        let sent = &self.sent[word.request.0 as usize];
+    /// A node has told a client how its request ended. That it is behind what the client has seen
+    /// is no answer to the request, but to where it was sent.
+    pub(super) fn told(&mut self, outside: &mut Outside, word: &Word) -> Option<Next> {
+        let sent = &mut self.sent[word.request.0 as usize];
         if sent.has_ended {
             return None;
         }
@@ -306,8 +339,16 @@ impl Clients {
         if word.end != End::Answered && other.is_some() && sent.second != Some(word.from) {
             return None;
         }
+        if word.end == End::Stale && sent.behind.is_none() && sent.second.is_none() {
+            (sent.door, sent.behind) = (None, Some(word.from));
+            return Some(Next::Elsewhere);
+        }
+        if word.end == End::Answered {
+            let seen = &mut self.groups[usize::from(sent.request.group)].seen;
+            *seen = word.epoch.max(*seen);
+        }
         self.end(outside, word.request, (word.end, word.epoch));
-        other
+        other.map(Next::Withdraw)
     }
 
     fn end(&mut self, outside: &mut Outside, request: RequestNumber, (end, epoch): (End, Epoch)) {
@@ -321,7 +362,12 @@ impl Clients {
         });
         let is_refused = matches!(
             end,
-            End::Overloaded | End::QueueFull | End::NotReady | End::Gone | End::Unreachable
+            End::Overloaded
+                | End::QueueFull
+                | End::NotReady
+                | End::Stale
+                | End::Gone
+                | End::Unreachable
         );
         let scenario = outside.scenario.clone();
         let of = &scenario.clients[usize::from(group)];

@@ -4,6 +4,7 @@
 //! and dispatches that replicas here have taken are two things, as in production: a request may
 //! run elsewhere, and what runs here may have come to another node.
 
+mod ahead;
 mod duties;
 mod entries;
 mod flights;
@@ -27,6 +28,7 @@ use paceline_core::router::{self, Router};
 use paceline_core::{Instant, Machine, Slot};
 use paceline_protocol::{Epoch, NodeId, ReplicaId};
 
+use self::ahead::Behind;
 use self::duties::Duties;
 use self::entries::Entry;
 use self::knowledge::Knowledge;
@@ -68,6 +70,8 @@ pub(super) struct Node {
     lanes: Vec<Lane>,
     /// Dispatches of the batch that the next `Stage` or `Run` names.
     joined: Vec<Slot>,
+    /// Requests whose clients have seen more than this node.
+    behind: Vec<Behind>,
     /// Requests that wait for an end of a failover.
     queueing: Vec<Slot>,
     /// Requests that wait for a replica.
@@ -125,6 +129,7 @@ impl Node {
             queues: Vec::new(),
             lanes: (0..group.lanes).map(|_| Lane::default()).collect(),
             joined: Vec::new(),
+            behind: Vec::new(),
             queueing: Vec::new(),
             waiting: Vec::new(),
             speed_permille: 1_000,
@@ -189,6 +194,7 @@ impl Node {
             Timer::Loaded(replica) => self.loaded(outside, replica),
             Timer::Restart(replica) => self.restart(outside, replica),
             Timer::Deadline(slot) => self.late(outside, slot),
+            Timer::Ahead(request) => self.catch_up_over(outside, request),
             Timer::Patience(slot, attempt) => self.resume(outside, (slot, attempt)),
             Timer::Tick => self.tick(outside),
             Timer::Tell => self.tell(outside),
@@ -210,6 +216,8 @@ impl Node {
             // The leader's word is consensus's: the world sees to it.
             Message::Propose(..) => {}
             Message::Request(request) => self.arrive(outside, request),
+            Message::Relayed(word) => self.relayed(outside, &word),
+            Message::HangUp(request) => self.hang_up(outside, request),
         }
     }
 

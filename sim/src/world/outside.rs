@@ -37,6 +37,8 @@ pub(super) struct Outside {
     pub(super) leader: Option<Process>,
     /// What nodes have told clients, until the clients have heard it.
     pub(super) told: Vec<Word>,
+    /// What each node has applied, by position.
+    applied: Vec<Epoch>,
     models: BTreeMap<ModelName, u16>,
     names: Vec<ModelName>,
     routes: BTreeMap<(u16, VersionNumber), RouteId>,
@@ -48,8 +50,9 @@ pub(super) struct Outside {
     measured: Measured,
 }
 
-/// A node tells a client how its request ended.
-pub(super) struct Word {
+/// A node tells a client, or the node that has sent its request on, how it ended.
+#[derive(Debug)]
+pub(crate) struct Word {
     pub(super) request: RequestNumber,
     pub(super) from: Process,
     pub(super) end: End,
@@ -74,6 +77,7 @@ impl Outside {
             mesh: Mesh::new(scenario.nodes()),
             leader: None,
             told: Vec::new(),
+            applied: vec![Epoch::default(); scenario.nodes()],
             models: models.collect(),
             names,
             routes: BTreeMap::new(),
@@ -122,6 +126,20 @@ impl Outside {
     pub(super) fn plan(&mut self, process: Process, after_nanos: u64, timer: Timer) {
         let at = self.now.plus_nanos(after_nanos);
         self.agenda.plan(at, Event::Timer(process, timer));
+    }
+
+    /// What a node has applied.
+    pub(super) fn applied(&self, node: NodeIndex) -> Epoch {
+        self.applied
+            .get(usize::from(node.0))
+            .copied()
+            .unwrap_or_default()
+    }
+
+    pub(super) fn set_applied(&mut self, node: NodeIndex, epoch: Epoch) {
+        if let Some(known) = self.applied.get_mut(usize::from(node.0)) {
+            *known = epoch;
+        }
     }
 
     /// A new op-id.

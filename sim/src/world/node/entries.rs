@@ -18,7 +18,7 @@ use crate::agenda::Timer;
 use crate::fact::{End, Fact};
 use crate::planted::Planted;
 use crate::world::clients::Request;
-use crate::world::outside::{Outside, Word};
+use crate::world::outside::Outside;
 
 /// A request that was let in here.
 pub(super) struct Entry {
@@ -45,8 +45,8 @@ pub(super) struct Pinned {
 }
 
 impl Node {
-    /// A request comes.
-    pub(in crate::world) fn arrive(&mut self, outside: &mut Outside, request: Request) {
+    /// A request comes to a node that has seen what its client has.
+    pub(super) fn let_in(&mut self, outside: &mut Outside, request: Request) {
         let Some(pinned) = self.pin(request.model) else {
             self.refuse(outside, request, End::NotReady);
             return;
@@ -74,6 +74,7 @@ impl Node {
             request: number,
             process,
             is_second: request.lost.is_some(),
+            via: request.via,
         });
         let (failover, first) = Failover::begin(terms(request));
         let mut been = Been::default();
@@ -96,8 +97,11 @@ impl Node {
 
     /// The client of a request has gone, or has its answer from elsewhere.
     pub(in crate::world) fn hang_up(&mut self, outside: &mut Outside, request: Request) {
-        let number = request.number;
-        for slot in self.entries.find(|entry| entry.request.number == number) {
+        self.forget_ahead(outside, request);
+        let is_it = |entry: &Entry| {
+            (entry.request.number, entry.request.via) == (request.number, request.via)
+        };
+        for slot in self.entries.find(is_it) {
             self.leave(outside, slot, None);
         }
     }
@@ -224,17 +228,17 @@ impl Node {
         for sent in entry.flights.into_iter().flatten() {
             self.abandon(outside, (slot, sent), entry.request.rows);
         }
-        outside.record(&Fact::Left { request, process });
+        let via = entry.request.via;
+        outside.record(&Fact::Left {
+            request,
+            process,
+            via,
+        });
         if let Some(end) = end {
             if end != End::Answered && is_unexecuted {
                 outside.record(&Fact::Disclaimed { request, process });
             }
-            outside.told.push(Word {
-                request,
-                from: process,
-                end,
-                epoch: entry.pinned.epoch,
-            });
+            self.report(outside, entry.request, end, entry.pinned.epoch);
         }
         self.finishes += 1;
         let is_lost = outside.planted == Some(Planted::LostPermit) && self.finishes == PLANTED_AT;
@@ -274,13 +278,8 @@ impl Node {
         })
     }
 
-    fn refuse(&self, outside: &mut Outside, request: Request, end: End) {
-        outside.told.push(Word {
-            request: request.number,
-            from: self.process,
-            end,
-            epoch: self.epoch(),
-        });
+    pub(super) fn refuse(&self, outside: &mut Outside, request: Request, end: End) {
+        self.report(outside, request, end, self.epoch());
     }
 }
 

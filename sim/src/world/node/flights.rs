@@ -225,6 +225,7 @@ impl Node {
         process: Process,
         end: failover::End,
     ) {
+        self.unheard_ahead(outside, process, end);
         let is_there = |sent: &Sent| sent.to == process;
         let found = self
             .entries

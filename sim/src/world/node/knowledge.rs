@@ -189,9 +189,11 @@ impl Node {
                 self.unload(outside, id);
             }
         }
+        outside.set_applied(self.index(), self.epoch());
         self.look_at_drain(outside);
         self.publish(outside);
         self.reconcile(outside);
+        self.caught_up(outside);
     }
 
     /// Notes what an entry has changed.
