@@ -107,7 +107,7 @@ impl Node {
             report: Some(Report {
                 queued_rows: 3,
                 row_nanos: 40_000,
-                round_trip_nanos: 90_000,
+                rest_nanos: 90_000,
             }),
         };
         self.router

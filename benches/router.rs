@@ -90,7 +90,7 @@ impl Traffic {
         let report = Report {
             queued_rows: self.random.below(64) as u32,
             row_nanos: 40_000 + self.random.below(1_000),
-            round_trip_nanos: 90_000,
+            rest_nanos: 90_000,
         };
         let input = Input::Done {
             route: ROUTE,

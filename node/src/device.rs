@@ -85,6 +85,8 @@ pub struct Load {
     pub queued_rows: u32,
     /// Learnt time of a row in a full batch, in nanoseconds.
     pub row_nanos: u64,
+    /// Learnt time of a batch of one row, in nanoseconds.
+    pub one_row_nanos: u64,
 }
 
 /// A replica that can be sent requests. Dropping it takes the replica off the device: what
@@ -264,6 +266,7 @@ impl Handle {
             .map_or_else(Load::default, |queue| Load {
                 queued_rows: u32::try_from(queue.queued_rows()).unwrap_or(u32::MAX),
                 row_nanos: queue.row_nanos(),
+                one_row_nanos: queue.cost().batch_nanos(1),
             })
     }
 

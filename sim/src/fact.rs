@@ -120,6 +120,11 @@ pub(crate) enum Fact<'a> {
         process: Process,
         replica: ReplicaId,
     },
+    /// A process has heard that a replica was taken away from it.
+    Unloaded {
+        process: Process,
+        replica: ReplicaId,
+    },
     /// A replica has become ready on a process.
     Loaded {
         process: Process,

@@ -72,6 +72,7 @@ impl Measured {
             | Fact::Loading { .. }
             | Fact::Failed { .. }
             | Fact::GivenUp { .. }
+            | Fact::Unloaded { .. }
             | Fact::Followed { .. }
             | Fact::Settled { .. } => return,
         };

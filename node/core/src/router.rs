@@ -13,8 +13,12 @@
 //! A request that was sent before goes to a node that it has [not been](Been) to.
 //!
 //! Expected completion of a replica = rows of ours in flight there × its learnt time of a row
-//! + what its newest load report said was queued, faded by the report's age + the round trip
-//! + the time that the bytes take.
+//! + what its newest load report said was queued, faded by the report's age + what a batch costs
+//! before its first row + the round trip + the time that the bytes take.
+//!
+//! A replica that has become slow is picked no more, so nothing is learnt of it: what is known
+//! fades, halved for each second, until it looks as good as another. The request that it gets
+//! then is its probe. What that finds replaces what was known.
 
 mod been;
 mod route;
@@ -131,9 +135,10 @@ pub struct Report {
     pub queued_rows: u32,
     /// The replica's learnt time of a row in a full batch, in nanoseconds.
     pub row_nanos: u64,
-    /// What one row's work does not explain of the time until the answer, in nanoseconds: the way
-    /// in both directions, and what the request waited at the replica. 0 on this node.
-    pub round_trip_nanos: u64,
+    /// What one row's work does not explain of the time until the answer, in nanoseconds: what a
+    /// batch costs before its first row and, from another node, the way in both directions and
+    /// what the request waited at the replica.
+    pub rest_nanos: u64,
 }
 
 /// What shall be done.

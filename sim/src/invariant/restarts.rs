@@ -6,7 +6,6 @@ use std::collections::{BTreeMap, VecDeque};
 use paceline_core::Instant;
 use paceline_core::restart::RestartBudget;
 use paceline_protocol::ReplicaId;
-use paceline_protocol::registry::Change;
 
 use super::Invariant;
 use crate::agenda::Process;
@@ -91,13 +90,8 @@ impl Invariant for Restarts {
         if let Fact::Died { process } = *fact {
             self.failing.retain(|(at, _), _| *at != process);
         }
-        if let Fact::Applied {
-            command, outcome, ..
-        } = *fact
-            && let Change::Unassign { replica, .. } = command.change
-            && outcome.result.is_ok()
-        {
-            self.failing.retain(|(_, of), _| *of != replica);
+        if let Fact::Unloaded { process, replica } = *fact {
+            self.failing.remove(&(process, replica));
         }
         Ok(())
     }
@@ -139,6 +133,7 @@ mod tests {
                 "loads" => Fact::Loading { process, replica },
                 "fails" => Fact::Failed { process, replica },
                 "dies" => Fact::Died { process },
+                "leaves" => Fact::Unloaded { process, replica },
                 _ => Fact::GivenUp { process, replica },
             };
             let now = Instant::from_nanos(seconds * 1_000_000_000);
@@ -174,5 +169,6 @@ mod tests {
         assert!(end(&[(0, "fails")], 12).is_err());
         assert_eq!(end(&[(0, "fails"), (1, "loads")], 12), Ok(()));
         assert_eq!(end(&[(0, "fails"), (1, "dies")], 12), Ok(()));
+        assert_eq!(end(&[(0, "fails"), (1, "leaves")], 12), Ok(()));
     }
 }

@@ -36,7 +36,7 @@ pub(super) struct Candidate {
     pub(super) target: Target,
     pub(super) in_flight_rows: u64,
     row_nanos: u64,
-    round_trip_nanos: u64,
+    rest_nanos: u64,
     queued_rows: u32,
     reported_at: Instant,
 }
@@ -148,7 +148,7 @@ impl Candidate {
             target,
             in_flight_rows: 0,
             row_nanos: target.row_nanos,
-            round_trip_nanos: 0,
+            rest_nanos: 0,
             queued_rows: 0,
             reported_at: Instant::ZERO,
         }
@@ -160,13 +160,14 @@ impl Candidate {
     }
 
     pub(super) fn learn(&mut self, now: Instant, report: Report) {
+        let is_known = now.nanos_since(self.reported_at) < FORGET_HALF_LIFE_NANOS;
         // One eighth of what is new, as TCP smooths its round trips (RFC 6298, section 2).
-        let smooth = |old: u64, new: u64| old - old / 8 + new / 8;
-        self.row_nanos = smooth(self.row_nanos, report.row_nanos);
-        self.round_trip_nanos = match self.round_trip_nanos {
-            0 => report.round_trip_nanos,
-            known => smooth(known, report.round_trip_nanos),
+        let smooth = |old: u64, new: u64| match is_known && old > 0 {
+            true => old - old / 8 + new / 8,
+            false => new,
         };
+        self.row_nanos = smooth(self.row_nanos, report.row_nanos);
+        self.rest_nanos = smooth(self.rest_nanos, report.rest_nanos);
         self.queued_rows = report.queued_rows;
         self.reported_at = now;
     }
@@ -179,10 +180,15 @@ impl Candidate {
         let ahead = self.in_flight_rows.max(queued) + u64::from(wish.rows);
         let way = match self.target.local {
             Some(_) => 0,
-            None => self.round_trip_nanos + wish.bytes.saturating_mul(NANOS_PER_BYTE),
+            None => wish.bytes.saturating_mul(NANOS_PER_BYTE),
         };
+        let forgotten = (age / FORGET_HALF_LIFE_NANOS).min(63);
+        // A row is told to cost what it costs anywhere: only what is learnt beyond that fades.
+        let told = self.target.row_nanos.min(self.row_nanos);
+        let row_nanos = told + ((self.row_nanos - told) >> forgotten);
         ahead
-            .saturating_mul(self.row_nanos.max(1))
+            .saturating_mul(row_nanos.max(1))
+            .saturating_add(self.rest_nanos >> forgotten)
             .saturating_add(way)
     }
 }
@@ -238,5 +244,8 @@ pub(super) const SPARE_MIN: usize = 8;
 const SPILL_NANOS: u64 = 2_000_000;
 /// After this long a load report counts half: a queue of typical models has turned over.
 const REPORT_HALF_LIFE_NANOS: u64 = 10_000_000;
+/// After this long without an answer what is known of a replica's speed counts half: one that
+/// was ten times as slow as others is tried again within some three seconds.
+const FORGET_HALF_LIFE_NANOS: u64 = 1_000_000_000;
 /// Time that a byte takes to another node: about 2.7 Gbit/s with both copies.
 const NANOS_PER_BYTE: u64 = 3;

@@ -33,9 +33,17 @@ fn router(targets: Vec<Target>) -> Router {
 }
 
 fn pick(router: &mut Router, rows: u32, bytes: u64) -> Option<u64> {
+    pick_with(router, 0, (rows, bytes))
+}
+
+fn pick_at(router: &mut Router, at_ms: u64) -> Option<u64> {
+    pick_with(router, at_ms, (1, 0))
+}
+
+fn pick_with(router: &mut Router, at_ms: u64, (rows, bytes): (u32, u64)) -> Option<u64> {
     let mut out = Vec::new();
     router.step(
-        Instant::ZERO,
+        Instant::from_nanos(at_ms * 1_000_000),
         Input::Pick {
             route: ROUTE,
             slot: SLOT,
@@ -121,7 +129,7 @@ fn a_reported_queue_is_believed_while_it_is_fresh() {
     let report = Report {
         queued_rows: 1_000,
         row_nanos: 1_000,
-        round_trip_nanos: 0,
+        rest_nanos: 0,
     };
     assert!(pick(&mut router, 1, 0).is_some());
     done(&mut router, 0, 2, Some(report));
@@ -163,7 +171,7 @@ fn a_slow_replica_gets_little_and_a_fast_one_much() {
         let report = Report {
             queued_rows: 0,
             row_nanos,
-            round_trip_nanos: 0,
+            rest_nanos: 0,
         };
         done(&mut router, 0, replica, Some(report));
     }
@@ -173,13 +181,44 @@ fn a_slow_replica_gets_little_and_a_fast_one_much() {
 }
 
 #[test]
+fn a_slow_replica_is_tried_again_when_little_is_known_of_it_any_more_also_on_this_node() {
+    for slow in [target(1, true), target(4, false)] {
+        let mut router = router(vec![slow, target(2, false), target(3, false)]);
+        let slow = slow.replica.0;
+        let of = |rest_nanos| {
+            Some(Report {
+                queued_rows: 0,
+                row_nanos: 1_000,
+                rest_nanos,
+            })
+        };
+        done(&mut router, 0, slow, of(10_000_000));
+        let mut tried = Vec::new();
+        for at_ms in (0..6_000).step_by(10) {
+            for other in [2, 3] {
+                done(&mut router, at_ms, other, of(1_000_000));
+            }
+            let replica = pick_at(&mut router, at_ms).unwrap();
+            if replica == slow {
+                tried.push(at_ms);
+                done(&mut router, at_ms, slow, of(10_000_000));
+            } else {
+                done(&mut router, at_ms, replica, of(1_000_000));
+            }
+        }
+        assert!((1..=2).contains(&tried.len()), "{slow}: {tried:?}");
+        assert!(tried[0] >= 3_000, "{slow}: {tried:?}");
+    }
+}
+
+#[test]
 fn what_was_learnt_survives_a_change_of_the_others() {
     let mut router = router(vec![target(2, false), target(3, false)]);
     for _ in 0..50 {
         let report = Report {
             queued_rows: 0,
             row_nanos: 1 << 20,
-            round_trip_nanos: 0,
+            rest_nanos: 0,
         };
         done(&mut router, 0, 2, Some(report));
     }

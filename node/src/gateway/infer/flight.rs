@@ -147,7 +147,7 @@ impl<'a> Flight<'a> {
                 self.report(Report {
                     queued_rows: load.queued_rows,
                     row_nanos: load.row_nanos,
-                    round_trip_nanos: 0,
+                    rest_nanos: load.one_row_nanos.saturating_sub(load.row_nanos),
                 });
                 Landed::Ran(ran.outputs)
             }
@@ -176,8 +176,7 @@ impl<'a> Flight<'a> {
                 self.report(Report {
                     queued_rows: load.queued_rows,
                     row_nanos: load.row_ns,
-                    // The way is what the work does not explain.
-                    round_trip_nanos: took_nanos.saturating_sub(load.row_ns),
+                    rest_nanos: took_nanos.saturating_sub(load.row_ns),
                 });
                 Landed::Ran(frame.tensors)
             }

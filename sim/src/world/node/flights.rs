@@ -150,8 +150,8 @@ impl Node {
                 let took = outside.now.nanos_since(sent.at);
                 let is_here = sent.to == self.process;
                 let report = Report {
-                    round_trip_nanos: match is_here {
-                        true => 0,
+                    rest_nanos: match is_here {
+                        true => report.rest_nanos,
                         false => took.saturating_sub(report.row_nanos),
                     },
                     ..report

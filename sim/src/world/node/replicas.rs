@@ -147,6 +147,11 @@ impl Node {
         let Some(replica) = self.replicas.remove(&id) else {
             return;
         };
+        let process = self.process;
+        outside.record(&Fact::Unloaded {
+            process,
+            replica: id,
+        });
         if let Some(batcher) = replica.batcher() {
             self.detach(outside, (id, replica.version), batcher);
         }

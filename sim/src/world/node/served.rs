@@ -150,7 +150,10 @@ impl Node {
         Report {
             queued_rows: queue.map_or(0, |queue| queue.queued_rows() as u32),
             row_nanos: queue.map_or(0, |queue| queue.cost().row_nanos(rows_max)),
-            round_trip_nanos: 0,
+            rest_nanos: queue.map_or(0, |queue| {
+                let one_row = queue.cost().batch_nanos(1);
+                one_row.saturating_sub(queue.cost().row_nanos(rows_max))
+            }),
         }
     }
 }
