@@ -4,6 +4,13 @@
 //! bucket, and the batch fills in the same order with requests of that bucket until the next
 //! one does not fit. A request that must be alone is a batch of its own. Nothing waits for
 //! company: a batch is formed as soon as a lane is free.
+//!
+//! While more waits than one batch takes, a request that would not be finished by its deadline is
+//! refused when it arrives, and told when it would have been: what is served before it, at the
+//! pace at which rows leave. That pace is measured, since lanes and other models share the device.
+//! When that lasts for more than a second it is no burst, and to wait for most of one's time gives
+//! nobody anything: then a request must be expected to end within half of what it has left, which
+//! keeps the queue short and leaves room for those that are more urgent.
 //! A request leaves in one of five ways: it joins a batch, its deadline passes or cannot be
 //! met any more, it is cancelled, or it is refused because the queue is full. [`crate::device`] is the only driver
 //! besides the tests: it owns a batcher for each replica on the device.
@@ -72,9 +79,9 @@ pub enum DropReason {
     Late,
     /// Its caller has gone.
     Cancelled,
-    /// The queue holds all that can be finished in time.
+    /// The queue holds all that can be finished in time, or by this request's deadline.
     QueueFull {
-        /// When there will be room.
+        /// When there will be room, at the pace at which rows leave now.
         retry_after: Duration,
     },
     /// The replica is gone; nothing was executed.
@@ -88,6 +95,12 @@ pub struct Batcher {
     cost: CostFit,
     queue: DeadlineQueue,
     queued_rows: u64,
+    /// Learnt time between two rows that leave while others wait, in nanoseconds; 0 is unknown.
+    pace_nanos: u64,
+    /// Since when more has been waiting than one batch takes.
+    pressed_since: Option<Instant>,
+    /// When the last batch was formed and of how many rows, if others were left waiting.
+    formed: Option<(Instant, u32)>,
     /// Empty between steps.
     #[serde(skip)]
     passed: Passed,
@@ -105,6 +118,9 @@ impl Batcher {
             cost: options.cost,
             queue: DeadlineQueue::default(),
             queued_rows: 0,
+            pace_nanos: 0,
+            pressed_since: None,
+            formed: None,
             passed: Passed::default(),
         }
     }
@@ -179,8 +195,54 @@ impl Batcher {
             });
             return;
         }
+        if let Some(late_nanos) = self.late_nanos(now, &request) {
+            let retry_after = Duration::from_nanos(late_nanos);
+            out.push(Effect::Drop {
+                slot,
+                why: DropReason::QueueFull { retry_after },
+            });
+            return;
+        }
         self.queued_rows = rows;
         self.queue.push(request);
+        if self.is_pressed() {
+            self.pressed_since.get_or_insert(now);
+        }
+    }
+
+    /// How long after its deadline a request would be finished, if it would.
+    fn late_nanos(&self, now: Instant, request: &RequestMeta) -> Option<u64> {
+        if !self.is_pressed() || self.pace_nanos == 0 || Bug::HopelessFirst.is_planted() {
+            return None;
+        }
+        let before = self.queue.rows_before(request.deadline) + u64::from(request.rows);
+        let waits = before.saturating_mul(self.pace_nanos);
+        let done = now.plus_nanos(waits.saturating_add(self.cost.batch_nanos(self.rows_max)));
+        let left = request.deadline.nanos_since(now);
+        let is_burst = |since: Instant| now.nanos_since(since) < BURST_NANOS;
+        let may_take = match self.pressed_since.is_none_or(is_burst) {
+            true => left,
+            false => left / 2,
+        };
+        let late = done.nanos_since(now.plus_nanos(may_take));
+        (late > 0).then_some(late)
+    }
+
+    /// Whether more waits than one batch takes.
+    fn is_pressed(&self) -> bool {
+        self.queued_rows > u64::from(self.rows_max)
+    }
+
+    /// Learns the pace from the time that has passed since the batch before.
+    fn learn_pace(&mut self, now: Instant) {
+        if let Some((at, rows)) = self.formed.take() {
+            let nanos = now.nanos_since(at) / u64::from(rows.max(1));
+            // A moving average over about eight batches; what is unknown is never 0 again.
+            self.pace_nanos = match self.pace_nanos {
+                0 => nanos.max(1),
+                known => (known - known / 8 + nanos / 8).max(1),
+            };
+        }
     }
 
     fn cancel(&mut self, slot: Slot, out: &mut Vec<Effect>) {
@@ -194,6 +256,7 @@ impl Batcher {
     }
 
     fn form(&mut self, now: Instant, out: &mut Vec<Effect>) {
+        self.learn_pace(now);
         let mut rows = 0;
         let mut left = self.queued_rows;
         let mut bucket = None;
@@ -203,8 +266,7 @@ impl Batcher {
         // and then finishes nothing in time. While more waits than one batch takes, what
         // cannot be finished in time makes room for what can. Without that pressure everything
         // is tried: a wrong estimate is put right only by batches that run.
-        let is_pressed = self.queued_rows > u64::from(rows_max);
-        let finish = if is_pressed && !Bug::HopelessFirst.is_planted() {
+        let finish = if self.is_pressed() && !Bug::HopelessFirst.is_planted() {
             now.plus_nanos(self.cost.batch_nanos(rows_max))
         } else {
             now
@@ -239,6 +301,10 @@ impl Batcher {
                 Verdict::Take
             });
         self.queued_rows = left;
+        self.formed = (left > 0 && rows > 0).then_some((now, rows));
+        if !self.is_pressed() {
+            self.pressed_since = None;
+        }
     }
 
     fn expire(&mut self, now: Instant, out: &mut Vec<Effect>) {
@@ -289,6 +355,8 @@ impl Machine for Batcher {
     }
 }
 
+/// What is pressed for longer has more to do than it can.
+const BURST_NANOS: u64 = 1_000_000_000;
 /// How many requests of other buckets a batch looks past before it is content with what it
 /// has: it bounds the cost of forming one.
 const LOOKS_PAST_HEAD: usize = 64;

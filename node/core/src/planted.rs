@@ -13,7 +13,8 @@ pub enum Bug {
     /// `ends-forgotten`: the router counts attempts that ended without an answer as under way for
     /// ever. Replicas that failed once get fewer and fewer requests.
     EndsForgotten,
-    /// `hopeless-first`: the batcher runs what has the earliest deadline even if it cannot be met.
+    /// `hopeless-first`: the batcher takes and runs what has the earliest deadline even if it cannot
+    /// be met.
     /// Under overload nothing is finished in time any more, also long after the cause has gone.
     HopelessFirst,
     /// `removal-only-sinks`: what takes the place of a request that leaves the middle of the heap

@@ -7,12 +7,28 @@ use paceline_core::Instant;
 use paceline_protocol::registry::{Change, Outcome, ReplicaTarget, Reply};
 use paceline_protocol::{Epoch, ModelName, NodeId, ReplicaId, VersionNumber};
 
+use crate::fact::Fact;
+
 /// Nodes, replicas and deployments.
 #[derive(Default)]
 pub(super) struct Agreed {
     pub(super) nodes: BTreeMap<NodeId, Condition>,
     pub(super) replicas: BTreeMap<ReplicaId, Place>,
     pub(super) models: BTreeMap<ModelName, Wanted>,
+}
+
+/// A command that was taken for the first time; the repeat of one is answered as at its first
+/// epoch, and changes nothing.
+pub(super) fn news<'a>(fact: &Fact<'a>) -> Option<(&'a Change, &'a Outcome)> {
+    let Fact::Applied {
+        epoch,
+        command,
+        outcome,
+    } = *fact
+    else {
+        return None;
+    };
+    (outcome.epoch == epoch).then_some((&command.change, outcome))
 }
 
 /// How a node is agreed to be.
@@ -47,7 +63,7 @@ pub(super) struct Wanted {
 }
 
 impl Agreed {
-    /// Takes in a command that is new. One that was refused has changed nothing.
+    /// Takes in a command that is [new](news). One that was refused has changed nothing.
     pub(super) fn take(&mut self, now: Instant, change: &Change, outcome: &Outcome) {
         let Ok(reply) = outcome.result else { return };
         match change {

@@ -10,7 +10,7 @@ use paceline_protocol::ReplicaId;
 use paceline_protocol::registry::Change;
 
 use super::Invariant;
-use super::agreed::Agreed;
+use super::agreed::{Agreed, news};
 use crate::agenda::Process;
 use crate::fact::Fact;
 use crate::scenario::Scenario;
@@ -92,13 +92,10 @@ impl Invariant for Converged {
             self.given_up.retain(|(at, _)| *at != process);
             self.disturbed = self.disturbed.max(now);
         }
-        if let Fact::Applied {
-            command, outcome, ..
-        } = *fact
-        {
-            self.agreed.take(now, &command.change, outcome);
+        if let Some((change, outcome)) = news(fact) {
+            self.agreed.take(now, change, outcome);
             let is_asked = matches!(
-                command.change,
+                change,
                 Change::RegisterNode(_)
                     | Change::Deploy { .. }
                     | Change::Drain { .. }

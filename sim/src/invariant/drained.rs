@@ -7,7 +7,7 @@ use paceline_core::Instant;
 use paceline_protocol::{Epoch, NodeId};
 
 use super::Invariant;
-use super::agreed::Agreed;
+use super::agreed::{Agreed, news};
 use crate::agenda::NodeIndex;
 use crate::fact::Fact;
 
@@ -47,11 +47,8 @@ impl Invariant for Drained {
             self.closed.insert(node);
             return self.closed(now, NodeId(u64::from(node.0) + 1), since);
         }
-        if let Fact::Applied {
-            command, outcome, ..
-        } = *fact
-        {
-            self.agreed.take(now, &command.change, outcome);
+        if let Some((change, outcome)) = news(fact) {
+            self.agreed.take(now, change, outcome);
         }
         if let Fact::Opened { node } = *fact {
             self.closed.remove(&node);

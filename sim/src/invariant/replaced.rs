@@ -8,7 +8,7 @@ use paceline_protocol::ReplicaId;
 use paceline_protocol::registry::Change;
 
 use super::Invariant;
-use super::agreed::Agreed;
+use super::agreed::{Agreed, news};
 use crate::fact::Fact;
 
 #[derive(Default)]
@@ -55,18 +55,15 @@ impl Invariant for Replaced {
         if let Fact::Loaded { replica, .. } = *fact {
             self.were_ready.insert(replica);
         }
-        let Fact::Applied {
-            command, outcome, ..
-        } = *fact
-        else {
+        let Some((change, outcome)) = news(fact) else {
             return Ok(());
         };
-        if let Change::Unassign { replica, .. } = command.change
+        if let Change::Unassign { replica, .. } = change
             && outcome.result.is_ok()
         {
-            self.judge(replica)?;
+            self.judge(*replica)?;
         }
-        self.agreed.take(now, &command.change, outcome);
+        self.agreed.take(now, change, outcome);
         Ok(())
     }
 }

@@ -14,7 +14,7 @@ use paceline_protocol::{
     VersionNumber,
 };
 
-use super::World;
+use super::{State, World};
 use crate::agenda::{Event, NodeIndex};
 use crate::scenario::{Group, Operation, Scenario, node_position};
 
@@ -153,7 +153,14 @@ impl World {
         if leads == node
             && let Some(to) = membership::successor(&view, node)
         {
-            let to = self.nodes[to.0 as usize - 1].node.process();
+            let place = &self.nodes[to.0 as usize - 1];
+            let to = place.node.process();
+            let network = &self.outside.network;
+            let is_reached = network.reaches(leader, to.node) && network.reaches(to.node, leader);
+            // Who does not answer takes nothing over: it is asked again.
+            if place.state != State::Runs || !is_reached {
+                return None;
+            }
             self.consensus.transfer(&mut self.outside, to);
         }
         Some(Change::Drain {

@@ -223,6 +223,87 @@ fn a_closed_batcher_gives_everything_back_unexecuted() {
     );
 }
 
+/// A queue of ten rows with this deadline, of which four leave every 4 ms.
+fn pressed(deadline_ms: u64) -> Batcher {
+    let mut batcher = batcher(4);
+    for index in 0..18 {
+        step(
+            &mut batcher,
+            0,
+            Input::Arrive(request(index, 1, deadline_ms)),
+        );
+    }
+    for now_ms in [0, 4] {
+        assert_eq!(joined(&step(&mut batcher, now_ms, Input::Form)).len(), 4);
+    }
+    batcher
+}
+
+/// How long one that was refused would have been late, in microseconds.
+fn late_us(effects: &[Effect]) -> Option<u128> {
+    effects.iter().find_map(|effect| match effect {
+        Effect::Drop {
+            why: DropReason::QueueFull { retry_after },
+            ..
+        } => Some(retry_after.as_micros()),
+        Effect::Drop { .. } | Effect::Join(_) => None,
+    })
+}
+
+#[test]
+fn what_would_be_late_is_refused_at_once_and_told_by_how_much() {
+    let mut batcher = pressed(20);
+    let arrive = |batcher: &mut Batcher, index, deadline_ms| {
+        late_us(&step(
+            batcher,
+            4,
+            Input::Arrive(request(index, 1, deadline_ms)),
+        ))
+    };
+    // A row takes 1 ms, and the batch that it is part of 0.1 ms: 15 are done in 16 ms.
+    for index in 50..55 {
+        assert_eq!(arrive(&mut batcher, index, 20), None);
+    }
+    let late = arrive(&mut batcher, 55, 20).unwrap();
+    assert!((50..150).contains(&late), "{late}");
+    let late = arrive(&mut batcher, 55, 5).unwrap();
+    assert!(
+        (50..150).contains(&late),
+        "it comes first, and is late: {late}"
+    );
+    assert_eq!(arrive(&mut batcher, 56, 6), None);
+    let late = arrive(&mut batcher, 57, 20).unwrap();
+    assert!((1_050..1_150).contains(&late), "{late}");
+}
+
+#[test]
+fn under_lasting_pressure_half_of_the_time_must_do() {
+    let mut batcher = pressed(5_000);
+    let arrive = |batcher: &mut Batcher, index, now_ms, deadline_ms| {
+        late_us(&step(
+            batcher,
+            now_ms,
+            Input::Arrive(request(index, 1, deadline_ms)),
+        ))
+    };
+    // Those wait for nothing but each other: 2.1 ms for the second.
+    assert_eq!(arrive(&mut batcher, 50, 998, 1_100), None);
+    assert_eq!(arrive(&mut batcher, 51, 999, 1_100), None);
+    let third = |batcher: &mut Batcher, now_ms| arrive(batcher, 52, now_ms, now_ms + 5);
+    assert_eq!(third(&mut batcher, 1_000), None, "nobody is before it");
+    assert!(
+        arrive(&mut batcher, 53, 1_000, 1_002).is_some(),
+        "1 ms is not enough"
+    );
+    // Once no more waits than a batch takes, all of it counts again.
+    let mut now_ms = 1_000;
+    while batcher.queued_rows() > 4 {
+        now_ms += 4;
+        step(&mut batcher, now_ms, Input::Form);
+    }
+    assert_eq!(arrive(&mut batcher, 53, now_ms, now_ms + 2), None);
+}
+
 proptest! {
     /// Every request that arrives leaves exactly once, batches keep to their limits, and one
     /// batch holds one bucket.
