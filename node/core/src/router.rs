@@ -12,9 +12,9 @@
 //! are silent, it is more likely that this node did not listen), and those that are away never.
 //! A request that was sent before goes to a node that it has [not been](Been) to.
 //!
-//! Expected completion of a replica = rows of ours in flight there × its learnt time of a row
-//! + what its newest load report said was queued, faded by the report's age + what a batch costs
-//! before its first row + the round trip + the time that the bytes take.
+//! Expected completion of a replica is the sum of: rows of ours in flight there × its learnt time
+//! of a row; what its newest load report said was queued, faded by the report's age; what a batch
+//! costs before its first row; the round trip; the time that the bytes take.
 //!
 //! A replica that has become slow is picked no more, so nothing is learnt of it: what is known
 //! fades, halved for each second, until it looks as good as another. The request that it gets

@@ -1,0 +1,136 @@
+//! Requests at the times of a Poisson process whose rate changes, from one thread.
+
+use std::cell::RefCell;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, ensure};
+use paceline_core::Random;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+/// A request and what became of it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Sample {
+    /// When it was due, in seconds from the first.
+    pub(crate) at_s: f64,
+    /// From then to its end, in microseconds; to be refused, from when it was sent.
+    pub(crate) took_us: f64,
+    pub(crate) end: End,
+}
+
+/// How a request ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum End {
+    Answered,
+    /// With 429.
+    Refused,
+    /// It was let in, and told later that it would not be answered in time.
+    Late,
+}
+
+/// Connections that wait for a request.
+type Idle = Rc<RefCell<Vec<TcpStream>>>;
+
+/// Sends until `end_s`, at the `rate` of each moment.
+pub(crate) fn offer(
+    door: SocketAddr,
+    ((least_us, most_us), seed): ((u64, u64), u64),
+    end_s: f64,
+    rate: impl Fn(f64) -> u64,
+) -> anyhow::Result<Vec<Sample>> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let tasks = tokio::task::LocalSet::new();
+    tasks.block_on(&runtime, async {
+        let (mut chance, idle) = (Random::stream(seed, "offer"), Idle::default());
+        let (began, mut at_s, mut sent) = (Instant::now(), 0.0, Vec::new());
+        loop {
+            // Inverse transform of the exponential distribution; 0 itself has no logarithm.
+            at_s -= (1.0 - chance.unit()).ln() / rate(at_s) as f64;
+            if at_s >= end_s {
+                break;
+            }
+            let due = began + Duration::from_secs_f64(at_s);
+            tokio::time::sleep_until(due.into()).await;
+            let budget_us = least_us + chance.below(most_us - least_us);
+            let request = ask(door, idle.clone(), (at_s, due), budget_us);
+            sent.push(tokio::task::spawn_local(request));
+        }
+        let mut samples = Vec::with_capacity(sent.len());
+        for request in sent {
+            samples.push(request.await??);
+        }
+        Ok(samples)
+    })
+}
+
+async fn ask(
+    door: SocketAddr,
+    idle: Idle,
+    (at_s, due): (f64, Instant),
+    budget_us: u64,
+) -> anyhow::Result<Sample> {
+    let kept = idle.borrow_mut().pop();
+    let mut stream = match kept {
+        Some(stream) => stream,
+        None => {
+            let stream = TcpStream::connect(door).await?;
+            stream.set_nodelay(true)?;
+            stream
+        }
+    };
+    let body = format!(
+        r#"{{"parameters":{{"timeout":{budget_us}}},"inputs":[{{"name":"INPUT0","shape":[1,4],"datatype":"FP32","data":[1,2,3,4]}}]}}"#
+    );
+    let request = format!(
+        "POST /v2/models/table/infer HTTP/1.1\r\nhost: localhost\r\ncontent-length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    let sent = Instant::now();
+    stream.write_all(request.as_bytes()).await?;
+    let status = answer(&mut stream).await?;
+    let (from, end) = match status {
+        200 if due.elapsed() <= Duration::from_micros(budget_us) => (due, End::Answered),
+        429 => (sent, End::Refused),
+        200 | 504 => (due, End::Late),
+        other => anyhow::bail!("a request was answered with {other}"),
+    };
+    idle.borrow_mut().push(stream);
+    Ok(Sample {
+        at_s,
+        took_us: from.elapsed().as_secs_f64() * 1e6,
+        end,
+    })
+}
+
+/// Reads an answer to its end; its status.
+async fn answer(stream: &mut TcpStream) -> anyhow::Result<u16> {
+    let mut bytes = Vec::with_capacity(1_024);
+    loop {
+        ensure!(
+            stream.read_buf(&mut bytes).await? > 0,
+            "a node closed a connection"
+        );
+        let Some(head) = bytes.windows(4).position(|four| four == b"\r\n\r\n") else {
+            continue;
+        };
+        let text = std::str::from_utf8(&bytes[..head])?.to_ascii_lowercase();
+        let length = text
+            .lines()
+            .find_map(|line| line.strip_prefix("content-length:"));
+        let length: usize = length
+            .context("an answer without a length")?
+            .trim()
+            .parse()?;
+        if bytes.len() >= head + 4 + length {
+            let status = text
+                .split(' ')
+                .nth(1)
+                .context("an answer without a status")?;
+            return Ok(status.parse()?);
+        }
+    }
+}
