@@ -12,6 +12,7 @@ use paceline_core::batcher::{self, Batcher};
 use paceline_core::cost::CostFit;
 use paceline_core::device::{self, BatcherId, Device, LaneId};
 use paceline_core::{BucketId, Instant, Machine, RequestMeta, Slot};
+use paceline_protocol::Criticality;
 
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
@@ -37,6 +38,7 @@ impl Requests {
             bucket: BucketId(bucket),
             bytes: 64,
             rows: 1,
+            criticality: Criticality::default(),
             is_alone: false,
         }
     }

@@ -18,7 +18,7 @@ use paceline_core::device::{self, BatcherId, Device, LaneId};
 use paceline_core::record::Recorded;
 use paceline_core::router::{self, Report, RouteId, Router, Target};
 use paceline_core::{BucketId, Instant, Machine, RequestMeta, Slot};
-use paceline_protocol::{NodeId, ReplicaId};
+use paceline_protocol::{Criticality, NodeId, ReplicaId};
 use provenance::SEED;
 
 #[global_allocator]
@@ -74,7 +74,10 @@ impl Node {
     fn admission(&mut self) {
         self.now = self.now.plus_nanos(1_000);
         let deadline = self.now.plus_nanos(10_000_000);
-        let arrive = admission::Input::Arrive { deadline };
+        let arrive = admission::Input::Arrive {
+            deadline,
+            criticality: Criticality::default(),
+        };
         self.admission
             .step(self.now, black_box(arrive), &mut self.admitted);
         assert_eq!(self.admitted.pop(), Some(admission::Effect::Admit));
@@ -126,6 +129,7 @@ impl Node {
             bucket: BucketId(7),
             bytes: 64,
             rows: 1,
+            criticality: Criticality::default(),
             is_alone: false,
         };
         let arrive = device::Input::Arrive {

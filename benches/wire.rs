@@ -14,8 +14,8 @@ use paceline_protocol::frame::{Frame, LoadReport, Message, PRELUDE_BYTES, Prelud
 use paceline_protocol::limits::{BODY_BYTES_DEFAULT, REGISTRY_ENTRY_BYTES_MAX};
 use paceline_protocol::registry::{Change, Command, SCHEMA, VersionRecord};
 use paceline_protocol::{
-    DeviceId, Digest, Dim, Dtype, Epoch, ModelName, NodeId, OpId, ReplicaId, ShapePattern,
-    Signature, TenantName, Tensor, TensorSpec, VersionNumber, wire,
+    Criticality, DeviceId, Digest, Dim, Dtype, Epoch, ModelName, NodeId, OpId, ReplicaId,
+    ShapePattern, Signature, TenantName, Tensor, TensorSpec, VersionNumber, wire,
 };
 
 use provenance::SEED;
@@ -107,6 +107,7 @@ fn infer() -> Message {
         epoch: Epoch(815),
         budget_us: 250_000,
         attempt: 1,
+        criticality: Criticality::default(),
     }
 }
 

@@ -73,15 +73,6 @@ async fn ask(
     (at_s, due): (f64, Instant),
     budget_us: u64,
 ) -> anyhow::Result<Sample> {
-    let kept = idle.borrow_mut().pop();
-    let mut stream = match kept {
-        Some(stream) => stream,
-        None => {
-            let stream = TcpStream::connect(door).await?;
-            stream.set_nodelay(true)?;
-            stream
-        }
-    };
     let body = format!(
         r#"{{"parameters":{{"timeout":{budget_us}}},"inputs":[{{"name":"INPUT0","shape":[1,4],"datatype":"FP32","data":[1,2,3,4]}}]}}"#
     );
@@ -89,9 +80,25 @@ async fn ask(
         "POST /v2/models/table/infer HTTP/1.1\r\nhost: localhost\r\ncontent-length: {}\r\n\r\n{body}",
         body.len()
     );
-    let sent = Instant::now();
-    stream.write_all(request.as_bytes()).await?;
-    let status = answer(&mut stream).await?;
+    let (stream, sent, status) = loop {
+        let kept = idle.borrow_mut().pop();
+        let is_kept = kept.is_some();
+        let mut stream = match kept {
+            Some(stream) => stream,
+            None => TcpStream::connect(door).await?,
+        };
+        stream.set_nodelay(true)?;
+        let sent = Instant::now();
+        let status = match stream.write_all(request.as_bytes()).await {
+            Ok(()) => answer(&mut stream).await,
+            Err(error) => Err(error.into()),
+        };
+        // One that was idle for long is closed, and the request goes over another.
+        match status {
+            Err(_) if is_kept => {}
+            status => break (stream, sent, status?),
+        }
+    };
     let (from, end) = match status {
         200 if due.elapsed() <= Duration::from_micros(budget_us) => (due, End::Answered),
         429 => (sent, End::Refused),

@@ -49,7 +49,9 @@ mod sdk;
 
 pub use paceline_protocol::client::ApiKey;
 pub use paceline_protocol::frame::Execution;
-pub use paceline_protocol::{Dtype, Epoch, ErrorCode, NodeId, Shape, Tensor, VersionNumber};
+pub use paceline_protocol::{
+    Criticality, Dtype, Epoch, ErrorCode, NodeId, Shape, Tensor, VersionNumber,
+};
 
 pub use sdk::{
     Answer, Client, ClientOptions, ConnectError, ContextError, InferError, Inference, Trust,

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use paceline_core::admission::{Admission, Effect, Input, Options, Refusal};
 use paceline_core::record::Recorded;
 use paceline_core::{Instant, Machine};
+use paceline_protocol::Criticality;
 
 use crate::clock::Clock;
 use crate::record::{Records, Share};
@@ -48,8 +49,17 @@ impl Handle {
     ///
     /// # Errors
     /// Why the request is not let in.
-    pub fn admit(&self, now: Instant, deadline: Instant) -> Result<Permit, Refusal> {
-        match self.step(now, Input::Arrive { deadline }) {
+    pub fn admit(
+        &self,
+        now: Instant,
+        deadline: Instant,
+        criticality: Criticality,
+    ) -> Result<Permit, Refusal> {
+        let input = Input::Arrive {
+            deadline,
+            criticality,
+        };
+        match self.step(now, input) {
             Some(Effect::Admit) => Ok(Permit {
                 handle: self.clone(),
             }),

@@ -17,7 +17,7 @@ use paceline_core::device::{BatcherId, Device, Effect, Input, LaneId};
 use paceline_core::record::Recorded;
 use paceline_core::{BucketId, Instant, Machine, RequestMeta};
 use paceline_models::LoadedModel;
-use paceline_protocol::{ErrorCode, Failure, ReplicaId, Tensor};
+use paceline_protocol::{Criticality, ErrorCode, Failure, ReplicaId, Tensor};
 
 use self::lane::{Door, Signal};
 use self::pending::Pending;
@@ -45,6 +45,8 @@ pub struct Work {
     pub bytes: u64,
     /// When the answer is worthless.
     pub deadline: Instant,
+    /// How much it matters.
+    pub criticality: Criticality,
     /// Whether its rows share their batch with nobody.
     pub is_alone: bool,
 }
@@ -225,6 +227,7 @@ impl Handle {
             rows,
             bytes,
             deadline,
+            criticality,
             is_alone,
         } = work;
         if state.is_closed {
@@ -245,6 +248,7 @@ impl Handle {
             bucket,
             bytes,
             rows,
+            criticality,
             is_alone,
         };
         let input = Input::Arrive {

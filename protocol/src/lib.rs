@@ -10,6 +10,7 @@
 //!   client                                               how clients are greeted
 //!   operator                                             what operators read and write, as JSON
 //!   context                                              where a cluster is, as a file
+//!   criticality                                          who is served first
 //!   record                                               what a node decided, as a file
 //!   error ── limits                                      what can go wrong, and where it stops
 //! ```
@@ -22,6 +23,7 @@
 mod buffer;
 pub mod client;
 pub mod context;
+mod criticality;
 mod dtype;
 pub mod error;
 pub mod frame;
@@ -42,6 +44,7 @@ mod token;
 pub mod wire;
 
 pub use buffer::AlignedBuffer;
+pub use criticality::{Criticality, UnknownCriticality};
 pub use dtype::{Dtype, UnknownDtype};
 pub use error::{ErrorCode, Failure};
 pub use id::{

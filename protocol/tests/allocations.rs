@@ -24,9 +24,9 @@ use paceline_protocol::registry::{
     VersionRecord,
 };
 use paceline_protocol::{
-    AlignedBuffer, Digest, Dim, Dtype, Epoch, ErrorCode, Failure, Manifest, ManifestFile,
-    ModelName, NodeId, OpId, ReplicaId, ShapePattern, Signature, TenantName, Tensor, TensorSpec,
-    VersionNumber, wire,
+    AlignedBuffer, Criticality, Digest, Dim, Dtype, Epoch, ErrorCode, Failure, Manifest,
+    ManifestFile, ModelName, NodeId, OpId, ReplicaId, ShapePattern, Signature, TenantName, Tensor,
+    TensorSpec, VersionNumber, wire,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -267,6 +267,7 @@ fn frame_headers_withstand_hostile_lengths() {
         epoch: Epoch(9),
         budget_us: 100,
         attempt: 1,
+        criticality: Criticality::default(),
     };
     let failed = Message::Failed {
         failure: Failure::new(ErrorCode::QueueFull, "the queue is full"),

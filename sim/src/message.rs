@@ -8,7 +8,7 @@ use paceline_core::placement::ReplicaState;
 use paceline_core::router::Report;
 use paceline_core::{BucketId, Instant, Slot};
 use paceline_protocol::registry::Command;
-use paceline_protocol::{Epoch, OpId, ReplicaId, VersionNumber};
+use paceline_protocol::{Criticality, Epoch, OpId, ReplicaId, VersionNumber};
 
 use crate::agenda::Process;
 use crate::fact::RequestNumber;
@@ -59,6 +59,7 @@ pub(crate) struct Dispatch {
     pub(crate) tokens: u64,
     pub(crate) bytes: u64,
     pub(crate) bucket: BucketId,
+    pub(crate) criticality: Criticality,
     pub(crate) is_alone: bool,
 }
 

@@ -20,7 +20,7 @@ use crate::api::inference_path;
 
 use super::connection::{Connection, Output};
 use super::failure::Failure;
-use super::infer::Input;
+use super::infer::{Importance, Input};
 use super::table::fields;
 use super::target::ModelTarget;
 use super::terminal::Terminal;
@@ -63,6 +63,8 @@ pub struct BenchArgs {
     /// 503; off unless given
     #[arg(long)]
     retry: bool,
+    #[command(flatten)]
+    importance: Importance,
     #[command(flatten)]
     connection: Connection,
     #[command(flatten)]
@@ -119,9 +121,12 @@ impl BenchArgs {
         let patience = self.connection.timeout_or(default).saturating_add(GRACE);
         let client = self.connection.client_within(terminal, patience)?;
         let budget = self.connection.timeout();
-        let body = self
-            .input
-            .body(&self.target, &[], budget, (&client, terminal))?;
+        let body = self.input.body(
+            &self.target,
+            &[],
+            (budget, self.importance),
+            (&client, terminal),
+        )?;
         let ModelTarget { name, version } = &self.target;
         // What does not work once is not worth measuring, and says better why.
         let first = client.infer(name, *version, &body)?;

@@ -9,6 +9,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use clap::Args;
+use paceline_protocol::Criticality;
 use paceline_protocol::limits::{BODY_BYTES_MAX, REQUEST_BUDGET_DEFAULT_MS, REQUEST_BUDGET_MAX_MS};
 
 use crate::api::{InferenceAnswer, OperatorClient};
@@ -41,9 +42,20 @@ pub struct InferArgs {
     #[arg(long, value_name = "NAME", conflicts_with = "json")]
     output: Vec<String>,
     #[command(flatten)]
+    importance: Importance,
+    #[command(flatten)]
     connection: Connection,
     #[command(flatten)]
     format: Output,
+}
+
+/// How much requests matter.
+#[derive(Clone, Copy, Debug, Args)]
+pub(super) struct Importance {
+    /// Who is served first and refused last: critical-plus, critical, sheddable-plus, sheddable;
+    /// critical unless given
+    #[arg(long, value_name = "CLASS", conflicts_with = "json")]
+    criticality: Option<Criticality>,
 }
 
 /// What a request holds.
@@ -71,9 +83,12 @@ impl InferArgs {
         let default = Duration::from_millis(REQUEST_BUDGET_DEFAULT_MS);
         let patience = budget.unwrap_or(default).saturating_add(GRACE);
         let client = self.connection.client_within(terminal, patience)?;
-        let body = self
-            .input
-            .body(&self.target, &self.output, budget, (&client, terminal))?;
+        let body = self.input.body(
+            &self.target,
+            &self.output,
+            (budget, self.importance),
+            (&client, terminal),
+        )?;
         let ModelTarget { name, version } = &self.target;
         let answer = client.infer(name, *version, &body)?;
         tell(&terminal.talk(), &answer);
@@ -93,7 +108,7 @@ impl Input {
         &self,
         target: &ModelTarget,
         outputs: &[String],
-        budget: Option<Duration>,
+        (budget, importance): (Option<Duration>, Importance),
         (client, terminal): (&OperatorClient, &mut Terminal),
     ) -> Result<Vec<u8>, Failure> {
         if let Some(source) = &self.json {
@@ -111,6 +126,7 @@ impl Input {
             rows,
             outputs,
             budget: budget.map(|budget| budget.min(most)),
+            criticality: importance.criticality,
         };
         let body = question.body();
         body.map_err(|e| Failure::Usage(e.to_string()))

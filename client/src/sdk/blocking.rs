@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use paceline_protocol::{Epoch, Tensor, VersionNumber};
+use paceline_protocol::{Criticality, Epoch, Tensor, VersionNumber};
 use tokio::runtime::{Builder, Runtime};
 
 use super::{Answer, ClientOptions, ConnectError, InferError};
@@ -92,6 +92,12 @@ impl Inference {
     /// Whether the request may run twice.
     pub fn idempotent(mut self, is_idempotent: bool) -> Self {
         self.inference = self.inference.idempotent(is_idempotent);
+        self
+    }
+
+    /// How much the request matters.
+    pub fn criticality(mut self, criticality: Criticality) -> Self {
+        self.inference = self.inference.criticality(criticality);
         self
     }
 

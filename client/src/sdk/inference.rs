@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use paceline_protocol::frame::{ClientInfer, Execution, Frame, Message};
 use paceline_protocol::limits::{NAME_BYTES_MAX, REQUEST_BUDGET_MAX_MS, REROUTES_MAX, TENSORS_MAX};
-use paceline_protocol::{ErrorCode, ModelName, NodeId, Tensor, VersionNumber};
+use paceline_protocol::{Criticality, ErrorCode, ModelName, NodeId, Tensor, VersionNumber};
 use tokio::time::{Instant, timeout_at};
 
 use super::Client;
@@ -25,6 +25,7 @@ pub struct Inference {
     outputs: Vec<String>,
     budget: Duration,
     is_idempotent: bool,
+    criticality: Criticality,
 }
 
 /// A request that is complete, and when it must have ended.
@@ -46,6 +47,7 @@ impl Inference {
             outputs: Vec::new(),
             budget,
             is_idempotent: true,
+            criticality: Criticality::default(),
         }
     }
 
@@ -78,6 +80,13 @@ impl Inference {
     /// nothing. A request that may not is not tried again when its node is lost.
     pub fn idempotent(mut self, is_idempotent: bool) -> Self {
         self.is_idempotent = is_idempotent;
+        self
+    }
+
+    /// How much the request matters: [`Criticality::Critical`] unless said otherwise. While a
+    /// request of one class waits, none of a lower class is begun, and those are refused first.
+    pub fn criticality(mut self, criticality: Criticality) -> Self {
+        self.criticality = criticality;
         self
     }
 
@@ -122,6 +131,7 @@ impl Inference {
             attempt: 0,
             epoch_seen: pool.epoch(),
             idempotent: self.is_idempotent,
+            criticality: self.criticality,
             inputs,
             outputs: self.outputs.clone(),
             lost: None,

@@ -1,11 +1,12 @@
 //! Machine that admits requests to a node: as many at a time as there are permits, and none
-//! whose deadline has passed.
+//! whose deadline has passed. The last permits are kept for the more critical classes.
 //!
 //! A refusal costs nothing but the step and says when a retry makes sense: permits come back
 //! at the learnt rate of finished requests.
 
 use std::time::Duration;
 
+use paceline_protocol::Criticality;
 use serde::{Deserialize, Serialize};
 
 use crate::machine::Machine;
@@ -28,6 +29,8 @@ pub enum Input {
     Arrive {
         /// When its answer is worthless.
         deadline: Instant,
+        /// How much it matters.
+        criticality: Criticality,
     },
     /// An admitted request has ended, however.
     Finish,
@@ -47,7 +50,7 @@ pub enum Effect {
 pub enum Refusal {
     /// Its deadline has passed already.
     Expired,
-    /// All permits are out.
+    /// All permits that its class may have are out.
     Overloaded {
         /// When a permit is likely to be free.
         retry_after: Duration,
@@ -90,12 +93,24 @@ impl Admission {
         self.in_flight
     }
 
-    fn arrive(&mut self, now: Instant, deadline: Instant) -> Effect {
+    /// The last eighth of all permits is not for what may be shed, and the one before it not for what
+    /// may be shed first.
+    fn permits_of(&self, criticality: Criticality) -> u32 {
+        let permits = self.options.permits;
+        let eighths = match criticality {
+            Criticality::CriticalPlus | Criticality::Critical => 0,
+            Criticality::SheddablePlus => 1,
+            Criticality::Sheddable => 2,
+        };
+        permits - permits / 8 * eighths
+    }
+
+    fn arrive(&mut self, now: Instant, deadline: Instant, criticality: Criticality) -> Effect {
         if deadline <= now {
             self.in_flight += u32::from(Bug::ExpiredKeepsPermit.is_planted());
             return Effect::Refuse(Refusal::Expired);
         }
-        if self.in_flight >= self.options.permits {
+        if self.in_flight >= self.permits_of(criticality) {
             let nanos = self
                 .finish_interval_nanos
                 .clamp(RETRY_NANOS_MIN, RETRY_NANOS_MAX);
@@ -124,7 +139,10 @@ impl Machine for Admission {
 
     fn step(&mut self, now: Instant, input: Input, out: &mut Vec<Effect>) {
         match input {
-            Input::Arrive { deadline } => out.push(self.arrive(now, deadline)),
+            Input::Arrive {
+                deadline,
+                criticality,
+            } => out.push(self.arrive(now, deadline, criticality)),
             Input::Finish => self.finish(now),
         }
     }
@@ -159,7 +177,36 @@ mod tests {
 
     fn arrive(admission: &mut Admission, now_ms: u64) -> Vec<Effect> {
         let deadline = Instant::from_nanos(u64::MAX);
-        step(admission, now_ms, Input::Arrive { deadline })
+        step(
+            admission,
+            now_ms,
+            Input::Arrive {
+                deadline,
+                criticality: Criticality::default(),
+            },
+        )
+    }
+
+    #[test]
+    fn the_last_permits_are_for_who_may_not_be_shed() {
+        use Criticality::{Critical, CriticalPlus, Sheddable, SheddablePlus};
+        let mut admission = Admission::new(Options { permits: 16 });
+        let mut admitted = |criticality| {
+            let deadline = Instant::from_nanos(1_000_000_000);
+            let input = Input::Arrive {
+                deadline,
+                criticality,
+            };
+            (0..)
+                .take_while(|_| {
+                    let mut out = Vec::new();
+                    admission.step(Instant::ZERO, input, &mut out);
+                    out == [Effect::Admit]
+                })
+                .count()
+        };
+        let classes = [Sheddable, SheddablePlus, Critical, CriticalPlus];
+        assert_eq!(classes.map(&mut admitted), [12, 2, 2, 0]);
     }
 
     #[test]
@@ -181,7 +228,14 @@ mod tests {
     fn an_expired_request_takes_no_permit() {
         let mut admission = Admission::new(Options { permits: 1 });
         let deadline = Instant::from_nanos(5);
-        let refused = step(&mut admission, 1, Input::Arrive { deadline });
+        let refused = step(
+            &mut admission,
+            1,
+            Input::Arrive {
+                deadline,
+                criticality: Criticality::default(),
+            },
+        );
         assert_eq!(refused, [Effect::Refuse(Refusal::Expired)]);
         assert_eq!(admission.in_flight(), 0);
     }

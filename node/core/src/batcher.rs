@@ -1,7 +1,8 @@
 //! Machine that holds the requests waiting for one replica and forms batches of them.
 //!
-//! Order: earliest deadline first; equal deadlines in order of arrival. The head fixes the
-//! bucket, and the batch fills in the same order with requests of that bucket until the next
+//! Order: by class, strictly; within a class the earliest deadline first, equal deadlines in order
+//! of arrival. The head fixes the class and the bucket, and the batch fills in the same order with
+//! requests of those until the next
 //! one does not fit. A request that must be alone is a batch of its own. Nothing waits for
 //! company: a batch is formed as soon as a lane is free.
 //!
@@ -15,13 +16,17 @@
 //! met any more, it is cancelled, or it is refused because the queue is full. [`crate::device`] is the only driver
 //! besides the tests: it owns a batcher for each replica on the device.
 
+mod waiting;
+
 use std::time::Duration;
 
+use paceline_protocol::Criticality;
 use paceline_protocol::limits::{QUEUE_ROWS_MAX, QUEUE_ROWS_MIN, REQUEST_BUDGET_DEFAULT_MS};
 use serde::{Deserialize, Serialize};
 
+use self::waiting::Waiting;
 use crate::cost::CostFit;
-use crate::deadline_queue::{DeadlineQueue, Passed, Verdict};
+use crate::deadline_queue::{Passed, Verdict};
 use crate::machine::Machine;
 use crate::planted::Bug;
 use crate::request::{RequestMeta, Slot};
@@ -93,7 +98,7 @@ pub enum DropReason {
 pub struct Batcher {
     rows_max: u32,
     cost: CostFit,
-    queue: DeadlineQueue,
+    queue: Waiting,
     queued_rows: u64,
     /// Learnt time between two rows that leave while others wait, in nanoseconds; 0 is unknown.
     pace_nanos: u64,
@@ -116,7 +121,7 @@ impl Batcher {
         Self {
             rows_max: options.rows_max,
             cost: options.cost,
-            queue: DeadlineQueue::default(),
+            queue: Waiting::default(),
             queued_rows: 0,
             pace_nanos: 0,
             pressed_since: None,
@@ -155,10 +160,16 @@ impl Batcher {
         self.queue.earliest_deadline()
     }
 
+    /// How urgent its head is: its class, and its deadline.
+    pub fn urgency(&self) -> Option<(Criticality, Instant)> {
+        let head = self.queue.head()?;
+        Some((head.criticality, head.deadline))
+    }
+
     /// Expected nanoseconds of the batch that would be formed now.
     pub fn next_batch_nanos(&self) -> u64 {
         let rows = self.queued_rows.min(u64::from(self.rows_max)) as u32;
-        let head = self.queue.earliest().map_or(0, |request| request.rows);
+        let head = self.queue.head().map_or(0, |request| request.rows);
         self.cost.batch_nanos(rows.max(head))
     }
 
@@ -184,26 +195,23 @@ impl Batcher {
             });
             return;
         }
-        // One request may always wait, however many rows it has: the limit bounds a queue, and
-        // a request over it would otherwise never run.
-        let rows = self.queued_rows + u64::from(request.rows);
-        if rows > self.queue_rows_max() && !self.queue.is_empty() {
-            let retry_after = Duration::from_nanos(self.backlog_nanos());
-            out.push(Effect::Drop {
-                slot,
-                why: DropReason::QueueFull { retry_after },
-            });
-            return;
-        }
         if let Some(late_nanos) = self.late_nanos(now, &request) {
-            let retry_after = Duration::from_nanos(late_nanos);
-            out.push(Effect::Drop {
-                slot,
-                why: DropReason::QueueFull { retry_after },
-            });
+            out.push(full(slot, late_nanos));
             return;
         }
-        self.queued_rows = rows;
+        // One request may always wait, however many rows it has: the limit bounds a queue, and
+        // a request over it would otherwise never run. Lower classes make room.
+        let (rows, rows_max) = (u64::from(request.rows), self.queue_rows_max());
+        while self.queued_rows > 0 && self.queued_rows + rows > rows_max {
+            let retry_nanos = self.backlog_nanos();
+            let Some(shed) = self.queue.shed(request.criticality) else {
+                out.push(full(slot, retry_nanos));
+                return;
+            };
+            self.queued_rows -= u64::from(shed.rows);
+            out.push(full(shed.slot, retry_nanos));
+        }
+        self.queued_rows += rows;
         self.queue.push(request);
         if self.is_pressed() {
             self.pressed_since.get_or_insert(now);
@@ -215,7 +223,7 @@ impl Batcher {
         if !self.is_pressed() || self.pace_nanos == 0 || Bug::HopelessFirst.is_planted() {
             return None;
         }
-        let before = self.queue.rows_before(request.deadline) + u64::from(request.rows);
+        let before = self.queue.rows_before(request) + u64::from(request.rows);
         let waits = before.saturating_mul(self.pace_nanos);
         let done = now.plus_nanos(waits.saturating_add(self.cost.batch_nanos(self.rows_max)));
         let left = request.deadline.nanos_since(now);
@@ -259,7 +267,7 @@ impl Batcher {
         self.learn_pace(now);
         let mut rows = 0;
         let mut left = self.queued_rows;
-        let mut bucket = None;
+        let mut head = None;
         let mut is_closed = false;
         let rows_max = self.rows_max;
         // Earliest-deadline-first runs hopeless requests first when there is too much to do,
@@ -287,8 +295,12 @@ impl Batcher {
                     left -= u64::from(request.rows);
                     return Verdict::Take;
                 }
-                let is_other = *bucket.get_or_insert(request.bucket) != request.bucket;
-                if is_other || (rows > 0 && request.is_alone) {
+                let (class, bucket) = *head.get_or_insert((request.criticality, request.bucket));
+                // To wait for a lower class is what a class is there to be spared.
+                if request.criticality != class {
+                    return Verdict::Stop;
+                }
+                if bucket != request.bucket || (rows > 0 && request.is_alone) {
                     return Verdict::Pass;
                 }
                 if is_closed || (rows > 0 && rows + request.rows > rows_max) {
@@ -308,11 +320,7 @@ impl Batcher {
     }
 
     fn expire(&mut self, now: Instant, out: &mut Vec<Effect>) {
-        while self
-            .earliest_deadline()
-            .is_some_and(|deadline| deadline <= now)
-            && let Some(request) = self.queue.pop()
-        {
+        while let Some(request) = self.queue.pop_expired(now) {
             self.queued_rows -= u64::from(request.rows);
             out.push(Effect::Drop {
                 slot: request.slot,
@@ -357,6 +365,13 @@ impl Machine for Batcher {
 
 /// What is pressed for longer has more to do than it can.
 const BURST_NANOS: u64 = 1_000_000_000;
+/// A request for which there is no room.
+fn full(slot: Slot, retry_nanos: u64) -> Effect {
+    let retry_after = Duration::from_nanos(retry_nanos);
+    let why = DropReason::QueueFull { retry_after };
+    Effect::Drop { slot, why }
+}
+
 /// How many requests of other buckets a batch looks past before it is content with what it
 /// has: it bounds the cost of forming one.
 const LOOKS_PAST_HEAD: usize = 64;

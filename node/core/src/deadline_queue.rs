@@ -30,10 +30,6 @@ impl DeadlineQueue {
         self.heap.len()
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
-        self.heap.is_empty()
-    }
-
     /// Memory that a copy takes.
     pub(crate) fn bytes(&self) -> usize {
         self.heap.len() * size_of::<Entry>() + self.positions.len() * size_of::<u32>()
@@ -70,6 +66,12 @@ impl DeadlineQueue {
 
     pub(crate) fn pop(&mut self) -> Option<RequestMeta> {
         self.pop_entry().map(|entry| entry.request)
+    }
+
+    /// One that is not served soon: the last of the heap has no successors.
+    pub(crate) fn pop_late(&mut self) -> Option<RequestMeta> {
+        let last = self.heap.len().checked_sub(1)?;
+        Some(self.remove_at(last).request)
     }
 
     /// Takes the request of `slot` out, if exactly that one waits.
@@ -192,6 +194,8 @@ pub(crate) struct Passed(Vec<Entry>);
 mod tests {
     use std::collections::BTreeMap;
 
+    use paceline_protocol::Criticality;
+
     use super::*;
     use crate::random::Random;
     use crate::request::BucketId;
@@ -203,6 +207,7 @@ mod tests {
             bucket: BucketId(0),
             bytes: 0,
             rows: 1,
+            criticality: Criticality::default(),
             is_alone: false,
         }
     }

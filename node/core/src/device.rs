@@ -244,17 +244,14 @@ impl Device {
         }
     }
 
-    /// The one order: the batcher whose head has the earliest deadline.
+    /// The one order: the batcher whose head is of the highest class, the earliest of several.
     fn next_batcher(&self) -> Option<BatcherId> {
         let heads = self
             .batchers
             .iter()
             .enumerate()
             .filter_map(|(index, batcher)| {
-                Some((
-                    batcher.as_ref()?.earliest_deadline()?,
-                    BatcherId(index as u32),
-                ))
+                Some((batcher.as_ref()?.urgency()?, BatcherId(index as u32)))
             });
         heads.min().map(|(_, batcher)| batcher)
     }

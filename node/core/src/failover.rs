@@ -23,9 +23,9 @@ mod end;
 
 use std::time::Duration;
 
-use paceline_protocol::NodeId;
 use paceline_protocol::frame::Execution;
 use paceline_protocol::limits::{EXECUTIONS_MAX, REROUTES_MAX};
+use paceline_protocol::{Criticality, NodeId};
 
 pub use self::end::End;
 use crate::budget::{Budget, Extra};
@@ -44,6 +44,8 @@ pub struct Terms {
     /// That node, if it is known: others may not have noticed yet that it is silent, so it is not
     /// asked before those are.
     pub lost: Option<NodeId>,
+    /// How much it matters.
+    pub criticality: Criticality,
 }
 
 /// Names an attempt of one request while it is under way.

@@ -1,5 +1,6 @@
 //! A request as the machines see it: sizes and a deadline, never a tensor.
 
+use paceline_protocol::Criticality;
 use serde::{Deserialize, Serialize};
 
 use crate::time::Instant;
@@ -34,6 +35,8 @@ pub struct RequestMeta {
     pub bytes: u64,
     /// Its rows, at least 1.
     pub rows: u32,
+    /// How much it matters: who is served first, and who is refused first.
+    pub criticality: Criticality,
     /// Whether its rows share their batch with nobody: they may be what made a node vanish.
     pub is_alone: bool,
 }

@@ -78,6 +78,7 @@ impl Bench {
             bytes: 8,
             inputs: vec![tensor.clone()],
             deadline: self.clock.now() + Duration::from_millis(budget_ms),
+            criticality: paceline_protocol::Criticality::default(),
             is_alone: false,
         };
         (tensor, self.device.submit(work))

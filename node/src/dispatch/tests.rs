@@ -10,7 +10,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use paceline_protocol::frame::{Execution, Frame, Message};
-use paceline_protocol::{Dtype, Epoch, ErrorCode, ModelName, ReplicaId, Shape, Tensor};
+use paceline_protocol::{
+    Criticality, Dtype, Epoch, ErrorCode, ModelName, ReplicaId, Shape, Tensor,
+};
 use paceline_protocol::{VersionNumber, frame};
 use tokio::time::{Instant, sleep};
 
@@ -74,6 +76,7 @@ fn request(floats: usize, takes_ms: u32) -> Frame {
             epoch: Epoch(9),
             budget_us: 1_000_000,
             attempt: 1,
+            criticality: Criticality::default(),
         },
         tensors: vec![Tensor::new(Dtype::Fp32, shape, data).unwrap()],
     }

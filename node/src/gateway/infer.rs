@@ -161,7 +161,9 @@ impl Serving {
             .metrics
             .stage(Stage::Parse, parsed_at.nanos_since(arrived));
         let deadline = arrived.plus_nanos(budget_nanos(parsed.parameters.timeout_us));
-        let _permit = self.admission.admit(parsed_at, deadline).map_err(refused)?;
+        let criticality = parsed.parameters.criticality();
+        let permit = self.admission.admit(parsed_at, deadline, criticality);
+        let _permit = permit.map_err(refused)?;
         let rows = parsed.rows() as u32;
         let inputs = std::mem::take(&mut parsed.inputs);
         let terms = Terms {
@@ -169,6 +171,7 @@ impl Serving {
             is_idempotent: parsed.parameters.may_run_twice(),
             is_second: false,
             lost: None,
+            criticality,
         };
         let ran = self.execute(pinned, inputs, terms, request.target()).await;
         let (outputs, pinned) = ran.map_err(|unanswered| unanswered.failure)?;

@@ -216,6 +216,36 @@ async fn every_accepted_request_ends_by_its_deadline_under_overload() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_matters_more_is_served_before_all_that_waits() {
+    let world = World::new(CostCurve {
+        fixed_us: 30_000,
+        per_row_us: 0,
+    });
+    let node = world.start().await.unwrap();
+    node.install(&model(), FILES).await.unwrap();
+    assert!(node.wait_ready(&model(), Duration::from_secs(10)).await);
+    let serving = serving(&node);
+    let ask = |priority: u64| {
+        let serving = serving.clone();
+        tokio::spawn(async move {
+            let parameters = format!(r#""timeout":60000000,"priority":{priority}"#);
+            infer(&serving, &parameters).await.unwrap();
+        })
+    };
+    let sheddable: Vec<_> = (0..1_000).map(|_| ask(4)).collect();
+    while node.in_flight.in_flight() < 900 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    ask(1).await.unwrap();
+    let waiting = node.in_flight.in_flight();
+    assert!(waiting > 700, "{waiting} of 1,000 wait, after it");
+    for request in sheddable {
+        request.await.unwrap();
+    }
+    node.shutdown(Duration::from_secs(5)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn several_nodes_live_in_one_process() {
     let worlds: Vec<World> = (0..3).map(|_| World::new(CostCurve::default())).collect();
     let mut nodes = Vec::new();

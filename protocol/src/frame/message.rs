@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::criticality::Criticality;
 use crate::error::Failure;
 use crate::id::{Epoch, ModelName, NodeId, ReplicaId, VersionNumber};
 
@@ -23,6 +24,8 @@ pub enum Message {
         /// Which execution this would be, from 1. A second one shares its batch with nobody: it
         /// may be what silenced the node of the first.
         attempt: u8,
+        /// How much it matters.
+        criticality: Criticality,
     },
     /// The request ran; its outputs follow.
     Answer {
@@ -87,6 +90,8 @@ pub struct ClientInfer {
     /// The node that an attempt before this one was lost with: others may not have noticed yet
     /// that it is silent.
     pub lost: Option<NodeId>,
+    /// How much it matters.
+    pub criticality: Criticality,
 }
 
 /// Whether a failed attempt may have been executed.

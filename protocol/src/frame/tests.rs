@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::criticality::Criticality;
 use crate::error::{ErrorCode, Failure};
 use crate::id::{Epoch, ModelName, NodeId, ReplicaId, VersionNumber};
 
@@ -56,6 +57,7 @@ fn client_messages(name: impl Strategy<Value = ModelName>) -> impl Strategy<Valu
                 inputs,
                 outputs,
                 lost: how.3.map(NodeId),
+                criticality: Criticality::default(),
             })
         }),
         (any::<u32>(), any::<u64>(), names, any::<Option<u32>>()).prop_map(
@@ -94,6 +96,7 @@ fn messages() -> impl Strategy<Value = Message> {
                     epoch: Epoch(epoch),
                     budget_us,
                     attempt,
+                    criticality: Criticality::default(),
                 }
             }),
         (any::<u32>(), any::<u64>(), load.clone()).prop_map(|(version, epoch, load)| {

@@ -10,11 +10,25 @@ pub(super) struct Expected {
     expect: Expect,
     /// From then on nothing is broken any more.
     calm_from: Instant,
-    sent: Vec<Instant>,
+    /// When each request was sent, and by whom.
+    sent: Vec<(Instant, u16)>,
+    clients: Vec<OfClients>,
     all: Share,
     calm: Share,
-    latencies: Vec<u64>,
+    latencies: Latencies,
 }
+
+/// What clients of a kind demand, and get.
+struct OfClients {
+    answered_permille_min: u64,
+    p99_us_max: u64,
+    share: Share,
+    latencies: Latencies,
+}
+
+/// Of answers, in microseconds.
+#[derive(Default)]
+struct Latencies(Vec<u64>);
 
 #[derive(Clone, Copy, Default)]
 struct Share {
@@ -26,33 +40,56 @@ impl Expected {
     pub(super) fn new(scenario: &Scenario) -> Self {
         let mended_ms = scenario.mended_ms().max(scenario.expect.calm_from_ms);
         let calm_from = (mended_ms + GRACE_MS) * 1_000_000;
+        let clients = scenario.clients.iter().map(|of| OfClients {
+            answered_permille_min: of.answered_permille_min,
+            p99_us_max: of.p99_us_max,
+            share: Share::default(),
+            latencies: Latencies::default(),
+        });
         Self {
             expect: scenario.expect,
             calm_from: Instant::from_nanos(calm_from),
             sent: Vec::new(),
+            clients: clients.collect(),
             all: Share::default(),
             calm: Share::default(),
-            latencies: Vec::new(),
+            latencies: Latencies::default(),
         }
     }
 
     fn ended(&mut self, now: Instant, (request, end): (RequestNumber, End)) {
         let sent = self.sent.get(request.0 as usize).copied();
-        let sent = sent.unwrap_or(Instant::ZERO);
+        let (sent, client) = sent.unwrap_or((Instant::ZERO, 0));
+        let took_us = now.nanos_since(sent) / 1_000;
         if end == End::Answered && self.expect.p99_us_max > 0 {
-            self.latencies.push(now.nanos_since(sent) / 1_000);
+            self.latencies.0.push(took_us);
         }
         self.all.count(end);
+        if let Some(of) = self.clients.get_mut(usize::from(client)) {
+            of.share.count(end);
+            if end == End::Answered && of.p99_us_max > 0 {
+                of.latencies.0.push(took_us);
+            }
+        }
         if sent >= self.calm_from {
             self.calm.count(end);
         }
     }
+}
 
-    fn p99_us(&self) -> u64 {
-        let mut sorted = self.latencies.clone();
+impl Latencies {
+    /// Whether 99 of 100 took no longer than this; 0 is any time.
+    fn judge(&self, whose: &str, most_us: u64) -> Result<(), String> {
+        let mut sorted = self.0.clone();
         sorted.sort_unstable();
         let rank = (sorted.len() * 99).div_ceil(100).saturating_sub(1);
-        sorted.get(rank).copied().unwrap_or(0)
+        let p99 = sorted.get(rank).copied().unwrap_or(0);
+        if most_us == 0 || p99 <= most_us {
+            return Ok(());
+        }
+        Err(format!(
+            "99 of 100 answers{whose} took up to {p99} µs; {most_us} are expected"
+        ))
     }
 }
 
@@ -80,8 +117,8 @@ impl Invariant for Expected {
     }
 
     fn observe(&mut self, now: Instant, fact: &Fact<'_>) -> Result<(), String> {
-        if let Fact::Submitted { .. } = *fact {
-            self.sent.push(now);
+        if let Fact::Submitted { client, .. } = *fact {
+            self.sent.push((now, client));
         }
         if let Fact::Ended { request, end, .. } = *fact {
             self.ended(now, (request, end));
@@ -95,11 +132,11 @@ impl Invariant for Expected {
             .judge("whose clients stayed", expect.answered_permille_min)?;
         let calm = "that were sent when all was mended";
         self.calm.judge(calm, expect.calm_answered_permille_min)?;
-        let (p99, most) = (self.p99_us(), expect.p99_us_max);
-        if most > 0 && p99 > most {
-            return Err(format!(
-                "99 of 100 answers took up to {p99} µs; {most} are expected"
-            ));
+        self.latencies.judge("", expect.p99_us_max)?;
+        for (position, of) in self.clients.iter().enumerate() {
+            let whose = format!(" of clients {position}");
+            of.share.judge(&whose[1..], of.answered_permille_min)?;
+            of.latencies.judge(&whose, of.p99_us_max)?;
         }
         Ok(())
     }

@@ -174,6 +174,8 @@ impl Check {
         self.within("cancel_permille", clients.cancel_permille, (0, 1_000));
         self.within("once_permille", clients.once_permille, (0, 1_000));
         self.within("again_permille", clients.again_permille, (0, 1_000));
+        let answered = clients.answered_permille_min;
+        self.within("answered_permille_min", answered, (0, 1_000));
         self.within("again_ms", clients.again_ms, (1, TIME_MS_MAX));
     }
 

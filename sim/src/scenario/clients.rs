@@ -1,5 +1,6 @@
 //! Who sends requests.
 
+use paceline_protocol::Criticality;
 use serde::{Deserialize, Serialize};
 
 use crate::workload::Workload;
@@ -40,6 +41,15 @@ pub struct Clients {
     /// The longest such pause, in milliseconds; each one is equally likely.
     #[serde(default = "again_ms")]
     pub again_ms: u64,
+    /// How much their requests matter.
+    #[serde(default)]
+    pub criticality: Criticality,
+    /// Of a thousand of their requests that they have stayed for, so many must be answered in time.
+    #[serde(default)]
+    pub answered_permille_min: u64,
+    /// 99 of 100 of their answers must have taken no longer, in microseconds; 0 is any time.
+    #[serde(default)]
+    pub p99_us_max: u64,
 }
 
 fn from_ms() -> u64 {

@@ -4,7 +4,7 @@
 //! unless its request must not run twice; the first answer wins.
 
 use paceline_core::{BucketId, Instant, Random};
-use paceline_protocol::Epoch;
+use paceline_protocol::{Criticality, Epoch};
 
 use super::doors::{Door, ReadyDoors};
 use super::outside::{Outside, Word};
@@ -64,6 +64,7 @@ pub(crate) struct Request {
     pub(crate) tokens: u64,
     pub(crate) bytes: u64,
     pub(crate) bucket: BucketId,
+    pub(crate) criticality: Criticality,
     /// Whether it must not run twice.
     pub(crate) is_once: bool,
     /// The node that its client has lost, and that may have run it.
@@ -141,6 +142,7 @@ impl Clients {
                 bytes => u64::from(bytes),
             },
             bucket: BucketId(clients.budgets.below(of.shapes)),
+            criticality: of.criticality,
             is_once: sending.sequence.is_some() || clients.budgets.below(1_000) < of.once_permille,
             lost: None,
             seen: Epoch::default(),

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use paceline_protocol::{Dim, Dtype, ShapePattern};
+use paceline_protocol::{Criticality, Dim, Dtype, ShapePattern};
 use serde_json::{Number, Value, json};
 
 use crate::api::{ModelMetadata, TensorMetadata};
@@ -15,6 +15,8 @@ pub(super) struct Question<'a> {
     pub(super) outputs: &'a [String],
     /// How long the node may take; its default if absent.
     pub(super) budget: Option<Duration>,
+    /// How much it matters; as the node has it if absent.
+    pub(super) criticality: Option<Criticality>,
 }
 
 /// Rows as they were typed.
@@ -112,6 +114,9 @@ impl Question<'_> {
         if let Some(budget) = self.budget {
             let microseconds = u64::try_from(budget.as_micros()).unwrap_or(u64::MAX);
             body["parameters"] = json!({ "timeout": microseconds });
+        }
+        if let Some(criticality) = self.criticality {
+            body["parameters"]["priority"] = json!(criticality.priority());
         }
         Ok(body.to_string().into_bytes())
     }
@@ -324,6 +329,7 @@ mod tests {
             rows: Rows::Values(&rows),
             outputs: &[],
             budget: None,
+            criticality: None,
         };
         Ok(serde_json::from_slice(&question.body()?).unwrap())
     }
@@ -427,12 +433,16 @@ mod tests {
             rows: Rows::Texts(&texts),
             outputs: &["y".to_owned()],
             budget: Some(Duration::from_secs(3)),
+            criticality: Some(Criticality::Sheddable),
         };
         let body: Value = serde_json::from_slice(&question.body().unwrap()).unwrap();
         assert_eq!(body["inputs"][0]["data"], json!(["one, two", "three"]));
         assert_eq!(body["inputs"][0]["shape"], json!([2, 1]));
         assert_eq!(body["outputs"], json!([{ "name": "y" }]));
-        assert_eq!(body["parameters"], json!({ "timeout": 3_000_000 }));
+        assert_eq!(
+            body["parameters"],
+            json!({ "timeout": 3_000_000, "priority": 4 })
+        );
         let unknown = ["z".to_owned()];
         question.outputs = &unknown;
         let refused = question.body().unwrap_err().to_string();

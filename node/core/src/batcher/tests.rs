@@ -1,5 +1,7 @@
 //! The batcher: state, input, exact effects; and its laws over random histories.
 
+use std::collections::BTreeMap;
+
 use proptest::prelude::*;
 
 use super::*;
@@ -20,6 +22,7 @@ fn request(index: u32, rows: u32, deadline_ms: u64) -> RequestMeta {
         bucket: BucketId(0),
         bytes: 64,
         rows,
+        criticality: Criticality::default(),
         is_alone: false,
     }
 }
@@ -107,6 +110,7 @@ fn other_buckets_are_passed_over_and_keep_their_place() {
 #[test]
 fn who_must_be_alone_is_a_batch_and_keeps_its_place_in_the_order() {
     let alone = |index, deadline_ms| RequestMeta {
+        criticality: Criticality::default(),
         is_alone: true,
         ..request(index, 1, deadline_ms)
     };
@@ -304,17 +308,88 @@ fn under_lasting_pressure_half_of_the_time_must_do() {
     assert_eq!(arrive(&mut batcher, 53, now_ms, now_ms + 2), None);
 }
 
+fn of_class(criticality: Criticality, index: u32, deadline_ms: u64) -> RequestMeta {
+    RequestMeta {
+        criticality,
+        ..request(index, 1, deadline_ms)
+    }
+}
+
+#[test]
+fn a_higher_class_goes_first_whatever_its_deadline_and_shares_no_batch() {
+    use Criticality::{Critical, CriticalPlus, Sheddable, SheddablePlus};
+    let mut batcher = batcher(8);
+    let classes = [Sheddable, Critical, SheddablePlus, CriticalPlus, Critical];
+    for (index, class) in (0..).zip(classes) {
+        let arrives = of_class(class, index, 20 + u64::from(index));
+        assert_eq!(step(&mut batcher, 0, Input::Arrive(arrives)), []);
+    }
+    assert_eq!(batcher.urgency(), Some((CriticalPlus, at(23))));
+    assert_eq!(
+        batcher.earliest_deadline(),
+        Some(at(20)),
+        "who expires first"
+    );
+    let mut form = || joined(&step(&mut batcher, 1, Input::Form));
+    assert_eq!(
+        [form(), form(), form(), form()],
+        [vec![3], vec![1, 4], vec![2], vec![0]]
+    );
+}
+
+#[test]
+fn what_is_full_or_late_is_told_to_lower_classes_first() {
+    use Criticality::{Critical, Sheddable};
+    let cost = CostFit::from_warm_up(200_000_000, 1, 200_000_000);
+    let mut batcher = Batcher::new(Options { rows_max: 1, cost });
+    let most = batcher.queue_rows_max() as u32;
+    for index in 0..most {
+        step(
+            &mut batcher,
+            0,
+            Input::Arrive(of_class(Sheddable, index, 6_000)),
+        );
+    }
+    let full = step(
+        &mut batcher,
+        0,
+        Input::Arrive(of_class(Sheddable, most, 6_000)),
+    );
+    assert!(late_us(&full).is_some(), "{full:?}");
+    let shed = step(
+        &mut batcher,
+        0,
+        Input::Arrive(of_class(Critical, most, 6_000)),
+    );
+    assert!(matches!(shed[..], [Effect::Drop { slot, .. }] if slot.index < most));
+    assert_eq!(batcher.queued_rows(), u64::from(most));
+    assert_eq!(joined(&step(&mut batcher, 0, Input::Form)), [most]);
+    // A row leaves each 200 ms. For the one class some 60 wait, for the other nobody.
+    step(&mut batcher, 200, Input::Form);
+    let late = step(
+        &mut batcher,
+        200,
+        Input::Arrive(of_class(Sheddable, most, 6_500)),
+    );
+    assert!(late_us(&late).is_some(), "{late:?}");
+    let urgent = of_class(Critical, most, 1_000);
+    assert_eq!(step(&mut batcher, 200, Input::Arrive(urgent)), []);
+}
+
 proptest! {
-    /// Every request that arrives leaves exactly once, batches keep to their limits, and one
-    /// batch holds one bucket.
+    /// Every request that arrives leaves exactly once, batches keep to their limits, one batch
+    /// holds one bucket and one class, and nobody of a higher class is left waiting.
     #[test]
     fn every_request_leaves_exactly_once(
-        arrivals in proptest::collection::vec((1u32..6, 1u64..40, 0u64..3, any::<bool>()), 1..120),
+        arrivals in proptest::collection::vec(
+            (1u32..6, 1u64..40, 0u64..3, 0usize..4, any::<bool>()),
+            1..120,
+        ),
         rows_max in 1u32..8,
     ) {
         let mut batcher = batcher(rows_max);
-        let mut open = std::collections::BTreeSet::new();
-        let settle = |effects: Vec<Effect>, open: &mut std::collections::BTreeSet<u32>| {
+        let mut open = BTreeMap::new();
+        let settle = |effects: Vec<Effect>, open: &mut BTreeMap<u32, Criticality>| {
             let mut batch: Vec<RequestMeta> = Vec::new();
             for effect in effects {
                 let slot = match effect {
@@ -324,18 +399,27 @@ proptest! {
                     }
                     Effect::Drop { slot, .. } => slot,
                 };
-                assert!(open.remove(&slot.index), "{} left twice", slot.index);
+                assert!(open.remove(&slot.index).is_some(), "{} left twice", slot.index);
             }
             let rows: u32 = batch.iter().map(|request| request.rows).sum();
             assert!(rows <= rows_max || batch.len() == 1);
             assert!(batch.windows(2).all(|pair| pair[0].bucket == pair[1].bucket));
             assert!(batch.windows(2).all(|pair| pair[0].deadline <= pair[1].deadline));
+            if let Some(first) = batch.first() {
+                assert!(batch.iter().all(|other| other.criticality == first.criticality));
+                assert!(open.values().all(|class| *class >= first.criticality));
+            }
         };
-        for (now, (rows, wait, bucket, form)) in arrivals.iter().enumerate() {
+        for (now, (rows, wait, bucket, class, form)) in arrivals.iter().enumerate() {
             let (now, index) = (now as u64, now as u32);
             let bucket = BucketId(*bucket);
-            let request = RequestMeta { bucket, ..request(index, *rows, now + wait) };
-            open.insert(index);
+            let criticality = Criticality::ALL[*class];
+            let request = RequestMeta {
+                bucket,
+                criticality,
+                ..request(index, *rows, now + wait)
+            };
+            open.insert(index, criticality);
             settle(step(&mut batcher, now, Input::Arrive(request)), &mut open);
             if *form {
                 settle(step(&mut batcher, now, Input::Form), &mut open);

@@ -2,6 +2,8 @@
 
 use proptest::prelude::*;
 
+use paceline_protocol::Criticality;
+
 use super::*;
 use crate::cost::CostFit;
 use crate::request::BucketId;
@@ -29,6 +31,7 @@ fn request(index: u32, deadline_ms: u64) -> RequestMeta {
         bucket: BucketId(0),
         bytes: 0,
         rows: 1,
+        criticality: Criticality::default(),
         is_alone: false,
     }
 }

@@ -10,6 +10,7 @@ const TERMS: Terms = Terms {
     is_idempotent: true,
     is_second: false,
     lost: None,
+    criticality: Criticality::Critical,
 };
 const ONCE: Terms = Terms {
     is_idempotent: false,

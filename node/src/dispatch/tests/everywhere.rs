@@ -5,7 +5,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use paceline_protocol::frame::{Execution, Frame, LoadReport, Message};
-use paceline_protocol::{Epoch, ErrorCode, ModelName, NodeId, ReplicaId, Tensor, VersionNumber};
+use paceline_protocol::{
+    Criticality, Epoch, ErrorCode, ModelName, NodeId, ReplicaId, Tensor, VersionNumber,
+};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Instant, sleep, timeout};
 
@@ -75,6 +77,7 @@ fn request(what: u64, tensor: Tensor) -> Frame {
             epoch: Epoch(what),
             budget_us: 1_000_000,
             attempt: 1,
+            criticality: Criticality::default(),
         },
         tensors: vec![tensor],
     }

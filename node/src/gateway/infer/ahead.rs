@@ -111,6 +111,7 @@ impl Serving {
             inputs: inputs.collect(),
             outputs: Vec::new(),
             lost: None,
+            criticality: parsed.parameters.criticality(),
         };
         let inputs = std::mem::take(&mut parsed.inputs);
         let request_ahead = ClientRequest { head, inputs };

@@ -9,7 +9,7 @@ use paceline_core::device::BatcherId;
 use paceline_core::failover;
 use paceline_core::router::Report;
 use paceline_protocol::frame::{Execution, Frame, Message};
-use paceline_protocol::{Epoch, ErrorCode, Failure, Tensor};
+use paceline_protocol::{Criticality, Epoch, ErrorCode, Failure, Tensor};
 
 use super::missed::{dropped, gone};
 use super::{Pinned, Serving};
@@ -44,6 +44,7 @@ pub(super) struct Cargo<'a> {
     pub(super) rows: u32,
     pub(super) bytes: u64,
     pub(super) deadline: Instant,
+    pub(super) criticality: Criticality,
     /// Whether it is a second execution, which shares its batch with nobody.
     pub(super) is_alone: bool,
 }
@@ -83,6 +84,7 @@ impl<'a> Flight<'a> {
                     rows: cargo.rows,
                     bytes: cargo.bytes,
                     deadline: cargo.deadline,
+                    criticality: cargo.criticality,
                     is_alone: cargo.is_alone,
                 });
                 Way::Here(batcher, submission)
@@ -219,6 +221,7 @@ impl<'a> Way<'a> {
                 epoch: pinned.epoch,
                 budget_us: cargo.deadline.nanos_since(now) / 1_000,
                 attempt: 1 + u8::from(cargo.is_alone),
+                criticality: cargo.criticality,
             },
             tensors: cargo.inputs.clone(),
         };

@@ -207,6 +207,7 @@ impl Part<'_> {
             rows: self.rows,
             bytes: self.bytes,
             deadline: self.terms.deadline,
+            criticality: self.terms.criticality,
             is_alone,
         };
         let flight = Flight::begin(serving, self.pinned, picked, cargo);

@@ -23,6 +23,7 @@ impl Serving {
             epoch,
             budget_us,
             attempt,
+            criticality,
             ..
         } = frame.message
         else {
@@ -52,6 +53,7 @@ impl Serving {
             rows,
             bytes,
             deadline,
+            criticality,
             is_alone: attempt > 1,
         });
         let end = tokio::time::timeout_at(self.clock.deadline(deadline), submission).await;

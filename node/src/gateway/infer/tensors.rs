@@ -3,7 +3,7 @@
 use paceline_core::Instant;
 use paceline_core::failover::Terms;
 use paceline_protocol::frame::Execution;
-use paceline_protocol::{Epoch, ErrorCode, Failure, NodeId, Tensor, VersionNumber};
+use paceline_protocol::{Criticality, Epoch, ErrorCode, Failure, NodeId, Tensor, VersionNumber};
 
 use super::{Pinned, Serving, Target, Unanswered, budget_nanos, refused};
 use crate::gateway::oip::{ParseOptions, arrange, arrange_outputs};
@@ -28,6 +28,8 @@ pub struct TensorRequest {
     pub is_second: bool,
     /// That node, if it is known.
     pub lost: Option<NodeId>,
+    /// How much it matters.
+    pub criticality: Criticality,
 }
 
 /// Its answer.
@@ -93,7 +95,7 @@ impl Serving {
         let deadline = arrived.plus_nanos(budget_nanos(Some(request.budget_us)));
         let _permit = self
             .admission
-            .admit(arranged_at, deadline)
+            .admit(arranged_at, deadline, request.criticality)
             .map_err(refused)?;
         let rows = inputs.first().map_or(0, Tensor::rows) as u32;
         let terms = Terms {
@@ -101,6 +103,7 @@ impl Serving {
             is_idempotent: request.is_idempotent,
             is_second: request.is_second,
             lost: request.lost,
+            criticality: request.criticality,
         };
         let (mut outputs, pinned) = self.execute(pinned, inputs, terms, target).await?;
         let names = &pinned.version.signature.outputs;

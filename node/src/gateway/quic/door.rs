@@ -91,6 +91,7 @@ impl Serving {
             is_idempotent: head.idempotent,
             is_second: head.attempt > 1,
             lost: head.lost,
+            criticality: head.criticality,
         };
         match self.infer_tensors(request).await {
             Ok(TensorAnswer {

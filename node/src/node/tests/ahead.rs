@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use paceline_protocol::frame::{ClientInfer, Execution};
-use paceline_protocol::{ErrorCode, Tensor};
+use paceline_protocol::{Criticality, ErrorCode, Tensor};
 
 use super::model;
 use super::trio::{AHEAD, Act, Asked, Trio, executions};
@@ -22,6 +22,7 @@ fn request(idempotent: bool, budget_us: u64) -> ClientRequest {
         inputs: vec!["INPUT0".to_owned()],
         outputs: Vec::new(),
         lost: None,
+        criticality: Criticality::default(),
     };
     let inputs = vec![Tensor::from_f32(2, &[1.0, 2.0])];
     ClientRequest { head, inputs }

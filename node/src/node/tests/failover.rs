@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use paceline_core::budget::{Budget, Extra};
 use paceline_protocol::frame::Execution;
 use paceline_protocol::registry::Change;
-use paceline_protocol::{ErrorCode, Tensor, TokenId};
+use paceline_protocol::{Criticality, ErrorCode, Tensor, TokenId};
 
 use super::trio::{Act, PEERS, Trio, executions};
 use crate::gateway::infer::{InferBody, TensorAnswer, TensorRequest, Unanswered};
@@ -22,6 +22,7 @@ fn request() -> TensorRequest {
         is_idempotent: true,
         is_second: false,
         lost: None,
+        criticality: Criticality::default(),
     }
 }
 

@@ -8,7 +8,7 @@ use paceline_models::CostCurve;
 use paceline_protocol::frame::{ClientInfer, Execution, Frame, Message};
 use paceline_protocol::registry::Change;
 use paceline_protocol::report::NodeReport;
-use paceline_protocol::{Epoch, ErrorCode, NodeId, Tensor, TokenId, VersionNumber};
+use paceline_protocol::{Criticality, Epoch, ErrorCode, NodeId, Tensor, TokenId, VersionNumber};
 
 use super::{FILES, World, model, serving};
 use crate::directory::{Report, Reports};
@@ -28,6 +28,7 @@ fn request(input: &str) -> TensorRequest {
         is_idempotent: true,
         is_second: false,
         lost: None,
+        criticality: Criticality::default(),
     }
 }
 
@@ -42,6 +43,7 @@ fn client_request(epoch_seen: Epoch) -> ClientRequest {
         inputs: vec!["INPUT0".to_owned()],
         outputs: Vec::new(),
         lost: None,
+        criticality: Criticality::default(),
     };
     let inputs = vec![Tensor::from_f32(2, &[1.0, 2.0])];
     ClientRequest { head, inputs }

@@ -4,7 +4,7 @@ use paceline_core::admission::{Admission, Input, Options};
 use paceline_core::detector::{self, Detector};
 use paceline_core::record::{Kept, Recorded, write};
 use paceline_core::{Instant, Machine as _};
-use paceline_protocol::NodeId;
+use paceline_protocol::{Criticality, NodeId};
 
 use super::*;
 
@@ -14,7 +14,14 @@ fn kept() -> [Kept; 3] {
     let mut admission = Recorded::new(Admission::new(Options { permits: 3 }), 65_536);
     for turn in 0..10 {
         let deadline = at(5);
-        admission.step(at(turn), Input::Arrive { deadline }, &mut Vec::new());
+        admission.step(
+            at(turn),
+            Input::Arrive {
+                deadline,
+                criticality: Criticality::default(),
+            },
+            &mut Vec::new(),
+        );
     }
     let options = detector::Options::default();
     let mut detector = Recorded::new(Detector::new(options, at(0)), 65_536);

@@ -52,7 +52,10 @@ impl Node {
             return;
         };
         let deadline = request.deadline;
-        let input = admission::Input::Arrive { deadline };
+        let input = admission::Input::Arrive {
+            deadline,
+            criticality: request.criticality,
+        };
         self.admission
             .step(outside.now, input, &mut self.admission_effects);
         let refusal = self.admission_effects.drain(..).find_map(|effect| {
@@ -289,6 +292,7 @@ fn terms(request: Request) -> Terms {
         is_idempotent: !request.is_once,
         is_second: request.lost.is_some(),
         lost: request.lost.map(node_id),
+        criticality: request.criticality,
     }
 }
 

@@ -9,6 +9,7 @@ use paceline_core::{Instant, Machine, Slot};
 use paceline_protocol::{NodeId, ReplicaId};
 
 use super::Node;
+use super::entries::Pinned;
 use super::knowledge::node_index;
 use crate::agenda::Process;
 use crate::fact::{End, Fact};
@@ -58,16 +59,7 @@ impl Node {
             ..
         }) = picked
         else {
-            return Err(match self.knowledge.serving(request.model) {
-                Some(serving) if (request.model, serving) == pinned.version => {
-                    let since = self
-                        .knowledge
-                        .bare_since(pinned.version)
-                        .unwrap_or(outside.now);
-                    failover::End::NotYet { since }
-                }
-                _ => failover::End::Nowhere,
-            });
+            return Err(self.without_replica(outside, pinned));
         };
         match why {
             Why::First => {}
@@ -100,10 +92,24 @@ impl Node {
             tokens: request.tokens,
             bytes: request.bytes,
             bucket: request.bucket,
+            criticality: request.criticality,
             is_alone,
         };
         self.dispatch(outside, (to, local), dispatch);
         Ok(())
+    }
+
+    /// What it means that no replica can be had: whether one is expected.
+    fn without_replica(&self, outside: &Outside, pinned: Pinned) -> failover::End {
+        let (model, version) = pinned.version;
+        match self.knowledge.serving(model) {
+            Some(serving) if serving == version => {
+                let since = self.knowledge.bare_since(pinned.version);
+                let since = since.unwrap_or(outside.now);
+                failover::End::NotYet { since }
+            }
+            _ => failover::End::Nowhere,
+        }
     }
 
     /// The process that a node was last heard as.

@@ -55,6 +55,7 @@ impl Node {
                 bucket: dispatch.bucket,
                 bytes: dispatch.bytes,
                 rows: dispatch.rows,
+                criticality: dispatch.criticality,
                 is_alone: dispatch.is_alone,
             };
             meta = Some(of);

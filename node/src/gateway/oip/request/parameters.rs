@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use paceline_protocol::limits::REQUEST_BUDGET_MAX_MS;
-use paceline_protocol::{ErrorCode, Failure};
+use paceline_protocol::{Criticality, ErrorCode, Failure};
 
 use super::super::json::{Keys, Reader};
 use super::{excerpt, twice};
@@ -42,7 +42,7 @@ pub enum SequenceId {
 pub struct RequestParameters {
     /// Budget in microseconds, 1 to ten minutes; `None` if the client leaves it to the node.
     pub timeout_us: Option<u64>,
-    /// 1 is the most urgent; `None` is the model's default, which a client may write as 0.
+    /// 1 is the most urgent; `None` says nothing, which a client may write as 0.
     pub priority: Option<u64>,
     /// The sequence, unless the request stands alone.
     pub sequence: Option<SequenceId>,
@@ -74,6 +74,12 @@ impl RequestParameters {
         self.sequence.is_none() && self.idempotent != Some(false)
     }
 
+    /// How much the request matters: its `priority` from 1 to 4, and beyond that as 4.
+    pub fn criticality(&self) -> Criticality {
+        self.priority
+            .map_or_else(Criticality::default, Criticality::of_priority)
+    }
+
     fn set(&mut self, name: Cow<'_, str>, value: ParameterValue) -> Result<(), Failure> {
         match &*name {
             "timeout" => {
@@ -85,7 +91,7 @@ impl RequestParameters {
             }
             "priority" => {
                 let level = value.unsigned();
-                let allowed = "1 (most urgent) and up, or 0 for the model's default";
+                let allowed = "1 (most urgent) and up, or 0 for the usual";
                 self.priority = Some(level.ok_or_else(|| bad(&name, &value, allowed))?)
                     .filter(|value| *value > 0);
             }
