@@ -2,9 +2,8 @@
 //!
 //! Order: by class, strictly; within a class the earliest deadline first, equal deadlines in order
 //! of arrival. The head fixes the class and the bucket, and the batch fills in the same order with
-//! requests of those until the next
-//! one does not fit. A request that must be alone is a batch of its own. Nothing waits for
-//! company: a batch is formed as soon as a lane is free.
+//! requests of those until the next one does not fit. A request that must be alone is a batch of
+//! its own. Nothing waits for company: a batch is formed as soon as a lane is free.
 //!
 //! While more waits than one batch takes, a request that would not be finished by its deadline is
 //! refused when it arrives, and told when it would have been: what is served before it, at the
@@ -12,9 +11,10 @@
 //! When that lasts for more than a second it is no burst, and to wait for most of one's time gives
 //! nobody anything: then a request must be expected to end within half of what it has left, which
 //! keeps the queue short and leaves room for those that are more urgent.
-//! A request leaves in one of five ways: it joins a batch, its deadline passes or cannot be
-//! met any more, it is cancelled, or it is refused because the queue is full. [`crate::device`] is the only driver
-//! besides the tests: it owns a batcher for each replica on the device.
+//!
+//! A request leaves in one of five ways: it joins a batch, its deadline passes or cannot be met any
+//! more, it is cancelled, or it is refused because there is no room for it. [`crate::device`] is
+//! the only driver besides the tests: it owns a batcher for each replica on the device.
 
 mod waiting;
 
@@ -195,6 +195,13 @@ impl Batcher {
             });
             return;
         }
+        // Whatever has emptied the queue meanwhile: what was learnt of its pressure is over.
+        if !self.is_pressed() {
+            self.pressed_since = None;
+        }
+        if self.queued_rows == 0 {
+            self.formed = None;
+        }
         if let Some(late_nanos) = self.late_nanos(now, &request) {
             out.push(full(slot, late_nanos));
             return;
@@ -314,9 +321,6 @@ impl Batcher {
             });
         self.queued_rows = left;
         self.formed = (left > 0 && rows > 0).then_some((now, rows));
-        if !self.is_pressed() {
-            self.pressed_since = None;
-        }
     }
 
     fn expire(&mut self, now: Instant, out: &mut Vec<Effect>) {

@@ -308,6 +308,30 @@ fn under_lasting_pressure_half_of_the_time_must_do() {
     assert_eq!(arrive(&mut batcher, 53, now_ms, now_ms + 2), None);
 }
 
+#[test]
+fn a_queue_that_ran_empty_says_nothing_of_the_pace() {
+    let mut batcher = pressed(20);
+    step(&mut batcher, 20, Input::Form);
+    assert_eq!(batcher.queued_rows(), 0, "all have expired");
+    for index in 0..8 {
+        step(
+            &mut batcher,
+            60_000,
+            Input::Arrive(request(index, 1, 60_100)),
+        );
+    }
+    step(&mut batcher, 60_000, Input::Form);
+    let mut arrive = |index| {
+        step(
+            &mut batcher,
+            60_000,
+            Input::Arrive(request(index, 1, 60_100)),
+        )
+    };
+    let refused: Vec<_> = (50..90).map(|index| late_us(&arrive(index))).collect();
+    assert_eq!(refused.iter().flatten().count(), 0, "1 ms a row, as before");
+}
+
 fn of_class(criticality: Criticality, index: u32, deadline_ms: u64) -> RequestMeta {
     RequestMeta {
         criticality,
