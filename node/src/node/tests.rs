@@ -233,9 +233,13 @@ async fn what_matters_more_is_served_before_all_that_waits() {
         })
     };
     let sheddable: Vec<_> = (0..1_000).map(|_| ask(4)).collect();
-    while node.in_flight.in_flight() < 900 {
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
+    let all_in = async {
+        while node.in_flight.in_flight() < 900 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    let limit = Duration::from_secs(10);
+    tokio::time::timeout(limit, all_in).await.unwrap();
     ask(1).await.unwrap();
     let waiting = node.in_flight.in_flight();
     assert!(waiting > 700, "{waiting} of 1,000 wait, after it");
