@@ -16,9 +16,9 @@
 //! of a row; what its newest load report said was queued, faded by the report's age; what a batch
 //! costs before its first row; the round trip; the time that the bytes take.
 //!
-//! A replica that has become slow is picked no more, so nothing is learnt of it: what is known
-//! fades, halved for each second, until it looks as good as another. The request that it gets
-//! then is its probe. What that finds replaces what was known.
+//! A replica that has become slow is picked no more, so nothing is learnt of it: what it takes
+//! longer than it has done fades, halved for each second, until it looks as good as another. The
+//! request that it gets then is its probe. What that finds replaces what was known.
 
 mod been;
 mod route;

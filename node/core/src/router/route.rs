@@ -37,6 +37,8 @@ pub(super) struct Candidate {
     pub(super) in_flight_rows: u64,
     row_nanos: u64,
     rest_nanos: u64,
+    /// The least of those: it comes to that again when it is well.
+    least_rest_nanos: u64,
     queued_rows: u32,
     reported_at: Instant,
 }
@@ -149,6 +151,7 @@ impl Candidate {
             in_flight_rows: 0,
             row_nanos: target.row_nanos,
             rest_nanos: 0,
+            least_rest_nanos: 0,
             queued_rows: 0,
             reported_at: Instant::ZERO,
         }
@@ -168,6 +171,10 @@ impl Candidate {
         };
         self.row_nanos = smooth(self.row_nanos, report.row_nanos);
         self.rest_nanos = smooth(self.rest_nanos, report.rest_nanos);
+        self.least_rest_nanos = match self.least_rest_nanos {
+            0 => self.rest_nanos,
+            least => least.min(self.rest_nanos),
+        };
         self.queued_rows = report.queued_rows;
         self.reported_at = now;
     }
@@ -183,12 +190,18 @@ impl Candidate {
             None => wish.bytes.saturating_mul(NANOS_PER_BYTE),
         };
         let forgotten = (age / FORGET_HALF_LIFE_NANOS).min(63);
-        // A row is told to cost what it costs anywhere: only what is learnt beyond that fades.
-        let told = self.target.row_nanos.min(self.row_nanos);
-        let row_nanos = told + ((self.row_nanos - told) >> forgotten);
+        let faded = |learnt: u64, usual: u64| {
+            let usual = usual.min(learnt);
+            let more = (learnt - usual) >> forgotten;
+            // What nearly is as usual is: or others would always be a little better.
+            usual + if more > usual / 8 { more } else { 0 }
+        };
+        // A row is told to cost what it costs anywhere. Who was always slow is tried again as well,
+        // in the end; a way that is long stays so.
+        let usual = self.least_rest_nanos >> (forgotten / USUAL_HALF_LIVES);
         ahead
-            .saturating_mul(row_nanos.max(1))
-            .saturating_add(self.rest_nanos >> forgotten)
+            .saturating_mul(faded(self.row_nanos, self.target.row_nanos).max(1))
+            .saturating_add(faded(self.rest_nanos, usual))
             .saturating_add(way)
     }
 }
@@ -244,8 +257,10 @@ pub(super) const SPARE_MIN: usize = 8;
 const SPILL_NANOS: u64 = 2_000_000;
 /// After this long a load report counts half: a queue of typical models has turned over.
 const REPORT_HALF_LIFE_NANOS: u64 = 10_000_000;
-/// After this long without an answer what is known of a replica's speed counts half: one that
-/// was ten times as slow as others is tried again within some three seconds.
+/// After this long without an answer what a replica takes longer than it has done counts half: one
+/// that has become ten times as slow as others is tried again after seven seconds at the latest.
 const FORGET_HALF_LIFE_NANOS: u64 = 1_000_000_000;
+/// What it has taken at its best counts half after so many of these.
+const USUAL_HALF_LIVES: u64 = 64;
 /// Time that a byte takes to another node: about 2.7 Gbit/s with both copies.
 const NANOS_PER_BYTE: u64 = 3;

@@ -192,22 +192,40 @@ fn a_slow_replica_is_tried_again_when_little_is_known_of_it_any_more_also_on_thi
                 rest_nanos,
             })
         };
-        done(&mut router, 0, slow, of(10_000_000));
+        done(&mut router, 0, slow, of(1_000_000));
+        done(&mut router, 0, slow, of(80_000_000));
         let mut tried = Vec::new();
-        for at_ms in (0..6_000).step_by(10) {
+        for at_ms in (0..12_000).step_by(10) {
             for other in [2, 3] {
                 done(&mut router, at_ms, other, of(1_000_000));
             }
             let replica = pick_at(&mut router, at_ms).unwrap();
             if replica == slow {
                 tried.push(at_ms);
-                done(&mut router, at_ms, slow, of(10_000_000));
+                done(&mut router, at_ms, slow, of(80_000_000));
             } else {
                 done(&mut router, at_ms, replica, of(1_000_000));
             }
         }
         assert!((1..=2).contains(&tried.len()), "{slow}: {tried:?}");
         assert!(tried[0] >= 3_000, "{slow}: {tried:?}");
+    }
+}
+
+#[test]
+fn a_long_way_is_no_slowness_that_fades() {
+    let mut router = router(vec![target(1, true), target(2, false)]);
+    let of = |rest_nanos| {
+        Some(Report {
+            queued_rows: 0,
+            row_nanos: 1_000,
+            rest_nanos,
+        })
+    };
+    done(&mut router, 0, 2, of(300_000));
+    for at_ms in (0..30_000).step_by(1_000) {
+        assert_eq!(pick_at(&mut router, at_ms), Some(1), "{at_ms}");
+        done(&mut router, at_ms, 1, of(20_000));
     }
 }
 

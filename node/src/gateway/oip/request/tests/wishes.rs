@@ -126,7 +126,7 @@ fn parameters_outside_what_is_allowed_are_named() {
         (r#""timeout":-1"#, format!("parameter 'timeout' is -1; {timeout}")),
         (r#""timeout":1.5"#, format!("parameter 'timeout' is 1.5; {timeout}")),
         (r#""timeout":600000001"#, format!("parameter 'timeout' is 600000001; {timeout}")),
-        (r#""priority":"high""#, "parameter 'priority' is 'high'; allowed: 1 (most urgent) and up, or 0 for the model's default".into()),
+        (r#""priority":"high""#, "parameter 'priority' is 'high'; allowed: 1 (most urgent) and up, or 0 for the usual".into()),
         (r#""x":{}"#, "parameter 'x' is an object; allowed: a string, a number, true or false".into()),
         (r#""x":null"#, "parameter 'x' is null; allowed: a string, a number, true or false".into()),
         (r#""x":1e999"#, "parameter 'x' is '1e999', more than a 64-bit float holds".into()),
