@@ -122,15 +122,43 @@ fn parameters_are_read_checked_and_passed_on() {
 fn parameters_outside_what_is_allowed_are_named() {
     let timeout = "allowed: microseconds from 1 to 600000000, or 0 for the node's default";
     let cases = [
-        (r#""timeout":9223372036854775808"#, format!("parameter 'timeout' is 9223372036854775808; {timeout}")),
-        (r#""timeout":-1"#, format!("parameter 'timeout' is -1; {timeout}")),
-        (r#""timeout":1.5"#, format!("parameter 'timeout' is 1.5; {timeout}")),
-        (r#""timeout":600000001"#, format!("parameter 'timeout' is 600000001; {timeout}")),
-        (r#""priority":"high""#, "parameter 'priority' is 'high'; allowed: 1 (most urgent) and up, or 0 for the usual".into()),
-        (r#""x":{}"#, "parameter 'x' is an object; allowed: a string, a number, true or false".into()),
-        (r#""x":null"#, "parameter 'x' is null; allowed: a string, a number, true or false".into()),
-        (r#""x":1e999"#, "parameter 'x' is '1e999', more than a 64-bit float holds".into()),
-        (r#""sequence_id":-1"#, "parameter 'sequence_id' is -1; allowed: a whole number from 0, or a string".into()),
+        (
+            r#""timeout":9223372036854775808"#,
+            format!("parameter 'timeout' is 9223372036854775808; {timeout}"),
+        ),
+        (
+            r#""timeout":-1"#,
+            format!("parameter 'timeout' is -1; {timeout}"),
+        ),
+        (
+            r#""timeout":1.5"#,
+            format!("parameter 'timeout' is 1.5; {timeout}"),
+        ),
+        (
+            r#""timeout":600000001"#,
+            format!("parameter 'timeout' is 600000001; {timeout}"),
+        ),
+        (
+            r#""priority":"high""#,
+            "parameter 'priority' is 'high'; allowed: 1 (most urgent) and up, or 0 for the usual"
+                .into(),
+        ),
+        (
+            r#""x":{}"#,
+            "parameter 'x' is an object; allowed: a string, a number, true or false".into(),
+        ),
+        (
+            r#""x":null"#,
+            "parameter 'x' is null; allowed: a string, a number, true or false".into(),
+        ),
+        (
+            r#""x":1e999"#,
+            "parameter 'x' is '1e999', more than a 64-bit float holds".into(),
+        ),
+        (
+            r#""sequence_id":-1"#,
+            "parameter 'sequence_id' is -1; allowed: a whole number from 0, or a string".into(),
+        ),
     ];
     for (parameters, message) in cases {
         assert_eq!(
