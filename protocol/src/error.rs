@@ -46,7 +46,7 @@ pub enum ErrorCode {
     TooLarge,
     /// The node already works on as much as it admits.
     Overloaded,
-    /// The queue of the version is full.
+    /// The queue of the version is full, or the request would be late behind what waits in it.
     QueueFull,
     /// The budget ran out.
     DeadlineExceeded,
@@ -54,7 +54,8 @@ pub enum ErrorCode {
     Cancelled,
     /// The engine failed while it ran the request.
     EngineFailed,
-    /// Two nodes fell silent while they worked on the request; it is not tried again.
+    /// Two nodes fell silent, or their engines died, while they worked on the request; it is not
+    /// tried again.
     Poison,
     /// The node stops, or its drain has come to its deadline.
     ShuttingDown,

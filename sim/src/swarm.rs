@@ -92,7 +92,9 @@ impl Class {
                 extra_us: 500 << random.below(9),
             },
             Self::Crash => {
-                let same = |fault: &&Fault| matches!(&fault.what, What::Crash { node: at, .. } if *at == node);
+                let same = |fault: &&Fault| {
+                    matches!(fault.what, What::Crash { .. }) && fault.what.nodes() == [node.clone()]
+                };
                 if drawn.faults.iter().filter(same).count() >= CRASHES_MAX {
                     return;
                 }

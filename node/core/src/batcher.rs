@@ -99,7 +99,6 @@ pub struct Batcher {
     rows_max: u32,
     cost: CostFit,
     queue: Waiting,
-    queued_rows: u64,
     /// Learnt time between two rows that leave while others wait, in nanoseconds; 0 is unknown.
     pace_nanos: u64,
     /// Since when more has been waiting than one batch takes.
@@ -122,7 +121,6 @@ impl Batcher {
             rows_max: options.rows_max,
             cost: options.cost,
             queue: Waiting::default(),
-            queued_rows: 0,
             pace_nanos: 0,
             pressed_since: None,
             formed: None,
@@ -132,7 +130,7 @@ impl Batcher {
 
     /// Rows that wait.
     pub fn queued_rows(&self) -> u64 {
-        self.queued_rows
+        self.queue.rows()
     }
 
     /// Requests that wait.
@@ -168,14 +166,14 @@ impl Batcher {
 
     /// Expected nanoseconds of the batch that would be formed now.
     pub fn next_batch_nanos(&self) -> u64 {
-        let rows = self.queued_rows.min(u64::from(self.rows_max)) as u32;
+        let rows = self.queued_rows().min(u64::from(self.rows_max)) as u32;
         let head = self.queue.head().map_or(0, |request| request.rows);
         self.cost.batch_nanos(rows.max(head))
     }
 
     /// Expected nanoseconds until all that waits has run, one batch after another.
     pub fn backlog_nanos(&self) -> u64 {
-        self.queued_rows
+        self.queued_rows()
             .saturating_mul(self.cost.row_nanos(self.rows_max))
     }
 
@@ -199,7 +197,7 @@ impl Batcher {
         if !self.is_pressed() {
             self.pressed_since = None;
         }
-        if self.queued_rows == 0 {
+        if self.queue.len() == 0 {
             self.formed = None;
         }
         if let Some(late_nanos) = self.late_nanos(now, &request) {
@@ -207,18 +205,21 @@ impl Batcher {
             return;
         }
         // One request may always wait, however many rows it has: the limit bounds a queue, and
-        // a request over it would otherwise never run. Lower classes make room.
-        let (rows, rows_max) = (u64::from(request.rows), self.queue_rows_max());
-        while self.queued_rows > 0 && self.queued_rows + rows > rows_max {
-            let retry_nanos = self.backlog_nanos();
-            let Some(shed) = self.queue.shed(request.criticality) else {
-                out.push(full(slot, retry_nanos));
-                return;
-            };
-            self.queued_rows -= u64::from(shed.rows);
+        // a request over it would otherwise never run. Lower classes make room, if that suffices.
+        let (all, retry_nanos) = (self.queued_rows(), self.backlog_nanos());
+        let room = self
+            .queue_rows_max()
+            .saturating_sub(u64::from(request.rows));
+        let staying = all - self.queue.rows_below(request.criticality);
+        if staying > room && staying > 0 {
+            out.push(full(slot, retry_nanos));
+            return;
+        }
+        while self.queued_rows() > room
+            && let Some(shed) = self.queue.shed(request.criticality)
+        {
             out.push(full(shed.slot, retry_nanos));
         }
-        self.queued_rows += rows;
         self.queue.push(request);
         if self.is_pressed() {
             self.pressed_since.get_or_insert(now);
@@ -245,7 +246,7 @@ impl Batcher {
 
     /// Whether more waits than one batch takes.
     fn is_pressed(&self) -> bool {
-        self.queued_rows > u64::from(self.rows_max)
+        self.queued_rows() > u64::from(self.rows_max)
     }
 
     /// Learns the pace from the time that has passed since the batch before.
@@ -261,8 +262,7 @@ impl Batcher {
     }
 
     fn cancel(&mut self, slot: Slot, out: &mut Vec<Effect>) {
-        if let Some(request) = self.queue.remove(slot) {
-            self.queued_rows -= u64::from(request.rows);
+        if self.queue.remove(slot).is_some() {
             out.push(Effect::Drop {
                 slot,
                 why: DropReason::Cancelled,
@@ -273,7 +273,6 @@ impl Batcher {
     fn form(&mut self, now: Instant, out: &mut Vec<Effect>) {
         self.learn_pace(now);
         let mut rows = 0;
-        let mut left = self.queued_rows;
         let mut head = None;
         let mut is_closed = false;
         let rows_max = self.rows_max;
@@ -299,7 +298,6 @@ impl Batcher {
                         slot: request.slot,
                         why,
                     });
-                    left -= u64::from(request.rows);
                     return Verdict::Take;
                 }
                 let (class, bucket) = *head.get_or_insert((request.criticality, request.bucket));
@@ -315,17 +313,14 @@ impl Batcher {
                 }
                 is_closed = request.is_alone;
                 rows += request.rows;
-                left -= u64::from(request.rows);
                 out.push(Effect::Join(*request));
                 Verdict::Take
             });
-        self.queued_rows = left;
-        self.formed = (left > 0 && rows > 0).then_some((now, rows));
+        self.formed = (self.queue.len() > 0 && rows > 0).then_some((now, rows));
     }
 
     fn expire(&mut self, now: Instant, out: &mut Vec<Effect>) {
         while let Some(request) = self.queue.pop_expired(now) {
-            self.queued_rows -= u64::from(request.rows);
             out.push(Effect::Drop {
                 slot: request.slot,
                 why: DropReason::Expired,
@@ -340,7 +335,6 @@ impl Batcher {
                 why: DropReason::Gone,
             });
         }
-        self.queued_rows = 0;
     }
 }
 

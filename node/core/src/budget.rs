@@ -3,8 +3,8 @@
 //! A retry that everybody makes at once turns a small fault into a large one. Two allowances
 //! bound it: a *failover*, after a node fell silent or an engine died, is one for each request and
 //! does not count against the ratio, or the death of one node of three could not be survived, nor
-//! that of an engine by those who shared its batch; every other *retry* shares a fifth of the requests that are active. Both are given back when the attempt
-//! ends, however it ends.
+//! that of an engine by those who shared its batch; every other *retry* shares a fifth of the
+//! requests that are active. Both are given back when the attempt ends, however it ends.
 
 use paceline_protocol::limits::{FAILOVERS_MAX, RETRIES_MIN, RETRIES_PERCENT_MAX};
 

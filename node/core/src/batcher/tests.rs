@@ -309,6 +309,34 @@ fn under_lasting_pressure_half_of_the_time_must_do() {
 }
 
 #[test]
+fn nobody_makes_room_in_vain() {
+    use Criticality::{Critical, Sheddable};
+    let cost = CostFit::from_warm_up(200_000_000, 1, 200_000_000);
+    let mut batcher = Batcher::new(Options { rows_max: 1, cost });
+    let most = batcher.queue_rows_max() as u32;
+    for (index, class) in (0..most).map(|index| (index, [Critical, Sheddable][index as usize % 2]))
+    {
+        assert_eq!(
+            step(
+                &mut batcher,
+                0,
+                Input::Arrive(of_class(class, index, 9_000))
+            ),
+            []
+        );
+    }
+    let large = |rows| RequestMeta {
+        rows,
+        ..of_class(Critical, most, 9_000)
+    };
+    let refused = step(&mut batcher, 0, Input::Arrive(large(most / 2 + 1)));
+    assert!(matches!(refused[..], [Effect::Drop { slot, .. }] if slot.index == most));
+    let shed = step(&mut batcher, 0, Input::Arrive(large(most / 2)));
+    assert_eq!(shed.len() as u32, most / 2, "all that is sheddable");
+    assert_eq!(batcher.queued_rows(), u64::from(most));
+}
+
+#[test]
 fn a_queue_that_ran_empty_says_nothing_of_the_pace() {
     let mut batcher = pressed(20);
     step(&mut batcher, 20, Input::Form);
