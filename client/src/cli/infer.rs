@@ -31,6 +31,7 @@ Examples:
   paceline infer identity --row 1,2,3 --row 4,5,6
   paceline infer digits@2 --row \"$(head -1 pixels.csv)\" --output label
   paceline infer sentiment --text 'I like it'
+  paceline infer identity --row 1,2,3 --criticality sheddable
   echo '{\"inputs\":[…]}' | paceline infer identity --json - -o json")]
 pub struct InferArgs {
     /// The model, and perhaps its version
