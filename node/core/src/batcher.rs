@@ -197,7 +197,7 @@ impl Batcher {
         if !self.is_pressed() {
             self.pressed_since = None;
         }
-        if self.queue.len() == 0 {
+        if self.queue.is_empty() {
             self.formed = None;
         }
         if let Some(late_nanos) = self.late_nanos(now, &request) {
@@ -206,19 +206,18 @@ impl Batcher {
         }
         // One request may always wait, however many rows it has: the limit bounds a queue, and
         // a request over it would otherwise never run. Lower classes make room, if that suffices.
-        let (all, retry_nanos) = (self.queued_rows(), self.backlog_nanos());
         let room = self
             .queue_rows_max()
             .saturating_sub(u64::from(request.rows));
-        let staying = all - self.queue.rows_below(request.criticality);
+        let staying = self.queued_rows() - self.queue.rows_below(request.criticality);
         if staying > room && staying > 0 {
-            out.push(full(slot, retry_nanos));
+            out.push(full(slot, self.backlog_nanos()));
             return;
         }
         while self.queued_rows() > room
             && let Some(shed) = self.queue.shed(request.criticality)
         {
-            out.push(full(shed.slot, retry_nanos));
+            out.push(full(shed.slot, self.backlog_nanos()));
         }
         self.queue.push(request);
         if self.is_pressed() {
@@ -316,7 +315,7 @@ impl Batcher {
                 out.push(Effect::Join(*request));
                 Verdict::Take
             });
-        self.formed = (self.queue.len() > 0 && rows > 0).then_some((now, rows));
+        self.formed = (!self.queue.is_empty() && rows > 0).then_some((now, rows));
     }
 
     fn expire(&mut self, now: Instant, out: &mut Vec<Effect>) {

@@ -30,6 +30,10 @@ impl DeadlineQueue {
         self.heap.len()
     }
 
+    pub(crate) fn is_empty(&self) -> bool {
+        self.heap.is_empty()
+    }
+
     /// Memory that a copy takes.
     pub(crate) fn bytes(&self) -> usize {
         self.heap.len() * size_of::<Entry>() + self.positions.len() * size_of::<u32>()

@@ -326,7 +326,7 @@ fn the_layout_of_all_machines_is_the_one_that_the_schema_stands_for() {
 }
 
 /// Of layout 2.
-const LAYOUT: u64 = 1_596_649_292_805_038_480;
+const LAYOUT: u64 = 4_100_072_996_852_333_022;
 
 impl<M: Recordable> Tape<M> {
     fn segment(&mut self, position: usize) -> &mut Segment<M> {
