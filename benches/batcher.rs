@@ -11,8 +11,9 @@ use criterion::{Criterion, Throughput};
 use paceline_core::batcher::{self, Batcher};
 use paceline_core::cost::CostFit;
 use paceline_core::device::{self, BatcherId, Device, LaneId};
+use paceline_core::fair::Fair;
 use paceline_core::{BucketId, Instant, Machine, RequestMeta, Slot};
-use paceline_protocol::Criticality;
+use paceline_protocol::{Criticality, TenantId};
 
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
@@ -36,6 +37,7 @@ impl Requests {
             // Deadlines differ, so that the order of the queue costs what it costs.
             deadline: self.now.plus_nanos(BUDGETS_NANOS[self.count as usize % 4]),
             bucket: BucketId(bucket),
+            tenant: TenantId::DEFAULT,
             bytes: 64,
             rows: 1,
             criticality: Criticality::default(),
@@ -47,6 +49,7 @@ impl Requests {
 /// A batcher, and a turn of requests through it.
 struct Queue {
     machine: Batcher,
+    fair: Fair,
     requests: Requests,
     out: Vec<batcher::Effect>,
 }
@@ -55,6 +58,7 @@ impl Queue {
     fn new() -> Self {
         Self {
             machine: Batcher::new(options(CHEAP_NANOS)),
+            fair: Fair::default(),
             requests: Requests::default(),
             out: Vec::new(),
         }
@@ -92,8 +96,8 @@ impl Queue {
     }
 
     fn step(&mut self, input: batcher::Input) {
-        self.machine
-            .step(self.requests.now, black_box(input), &mut self.out);
+        let (now, input) = (self.requests.now, black_box(input));
+        self.machine.step(now, input, &mut self.fair, &mut self.out);
     }
 }
 

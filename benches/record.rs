@@ -18,7 +18,7 @@ use paceline_core::device::{self, BatcherId, Device, LaneId};
 use paceline_core::record::Recorded;
 use paceline_core::router::{self, Report, RouteId, Router, Target};
 use paceline_core::{BucketId, Instant, Machine, RequestMeta, Slot};
-use paceline_protocol::{Criticality, NodeId, ReplicaId};
+use paceline_protocol::{Criticality, NodeId, ReplicaId, TenantId};
 use provenance::SEED;
 
 #[global_allocator]
@@ -127,6 +127,7 @@ impl Node {
             },
             deadline: self.now.plus_nanos(10_000_000),
             bucket: BucketId(7),
+            tenant: TenantId::DEFAULT,
             bytes: 64,
             rows: 1,
             criticality: Criticality::default(),

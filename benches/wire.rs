@@ -15,7 +15,7 @@ use paceline_protocol::limits::{BODY_BYTES_DEFAULT, REGISTRY_ENTRY_BYTES_MAX};
 use paceline_protocol::registry::{Change, Command, SCHEMA, VersionRecord};
 use paceline_protocol::{
     Criticality, DeviceId, Digest, Dim, Dtype, Epoch, ModelName, NodeId, OpId, ReplicaId,
-    ShapePattern, Signature, TenantName, Tensor, TensorSpec, VersionNumber, wire,
+    ShapePattern, Signature, TenantId, TenantName, Tensor, TensorSpec, VersionNumber, wire,
 };
 
 use provenance::SEED;
@@ -108,6 +108,7 @@ fn infer() -> Message {
         budget_us: 250_000,
         attempt: 1,
         criticality: Criticality::default(),
+        tenant: TenantId::DEFAULT,
     }
 }
 

@@ -29,6 +29,8 @@ mod node;
 mod record;
 #[path = "process/survival.rs"]
 mod survival;
+#[path = "process/tenants.rs"]
+mod tenants;
 #[path = "process/tensors.rs"]
 mod tensors;
 #[path = "process/up.rs"]

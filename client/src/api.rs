@@ -12,6 +12,7 @@ mod membership;
 mod retry;
 #[cfg(test)]
 pub(crate) mod scripted;
+mod tenants;
 #[cfg(test)]
 mod tests;
 mod upload;

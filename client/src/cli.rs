@@ -21,6 +21,7 @@ mod progress;
 mod status;
 mod table;
 mod target;
+mod tenant;
 mod terminal;
 #[cfg(test)]
 mod tests;
@@ -38,6 +39,7 @@ use infer::InferArgs;
 use model::ModelCommand;
 use nodes::NodesArgs;
 use status::StatusArgs;
+use tenant::TenantCommand;
 use terminal::Terminal;
 use token::TokenCommand;
 
@@ -59,6 +61,9 @@ pub enum Command {
     /// Make, list and revoke the tokens that nodes join with
     #[command(subcommand)]
     Token(TokenCommand),
+    /// List and change who may send requests, what each may take, and their keys
+    #[command(subcommand)]
+    Tenant(TenantCommand),
     /// Empty a node without losing a request
     Drain(DrainArgs),
     /// Let a drained node take requests again
@@ -105,6 +110,7 @@ impl Command {
             Self::Infer(args) => args.run(terminal),
             Self::Bench(args) => args.run(terminal),
             Self::Token(command) => command.run(terminal),
+            Self::Tenant(command) => command.run(terminal),
             Self::Drain(args) => args.run(terminal),
             Self::Undrain(args) => args.run(terminal),
             Self::Remove(args) => args.run(terminal),

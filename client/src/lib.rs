@@ -47,8 +47,8 @@ pub mod api;
 pub mod cli;
 mod sdk;
 
-pub use paceline_protocol::client::ApiKey;
 pub use paceline_protocol::frame::Execution;
+pub use paceline_protocol::tenant::{ApiKey, ApiKeyError};
 pub use paceline_protocol::{
     Criticality, Dtype, Epoch, ErrorCode, NodeId, Shape, Tensor, VersionNumber,
 };

@@ -6,9 +6,10 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use paceline_core::admission::{Admission, Effect, Input, Options, Refusal};
+use paceline_core::quota::{Demand, Part};
 use paceline_core::record::Recorded;
 use paceline_core::{Instant, Machine};
-use paceline_protocol::Criticality;
+use paceline_protocol::{Criticality, TenantId};
 
 use crate::clock::Clock;
 use crate::record::{Records, Share};
@@ -28,6 +29,7 @@ struct State {
 /// An admitted request. Dropping it gives the permit back.
 pub struct Permit {
     handle: Handle,
+    tenant: TenantId,
 }
 
 impl Handle {
@@ -53,19 +55,37 @@ impl Handle {
         &self,
         now: Instant,
         deadline: Instant,
-        criticality: Criticality,
+        (criticality, tenant): (Criticality, TenantId),
     ) -> Result<Permit, Refusal> {
         let input = Input::Arrive {
             deadline,
             criticality,
+            tenant,
         };
-        match self.step(now, input) {
+        match self.step(now, input, Vec::pop) {
             Some(Effect::Admit) => Ok(Permit {
                 handle: self.clone(),
+                tenant,
             }),
             Some(Effect::Refuse(refusal)) => Err(refusal),
-            None => unreachable!("an arrival is always answered"),
+            Some(Effect::Seen { .. }) | None => unreachable!("an arrival is always answered"),
         }
+    }
+
+    /// What each declared tenant may take of this node from now on.
+    pub fn set_parts(&self, parts: Vec<(TenantId, Part)>) {
+        self.step(self.clock.now(), Input::SetParts { parts }, |_| ());
+    }
+
+    /// What tenants with limits have asked for since this was asked last, by tenant.
+    pub fn measure(&self) -> Vec<(TenantId, Demand)> {
+        self.step(self.clock.now(), Input::Measure, |effects| {
+            let seen = effects.drain(..).filter_map(|effect| match effect {
+                Effect::Seen { tenant, demand } => Some((tenant, demand)),
+                Effect::Admit | Effect::Refuse(_) => None,
+            });
+            seen.collect()
+        })
     }
 
     /// Requests that are in.
@@ -77,17 +97,26 @@ impl Handle {
             .in_flight()
     }
 
-    fn step(&self, now: Instant, input: Input) -> Option<Effect> {
+    /// Requests of a tenant that are in.
+    pub fn in_flight_of(&self, tenant: TenantId) -> u32 {
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.machine.in_flight_of(tenant)
+    }
+
+    fn step<T>(&self, now: Instant, input: Input, read: impl FnOnce(&mut Vec<Effect>) -> T) -> T {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let State { machine, effects } = &mut *state;
         machine.step(now, input, effects);
-        effects.pop()
+        let result = read(effects);
+        effects.clear();
+        result
     }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
         let now = self.handle.clock.now();
-        self.handle.step(now, Input::Finish);
+        let tenant = self.tenant;
+        self.handle.step(now, Input::Finish { tenant }, |_| ());
     }
 }

@@ -18,7 +18,7 @@ use paceline_core::device::{BatcherId, Device, Effect, Input, LaneId};
 use paceline_core::record::Recorded;
 use paceline_core::{BucketId, Instant, Machine, RequestMeta};
 use paceline_models::LoadedModel;
-use paceline_protocol::{ErrorCode, Failure, ReplicaId, Tensor};
+use paceline_protocol::{ErrorCode, Failure, ReplicaId, TenantId, Tensor};
 
 use self::lane::{Door, Signal};
 use self::pending::Pending;
@@ -172,6 +172,7 @@ impl Handle {
             bytes,
             deadline,
             criticality,
+            tenant,
             is_alone,
         } = work;
         if state.is_closed {
@@ -193,6 +194,7 @@ impl Handle {
             bytes,
             rows,
             criticality,
+            tenant,
             is_alone,
         };
         let input = Input::Arrive {
@@ -203,6 +205,13 @@ impl Handle {
         let batch = self.shared.step_at(now, state, input);
         self.shared.run_in_place(batch);
         Submission::new(self.clone(), receiver, batcher, slot)
+    }
+
+    /// The weights of tenants from now on; those that are not named weigh 1.
+    pub fn set_weights(&self, weights: Vec<(TenantId, u32)>) {
+        let state = self.shared.lock();
+        let batch = self.shared.step(state, Input::SetWeights { weights });
+        debug_assert!(batch.is_none(), "weights run nothing");
     }
 
     /// How a replica's queue is doing.

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use paceline_protocol::registry::Change;
-use paceline_protocol::{Digest, Failure, ModelName, NodeId, OpId, VersionNumber};
+use paceline_protocol::{Digest, Failure, ModelName, NodeId, OpId, TenantName, VersionNumber};
 use ractor::ActorRef;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
@@ -297,7 +297,7 @@ impl NodeHandle {
         let op: OpId = registry::fresh_op()?;
         let published = self
             .publisher
-            .publish_stored(model.clone(), (digest, bytes), op)
+            .publish_stored((model.clone(), TenantName::default()), (digest, bytes), op)
             .await?;
         let replicas = paceline_protocol::registry::ReplicaTarget::Each;
         let (model, version) = (model.clone(), published.version);

@@ -16,6 +16,7 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::directory::{Report, Reports};
 use crate::supervisor::notify;
+use crate::tenants::Demands;
 
 /// What is known of a replica.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -41,6 +42,8 @@ pub struct NodeFacts {
     pub draining: Option<Epoch>,
     /// Its process.
     pub pid: u32,
+    /// What tenants that have limits asked of it in its last second.
+    pub demands: Arc<Demands>,
     /// When it said, last, that this is so, as of the board's last change. Repetition changes
     /// nothing here: how old a report is at any moment, the directory knows.
     pub heard_at: Instant,
@@ -202,6 +205,7 @@ impl NodeFacts {
             ready: known.report.ready,
             draining: known.report.draining,
             pid: known.report.pid,
+            demands: Arc::new(known.report.demands.clone()),
             heard_at: known.heard_at,
         }
     }
@@ -266,6 +270,7 @@ mod tests {
             draining: None,
             pid: 5,
             replicas: replicas.collect(),
+            demands: Vec::new(),
         };
         let report = Report {
             report: Arc::new(report),

@@ -15,6 +15,7 @@ use crate::directory::Directory;
 use crate::observed::Observed;
 use crate::registry;
 use crate::supervisor::notify;
+use crate::tenants::Demands;
 
 /// What the observer hears.
 #[derive(Debug)]
@@ -47,6 +48,8 @@ pub struct Arguments {
     pub facts: watch::Receiver<OwnFacts>,
     /// The epoch that its requests are routed by.
     pub applied: watch::Receiver<Epoch>,
+    /// What tenants with limits ask of it.
+    pub demands: watch::Receiver<Demands>,
     /// What was agreed.
     pub registry: registry::Handle,
     /// What is seen.
@@ -72,6 +75,7 @@ impl Actor for Observer {
         arguments.registry.tell(&myself, || Message::Peers);
         notify(arguments.applied.clone(), myself.clone(), || Message::Own);
         notify(arguments.facts.clone(), myself.clone(), || Message::Own);
+        notify(arguments.demands.clone(), myself.clone(), || Message::Own);
         notify(arguments.directory.reports(), myself.clone(), || {
             Message::Peers
         });
@@ -105,6 +109,7 @@ impl Arguments {
             draining,
             pid: self.pid,
             replicas: self.observed.own(),
+            demands: self.demands.borrow().clone(),
         });
     }
 

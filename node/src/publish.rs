@@ -57,14 +57,14 @@ impl Publisher {
         }
     }
 
-    /// Publishes the artifact of `manifest`, whose files have been uploaded.
+    /// Publishes the artifact of `manifest`, whose files have been uploaded, for its owner.
     ///
     /// # Errors
     /// The manifest or a file is malformed or missing, the model cannot be loaded or warmed
     /// up, or the registry refuses; nothing is committed then.
     pub async fn publish(
         &self,
-        model: ModelName,
+        (model, owner): (ModelName, TenantName),
         manifest: Manifest,
         op: OpId,
     ) -> Result<Published, Failure> {
@@ -72,7 +72,8 @@ impl Publisher {
         let artifacts = self.artifacts.clone();
         let threads = artifacts.threads();
         let digest = blocking(threads, move || Ok(artifacts.store(&manifest)?)).await?;
-        self.publish_stored(model, (digest, bytes), op).await
+        self.publish_stored((model, owner), (digest, bytes), op)
+            .await
     }
 
     /// Publishes an artifact that is stored whole.
@@ -81,7 +82,7 @@ impl Publisher {
     /// As [`Publisher::publish`].
     pub async fn publish_stored(
         &self,
-        model: ModelName,
+        (model, owner): (ModelName, TenantName),
         (digest, artifact_bytes): (Digest, u64),
         op: OpId,
     ) -> Result<Published, Failure> {
@@ -93,7 +94,6 @@ impl Publisher {
         let record = measuring.await?;
         drop(permit);
         self.copy(digest).await?;
-        let owner = TenantName::default();
         let version = Box::new(record.clone());
         let change = Change::PublishVersion {
             model,

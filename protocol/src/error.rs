@@ -95,6 +95,10 @@ pub enum ErrorCode {
     Unreachable,
     /// The node knows less of the cluster's state than it must to answer.
     Stale,
+    /// The tenant sends more than it may.
+    TenantLimited,
+    /// The tenant may not do this.
+    PermissionDenied,
 }
 
 /// What is known about a code.
@@ -116,7 +120,7 @@ pub struct Explanation {
 
 impl ErrorCode {
     /// Every code, in the order of the wire.
-    pub const ALL: [Self; 40] = [
+    pub const ALL: [Self; 42] = [
         Self::JsonInvalid,
         Self::BinaryInvalid,
         Self::InputUnknown,
@@ -157,6 +161,8 @@ impl ErrorCode {
         Self::Unauthenticated,
         Self::Unreachable,
         Self::Stale,
+        Self::TenantLimited,
+        Self::PermissionDenied,
     ];
 
     /// What the code means, its statuses, and what to do about it.

@@ -40,6 +40,13 @@ pub struct DeviceId(pub u16);
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TokenId(pub [u8; 8]);
 
+/// Index of the registry entry that made a tenant: short where its name would travel with each
+/// request. Never used twice.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+pub struct TenantId(pub u64);
+
 /// Names one intended write, chosen by its author. A repeat with the same id is answered with
 /// the first answer and changes nothing.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -62,6 +69,11 @@ pub struct TenantName(String);
 impl NodeId {
     /// The node that founded the cluster.
     pub const FOUNDER: Self = Self(1);
+}
+
+impl TenantId {
+    /// The tenant of requests without a key, and of a cluster that has declared none.
+    pub const DEFAULT: Self = Self(0);
 }
 
 impl ModelName {
@@ -167,6 +179,12 @@ impl fmt::Display for TenantName {
 }
 
 impl fmt::Display for NodeId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl fmt::Display for TenantId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
     }

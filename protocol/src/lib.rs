@@ -38,7 +38,9 @@ pub mod report;
 mod request;
 mod shape;
 mod signature;
+mod spelling;
 mod subject;
+pub mod tenant;
 mod tensor;
 mod token;
 pub mod wire;
@@ -48,13 +50,14 @@ pub use criticality::{Criticality, UnknownCriticality};
 pub use dtype::{Dtype, UnknownDtype};
 pub use error::{ErrorCode, Failure};
 pub use id::{
-    DeviceId, Digest, DigestError, Epoch, ModelName, NameError, NodeId, OpId, ReplicaId,
+    DeviceId, Digest, DigestError, Epoch, ModelName, NameError, NodeId, OpId, ReplicaId, TenantId,
     TenantName, TokenId, VersionNumber,
 };
 pub use manifest::{Manifest, ManifestError, ManifestFile};
 pub use request::{Answer, InferRequest};
 pub use shape::{Dim, Shape, ShapeError, ShapePattern};
 pub use signature::{Signature, SignatureError, TensorSpec};
+pub use spelling::Misspelt;
 pub use subject::{Subject, SubjectError};
 pub use tensor::{Tensor, TensorError};
 pub use token::{JoinToken, Secret, TokenError};

@@ -71,6 +71,14 @@ pub const VOTERS_MAX: usize = 7;
 pub const TOKENS_MAX: usize = 1_024;
 /// Ids of removed nodes that are remembered; an older one's certificate expired long ago.
 pub const BURNT_IDS_MAX: usize = 4_096;
+/// Most tenants: each node keeps a clock and counters for each of them.
+pub const TENANTS_MAX: usize = 1_024;
+/// Keys of a tenant at a time: one in use, and the one that takes its place.
+pub const TENANT_KEYS_MAX: usize = 2;
+/// Largest weight of a tenant: beyond a hundred to one the lesser is as good as not served.
+pub const TENANT_WEIGHT_MAX: u32 = 100;
+/// Most requests, a second or at a time, that a tenant can be limited to.
+pub const TENANT_LIMIT_MAX: u32 = 10_000_000;
 /// Most models in a registry: their desired state must fit a snapshot of 64 MiB.
 pub const MODELS_MAX: usize = 10_000;
 /// Versions kept of a model; older ones that serve nothing are forgotten first.

@@ -2,11 +2,15 @@
 //!
 //! The command line and every dashboard use these same types. Fields are only ever added.
 
+mod tenants;
+
 use serde::{Deserialize, Serialize};
 
 use crate::id::{Digest, Epoch, ModelName, NodeId, OpId, ReplicaId, TenantName, VersionNumber};
 use crate::manifest::Manifest;
 use crate::registry::{DeviceKind, ReplicaTarget, VersionRecord};
+
+pub use self::tenants::{KeyCreated, LimitSetting, TenantRequest, TenantView, Unlimited};
 
 /// Body of every answer that is not a success: `error` is always a string, since the
 /// protocol's clients read it so.

@@ -14,6 +14,7 @@ use crate::id::{
     DeviceId, Digest, Epoch, ModelName, NodeId, OpId, ReplicaId, TenantName, TokenId, VersionNumber,
 };
 use crate::signature::Signature;
+use crate::tenant::{KeyId, KeyRecord, TenantLimits};
 
 /// Number of the layout of [`Command`]; it comes first in every log entry. A node refuses
 /// entries of a later schema rather than guess.
@@ -153,6 +154,31 @@ pub enum Change {
     RemoveNode {
         /// The node.
         node: NodeId,
+    },
+    /// A tenant is made, or has other limits from now on. The id of a new one is the index of this
+    /// entry.
+    SetTenant {
+        /// Its name.
+        tenant: TenantName,
+        /// What it may take.
+        limits: TenantLimits,
+    },
+    /// A tenant and its keys are forgotten. Refused while it owns models.
+    DeleteTenant {
+        /// Its name.
+        tenant: TenantName,
+    },
+    /// Whoever shows this key is this tenant.
+    AddKey {
+        /// The tenant.
+        tenant: TenantName,
+        /// How the key is recognised.
+        key: KeyRecord,
+    },
+    /// A key is nobody's any more.
+    RevokeKey {
+        /// Which one.
+        key: KeyId,
     },
 }
 
@@ -313,6 +339,10 @@ impl Change {
             Self::Drained { .. } => "drained",
             Self::Undrain { .. } => "undrain",
             Self::RemoveNode { .. } => "remove-node",
+            Self::SetTenant { .. } => "set-tenant",
+            Self::DeleteTenant { .. } => "delete-tenant",
+            Self::AddKey { .. } => "add-key",
+            Self::RevokeKey { .. } => "revoke-key",
         }
     }
 }

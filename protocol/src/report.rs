@@ -8,8 +8,9 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::id::{Epoch, NodeId, ReplicaId};
-use crate::limits::{NODE_REPORT_BYTES_MAX, REPLICAS_MAX};
+use crate::id::{Epoch, NodeId, ReplicaId, TenantId};
+use crate::limits::{NODE_REPORT_BYTES_MAX, REPLICAS_MAX, TENANTS_MAX};
+use crate::tenant::Demand;
 use crate::wire::{self, WireError};
 
 /// What a node knows of itself.
@@ -27,6 +28,8 @@ pub struct NodeReport {
     pub pid: u32,
     /// Its replicas, sorted, none twice. One that is not among them is unknown.
     pub replicas: Vec<(ReplicaId, ReplicaReport)>,
+    /// What tenants that have limits asked of it in the last second, sorted, none twice.
+    pub demands: Vec<(TenantId, Demand)>,
 }
 
 /// What a node knows of one of its replicas.
@@ -101,6 +104,12 @@ pub enum ReportError {
         /// Which.
         replica: ReplicaId,
     },
+    /// Too many tenants, or they are not sorted.
+    #[error("a report of {count} tenants, of whom there are at most {TENANTS_MAX} in their order")]
+    Tenants {
+        /// How many.
+        count: usize,
+    },
     /// A reason is too long.
     #[error("the reason of replica {replica} is longer than {REASON_BYTES_MAX} bytes")]
     Reason {
@@ -129,6 +138,11 @@ impl NodeReport {
         let count = self.replicas.len();
         if count > REPLICAS_MAX {
             return Err(ReportError::Replicas { count });
+        }
+        let demands = &self.demands;
+        let count = demands.len();
+        if count > TENANTS_MAX || !demands.is_sorted_by(|(one, _), (next, _)| one < next) {
+            return Err(ReportError::Tenants { count });
         }
         let mut before = None;
         for (replica, report) in &self.replicas {
@@ -195,7 +209,7 @@ impl Told {
     }
 }
 
-const SCHEMA: u16 = 1;
+const SCHEMA: u16 = 2;
 /// A sentence and the name of a file.
 pub const REASON_BYTES_MAX: usize = 256;
 /// Of all reasons of a report: 256 of the longest ones tell what is wrong with a node.
@@ -215,6 +229,9 @@ mod tests {
             draining: Some(Epoch(u64::MAX)),
             pid: u32::MAX,
             replicas,
+            demands: (1..=TENANTS_MAX as u64)
+                .map(|tenant| (TenantId(u64::MAX - (TENANTS_MAX as u64 - tenant)), MOST))
+                .collect(),
         };
         Told::Report {
             life: u64::MAX,
@@ -222,6 +239,11 @@ mod tests {
             report: Arc::new(report.bounded()),
         }
     }
+
+    const MOST: Demand = Demand {
+        arrivals: u32::MAX,
+        peak: u32::MAX,
+    };
 
     fn failed(reason: &str) -> ReplicaReport {
         let reason = reason.to_owned();
@@ -278,6 +300,15 @@ mod tests {
             matches!(many, Err(ReportError::Replicas { .. })),
             "{many:?}"
         );
+        let Told::Report { report, .. } = told(vec![]) else {
+            unreachable!("it is a report")
+        };
+        let mut report = Arc::unwrap_or_clone(report);
+        report.demands.swap(3, 4);
+        assert!(matches!(
+            report.check(),
+            Err(ReportError::Tenants { count: TENANTS_MAX })
+        ));
         assert!(matches!(
             Told::decode(&[7, 0]),
             Err(ReportError::Schema { found: 7 })

@@ -12,11 +12,11 @@
 use std::fmt;
 use std::str::FromStr;
 
-use data_encoding::BASE32_NOPAD;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use crate::id::{Digest, TokenId};
+use crate::spelling::{Misspelt, read, spell};
 
 /// 32 random bytes that must not be seen. Compared in constant time, printed as `***`.
 #[derive(Clone, Serialize, Deserialize)]
@@ -73,6 +73,31 @@ pub enum TokenError {
     Check,
 }
 
+impl From<Misspelt> for TokenError {
+    fn from(misspelt: Misspelt) -> Self {
+        match misspelt {
+            Misspelt::Length {
+                part,
+                chars,
+                expected,
+            } => Self::Length {
+                part,
+                chars,
+                expected,
+            },
+            Misspelt::Character {
+                part,
+                character,
+                position,
+            } => Self::Character {
+                part,
+                character,
+                position,
+            },
+        }
+    }
+}
+
 impl Secret {
     /// Takes bytes that were drawn at random.
     pub const fn new(bytes: [u8; 32]) -> Self {
@@ -109,10 +134,10 @@ impl fmt::Debug for Secret {
 impl JoinToken {
     /// The whole token as text. Whoever sees it can join: show it once, and to its owner.
     pub fn reveal(&self) -> String {
-        let mut text = format!("{PREFIX}.{}.{}.", self.id, lower(self.secret.reveal()));
+        let mut text = format!("{PREFIX}.{}.{}.", self.id, spell(self.secret.reveal()));
         let mut last = self.pin.0.to_vec();
         last.extend(check(self));
-        text.push_str(&lower(&last));
+        text.push_str(&spell(&last));
         text
     }
 }
@@ -129,12 +154,12 @@ impl FromStr for JoinToken {
             let parts = parts.len();
             return Err(TokenError::Parts { parts });
         };
-        let last: [u8; 32 + CHECK_BYTES] = decode("last part", last)?;
+        let last: [u8; 32 + CHECK_BYTES] = read("last part", last)?;
         let mut pin = [0; 32];
         pin.copy_from_slice(&last[..32]);
         let token = Self {
             id: id.parse()?,
-            secret: Secret(decode("secret", secret)?),
+            secret: Secret(read("secret", secret)?),
             pin: Digest(pin),
         };
         if check(&token) != last[32..] {
@@ -146,7 +171,7 @@ impl FromStr for JoinToken {
 
 impl fmt::Display for TokenId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&lower(&self.0))
+        f.write_str(&spell(&self.0))
     }
 }
 
@@ -160,7 +185,7 @@ impl FromStr for TokenId {
     type Err = TokenError;
 
     fn from_str(text: &str) -> Result<Self, TokenError> {
-        decode("id", text).map(Self)
+        Ok(Self(read("id", text)?))
     }
 }
 
@@ -185,37 +210,6 @@ impl<'de> Deserialize<'de> for TokenId {
             <[u8; 8]>::deserialize(deserializer).map(Self)
         }
     }
-}
-
-fn lower(bytes: &[u8]) -> String {
-    BASE32_NOPAD.encode(bytes).to_ascii_lowercase()
-}
-
-fn decode<const BYTES: usize>(part: &'static str, text: &str) -> Result<[u8; BYTES], TokenError> {
-    let wrong = |position: usize, character: char| TokenError::Character {
-        part,
-        character: character.escape_default().to_string(),
-        position,
-    };
-    let is_ours = |character: &char| matches!(character, 'a'..='z' | '2'..='7');
-    if let Some((position, character)) = text.chars().enumerate().find(|(_, c)| !is_ours(c)) {
-        return Err(wrong(position, character));
-    }
-    let length = TokenError::Length {
-        part,
-        chars: text.len(),
-        expected: BASE32_NOPAD.encode_len(BYTES),
-    };
-    if text.len() != BASE32_NOPAD.encode_len(BYTES) {
-        return Err(length);
-    }
-    let upper = text.to_ascii_uppercase();
-    // Bits behind the last byte must be zero: a second spelling is refused here.
-    let bytes = BASE32_NOPAD.decode(upper.as_bytes()).map_err(|error| {
-        let position = error.position;
-        wrong(position, char::from(text.as_bytes()[position]))
-    })?;
-    bytes.try_into().map_err(|_| length)
 }
 
 /// The first bytes of a SHA-256 over all that the token says.
@@ -307,7 +301,7 @@ mod tests {
     #[test]
     fn a_secret_is_in_no_output_but_the_one_that_reveals_it() {
         let token = token();
-        let secret = lower(token.secret.reveal());
+        let secret = spell(token.secret.reveal());
         assert!(token.reveal().contains(&secret));
         let shown = format!("{token:?} {:?} {:#?}", token.secret, token);
         assert!(shown.contains("***"), "{shown}");

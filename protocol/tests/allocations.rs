@@ -25,8 +25,8 @@ use paceline_protocol::registry::{
 };
 use paceline_protocol::{
     AlignedBuffer, Criticality, Digest, Dim, Dtype, Epoch, ErrorCode, Failure, Manifest,
-    ManifestFile, ModelName, NodeId, OpId, ReplicaId, ShapePattern, Signature, TenantName, Tensor,
-    TensorSpec, VersionNumber, wire,
+    ManifestFile, ModelName, NodeId, OpId, ReplicaId, ShapePattern, Signature, TenantId,
+    TenantName, Tensor, TensorSpec, VersionNumber, wire,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -268,6 +268,7 @@ fn frame_headers_withstand_hostile_lengths() {
         budget_us: 100,
         attempt: 1,
         criticality: Criticality::default(),
+        tenant: TenantId(u64::MAX),
     };
     let failed = Message::Failed {
         failure: Failure::new(ErrorCode::QueueFull, "the queue is full"),

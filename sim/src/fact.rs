@@ -17,6 +17,8 @@ pub(crate) enum End {
     Answered,
     /// The node had no permit left.
     Overloaded,
+    /// Its tenant had sent as many as it may.
+    Limited,
     /// The replica's queue was full.
     QueueFull,
     /// Its deadline passed.

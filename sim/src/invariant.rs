@@ -10,6 +10,7 @@ mod drained;
 mod enough_work;
 mod executions;
 mod expected;
+mod limits;
 mod no_starvation;
 mod one_status;
 mod one_version;
@@ -50,6 +51,7 @@ pub(crate) fn all(scenario: &Scenario) -> Vec<Box<dyn Invariant>> {
         Box::<conservation::Conservation>::default(),
         Box::<registry_epoch::RegistryEpoch>::default(),
         Box::new(no_starvation::NoStarvation),
+        Box::new(limits::Limits::new(scenario)),
         Box::<replaced::Replaced>::default(),
         Box::<restarts::Restarts>::default(),
         Box::new(converged::Converged::new(scenario)),

@@ -8,7 +8,8 @@ use paceline_core::placement::ReplicaState;
 use paceline_core::router::Report;
 use paceline_core::{BucketId, Instant, Slot};
 use paceline_protocol::registry::Command;
-use paceline_protocol::{Criticality, Epoch, OpId, ReplicaId, VersionNumber};
+use paceline_protocol::tenant::Demand;
+use paceline_protocol::{Criticality, Epoch, OpId, ReplicaId, TenantId, VersionNumber};
 
 use crate::agenda::Process;
 use crate::fact::RequestNumber;
@@ -60,6 +61,7 @@ pub(crate) struct Dispatch {
     pub(crate) bytes: u64,
     pub(crate) bucket: BucketId,
     pub(crate) criticality: Criticality,
+    pub(crate) tenant: TenantId,
     pub(crate) is_alone: bool,
 }
 
@@ -80,4 +82,6 @@ pub(crate) struct Told {
     /// Rises with what the node says.
     pub(crate) number: u64,
     pub(crate) replicas: BTreeMap<ReplicaId, ReplicaState>,
+    /// What tenants with limits asked of it in its last second.
+    pub(crate) demands: Vec<(TenantId, Demand)>,
 }

@@ -52,6 +52,8 @@ pub struct Outcomes {
     pub answered: u64,
     /// Refused: the node had no permit left.
     pub overloaded: u64,
+    /// Refused: the tenant had sent as many as it may.
+    pub limited: u64,
     /// Refused: the replica's queue was full.
     pub queue_full: u64,
     /// The deadline passed.
@@ -101,6 +103,7 @@ impl Outcomes {
         let counter = match end {
             End::Answered => &mut self.answered,
             End::Overloaded => &mut self.overloaded,
+            End::Limited => &mut self.limited,
             End::QueueFull => &mut self.queue_full,
             End::Expired => &mut self.expired,
             End::Late => &mut self.late,
@@ -116,10 +119,11 @@ impl Outcomes {
     }
 
     /// Every outcome with its name, in the order of the fields.
-    pub fn named(&self) -> [(&'static str, u64); 12] {
+    pub fn named(&self) -> [(&'static str, u64); 13] {
         [
             ("answered", self.answered),
             ("overloaded", self.overloaded),
+            ("limited", self.limited),
             ("queue full", self.queue_full),
             ("expired", self.expired),
             ("late", self.late),
@@ -221,6 +225,7 @@ mod tests {
         let table = format!(
             "scenario     steady\nseed         7\nvirtual time 2000 ms\nrequests     4\n  \
              answered           3  75.0 %\n  overloaded         0   0.0 %\n  \
+             limited            0   0.0 %\n  \
              queue full         0   0.0 %\n  expired            1  25.0 %\n  \
              late               0   0.0 %\n  \
              cancelled          0   0.0 %\n  not ready          0   0.0 %\n  \

@@ -7,6 +7,7 @@ mod event;
 mod library;
 mod model;
 mod read;
+mod tenant;
 
 use serde::{Deserialize, Serialize};
 
@@ -19,6 +20,7 @@ pub use self::event::{Fault, Operation, What};
 pub use self::library::UnknownScenario;
 pub use self::model::{Cost, Model, Replicas, Version};
 pub use self::read::ScenarioError;
+pub use self::tenant::TenantPlan;
 
 /// A scenario: everything of a run but its seed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,6 +32,9 @@ pub struct Scenario {
     pub summary: String,
     /// Where it runs.
     pub cluster: Cluster,
+    /// On whose behalf clients send; those that name none are the tenant of requests without a key.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tenants: Vec<TenantPlan>,
     /// What is deployed.
     pub models: Vec<Model>,
     /// Who sends requests.

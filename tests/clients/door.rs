@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use paceline_client::{ClientOptions, Trust};
+use paceline_node::Caller;
 use paceline_node::gateway::Guests;
 use paceline_node::gateway::quic::{
     self, ClientAnswer, ClientFailure, ClientRequest, Door, QuicDoors, QuicOptions, QuicParts,
@@ -19,11 +20,14 @@ use paceline_node::transport::Boxed;
 use paceline_protocol::Subject;
 use paceline_protocol::client::{ClientDoor, Hello};
 use paceline_protocol::frame::{ClientInfer, Execution};
+use paceline_protocol::tenant::KeyId;
 use paceline_protocol::{Epoch, ErrorCode, Failure, NodeId, Tensor, VersionNumber};
 use rcgen::KeyPair;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 
+/// What the double accepts no key of.
+pub(crate) const WRONG_KEY: KeyId = KeyId([6; 8]);
 /// The cluster of every test.
 pub(crate) const CLUSTER: u128 = 0xc0ffee;
 
@@ -240,11 +244,15 @@ impl Double {
 }
 
 impl Door for Double {
-    fn admit(&self, hello: &Hello) -> Result<(), Failure> {
-        let secret = hello.api_key.as_ref().map(|key| key.secret());
-        if secret == Some("pk_wrong") {
+    fn admit(&self, hello: &Hello) -> Result<Caller, Failure> {
+        let key = hello.api_key.as_ref();
+        if key.is_some_and(|key| key.id == WRONG_KEY) {
             return Err(Failure::new(ErrorCode::HostRefused, "no such key"));
         }
+        Ok(Caller::ANONYMOUS)
+    }
+
+    fn check(&self, _caller: Caller) -> Result<(), Failure> {
         Ok(())
     }
 

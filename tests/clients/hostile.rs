@@ -6,7 +6,7 @@ use std::time::Duration;
 use paceline_node::gateway::quic::QuicOptions;
 use paceline_protocol::client::{CLIENT_PROTOCOL, CLIENT_SCHEMA, Greeting, Hello, LENGTH_BYTES};
 use paceline_protocol::frame::{ClientInfer, Frame, Message};
-use paceline_protocol::{Criticality, Epoch, ErrorCode, ModelName, Tensor};
+use paceline_protocol::{Criticality, Epoch, ErrorCode, ModelName, TenantId, Tensor};
 use quinn::crypto::rustls::QuicClientConfig;
 use quinn::{ApplicationClose, Connection, ConnectionError, RecvStream, SendStream};
 
@@ -38,6 +38,7 @@ fn request(number: u64, model: &str) -> Frame {
             outputs: Vec::new(),
             lost: None,
             criticality: Criticality::default(),
+            tenant: TenantId(5),
         }),
         tensors: Vec::new(),
     }

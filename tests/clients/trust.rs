@@ -7,11 +7,12 @@ use std::time::{Duration, SystemTime};
 use paceline_client::{ApiKey, Client, ClientOptions, ConnectError, Trust};
 use paceline_node::gateway::quic;
 use paceline_node::identity::authority::request;
-use paceline_protocol::{Digest, NodeId, Subject};
+use paceline_protocol::tenant::KeyId;
+use paceline_protocol::{Digest, NodeId, Secret, Subject};
 use rcgen::{CertificateParams, ExtendedKeyUsagePurpose, Issuer, KeyPair};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 
-use super::door::{CLUSTER, Cluster, Running, limits, open};
+use super::door::{CLUSTER, Cluster, Running, WRONG_KEY, limits, open};
 
 async fn refused(seed: String, options: ClientOptions) -> String {
     match Client::connect([seed], options).await {
@@ -118,14 +119,19 @@ async fn who_has_not_exactly_one_name_of_a_node_is_not_believed() {
 async fn a_client_that_is_refused_reads_why() {
     let cluster = Cluster::found();
     let door = cluster.door(1);
-    let with_key = |key: &str| ClientOptions {
-        api_key: Some(ApiKey::new(key).unwrap()),
+    let key = |id| ApiKey {
+        id,
+        secret: Secret::new([0xa5; 32]),
+    };
+    let with_key = |key| ClientOptions {
+        api_key: Some(key),
         ..cluster.options()
     };
-    let reason = refused(door.seed(), with_key("pk_wrong")).await;
+    let wrong = key(WRONG_KEY);
+    let reason = refused(door.seed(), with_key(wrong.clone())).await;
     assert!(reason.contains("HOST_REFUSED: no such key"), "{reason}");
-    assert!(!reason.contains("pk_wrong"), "{reason}");
-    Client::connect([door.seed()], with_key("pk_right"))
+    assert!(!reason.contains(&wrong.reveal()[20..40]), "{reason}");
+    Client::connect([door.seed()], with_key(key(KeyId([7; 8]))))
         .await
         .unwrap();
 }

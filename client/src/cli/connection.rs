@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
+use paceline_protocol::tenant::{ApiKey, ApiKeyError};
 
 use crate::api::{ApiError, ClusterAddress, Freshness, NodeAddress, OperatorClient};
 
@@ -23,6 +24,15 @@ pub(crate) struct Connection {
     /// turn. An --addr wins over it
     #[arg(long, value_name = "FILE", env = "PACELINE_CONTEXT")]
     context: Option<PathBuf>,
+    /// Key that says who you are, as `paceline tenant key add` prints it; the context's unless given
+    #[arg(
+        long,
+        value_name = "pk_…",
+        env = "PACELINE_API_KEY",
+        hide_env_values = true,
+        value_parser = parse_key
+    )]
+    api_key: Option<ApiKey>,
     /// How long to try or wait: 500ms, 30s, 5m, 1h; the default depends on the command
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     timeout: Option<Duration>,
@@ -90,11 +100,15 @@ impl Connection {
     /// # Errors
     /// The context cannot be read.
     pub(crate) fn cluster(&self) -> Result<ClusterAddress, Failure> {
-        match (&self.addr, &self.context) {
-            (Some(address), _) => Ok(address.clone().into()),
-            (None, Some(file)) => Ok(context::read(file)?),
-            (None, None) => Ok(NodeAddress::default().into()),
+        let mut cluster = match (&self.addr, &self.context) {
+            (Some(address), _) => address.clone().into(),
+            (None, Some(file)) => context::read(file)?,
+            (None, None) => NodeAddress::default().into(),
+        };
+        if let Some(key) = &self.api_key {
+            cluster.api_key = Some(key.reveal());
         }
+        Ok(cluster)
     }
 
     pub(crate) fn timeout_or(&self, default: Duration) -> Duration {
@@ -105,6 +119,10 @@ impl Connection {
     pub(crate) fn timeout(&self) -> Option<Duration> {
         self.timeout
     }
+}
+
+fn parse_key(text: &str) -> Result<ApiKey, String> {
+    text.parse().map_err(|error: ApiKeyError| error.to_string())
 }
 
 impl Consistency {

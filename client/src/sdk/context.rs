@@ -3,8 +3,8 @@
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use paceline_protocol::client::{ApiKey, ApiKeyError};
 use paceline_protocol::context::{CONTEXT_BYTES_MAX, Context};
+use paceline_protocol::tenant::{ApiKey, ApiKeyError};
 
 use super::options::ClientOptions;
 use super::trust::Trust;
@@ -59,7 +59,7 @@ pub(crate) fn load(path: Option<&Path>) -> Result<(Vec<String>, ClientOptions), 
     // Relative to the file, so that a folder can be moved; an absolute path stays itself.
     let authority = path.parent().unwrap_or(Path::new("")).join(authority);
     let mut options = ClientOptions::new(Trust::Authority(read(&authority)?));
-    let key = context.api_key.map(ApiKey::new).transpose();
+    let key = context.api_key.map(|key| key.parse::<ApiKey>()).transpose();
     options.api_key = key.map_err(|error: ApiKeyError| malformed(error.to_string()))?;
     Ok((seeds, options))
 }
@@ -81,6 +81,9 @@ const VARIABLE: &str = "PACELINE_CONTEXT";
 
 #[cfg(test)]
 mod tests {
+    use paceline_protocol::Secret;
+    use paceline_protocol::tenant::KeyId;
+
     use super::*;
 
     #[test]
@@ -91,16 +94,23 @@ mod tests {
         let nodes = "[[nodes]]\nname = 'n0'\nhttp = 'a:8000'\nsdk = 'a:8003'\n";
         let write =
             |head: &str, nodes: &str| std::fs::write(&file, format!("{head}\n{nodes}")).unwrap();
-        write("ca = 'ca.pem'\napi_key = 'pk_x'", nodes);
+        let key = ApiKey {
+            id: KeyId([1; 8]),
+            secret: Secret::new([2; 32]),
+        };
+        write(
+            &format!("ca = 'ca.pem'\napi_key = '{}'", key.reveal()),
+            nodes,
+        );
         let (seeds, options) = load(Some(&file)).unwrap();
         assert_eq!(seeds, ["a:8003"]);
         assert_eq!(options.trust, Trust::Authority("PEM".to_owned()));
-        assert_eq!(options.api_key, Some(ApiKey::new("pk_x").unwrap()));
+        assert_eq!(options.api_key, Some(key));
 
         for (head, nodes, said) in [
             ("", nodes, "no 'ca'"),
             ("ca = 'ca.pem'\nnodes = []", "", "no node"),
-            ("ca = 'ca.pem'\napi_key = 'sk_1'", nodes, "an API key is"),
+            ("ca = 'ca.pem'\napi_key = 'sk_1'", nodes, "an API key reads"),
             ("ca = 'gone.pem'", nodes, "gone.pem' cannot be read"),
             ("ca = [", nodes, "is not a context"),
         ] {

@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use paceline_protocol::frame::{ClientInfer, Execution, Frame, Message};
 use paceline_protocol::limits::{NAME_BYTES_MAX, REQUEST_BUDGET_MAX_MS, REROUTES_MAX, TENSORS_MAX};
-use paceline_protocol::{Criticality, ErrorCode, ModelName, NodeId, Tensor, VersionNumber};
+use paceline_protocol::{
+    Criticality, ErrorCode, ModelName, NodeId, TenantId, Tensor, VersionNumber,
+};
 use tokio::time::{Instant, timeout_at};
 
 use super::Client;
@@ -132,6 +134,7 @@ impl Inference {
             epoch_seen: pool.epoch(),
             idempotent: self.is_idempotent,
             criticality: self.criticality,
+            tenant: TenantId::DEFAULT,
             inputs,
             outputs: self.outputs.clone(),
             lost: None,

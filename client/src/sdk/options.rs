@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use paceline_protocol::client::ApiKey;
 use paceline_protocol::limits::REQUEST_BUDGET_DEFAULT_MS;
+use paceline_protocol::tenant::ApiKey;
 
 use super::trust::Trust;
 

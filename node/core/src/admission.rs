@@ -1,16 +1,23 @@
 //! Machine that admits requests to a node: as many at a time as there are permits, and none
-//! whose deadline has passed. The last permits are kept for the more critical classes.
+//! whose deadline has passed. The last permits are kept for the more critical classes, and each
+//! tenant is held to its [limits](crate::quota).
+//!
+//! Where there are several tenants, one that has many permits leaves some for others: it may have
+//! eight times as many as are free (dynamic thresholds: Choudhury and Hahne, "Dynamic queue length
+//! thresholds for shared-memory packet switches", 1998). Alone it has eight ninths; a second one
+//! finds the last ninth, and then each may have eight seventeenths.
 //!
 //! A refusal costs nothing but the step and says when a retry makes sense: permits come back
 //! at the learnt rate of finished requests.
 
 use std::time::Duration;
 
-use paceline_protocol::Criticality;
+use paceline_protocol::{Criticality, TenantId};
 use serde::{Deserialize, Serialize};
 
 use crate::machine::Machine;
 use crate::planted::Bug;
+use crate::quota::{Demand, Limit, Part, Quotas};
 use crate::record::{Recordable, Recording, Tape};
 use crate::time::Instant;
 
@@ -23,7 +30,7 @@ pub struct Options {
 }
 
 /// What can happen.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Input {
     /// A request asks to be let in.
     Arrive {
@@ -31,9 +38,22 @@ pub enum Input {
         deadline: Instant,
         /// How much it matters.
         criticality: Criticality,
+        /// Who sends it.
+        tenant: TenantId,
     },
     /// An admitted request has ended, however.
-    Finish,
+    Finish {
+        /// Who sent it.
+        tenant: TenantId,
+    },
+    /// The declared tenants, and what each may take of this node from now on.
+    SetParts {
+        /// By tenant, none twice.
+        parts: Vec<(TenantId, Part)>,
+    },
+    /// What have tenants with limits asked for since this was asked last? A second is what it is
+    /// meant for.
+    Measure,
 }
 
 /// What shall be done.
@@ -43,6 +63,13 @@ pub enum Effect {
     Admit,
     /// The request is not in.
     Refuse(Refusal),
+    /// A tenant with limits has asked for this.
+    Seen {
+        /// Which one.
+        tenant: TenantId,
+        /// What for.
+        demand: Demand,
+    },
 }
 
 /// Why a request is not let in.
@@ -55,6 +82,24 @@ pub enum Refusal {
         /// When a permit is likely to be free.
         retry_after: Duration,
     },
+    /// Its tenant sends more requests than it may.
+    Limited {
+        /// Which limit it has come to.
+        by: LimitedBy,
+        /// When it may send the next one.
+        retry_after: Duration,
+    },
+}
+
+/// A limit of a tenant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum LimitedBy {
+    /// Of requests a second.
+    Rate,
+    /// Of requests at a time.
+    Concurrency,
+    /// Of permits that the tenant has, while other tenants may want some.
+    Others,
 }
 
 /// The machine.
@@ -62,6 +107,7 @@ pub enum Refusal {
 pub struct Admission {
     options: Options,
     in_flight: u32,
+    quotas: Quotas,
     last_finish: Option<Instant>,
     /// Learnt time between two ends while permits were short, in nanoseconds.
     finish_interval_nanos: u64,
@@ -83,6 +129,7 @@ impl Admission {
         Self {
             options,
             in_flight: 0,
+            quotas: Quotas::default(),
             last_finish: None,
             finish_interval_nanos: 0,
         }
@@ -105,25 +152,55 @@ impl Admission {
         permits - permits / 8 * eighths
     }
 
-    fn arrive(&mut self, now: Instant, deadline: Instant, criticality: Criticality) -> Effect {
-        if deadline <= now {
-            self.in_flight += u32::from(Bug::ExpiredKeepsPermit.is_planted());
-            return Effect::Refuse(Refusal::Expired);
-        }
-        if self.in_flight >= self.permits_of(criticality) {
-            let nanos = self
-                .finish_interval_nanos
-                .clamp(RETRY_NANOS_MIN, RETRY_NANOS_MAX);
-            let retry_after = Duration::from_nanos(nanos);
-            return Effect::Refuse(Refusal::Overloaded { retry_after });
-        }
-        self.in_flight += 1;
-        Effect::Admit
+    /// Requests of a tenant that are in.
+    pub fn in_flight_of(&self, tenant: TenantId) -> u32 {
+        self.quotas.in_flight(tenant)
     }
 
-    fn finish(&mut self, now: Instant) {
+    fn arrive(
+        &mut self,
+        now: Instant,
+        deadline: Instant,
+        (criticality, tenant): (Criticality, TenantId),
+    ) -> Result<(), Refusal> {
+        if deadline <= now {
+            self.in_flight += u32::from(Bug::ExpiredKeepsPermit.is_planted());
+            return Err(Refusal::Expired);
+        }
+        let limit = self.quotas.arrive(now, tenant);
+        let permits = self.permits_of(criticality);
+        if self.in_flight >= permits {
+            let retry_after = self.next_finish();
+            return Err(Refusal::Overloaded { retry_after });
+        }
+        let free = permits - self.in_flight;
+        let is_greedy = || self.quotas.in_flight(tenant) / TIMES_FREE_MAX >= free;
+        let limited = match limit {
+            Some(Limit::Rate(wait)) => Some((LimitedBy::Rate, wait)),
+            Some(Limit::Concurrency) => Some((LimitedBy::Concurrency, self.next_finish())),
+            None if self.quotas.is_shared() && is_greedy() => {
+                Some((LimitedBy::Others, self.next_finish()))
+            }
+            None => None,
+        };
+        if let Some((by, retry_after)) = limited {
+            return Err(Refusal::Limited { by, retry_after });
+        }
+        self.quotas.admit(now, tenant);
+        self.in_flight += 1;
+        Ok(())
+    }
+
+    /// When the next permit is likely to come back.
+    fn next_finish(&self) -> Duration {
+        let nanos = self.finish_interval_nanos;
+        Duration::from_nanos(nanos.clamp(RETRY_NANOS_MIN, RETRY_NANOS_MAX))
+    }
+
+    fn finish(&mut self, now: Instant, tenant: TenantId) {
         assert!(self.in_flight > 0, "more requests ended than were admitted");
         self.in_flight -= 1;
+        self.quotas.finish(tenant);
         if let Some(last) = self.last_finish.replace(now) {
             let interval = now.nanos_since(last);
             let learnt = self.finish_interval_nanos;
@@ -142,8 +219,16 @@ impl Machine for Admission {
             Input::Arrive {
                 deadline,
                 criticality,
-            } => out.push(self.arrive(now, deadline, criticality)),
-            Input::Finish => self.finish(now),
+                tenant,
+            } => out.push(match self.arrive(now, deadline, (criticality, tenant)) {
+                Ok(()) => Effect::Admit,
+                Err(refusal) => Effect::Refuse(refusal),
+            }),
+            Input::Finish { tenant } => self.finish(now, tenant),
+            Input::SetParts { parts } => self.quotas.set(&parts),
+            Input::Measure => self.quotas.measure(|tenant, demand| {
+                out.push(Effect::Seen { tenant, demand });
+            }),
         }
     }
 
@@ -155,11 +240,24 @@ impl Machine for Admission {
 }
 
 impl Recordable for Admission {
+    fn state_bytes(&self) -> usize {
+        self.quotas.bytes()
+    }
+
+    fn input_bytes(input: &Input) -> usize {
+        match input {
+            Input::SetParts { parts } => size_of_val(&parts[..]),
+            Input::Arrive { .. } | Input::Finish { .. } | Input::Measure => 0,
+        }
+    }
+
     fn recording(tape: Tape<Self>) -> Recording {
         Recording::Admission(tape)
     }
 }
 
+/// A tenant may have so many times as many permits as are free.
+const TIMES_FREE_MAX: u32 = 8;
 /// A client that retries sooner only adds load.
 const RETRY_NANOS_MIN: u64 = 1_000_000;
 /// A longer wait says nothing that was measured.
@@ -168,6 +266,10 @@ const RETRY_NANOS_MAX: u64 = 10_000_000_000;
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const FINISH: Input = Input::Finish {
+        tenant: TenantId::DEFAULT,
+    };
 
     fn step(admission: &mut Admission, now_ms: u64, input: Input) -> Vec<Effect> {
         let mut out = Vec::new();
@@ -183,6 +285,7 @@ mod tests {
             Input::Arrive {
                 deadline,
                 criticality: Criticality::default(),
+                tenant: TenantId::DEFAULT,
             },
         )
     }
@@ -196,11 +299,12 @@ mod tests {
             let input = Input::Arrive {
                 deadline,
                 criticality,
+                tenant: TenantId::DEFAULT,
             };
             (0..)
                 .take_while(|_| {
                     let mut out = Vec::new();
-                    admission.step(Instant::ZERO, input, &mut out);
+                    admission.step(Instant::ZERO, input.clone(), &mut out);
                     out == [Effect::Admit]
                 })
                 .count()
@@ -219,7 +323,7 @@ mod tests {
             arrive(&mut admission, 0),
             [Effect::Refuse(Refusal::Overloaded { retry_after })]
         );
-        assert_eq!(step(&mut admission, 1, Input::Finish), []);
+        assert_eq!(step(&mut admission, 1, FINISH), []);
         assert_eq!(arrive(&mut admission, 1), [Effect::Admit]);
         assert_eq!(admission.in_flight(), 2);
     }
@@ -234,6 +338,7 @@ mod tests {
             Input::Arrive {
                 deadline,
                 criticality: Criticality::default(),
+                tenant: TenantId::DEFAULT,
             },
         );
         assert_eq!(refused, [Effect::Refuse(Refusal::Expired)]);
@@ -245,7 +350,7 @@ mod tests {
         let mut admission = Admission::new(Options { permits: 1 });
         for round in 0..100 {
             arrive(&mut admission, round * 40);
-            step(&mut admission, round * 40 + 40, Input::Finish);
+            step(&mut admission, round * 40 + 40, FINISH);
         }
         arrive(&mut admission, 4_000);
         let refused = arrive(&mut admission, 4_000);
@@ -259,6 +364,80 @@ mod tests {
     #[test]
     #[should_panic(expected = "more requests ended")]
     fn an_end_without_a_beginning_is_a_bug() {
-        step(&mut Admission::new(Options::default()), 0, Input::Finish);
+        step(&mut Admission::new(Options::default()), 0, FINISH);
+    }
+
+    /// Lets requests of a tenant in until one is refused: how many, and why no more.
+    fn fill(admission: &mut Admission, tenant: TenantId) -> (u32, Refusal) {
+        let deadline = Instant::from_nanos(u64::MAX);
+        for count in 0.. {
+            let input = Input::Arrive {
+                deadline,
+                criticality: Criticality::default(),
+                tenant,
+            };
+            if let [Effect::Refuse(why)] = step(admission, 0, input)[..] {
+                return (count, why);
+            }
+        }
+        unreachable!("permits are few")
+    }
+
+    #[test]
+    fn of_several_tenants_one_leaves_permits_for_others() {
+        let mut admission = Admission::new(Options { permits: 90 });
+        let (first, second) = (TenantId(3), TenantId(4));
+        let parts = vec![(first, Part::default()), (second, Part::default())];
+        step(&mut admission, 0, Input::SetParts { parts });
+        let others = |refusal| {
+            let is_others = |by| by == LimitedBy::Others;
+            matches!(refusal, Refusal::Limited { by, .. } if is_others(by))
+        };
+        let (count, why) = fill(&mut admission, first);
+        assert!(count == 80 && others(why), "{count}: {why:?}");
+        let (count, why) = fill(&mut admission, second);
+        assert!(count == 9 && others(why), "{count}: {why:?}");
+        for _ in 0..40 {
+            step(&mut admission, 0, Input::Finish { tenant: first });
+        }
+        assert!(fill(&mut admission, second).0 > 30);
+        let mut alone = Admission::new(Options { permits: 90 });
+        assert_eq!(fill(&mut alone, TenantId::DEFAULT).0, 90);
+    }
+
+    #[test]
+    fn a_tenant_is_held_to_its_part_and_what_it_asked_for_is_told() {
+        let mut admission = Admission::new(Options { permits: 90 });
+        let tenant = TenantId(3);
+        let part = Part {
+            rate_milli: Some(4_000),
+            concurrency: Some(3),
+        };
+        let parts = vec![(tenant, part)];
+        step(&mut admission, 0, Input::SetParts { parts });
+        let (count, why) = fill(&mut admission, tenant);
+        let by = LimitedBy::Concurrency;
+        assert!(count == 3 && matches!(why, Refusal::Limited { by: other, .. } if other == by));
+        for _ in 0..3 {
+            step(&mut admission, 0, Input::Finish { tenant });
+        }
+        let (count, why) = fill(&mut admission, tenant);
+        let limited = Refusal::Limited {
+            by: LimitedBy::Rate,
+            retry_after: Duration::from_millis(250),
+        };
+        assert_eq!((count, why), (1, limited));
+        let demand = Demand {
+            arrivals: 6,
+            peak: 4,
+        };
+        let seen = Effect::Seen { tenant, demand };
+        assert_eq!(step(&mut admission, 0, Input::Measure), [seen]);
+        assert_eq!(
+            step(&mut admission, 0, Input::Measure).len(),
+            1,
+            "one is in"
+        );
+        assert_eq!(arrive(&mut admission, 0), [Effect::Admit], "others are not");
     }
 }

@@ -1,7 +1,8 @@
 //! Machine that holds the requests waiting for one replica and forms batches of them.
 //!
-//! Order: by class, strictly; within a class the earliest deadline first, equal deadlines in order
-//! of arrival. The head fixes the class and the bucket, and the batch fills in the same order with
+//! Order: by class, strictly; within a class the tenant first that has had least of the device for
+//! its weight ([`Fair`]); of a tenant's requests the earliest deadline, equal deadlines in order of
+//! arrival. The head fixes the class and the bucket, and the batch fills in the same order with
 //! requests of those until the next one does not fit. A request that must be alone is a batch of
 //! its own. Nothing waits for company: a batch is formed as soon as a lane is free.
 //!
@@ -12,6 +13,9 @@
 //! nobody anything: then a request must be expected to end within half of what it has left, which
 //! keeps the queue short and leaves room for those that are more urgent.
 //!
+//! A queue that is full makes room for a higher class, and for a tenant that has less waiting than
+//! others.
+//!
 //! A request leaves in one of five ways: it joins a batch, its deadline passes or cannot be met any
 //! more, it is cancelled, or it is refused because there is no room for it. [`crate::device`] is
 //! the only driver besides the tests: it owns a batcher for each replica on the device.
@@ -20,14 +24,13 @@ mod waiting;
 
 use std::time::Duration;
 
-use paceline_protocol::Criticality;
 use paceline_protocol::limits::{QUEUE_ROWS_MAX, QUEUE_ROWS_MIN, REQUEST_BUDGET_DEFAULT_MS};
+use paceline_protocol::{Criticality, TenantId};
 use serde::{Deserialize, Serialize};
 
-use self::waiting::Waiting;
+use self::waiting::{Passed, Verdict, Waiting};
 use crate::cost::CostFit;
-use crate::deadline_queue::{Passed, Verdict};
-use crate::machine::Machine;
+use crate::fair::Fair;
 use crate::planted::Bug;
 use crate::request::{RequestMeta, Slot};
 use crate::time::Instant;
@@ -158,16 +161,15 @@ impl Batcher {
         self.queue.earliest_deadline()
     }
 
-    /// How urgent its head is: its class, and its deadline.
-    pub fn urgency(&self) -> Option<(Criticality, Instant)> {
-        let head = self.queue.head()?;
-        Some((head.criticality, head.deadline))
+    /// The request that is served first.
+    pub fn head(&self, fair: &Fair) -> Option<&RequestMeta> {
+        self.queue.head(fair)
     }
 
     /// Expected nanoseconds of the batch that would be formed now.
-    pub fn next_batch_nanos(&self) -> u64 {
+    pub fn next_batch_nanos(&self, fair: &Fair) -> u64 {
         let rows = self.queued_rows().min(u64::from(self.rows_max)) as u32;
-        let head = self.queue.head().map_or(0, |request| request.rows);
+        let head = self.queue.head(fair).map_or(0, |request| request.rows);
         self.cost.batch_nanos(rows.max(head))
     }
 
@@ -184,7 +186,35 @@ impl Batcher {
         (budget_nanos / row_nanos).clamp(u64::from(QUEUE_ROWS_MIN), u64::from(QUEUE_ROWS_MAX))
     }
 
-    fn arrive(&mut self, now: Instant, request: RequestMeta, out: &mut Vec<Effect>) {
+    /// Takes one input at `now` and appends what shall be done. `fair` is the device's, which all
+    /// of its batchers share.
+    pub fn step(&mut self, now: Instant, input: Input, fair: &mut Fair, out: &mut Vec<Effect>) {
+        match input {
+            Input::Arrive(request) => self.arrive(now, request, fair, out),
+            Input::Cancel(slot) => self.cancel(slot, fair, out),
+            Input::Form => self.form(now, fair, out),
+            Input::Ran { rows, nanos } => self.cost.learn(rows, nanos),
+            Input::Close => self.close(fair, out),
+        }
+    }
+
+    /// Drops what has expired by `now`.
+    pub fn wake(&mut self, now: Instant, fair: &mut Fair, out: &mut Vec<Effect>) {
+        while let Some(request) = self.queue.pop_expired(now, fair) {
+            out.push(Effect::Drop {
+                slot: request.slot,
+                why: DropReason::Expired,
+            });
+        }
+    }
+
+    fn arrive(
+        &mut self,
+        now: Instant,
+        request: RequestMeta,
+        fair: &mut Fair,
+        out: &mut Vec<Effect>,
+    ) {
         let slot = request.slot;
         if request.deadline <= now {
             out.push(Effect::Drop {
@@ -200,37 +230,60 @@ impl Batcher {
         if self.queue.is_empty() {
             self.formed = None;
         }
-        if let Some(late_nanos) = self.late_nanos(now, &request) {
+        if let Some(late_nanos) = self.late_nanos(now, &request, fair) {
             out.push(full(slot, late_nanos));
             return;
         }
         // One request may always wait, however many rows it has: the limit bounds a queue, and
-        // a request over it would otherwise never run. Lower classes make room, if that suffices.
+        // a request over it would otherwise never run. Lower classes make room, if that suffices,
+        // or who has more waiting than his share.
         let room = self
             .queue_rows_max()
             .saturating_sub(u64::from(request.rows));
         let staying = self.queued_rows() - self.queue.rows_below(request.criticality);
-        if staying > room && staying > 0 {
-            out.push(full(slot, self.backlog_nanos()));
-            return;
-        }
+        let lacking = match staying {
+            0 => 0,
+            staying => staying.saturating_sub(room),
+        };
+        let greedy = match lacking {
+            0 => None,
+            rows => match self.queue.greedy(&request, rows, fair) {
+                None => {
+                    out.push(full(slot, self.backlog_nanos()));
+                    return;
+                }
+                greedy => greedy,
+            },
+        };
+        let class = request.criticality;
         while self.queued_rows() > room
-            && let Some(shed) = self.queue.shed(request.criticality)
+            && let Some(shed) = self.make_room((class, greedy), fair)
         {
             out.push(full(shed.slot, self.backlog_nanos()));
         }
-        self.queue.push(request);
+        self.queue.push(request, fair);
         if self.is_pressed() {
             self.pressed_since.get_or_insert(now);
         }
     }
 
+    /// One that leaves for one of this class: of a lower one, or of a tenant that has more than its
+    /// share.
+    fn make_room(
+        &mut self,
+        (class, greedy): (Criticality, Option<TenantId>),
+        fair: &mut Fair,
+    ) -> Option<RequestMeta> {
+        let lower = self.queue.shed(class, fair);
+        lower.or_else(|| self.queue.cut(class, greedy?, fair))
+    }
+
     /// How long after its deadline a request would be finished, if it would.
-    fn late_nanos(&self, now: Instant, request: &RequestMeta) -> Option<u64> {
+    fn late_nanos(&self, now: Instant, request: &RequestMeta, fair: &Fair) -> Option<u64> {
         if !self.is_pressed() || self.pace_nanos == 0 || Bug::HopelessFirst.is_planted() {
             return None;
         }
-        let before = self.queue.rows_before(request) + u64::from(request.rows);
+        let before = self.queue.rows_before(request, fair) + u64::from(request.rows);
         let waits = before.saturating_mul(self.pace_nanos);
         let done = now.plus_nanos(waits.saturating_add(self.cost.batch_nanos(self.rows_max)));
         let left = request.deadline.nanos_since(now);
@@ -260,8 +313,8 @@ impl Batcher {
         }
     }
 
-    fn cancel(&mut self, slot: Slot, out: &mut Vec<Effect>) {
-        if self.queue.remove(slot).is_some() {
+    fn cancel(&mut self, slot: Slot, fair: &mut Fair, out: &mut Vec<Effect>) {
+        if self.queue.remove(slot, fair).is_some() {
             out.push(Effect::Drop {
                 slot,
                 why: DropReason::Cancelled,
@@ -269,12 +322,13 @@ impl Batcher {
         }
     }
 
-    fn form(&mut self, now: Instant, out: &mut Vec<Effect>) {
+    fn form(&mut self, now: Instant, fair: &mut Fair, out: &mut Vec<Effect>) {
         self.learn_pace(now);
         let mut rows = 0;
         let mut head = None;
         let mut is_closed = false;
         let rows_max = self.rows_max;
+        let row_nanos = self.row_nanos();
         // Earliest-deadline-first runs hopeless requests first when there is too much to do,
         // and then finishes nothing in time. While more waits than one batch takes, what
         // cannot be finished in time makes room for what can. Without that pressure everything
@@ -285,7 +339,7 @@ impl Batcher {
             now
         };
         self.queue
-            .take(LOOKS_PAST_HEAD, &mut self.passed, |request| {
+            .take(LOOKS_PAST_HEAD, &mut self.passed, fair, |request| {
                 if request.deadline <= finish {
                     let expired = request.deadline <= now;
                     let why = if expired {
@@ -297,7 +351,7 @@ impl Batcher {
                         slot: request.slot,
                         why,
                     });
-                    return Verdict::Take;
+                    return Verdict::Drop;
                 }
                 let (class, bucket) = *head.get_or_insert((request.criticality, request.bucket));
                 // To wait for a lower class is what a class is there to be spared.
@@ -313,50 +367,19 @@ impl Batcher {
                 is_closed = request.is_alone;
                 rows += request.rows;
                 out.push(Effect::Join(*request));
-                Verdict::Take
+                let nanos = row_nanos.saturating_mul(u64::from(request.rows));
+                Verdict::Serve { nanos }
             });
         self.formed = (!self.queue.is_empty() && rows > 0).then_some((now, rows));
     }
 
-    fn expire(&mut self, now: Instant, out: &mut Vec<Effect>) {
-        while let Some(request) = self.queue.pop_expired(now) {
-            out.push(Effect::Drop {
-                slot: request.slot,
-                why: DropReason::Expired,
-            });
-        }
-    }
-
-    fn close(&mut self, out: &mut Vec<Effect>) {
-        while let Some(request) = self.queue.pop() {
+    fn close(&mut self, fair: &mut Fair, out: &mut Vec<Effect>) {
+        while let Some(request) = self.queue.pop(fair) {
             out.push(Effect::Drop {
                 slot: request.slot,
                 why: DropReason::Gone,
             });
         }
-    }
-}
-
-impl Machine for Batcher {
-    type Input = Input;
-    type Effect = Effect;
-
-    fn step(&mut self, now: Instant, input: Input, out: &mut Vec<Effect>) {
-        match input {
-            Input::Arrive(request) => self.arrive(now, request, out),
-            Input::Cancel(slot) => self.cancel(slot, out),
-            Input::Form => self.form(now, out),
-            Input::Ran { rows, nanos } => self.cost.learn(rows, nanos),
-            Input::Close => self.close(out),
-        }
-    }
-
-    fn wake(&mut self, now: Instant, out: &mut Vec<Effect>) {
-        self.expire(now, out);
-    }
-
-    fn next_wakeup(&self) -> Option<Instant> {
-        self.earliest_deadline()
     }
 }
 

@@ -1,8 +1,8 @@
 //! Machine that decides what a device runs next.
 //!
 //! A device has lanes: batches that it can run at a time (a CPU pool has one for each thread).
-//! Each replica on it has a batcher. Whenever a lane is free, the batcher whose head has the
-//! earliest deadline goes first.
+//! Each replica on it has a batcher. Whenever a lane is free, the batcher goes first whose head would
+//! be the first of all: by class, by what its tenant has had of the device, by deadline.
 //!
 //! ```text
 //!            Arrive                  Begin               Launch              Finished
@@ -28,6 +28,7 @@ use serde::{Deserialize, Serialize};
 use self::lane::{Lane, LaneState, Member, NO_BATCHER};
 pub use self::language::{BatcherId, Effect, Input, LaneId};
 use crate::batcher::{self, Batcher, DropReason};
+use crate::fair::Fair;
 use crate::machine::Machine;
 use crate::planted::Bug;
 use crate::record::{Recordable, Recording, Tape};
@@ -39,6 +40,8 @@ use crate::time::Instant;
 pub struct Device {
     lanes: Vec<Lane>,
     batchers: Vec<Option<Batcher>>,
+    /// Who has had how much of it.
+    fair: Fair,
     /// What a batcher's step brought; kept so that steps allocate nothing. Empty between steps.
     #[serde(skip)]
     scratch: Vec<batcher::Effect>,
@@ -54,6 +57,7 @@ impl Device {
         Self {
             lanes: vec![Lane::idle(); usize::from(lanes)],
             batchers: Vec::new(),
+            fair: Fair::default(),
             scratch: Vec::new(),
         }
     }
@@ -139,7 +143,7 @@ impl Device {
         };
         let nanos = self
             .batcher(next)
-            .map_or(u64::MAX, Batcher::next_batch_nanos);
+            .map_or(u64::MAX, |batcher| batcher.next_batch_nanos(&self.fair));
         let cheap = nanos < IN_PLACE_COST_MAX_US * 1_000;
         let runs = self.lane(lane).in_place_runs;
         if in_place && cheap && runs < IN_PLACE_RUNS_MAX {
@@ -244,14 +248,16 @@ impl Device {
         }
     }
 
-    /// The one order: the batcher whose head is of the highest class, the earliest of several.
+    /// The one order: of the batchers' heads, that of the highest class whose tenant is behind the
+    /// others, the earliest of several.
     fn next_batcher(&self) -> Option<BatcherId> {
         let batchers = self.batchers.iter().enumerate();
         let heads = batchers.filter_map(|(index, batcher)| {
-            let (criticality, deadline) = batcher.as_ref()?.urgency()?;
-            // One number: to compare and move tuples with padding took a third of a step.
-            let urgency = u128::from(criticality as u8) << 64 | u128::from(deadline.as_nanos());
-            Some((urgency, index))
+            let head = batcher.as_ref()?.head(&self.fair)?;
+            let clock = self.fair.clock((head.criticality, head.tenant));
+            // Two numbers: to compare and move tuples with padding took a third of a step.
+            let order = u128::from(head.criticality as u8) << 64 | u128::from(clock);
+            Some(((order, head.deadline), index))
         });
         let (_, index) = heads.min()?;
         Some(BatcherId(index as u32))
@@ -288,7 +294,7 @@ impl Device {
     fn step_batcher_into(&mut self, now: Instant, batcher: BatcherId, input: batcher::Input) {
         self.scratch.clear();
         if let Some(Some(queue)) = self.batchers.get_mut(batcher.0 as usize) {
-            queue.step(now, input, &mut self.scratch);
+            queue.step(now, input, &mut self.fair, &mut self.scratch);
         }
     }
 }
@@ -302,6 +308,7 @@ impl Machine for Device {
             Input::Attach { batcher, options } => self.attach(batcher, options),
             Input::Detach { batcher } => self.detach(now, batcher, out),
             Input::Evict => self.evict(now, out),
+            Input::SetWeights { weights } => self.fair.set_weights(weights),
             Input::Arrive {
                 batcher,
                 request,
@@ -327,14 +334,14 @@ impl Machine for Device {
         for index in 0..self.batchers.len() {
             let due = self.batchers[index]
                 .as_ref()
-                .and_then(Batcher::next_wakeup)
+                .and_then(Batcher::earliest_deadline)
                 .is_some_and(|deadline| deadline <= now);
             if due {
                 self.scratch.clear();
                 let batcher = self.batchers[index]
                     .as_mut()
                     .expect("it is due, so it is there");
-                batcher.wake(now, &mut self.scratch);
+                batcher.wake(now, &mut self.fair, &mut self.scratch);
                 for effect in self.scratch.drain(..) {
                     match effect {
                         batcher::Effect::Drop { slot, why } => {
@@ -351,7 +358,7 @@ impl Machine for Device {
         self.batchers
             .iter()
             .flatten()
-            .filter_map(Batcher::next_wakeup)
+            .filter_map(Batcher::earliest_deadline)
             .min()
     }
 }
@@ -361,7 +368,21 @@ impl Recordable for Device {
         let lanes = self.lanes.iter().map(Lane::bytes);
         let waiting = self.batchers.iter().flatten().map(Batcher::waiting_bytes);
         let places = self.batchers.len() * size_of::<Option<Batcher>>();
-        lanes.chain(waiting).sum::<usize>() + places
+        lanes.chain(waiting).sum::<usize>() + places + self.fair.bytes()
+    }
+
+    fn input_bytes(input: &Input) -> usize {
+        match input {
+            Input::SetWeights { weights } => size_of_val(&weights[..]),
+            Input::Attach { .. }
+            | Input::Detach { .. }
+            | Input::Evict
+            | Input::Arrive { .. }
+            | Input::Cancel { .. }
+            | Input::Begin { .. }
+            | Input::Launch { .. }
+            | Input::Finished { .. } => 0,
+        }
     }
 
     fn recording(tape: Tape<Self>) -> Recording {

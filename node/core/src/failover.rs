@@ -25,7 +25,7 @@ use std::time::Duration;
 
 use paceline_protocol::frame::Execution;
 use paceline_protocol::limits::{EXECUTIONS_MAX, REROUTES_MAX};
-use paceline_protocol::{Criticality, NodeId};
+use paceline_protocol::{Criticality, NodeId, TenantId};
 
 pub use self::end::End;
 use crate::budget::{Budget, Extra};
@@ -46,6 +46,8 @@ pub struct Terms {
     pub lost: Option<NodeId>,
     /// How much it matters.
     pub criticality: Criticality,
+    /// Who sends it.
+    pub tenant: TenantId,
 }
 
 /// Names an attempt of one request while it is under way.

@@ -9,6 +9,7 @@ mod model;
 mod ops;
 mod replicas;
 mod seat;
+mod tenants;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -30,6 +31,7 @@ use self::ops::RememberedOps;
 use self::replicas::Replicas;
 pub use self::seat::NodeState;
 use self::seat::{NodesMax, Seat};
+pub use self::tenants::Tenant;
 
 /// The replicated state. Cloning shares the models, so a clone is cheap to publish.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -45,6 +47,7 @@ pub struct Registry {
     models: BTreeMap<ModelName, Arc<Model>>,
     replicas: Replicas,
     ops: RememberedOps,
+    tenants: BTreeMap<TenantName, Arc<Tenant>>,
     /// In no snapshot: what is read from one is the product's.
     #[serde(skip)]
     nodes_max: NodesMax,
@@ -180,6 +183,10 @@ impl Registry {
                 self.unassign(epoch, *replica)
             }
             Change::DeleteModel { model } => self.delete_model(epoch, model),
+            Change::SetTenant { .. }
+            | Change::DeleteTenant { .. }
+            | Change::AddKey { .. }
+            | Change::RevokeKey { .. } => self.change_tenants(epoch, &command.change),
             Change::CreateToken(_)
             | Change::RevokeToken { .. }
             | Change::AdmitNode { .. }

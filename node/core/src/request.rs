@@ -1,6 +1,6 @@
 //! A request as the machines see it: sizes and a deadline, never a tensor.
 
-use paceline_protocol::Criticality;
+use paceline_protocol::{Criticality, TenantId};
 use serde::{Deserialize, Serialize};
 
 use crate::time::Instant;
@@ -31,6 +31,8 @@ pub struct RequestMeta {
     pub deadline: Instant,
     /// Which requests it may share a batch with.
     pub bucket: BucketId,
+    /// Who sent it: tenants share a device by their weights.
+    pub tenant: TenantId,
     /// Bytes of its inputs.
     pub bytes: u64,
     /// Its rows, at least 1.

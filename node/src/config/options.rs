@@ -78,6 +78,10 @@ pub struct PeerOptions {
 pub struct AdmissionOptions {
     /// Requests in flight. Default 4,096, at most 1,000,000.
     pub permits: u32,
+    /// Whether whoever shows no API key is refused, but for health and metrics. Default `false`:
+    /// they are the tenant `default`. Make a key for that tenant before you set this, with
+    /// `paceline tenant key add default`.
+    pub keys_required: bool,
 }
 
 /// What models run on.
@@ -169,6 +173,7 @@ impl Default for AdmissionOptions {
     fn default() -> Self {
         Self {
             permits: paceline_core::admission::Options::default().permits,
+            keys_required: false,
         }
     }
 }

@@ -79,6 +79,7 @@ impl Bench {
             inputs: vec![tensor.clone()],
             deadline: self.clock.now() + Duration::from_millis(budget_ms),
             criticality: paceline_protocol::Criticality::default(),
+            tenant: TenantId::DEFAULT,
             is_alone: false,
         };
         (tensor, self.device.submit(work))

@@ -3,7 +3,7 @@
 use paceline_core::Instant;
 use paceline_core::batcher::DropReason;
 use paceline_core::device::BatcherId;
-use paceline_protocol::{Criticality, Failure, Tensor};
+use paceline_protocol::{Criticality, Failure, TenantId, Tensor};
 
 /// A request on its way to a replica of this device.
 pub struct Work {
@@ -19,6 +19,8 @@ pub struct Work {
     pub deadline: Instant,
     /// How much it matters.
     pub criticality: Criticality,
+    /// Who sends it.
+    pub tenant: TenantId,
     /// Whether its rows share their batch with nobody.
     pub is_alone: bool,
 }

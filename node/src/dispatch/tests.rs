@@ -11,7 +11,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use paceline_protocol::frame::{Execution, Frame, Message};
 use paceline_protocol::{
-    Criticality, Dtype, Epoch, ErrorCode, ModelName, ReplicaId, Shape, Tensor,
+    Criticality, Dtype, Epoch, ErrorCode, ModelName, ReplicaId, Shape, TenantId, Tensor,
 };
 use paceline_protocol::{VersionNumber, frame};
 use tokio::time::{Instant, sleep};
@@ -77,6 +77,7 @@ fn request(floats: usize, takes_ms: u32) -> Frame {
             budget_us: 1_000_000,
             attempt: 1,
             criticality: Criticality::default(),
+            tenant: TenantId::DEFAULT,
         },
         tensors: vec![Tensor::new(Dtype::Fp32, shape, data).unwrap()],
     }

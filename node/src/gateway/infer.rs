@@ -29,13 +29,16 @@ use crate::detector::Suspects;
 use crate::observed::Observed;
 use crate::router::{Routes, VersionRoute};
 use crate::telemetry::metrics::{Metrics, Protocol, Stage};
-use crate::{admission, budget, contact, device, dispatch, router};
+use crate::tenants::Caller;
+use crate::{admission, budget, contact, device, dispatch, router, tenants};
 
 /// The request path of a node. Cheap to clone.
 #[derive(Clone)]
 pub struct Serving {
     /// The node's clock.
     pub clock: Clock,
+    /// Who callers are.
+    pub tenants: tenants::Handle,
     /// Lets requests in.
     pub admission: admission::Handle,
     /// Lets requests that got no answer have another attempt.
@@ -75,6 +78,8 @@ pub struct InferBody<'a> {
     pub body: Bytes,
     /// The highest epoch that the client has seen, if it says one.
     pub epoch_seen: Option<Epoch>,
+    /// Who sends it.
+    pub caller: Caller,
 }
 
 /// An answer, ready to be sent.
@@ -162,7 +167,10 @@ impl Serving {
             .stage(Stage::Parse, parsed_at.nanos_since(arrived));
         let deadline = arrived.plus_nanos(budget_nanos(parsed.parameters.timeout_us));
         let criticality = parsed.parameters.criticality();
-        let permit = self.admission.admit(parsed_at, deadline, criticality);
+        let tenant = request.caller.tenant;
+        let permit = self
+            .admission
+            .admit(parsed_at, deadline, (criticality, tenant));
         let _permit = permit.map_err(refused)?;
         let rows = parsed.rows() as u32;
         let inputs = std::mem::take(&mut parsed.inputs);
@@ -172,6 +180,7 @@ impl Serving {
             is_second: false,
             lost: None,
             criticality,
+            tenant,
         };
         let ran = self.execute(pinned, inputs, terms, request.target()).await;
         let (outputs, pinned) = ran.map_err(|unanswered| unanswered.failure)?;

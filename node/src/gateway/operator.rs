@@ -7,18 +7,20 @@
 mod extract;
 mod members;
 mod record;
+mod tenants;
 mod upload;
 mod view;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Json;
 use axum::body::Body;
-use axum::extract::{DefaultBodyLimit, State};
+use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::http::StatusCode;
+use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post, put};
+use axum::{Extension, Json};
 use paceline_protocol::limits::MANIFEST_BYTES_MAX;
 use paceline_protocol::operator::{
     BlobQuery, BlobsMissing, Committed, DeployRequest, ModelView, NodeView, PublishAnswer,
@@ -38,7 +40,8 @@ use crate::observed::Observed;
 use crate::publish::{Publisher, blocking};
 use crate::record::Records;
 use crate::supervisor::Health;
-use crate::{contact, device, registry, router};
+use crate::tenants::Caller;
+use crate::{admission, contact, device, registry, router, tenants as callers};
 
 /// What the operator API shows and changes.
 pub struct OperatorParts {
@@ -52,6 +55,10 @@ pub struct OperatorParts {
     pub router: router::Handle,
     /// Queues and batches.
     pub device: device::Handle,
+    /// Who callers are.
+    pub tenants: callers::Handle,
+    /// What is in of whom.
+    pub admission: admission::Handle,
     /// Files of artifacts.
     pub artifacts: Artifacts,
     /// Makes versions.
@@ -85,10 +92,8 @@ struct Refused(Failure);
 impl Operator {
     /// All paths.
     pub fn router(parts: OperatorParts) -> axum::Router {
-        axum::Router::new()
-            .route("/v2/paceline/status", get(status))
-            .route("/v2/paceline/applied/{epoch}", get(applied))
-            .route("/v2/paceline/nodes", get(nodes))
+        // What concerns the cluster as a whole, or more than one tenant.
+        let administration = axum::Router::new()
             .route("/v2/paceline/nodes/{node}", delete(members::remove))
             .route("/v2/paceline/nodes/{node}/drain", post(members::drain))
             .route("/v2/paceline/nodes/{node}/undrain", post(members::undrain))
@@ -97,6 +102,19 @@ impl Operator {
                 get(members::tokens).merge(post(members::create_token)),
             )
             .route("/v2/paceline/tokens/{id}", delete(members::revoke_token))
+            .route("/v2/paceline/tenants", get(tenants::tenants))
+            .route(
+                "/v2/paceline/tenants/{name}",
+                put(tenants::set).merge(delete(tenants::delete)),
+            )
+            .route("/v2/paceline/tenants/{name}/keys", post(tenants::add_key))
+            .route("/v2/paceline/keys/{id}", delete(tenants::revoke_key))
+            .route("/v2/paceline/debug/record", get(record::record))
+            .route_layer(from_fn(administrators));
+        axum::Router::new()
+            .route("/v2/paceline/status", get(status))
+            .route("/v2/paceline/applied/{epoch}", get(applied))
+            .route("/v2/paceline/nodes", get(nodes))
             .route("/v2/paceline/models", get(models))
             .route(
                 "/v2/paceline/models/{name}",
@@ -106,12 +124,34 @@ impl Operator {
             .route("/v2/paceline/models/{name}/deploy", post(deploy))
             .route("/v2/paceline/blobs/missing", post(blobs_missing))
             .route("/v2/paceline/blobs/{digest}", put(upload_blob))
-            .route("/v2/paceline/debug/record", get(record::record))
+            .merge(administration)
             .fallback(not_found)
             .method_not_allowed_fallback(method_not_allowed)
             .layer(DefaultBodyLimit::max(MANIFEST_BYTES_MAX))
             .with_state(Arc::new(parts))
     }
+}
+
+/// Lets the tenant on that administers the cluster.
+async fn administrators(
+    Extension(caller): Extension<Caller>,
+    request: Request,
+    next: Next,
+) -> Result<Response, Refused> {
+    if caller.administers() {
+        return Ok(next.run(request).await);
+    }
+    let message = "only the tenant 'default' may do this; use one of its keys";
+    Err(Failure::new(ErrorCode::PermissionDenied, message).into())
+}
+
+/// Whether a caller may change a model.
+fn check_change(parts: &OperatorParts, caller: Caller, model: &ModelName) -> Result<(), Failure> {
+    if parts.registry.current().may_change(caller.tenant, model) {
+        return Ok(());
+    }
+    let message = format!("model '{model}' belongs to another tenant");
+    Err(Failure::new(ErrorCode::PermissionDenied, message))
 }
 
 async fn status(
@@ -195,12 +235,18 @@ async fn upload_blob(
 
 async fn publish(
     State(parts): Parts,
+    Extension(caller): Extension<Caller>,
     InPath(name): InPath,
     Whole(body): Whole,
 ) -> Result<Json<PublishAnswer>, Refused> {
     let model = model_name(&name)?;
+    check_change(&parts, caller, &model)?;
     let PublishRequest { manifest, op } = json(&body)?;
-    let published = parts.publisher.publish(model.clone(), manifest, op).await?;
+    let owner = parts.tenants.name_of(caller.tenant);
+    let publishing = parts
+        .publisher
+        .publish((model.clone(), owner), manifest, op);
+    let published = publishing.await?;
     Ok(Json(PublishAnswer {
         model,
         version: published.version,
@@ -212,10 +258,12 @@ async fn publish(
 
 async fn deploy(
     State(parts): Parts,
+    Extension(caller): Extension<Caller>,
     InPath(name): InPath,
     Whole(body): Whole,
 ) -> Result<Json<Committed>, Refused> {
     let model = model_name(&name)?;
+    check_change(&parts, caller, &model)?;
     let DeployRequest {
         version,
         replicas,
@@ -281,10 +329,12 @@ impl ReadQuery {
 
 async fn delete_model(
     State(parts): Parts,
+    Extension(caller): Extension<Caller>,
     InPath(name): InPath,
     InQuery(query): InQuery<OpQuery>,
 ) -> Result<Json<Committed>, Refused> {
     let model = model_name(&name)?;
+    check_change(&parts, caller, &model)?;
     let op = op_of(query)?;
     let (epoch, _) = parts
         .registry

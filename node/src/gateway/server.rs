@@ -16,6 +16,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use paceline_protocol::tenant::ApiKey;
 use paceline_protocol::{ErrorCode, Failure};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::Semaphore;
@@ -32,6 +33,7 @@ use super::front::{Accepted, Accepting, Door};
 use super::infer::InferBody;
 use super::path::Route;
 use crate::telemetry::metrics::Protocol;
+use crate::tenants::Caller;
 
 /// Limits of the doors.
 #[derive(Clone, Copy, Debug)]
@@ -162,10 +164,12 @@ async fn dispatch(
     if door == Door::Metrics {
         return metrics(doors, request.uri().path());
     }
-    let (parts, body) = request.into_parts();
-    let route = Route::of(parts.uri.path());
+    let (mut parts, body) = request.into_parts();
+    let path = parts.uri.path().to_owned();
+    let route = Route::of(&path);
     match route {
         Route::Operator => {
+            parts.extensions.insert(caller(doors, &parts.headers)?);
             let request = Request::from_parts(parts, axum::body::Body::new(body));
             // The router's error type has no values: it always answers.
             let response = doors.operator.clone().oneshot(request).await;
@@ -190,6 +194,7 @@ async fn dispatch(
         Route::Infer { model, version } => {
             let (headers, limit) = (&parts.headers, doors.options.body_bytes_max);
             let refused = |failure: &Failure| doors.metrics.refused(Protocol::Http, failure.code);
+            let caller = caller(doors, headers).inspect_err(refused)?;
             let epoch_seen = epoch_seen(headers).inspect_err(refused)?;
             let read = read_inference(headers, body, limit).await;
             let (json_bytes, body) = read.inspect_err(refused)?;
@@ -199,11 +204,25 @@ async fn dispatch(
                 json_bytes,
                 body,
                 epoch_seen,
+                caller,
             };
             doors.serving.infer(request).await.map(answered)
         }
         _ => about(doors, route),
     }
+}
+
+/// Who sends a request. A bearer token that is not ours says nothing: clients of other protocols
+/// always send one.
+fn caller(doors: &Doors, headers: &HeaderMap) -> Result<Caller, Failure> {
+    let shown = headers.get(header::AUTHORIZATION);
+    let token = shown.and_then(|value| value.to_str().ok()?.split_once(' '));
+    let token = token.filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
+    let ours = token.map(|(_, token)| token.trim());
+    let ours = ours.filter(|token| token.starts_with(ApiKey::PREFIX));
+    let key = ours.map(str::parse::<ApiKey>).transpose();
+    let key = key.map_err(|error| Failure::new(ErrorCode::Unauthenticated, error.to_string()))?;
+    doors.serving.tenants.caller(key.as_ref())
 }
 
 /// The answer to a method that a path does not take names the one that it does (RFC 9110,

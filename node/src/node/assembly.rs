@@ -41,6 +41,7 @@ use crate::renewal::{Renewal, keep_fresh};
 use crate::router::RouterActor;
 use crate::supervisor::{self, Child, Health, Supervisor};
 use crate::telemetry::metrics::Metrics;
+use crate::tenants::{self, Tenants};
 use crate::tending::tend;
 use crate::worker::{self, Worker};
 use crate::{admission, budget, contact, device, dispatch, registry, router};
@@ -83,6 +84,7 @@ struct Shared {
     guests: Guests,
     router: router::Handle,
     device: device::Handle,
+    tenants: tenants::Handle,
     admission: admission::Handle,
     budget: budget::Handle,
     artifacts: Artifacts,
@@ -112,6 +114,7 @@ impl Assembly<'_> {
             ),
             Child::new("peers", || Peers, self.peers(&shared)),
             Child::new("observer", || Observer, self.observer(&shared)),
+            Child::new("tenants", || Tenants, self.tenants(&shared)),
             Child::new("detector", || Detector, self.detector(&shared)),
             Child::new("drain", || Drain, self.drain(&shared)),
             Child::new("keeper", || Keeper, self.keeper(&shared)),
@@ -186,6 +189,7 @@ impl Assembly<'_> {
             readiness: Readiness::default(),
             guests: Guests::default(),
             router,
+            tenants: tenants::Handle::new(self.config.admission.keys_required),
             admission,
             metrics,
             device,
@@ -303,6 +307,7 @@ impl Assembly<'_> {
     fn serving(&self, shared: &Shared) -> Serving {
         Serving {
             clock: self.clock,
+            tenants: shared.tenants.clone(),
             admission: shared.admission.clone(),
             budget: shared.budget.clone(),
             router: shared.router.clone(),
@@ -335,6 +340,8 @@ impl Assembly<'_> {
             observed: shared.observed.clone(),
             router: shared.router.clone(),
             device: shared.device.clone(),
+            tenants: shared.tenants.clone(),
+            admission: shared.admission.clone(),
             artifacts: shared.artifacts.clone(),
             publisher: shared.publisher.clone(),
             health: shared.health.clone(),

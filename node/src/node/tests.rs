@@ -18,6 +18,7 @@ use super::*;
 use crate::clock::Wall;
 use crate::gateway::infer::{InferBody, Serving};
 use crate::storage::MemoryDisk;
+use crate::tenants::Caller;
 use crate::threads::Threads;
 use crate::transport::memory::MemoryNetwork;
 
@@ -116,6 +117,7 @@ async fn infer(serving: &Serving, parameters: &str) -> Result<Bytes, ErrorCode> 
         json_bytes: None,
         body: body.into(),
         epoch_seen: None,
+        caller: Caller::ANONYMOUS,
     };
     let answered = serving.infer(body).await;
     answered

@@ -17,7 +17,7 @@ const GRPC_UNAVAILABLE: u8 = 14;
 const GRPC_UNAUTHENTICATED: u8 = 16;
 
 /// A row a code, in the order of [`super::ErrorCode::ALL`].
-pub(super) const EXPLANATIONS: [Explanation; 40] = [
+pub(super) const EXPLANATIONS: [Explanation; 42] = [
     Explanation {
         name: "JSON_INVALID",
         http: 400,
@@ -337,5 +337,21 @@ pub(super) const EXPLANATIONS: [Explanation; 40] = [
         retryable: true,
         cause: "the node has been without contact to a quorum for longer than node.stale_max_ms, or is behind what the client has seen; nothing was executed",
         remedy: "ask another node; `paceline status` shows for how long this one has been alone",
+    },
+    Explanation {
+        name: "TENANT_LIMITED",
+        http: 429,
+        grpc: GRPC_RESOURCE_EXHAUSTED,
+        retryable: true,
+        cause: "the tenant sends more requests a second, or at a time, than it may; nothing was executed",
+        remedy: "wait as long as Retry-After says, or ask for more: `paceline tenant set NAME --rate N`",
+    },
+    Explanation {
+        name: "PERMISSION_DENIED",
+        http: 403,
+        grpc: GRPC_PERMISSION_DENIED,
+        retryable: false,
+        cause: "the tenant of the key that was shown may not do this",
+        remedy: "use a key of the model's owner, or of the tenant `default`, which administers the cluster",
     },
 ];

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::criticality::Criticality;
 use crate::error::Failure;
-use crate::id::{Epoch, ModelName, NodeId, ReplicaId, VersionNumber};
+use crate::id::{Epoch, ModelName, NodeId, ReplicaId, TenantId, VersionNumber};
 
 /// What a frame says. Variants are only ever appended.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -26,6 +26,8 @@ pub enum Message {
         attempt: u8,
         /// How much it matters.
         criticality: Criticality,
+        /// Who sends it.
+        tenant: TenantId,
     },
     /// The request ran; its outputs follow.
     Answer {
@@ -92,6 +94,9 @@ pub struct ClientInfer {
     pub lost: Option<NodeId>,
     /// How much it matters.
     pub criticality: Criticality,
+    /// Who sends it. What a client says here is not believed: the node that has seen its key fills
+    /// it in, for peers that it sends the request on to.
+    pub tenant: TenantId,
 }
 
 /// Whether a failed attempt may have been executed.

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::criticality::Criticality;
 use crate::error::{ErrorCode, Failure};
-use crate::id::{Epoch, ModelName, NodeId, ReplicaId, VersionNumber};
+use crate::id::{Epoch, ModelName, NodeId, ReplicaId, TenantId, VersionNumber};
 
 fn tensors() -> impl Strategy<Value = Tensor> {
     let dtype = proptest::sample::select(Dtype::ALL.to_vec());
@@ -58,6 +58,7 @@ fn client_messages(name: impl Strategy<Value = ModelName>) -> impl Strategy<Valu
                 outputs,
                 lost: how.3.map(NodeId),
                 criticality: Criticality::default(),
+                tenant: TenantId(how.1),
             })
         }),
         (any::<u32>(), any::<u64>(), names, any::<Option<u32>>()).prop_map(
@@ -97,6 +98,7 @@ fn messages() -> impl Strategy<Value = Message> {
                     budget_us,
                     attempt,
                     criticality: Criticality::default(),
+                    tenant: TenantId(epoch),
                 }
             }),
         (any::<u32>(), any::<u64>(), load.clone()).prop_map(|(version, epoch, load)| {
@@ -216,7 +218,7 @@ fn the_layout_is_pinned_by_an_example() {
     assert_eq!(&bytes[..16], b"PLF1\x04\0\0\0\0\0\0\0\0\0\0\0");
     assert_eq!(
         &bytes[16..20],
-        [2, 5, 4, 0],
+        [3, 5, 4, 0],
         "schema, number, variant, no tensors"
     );
 }

@@ -4,7 +4,9 @@ use serde::{Deserialize, Serialize};
 
 use super::SCHEMA;
 use crate::error::{ErrorCode, Failure};
-use crate::id::{DeviceId, Epoch, ModelName, NodeId, ReplicaId, VersionNumber};
+use crate::id::{DeviceId, Epoch, ModelName, NodeId, ReplicaId, TenantName, VersionNumber};
+use crate::limits::{TENANT_KEYS_MAX, TENANT_LIMIT_MAX, TENANT_WEIGHT_MAX};
+use crate::tenant::KeyId;
 
 /// Why a command did nothing. Variants are only ever appended.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
@@ -121,6 +123,49 @@ pub enum Refusal {
         /// The drain that was named.
         since: Epoch,
     },
+    /// No such tenant.
+    #[error("there is no tenant '{tenant}'; `paceline tenant list` shows them")]
+    TenantUnknown {
+        /// What was named.
+        tenant: TenantName,
+    },
+    /// The tenant cannot be forgotten yet.
+    #[error("tenant '{tenant}' owns {models} models, '{model}' among them; delete those first")]
+    TenantOwns {
+        /// The tenant.
+        tenant: TenantName,
+        /// How many.
+        models: u32,
+        /// One of them.
+        model: ModelName,
+    },
+    /// The tenant of requests without a key is always there.
+    #[error("tenant 'default' is who shows no key; it cannot be deleted")]
+    TenantDefault,
+    /// A limit of a tenant has a value outside what is allowed.
+    #[error(
+        "a tenant weighs 1 to {TENANT_WEIGHT_MAX}, and may have 1 to {TENANT_LIMIT_MAX} requests \
+         a second and at a time"
+    )]
+    TenantLimits,
+    /// No such key.
+    #[error("there is no key {key}; `paceline tenant show NAME` lists a tenant's keys")]
+    KeyUnknown {
+        /// What was named.
+        key: KeyId,
+    },
+    /// A key of this id exists.
+    #[error("a key of this id exists")]
+    KeyExists,
+    /// A tenant has all the keys that it may have.
+    #[error(
+        "tenant '{tenant}' has {TENANT_KEYS_MAX} keys, enough to change from one to the other; \
+         revoke one first"
+    )]
+    KeysMany {
+        /// The tenant.
+        tenant: TenantName,
+    },
 }
 
 impl Refusal {
@@ -140,6 +185,11 @@ impl Refusal {
             Self::TokenExists => ErrorCode::AlreadyExists,
             Self::NodeUnknown { .. } => ErrorCode::NotFound,
             Self::LastNode { .. } | Self::NotDraining { .. } => ErrorCode::Conflict,
+            Self::TenantUnknown { .. } | Self::KeyUnknown { .. } => ErrorCode::NotFound,
+            Self::TenantOwns { .. } | Self::TenantDefault => ErrorCode::Conflict,
+            Self::TenantLimits => ErrorCode::ParameterInvalid,
+            Self::KeyExists => ErrorCode::AlreadyExists,
+            Self::KeysMany { .. } => ErrorCode::LimitReached,
         }
     }
 }

@@ -132,6 +132,27 @@ fn changes() -> impl Strategy<Value = Change> {
         }),
         models().prop_map(|model| Change::DeleteModel { model }),
         members(),
+        tenants(),
+    ]
+}
+
+/// Changes of who may send what.
+fn tenants() -> impl Strategy<Value = Change> {
+    let tenant = || "[a-z0-9][a-z0-9._-]{0,127}".prop_map(|name| TenantName::new(name).unwrap());
+    let limits = (any::<u32>(), any::<Option<u32>>(), any::<Option<u32>>()).prop_map(
+        |(weight, requests_per_s, concurrency)| TenantLimits {
+            weight,
+            requests_per_s,
+            concurrency,
+        },
+    );
+    let key = || any::<[u8; 8]>().prop_map(KeyId);
+    let record = (key(), digests()).prop_map(|(id, secret_sha256)| KeyRecord { id, secret_sha256 });
+    prop_oneof![
+        (tenant(), limits).prop_map(|(tenant, limits)| Change::SetTenant { tenant, limits }),
+        tenant().prop_map(|tenant| Change::DeleteTenant { tenant }),
+        (tenant(), record).prop_map(|(tenant, key)| Change::AddKey { tenant, key }),
+        key().prop_map(|key| Change::RevokeKey { key }),
     ]
 }
 
@@ -236,6 +257,21 @@ fn refusals() -> impl Strategy<Value = Refusal> {
             node: NodeId(node),
             since
         }),
+        Just(Refusal::TenantUnknown {
+            tenant: TenantName::default()
+        }),
+        (models(), any::<u32>()).prop_map(|(model, models)| Refusal::TenantOwns {
+            tenant: TenantName::default(),
+            models,
+            model
+        }),
+        Just(Refusal::TenantDefault),
+        Just(Refusal::TenantLimits),
+        any::<[u8; 8]>().prop_map(|key| Refusal::KeyUnknown { key: KeyId(key) }),
+        Just(Refusal::KeyExists),
+        Just(Refusal::KeysMany {
+            tenant: TenantName::default()
+        }),
     ]
 }
 
@@ -275,6 +311,10 @@ fn change_number(change: &Change) -> u8 {
         Change::Drained { .. } => 13,
         Change::Undrain { .. } => 14,
         Change::RemoveNode { .. } => 15,
+        Change::SetTenant { .. } => 16,
+        Change::DeleteTenant { .. } => 17,
+        Change::AddKey { .. } => 18,
+        Change::RevokeKey { .. } => 19,
     }
 }
 
@@ -299,6 +339,13 @@ fn refusal_number(refusal: &Refusal) -> u8 {
         Refusal::NodeBurnt { .. } => 15,
         Refusal::LastNode { .. } => 16,
         Refusal::NotDraining { .. } => 17,
+        Refusal::TenantUnknown { .. } => 18,
+        Refusal::TenantOwns { .. } => 19,
+        Refusal::TenantDefault => 20,
+        Refusal::TenantLimits => 21,
+        Refusal::KeyUnknown { .. } => 22,
+        Refusal::KeyExists => 23,
+        Refusal::KeysMany { .. } => 24,
     }
 }
 
@@ -321,8 +368,8 @@ fn hold_numbers<T: Serialize + fmt::Debug>(
 
 #[test]
 fn variants_keep_their_numbers() {
-    hold_numbers(changes(), change_number, 16);
-    hold_numbers(refusals(), refusal_number, 18);
+    hold_numbers(changes(), change_number, 20);
+    hold_numbers(refusals(), refusal_number, 25);
 }
 
 #[test]

@@ -127,7 +127,11 @@ impl Agreed {
             | Change::CreateToken(_)
             | Change::RevokeToken { .. }
             | Change::AdmitNode { .. }
-            | Change::Drained { .. } => {}
+            | Change::Drained { .. }
+            | Change::SetTenant { .. }
+            | Change::DeleteTenant { .. }
+            | Change::AddKey { .. }
+            | Change::RevokeKey { .. } => {}
         }
     }
 

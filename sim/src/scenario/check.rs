@@ -1,10 +1,13 @@
 //! Whether a scenario can be run, and where it cannot.
 
-use paceline_protocol::ModelName;
-use paceline_protocol::limits::{DRAIN_DEADLINE_MAX_MS, MODELS_MAX, ROWS_MAX, VERSIONS_KEPT_MAX};
+use paceline_protocol::limits::{
+    DRAIN_DEADLINE_MAX_MS, MODELS_MAX, ROWS_MAX, TENANT_LIMIT_MAX, TENANT_WEIGHT_MAX, TENANTS_MAX,
+    VERSIONS_KEPT_MAX,
+};
+use paceline_protocol::{ModelName, TenantName};
 
 use super::event::node_position;
-use super::{Clients, Group, Model, Replicas, Scenario, Version, What};
+use super::{Clients, Group, Model, Replicas, Scenario, TenantPlan, Version, What};
 
 /// A setting that no scenario can have.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,9 +60,20 @@ impl Check {
                 check.model(model, &scenario.models[..position]);
             });
         }
+        self.within(
+            "tenants",
+            scenario.tenants.len() as u64,
+            (0, TENANTS_MAX as u64),
+        );
+        for (position, tenant) in scenario.tenants.iter().enumerate() {
+            self.inside(&format!("tenants.{position}"), |check| {
+                check.tenant(tenant, &scenario.tenants[..position]);
+            });
+        }
         for (position, clients) in scenario.clients.iter().enumerate() {
             self.inside(&format!("clients.{position}"), |check| {
                 check.clients(clients, &scenario.models);
+                check.tenant_of(clients, &scenario.tenants);
             });
         }
         self.events(scenario);
@@ -177,6 +191,37 @@ impl Check {
         let answered = clients.answered_permille_min;
         self.within("answered_permille_min", answered, (0, 1_000));
         self.within("again_ms", clients.again_ms, (1, TIME_MS_MAX));
+    }
+
+    fn tenant(&mut self, tenant: &TenantPlan, before: &[TenantPlan]) {
+        let is_name = TenantName::new(tenant.name.as_str()).is_ok();
+        let allowed = "1 to 128 of a-z, 0-9, '.', '_' and '-'";
+        self.hold("name", &tenant.name, is_name, allowed);
+        let is_new = before.iter().all(|other| other.name != tenant.name);
+        let allowed = "a name that no other tenant has";
+        self.hold("name", &tenant.name, is_new, allowed);
+        let weights = (1, u64::from(TENANT_WEIGHT_MAX));
+        self.within("weight", u64::from(tenant.weight), weights);
+        for (key, limit) in [
+            ("requests_per_s", tenant.requests_per_s),
+            ("concurrency", tenant.concurrency),
+        ] {
+            if let Some(limit) = limit {
+                self.within(key, u64::from(limit), (1, u64::from(TENANT_LIMIT_MAX)));
+            }
+        }
+    }
+
+    /// Whether there is a tenant of the name that clients give.
+    fn tenant_of(&mut self, clients: &Clients, tenants: &[TenantPlan]) {
+        let Some(name) = &clients.tenant else { return };
+        let is_known = tenants.iter().any(|known| known.name == *name);
+        let names: Vec<&str> = tenants.iter().map(|tenant| tenant.name.as_str()).collect();
+        let allowed = match names[..] {
+            [] => "none: the scenario has no tenants".to_owned(),
+            _ => names.join(", "),
+        };
+        self.hold("tenant", name, is_known, &allowed);
     }
 
     fn events(&mut self, scenario: &Scenario) {

@@ -41,6 +41,10 @@ pub struct Clients {
     /// The longest such pause, in milliseconds; each one is equally likely.
     #[serde(default = "again_ms")]
     pub again_ms: u64,
+    /// The tenant that they send for; unless given, the one that the workload names, if the scenario
+    /// has it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tenant: Option<String>,
     /// How much their requests matter.
     #[serde(default)]
     pub criticality: Criticality,

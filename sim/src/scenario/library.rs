@@ -50,12 +50,13 @@ impl fmt::Display for UnknownScenario {
 
 impl std::error::Error for UnknownScenario {}
 
-const TEXTS: [&str; 19] = [
+const TEXTS: [&str; 20] = [
     include_str!("../../scenarios/steady.toml"),
     include_str!("../../scenarios/overload.toml"),
     include_str!("../../scenarios/flash-crowd.toml"),
     include_str!("../../scenarios/slow-replica.toml"),
     include_str!("../../scenarios/node-kill.toml"),
+    include_str!("../../scenarios/noisy-tenant.toml"),
     include_str!("../../scenarios/leader-kill.toml"),
     include_str!("../../scenarios/zone-loss.toml"),
     include_str!("../../scenarios/rolling-restart.toml"),

@@ -27,6 +27,8 @@ struct Group {
     /// The highest epoch that an answer has named.
     seen: Epoch,
     sender: Sender,
+    /// Which of the scenario's tenants each of the sender's is, if any.
+    tenants: Vec<Option<u16>>,
     next: Option<Sending>,
     budgets: Random,
     hangups: Random,
@@ -65,6 +67,8 @@ pub(crate) struct Request {
     pub(crate) bytes: u64,
     pub(crate) bucket: BucketId,
     pub(crate) criticality: Criticality,
+    /// Which of the scenario's tenants sends it, if one does.
+    pub(crate) tenant: Option<u16>,
     /// Whether it must not run twice.
     pub(crate) is_once: bool,
     /// The node that its client has lost, and that may have run it.
@@ -95,10 +99,20 @@ impl Clients {
                 }
                 let stream = |what: &str| Random::stream(seed, &format!("{what} {position}"));
                 let model = scenario.models.iter().position(|m| m.name == of.model);
+                let place = |name: &str| {
+                    let mut tenants = scenario.tenants.iter();
+                    tenants.position(|tenant| tenant.name == name)
+                };
+                let named = sender.tenants().iter().map(|name| {
+                    let place = place(of.tenant.as_deref().unwrap_or(name));
+                    place.map(|place| place as u16)
+                });
+                let tenants = named.collect();
                 Some(Group {
                     model: model.unwrap_or_default() as u16,
                     seen: Epoch::default(),
                     sender,
+                    tenants,
                     next,
                     budgets: stream("budgets"),
                     hangups: stream("hangups"),
@@ -143,6 +157,7 @@ impl Clients {
             },
             bucket: BucketId(clients.budgets.below(of.shapes)),
             criticality: of.criticality,
+            tenant: clients.tenants[sending.tenant as usize],
             is_once: sending.sequence.is_some() || clients.budgets.below(1_000) < of.once_permille,
             lost: None,
             seen: Epoch::default(),
@@ -365,6 +380,7 @@ impl Clients {
         let is_refused = matches!(
             end,
             End::Overloaded
+                | End::Limited
                 | End::QueueFull
                 | End::NotReady
                 | End::Stale

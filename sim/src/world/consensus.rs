@@ -280,13 +280,18 @@ fn touched(
             | Change::Activate { model, .. },
             _,
         ) => of_model(model),
+        // Nodes look at all tenants there are, with each entry.
+        (Change::SetTenant { .. }, _) => Some(Touched::Nothing),
         (
             Change::Assign { .. }
             | Change::DeleteModel { .. }
             | Change::CreateToken(_)
             | Change::RevokeToken { .. }
             | Change::AdmitNode { .. }
-            | Change::RemoveNode { .. },
+            | Change::RemoveNode { .. }
+            | Change::DeleteTenant { .. }
+            | Change::AddKey { .. }
+            | Change::RevokeKey { .. },
             _,
         ) => unreachable!("nobody in a simulation asks for it"),
     };

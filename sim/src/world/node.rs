@@ -13,6 +13,7 @@ mod lanes;
 mod peers;
 mod replicas;
 mod served;
+mod tenants;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -37,6 +38,7 @@ use self::peers::Peers;
 pub(super) use self::replicas::Trouble;
 use self::replicas::{Queue, Replica};
 use self::served::Served;
+use self::tenants::Tenants;
 use super::outside::Outside;
 use super::slots::Slots;
 use crate::agenda::{NodeIndex, Process, Timer};
@@ -60,6 +62,7 @@ pub(super) struct Node {
     /// Whether dispatches are refused: it has drained.
     is_closed: bool,
     knowledge: Knowledge,
+    tenants: Tenants,
     peers: Peers,
     duties: Duties,
     entries: Slots<Entry>,
@@ -121,6 +124,7 @@ impl Node {
             drain: Drain::new(drain::Options::default()),
             is_closed: false,
             knowledge: Knowledge::new(disk),
+            tenants: Tenants::default(),
             peers: Peers::default(),
             duties: Duties::default(),
             entries: Slots::default(),

@@ -22,6 +22,7 @@ use crate::scenario::{Group, Operation, Scenario, node_position};
 #[derive(Clone, Debug)]
 pub(super) enum Wish {
     Register(NodeIndex),
+    SetTenant(u16),
     Publish(u16, u32),
     Deploy(u16, u32),
     Do(Operation),
@@ -37,6 +38,8 @@ impl Operator {
     /// Everything that the scenario wants, with when.
     pub(super) fn new(scenario: &Scenario) -> (Self, Vec<u64>) {
         let nodes = (0..scenario.nodes()).map(|node| (0, Wish::Register(NodeIndex(node as u16))));
+        let tenants = 0..scenario.tenants.len();
+        let tenants = tenants.map(|tenant| (0, Wish::SetTenant(tenant as u16)));
         let models = scenario.models.iter().enumerate();
         let versions = models.flat_map(|(model, of)| {
             let versions = of.versions.iter().enumerate();
@@ -50,7 +53,11 @@ impl Operator {
         });
         let operations = scenario.operations.iter();
         let operations = operations.map(|of| (of.at_ms(), Wish::Do(of.clone())));
-        let (times, wishes) = nodes.chain(versions).chain(operations).unzip();
+        let (times, wishes) = nodes
+            .chain(tenants)
+            .chain(versions)
+            .chain(operations)
+            .unzip();
         let ops = BTreeMap::new();
         (Self { wishes, ops }, times)
     }
@@ -106,6 +113,13 @@ impl World {
             Wish::Register(node) => {
                 let group = &self.nodes[usize::from(node.0)].group;
                 Change::RegisterNode(node_record(*node, group))
+            }
+            Wish::SetTenant(tenant) => {
+                let tenant = &scenario.tenants[usize::from(*tenant)];
+                Change::SetTenant {
+                    tenant: TenantName::new(tenant.name.as_str()).ok()?,
+                    limits: tenant.limits(),
+                }
             }
             Wish::Publish(model, number) => Change::PublishVersion {
                 model: name(*model)?,

@@ -1,6 +1,7 @@
 //! The batcher: state, input, exact effects; and its laws over random histories.
 
 mod pressure;
+mod tenants;
 
 use std::collections::BTreeMap;
 
@@ -9,9 +10,41 @@ use proptest::prelude::*;
 use super::*;
 use crate::request::BucketId;
 
-fn batcher(rows_max: u32) -> Batcher {
+/// A batcher that has its device to itself.
+struct Alone {
+    batcher: Batcher,
+    fair: Fair,
+}
+
+impl Alone {
+    fn new(options: Options) -> Self {
+        let (batcher, fair) = (Batcher::new(options), Fair::default());
+        Self { batcher, fair }
+    }
+
+    fn urgency(&self) -> Option<(Criticality, Instant)> {
+        let head = self.batcher.head(&self.fair)?;
+        Some((head.criticality, head.deadline))
+    }
+
+    fn wake(&mut self, now: Instant) -> Vec<Effect> {
+        let mut out = Vec::new();
+        self.batcher.wake(now, &mut self.fair, &mut out);
+        out
+    }
+}
+
+impl std::ops::Deref for Alone {
+    type Target = Batcher;
+
+    fn deref(&self) -> &Batcher {
+        &self.batcher
+    }
+}
+
+fn batcher(rows_max: u32) -> Alone {
     let cost = CostFit::from_warm_up(10_000, rows_max, 100_000);
-    Batcher::new(Options { rows_max, cost })
+    Alone::new(Options { rows_max, cost })
 }
 
 fn request(index: u32, rows: u32, deadline_ms: u64) -> RequestMeta {
@@ -22,6 +55,7 @@ fn request(index: u32, rows: u32, deadline_ms: u64) -> RequestMeta {
         },
         deadline: at(deadline_ms),
         bucket: BucketId(0),
+        tenant: TenantId::DEFAULT,
         bytes: 64,
         rows,
         criticality: Criticality::default(),
@@ -33,9 +67,10 @@ fn at(millis: u64) -> Instant {
     Instant::from_nanos(millis * 1_000_000)
 }
 
-fn step(batcher: &mut Batcher, now_ms: u64, input: Input) -> Vec<Effect> {
+fn step(batcher: &mut Alone, now_ms: u64, input: Input) -> Vec<Effect> {
     let mut out = Vec::new();
-    batcher.step(at(now_ms), input, &mut out);
+    let Alone { batcher, fair } = batcher;
+    batcher.step(at(now_ms), input, fair, &mut out);
     out
 }
 
@@ -139,20 +174,21 @@ fn expired_requests_are_dropped_on_arrival_on_waking_and_when_a_batch_is_formed(
     assert_eq!(late, [dropped(0, DropReason::Expired)]);
     step(&mut batcher, 0, Input::Arrive(request(1, 1, 10)));
     step(&mut batcher, 0, Input::Arrive(request(2, 1, 20)));
-    assert_eq!(batcher.next_wakeup(), Some(at(10)));
-    let mut out = Vec::new();
-    batcher.wake(at(10), &mut out);
-    assert_eq!(out, [dropped(1, DropReason::Expired)]);
+    assert_eq!(batcher.earliest_deadline(), Some(at(10)));
+    assert_eq!(batcher.wake(at(10)), [dropped(1, DropReason::Expired)]);
     let formed = step(&mut batcher, 20, Input::Form);
     assert_eq!(formed, [dropped(2, DropReason::Expired)]);
-    assert_eq!((batcher.queued_rows(), batcher.next_wakeup()), (0, None));
+    assert_eq!(
+        (batcher.queued_rows(), batcher.earliest_deadline()),
+        (0, None)
+    );
 }
 
 #[test]
 fn under_pressure_what_cannot_be_finished_makes_room_for_what_can() {
     // A full batch of 4 takes 100 µs. Six requests wait; two could not be done in time.
     let cost = CostFit::from_warm_up(70_000, 4, 100_000);
-    let mut batcher = Batcher::new(Options { rows_max: 4, cost });
+    let mut batcher = Alone::new(Options { rows_max: 4, cost });
     let soon = Instant::from_nanos(90_000);
     for index in 0..6 {
         let deadline = if index % 3 == 0 { soon } else { at(50) };
@@ -173,7 +209,7 @@ fn under_pressure_what_cannot_be_finished_makes_room_for_what_can() {
 #[test]
 fn without_pressure_everything_is_tried() {
     let cost = CostFit::from_warm_up(70_000, 4, 100_000);
-    let mut batcher = Batcher::new(Options { rows_max: 4, cost });
+    let mut batcher = Alone::new(Options { rows_max: 4, cost });
     let deadline = Instant::from_nanos(1);
     step(
         &mut batcher,
@@ -204,7 +240,7 @@ fn a_cancelled_request_leaves_at_once_and_only_once() {
 fn the_queue_holds_what_can_be_finished_in_the_default_budget() {
     // 8 rows take 8 s when batched: 10 s of them are 10 rows, below the smallest queue of 64.
     let cost = CostFit::from_warm_up(1_000_000_000, 8, 8_000_000_000);
-    let mut batcher = Batcher::new(Options { rows_max: 8, cost });
+    let mut batcher = Alone::new(Options { rows_max: 8, cost });
     assert_eq!(batcher.queue_rows_max(), 64);
     for index in 0..64 {
         assert_eq!(
@@ -235,7 +271,7 @@ proptest! {
     #[test]
     fn every_request_leaves_exactly_once(
         arrivals in proptest::collection::vec(
-            (1u32..6, 1u64..40, 0u64..3, 0usize..4, any::<bool>()),
+            (1u32..6, 1u64..40, 0u64..3, (0usize..4, 0u64..3), any::<bool>()),
             1..120,
         ),
         rows_max in 1u32..8,
@@ -257,19 +293,23 @@ proptest! {
             let rows: u32 = batch.iter().map(|request| request.rows).sum();
             assert!(rows <= rows_max || batch.len() == 1);
             assert!(batch.windows(2).all(|pair| pair[0].bucket == pair[1].bucket));
-            assert!(batch.windows(2).all(|pair| pair[0].deadline <= pair[1].deadline));
+            for tenant in (0..3).map(TenantId) {
+                let own = batch.iter().filter(|request| request.tenant == tenant);
+                assert!(own.is_sorted_by_key(|request| request.deadline));
+            }
             if let Some(first) = batch.first() {
                 assert!(batch.iter().all(|other| other.criticality == first.criticality));
                 assert!(open.values().all(|class| *class >= first.criticality));
             }
         };
-        for (now, (rows, wait, bucket, class, form)) in arrivals.iter().enumerate() {
+        for (now, (rows, wait, bucket, (class, tenant), form)) in arrivals.iter().enumerate() {
             let (now, index) = (now as u64, now as u32);
             let bucket = BucketId(*bucket);
             let criticality = Criticality::ALL[*class];
             let request = RequestMeta {
                 bucket,
                 criticality,
+                tenant: TenantId(*tenant),
                 ..request(index, *rows, now + wait)
             };
             open.insert(index, criticality);
@@ -283,9 +323,7 @@ proptest! {
             }
             prop_assert_eq!(batcher.queued_requests(), open.len());
         }
-        let mut out = Vec::new();
-        batcher.wake(Instant::FAR, &mut out);
-        settle(out, &mut open);
+        settle(batcher.wake(Instant::FAR), &mut open);
         prop_assert!(open.is_empty());
         prop_assert_eq!(batcher.queued_rows(), 0);
     }

@@ -1,156 +1,300 @@
-//! Requests that wait for one replica: by class, and within a class the earliest deadline first.
+//! Requests that wait for one replica: by class; in a class the tenant goes first that has had
+//! least of the device; of a tenant's own, the earliest deadline.
 
-use paceline_protocol::Criticality;
+use paceline_protocol::{Criticality, TenantId};
 use serde::{Deserialize, Serialize};
 
-use crate::deadline_queue::{DeadlineQueue, Passed, Verdict};
+use crate::deadline_queue::{DeadlineQueue, Entry, Positions};
+use crate::fair::Fair;
 use crate::request::{RequestMeta, Slot};
 use crate::time::Instant;
 
-/// A queue for each class, and beside them what says which are worth a look: most are empty, and
-/// every step of a device asks all of its batchers.
+/// A line for each tenant and class of which something waits: one, on most days. What looks at all
+/// of them costs O(lines).
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(super) struct Waiting {
-    /// A bit for each class of which something waits, the highest class the lowest bit.
-    occupied: u8,
-    rows: [u64; CLASSES],
-    queues: [DeadlineQueue; CLASSES],
+    /// By class, the highest first, and within a class by tenant. None is empty between steps.
+    lines: Vec<Line>,
+    positions: Positions,
+    arrivals: u64,
+    /// Lines that are empty, kept for their memory.
+    #[serde(skip)]
+    spare: Vec<DeadlineQueue>,
 }
 
-const CLASSES: usize = Criticality::ALL.len();
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Line {
+    class: Criticality,
+    tenant: TenantId,
+    rows: u64,
+    queue: DeadlineQueue,
+}
+
+/// What to do with a request that is looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// It is served, and its tenant charged for so many nanoseconds of the device.
+    Serve { nanos: u64 },
+    /// It leaves without being served.
+    Drop,
+    /// It keeps its place.
+    Pass,
+    /// It keeps its place, and nobody else is looked at.
+    Stop,
+}
+
+/// Room for what [`Waiting::take`] passes over; kept by the caller so that taking allocates
+/// nothing.
+pub(super) type Passed = Vec<Entry>;
 
 impl Waiting {
     pub(super) fn len(&self) -> usize {
-        self.queues.iter().map(DeadlineQueue::len).sum()
+        self.lines.iter().map(|line| line.queue.len()).sum()
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.occupied == 0
+        self.lines.is_empty()
     }
 
     /// Rows of all.
     pub(super) fn rows(&self) -> u64 {
-        self.rows.iter().sum()
+        self.lines.iter().map(|line| line.rows).sum()
     }
 
     /// Rows of lower classes.
-    pub(super) fn rows_below(&self, criticality: Criticality) -> u64 {
-        self.rows[criticality as usize + 1..].iter().sum()
+    pub(super) fn rows_below(&self, class: Criticality) -> u64 {
+        let lower = self.lines.iter().filter(|line| line.class > class);
+        lower.map(|line| line.rows).sum()
     }
 
-    /// Rows that are served before a request: all of higher classes, and nearly those of its own
-    /// class that are due earlier.
-    pub(super) fn rows_before(&self, request: &RequestMeta) -> u64 {
-        let class = request.criticality as usize;
-        let higher: u64 = self.rows[..class].iter().sum();
-        higher + self.queues[class].rows_before(request.deadline)
+    /// Rows that are served before a request: all of higher classes, nearly those of its tenant that
+    /// are due earlier, and of other tenants as many as their weights give them meanwhile.
+    pub(super) fn rows_before(&self, request: &RequestMeta, fair: &Fair) -> u64 {
+        let own = self.place(request.criticality, request.tenant);
+        let own = own.map_or(0, |own| self.lines[own].queue.rows_before(request.deadline));
+        let turn = own + u64::from(request.rows);
+        let weight = fair.weight(request.tenant);
+        let before = self.lines.iter().map(|line| {
+            if line.class != request.criticality {
+                let is_higher = line.class < request.criticality;
+                return if is_higher { line.rows } else { 0 };
+            }
+            match line.tenant == request.tenant {
+                true => own,
+                false => line.rows.min(turn * fair.weight(line.tenant) / weight),
+            }
+        });
+        before.sum()
     }
 
     /// Memory that a copy takes.
     pub(super) fn bytes(&self) -> usize {
-        self.queues.iter().map(DeadlineQueue::bytes).sum()
+        let lines = self.lines.iter();
+        let lines: usize = lines
+            .map(|line| size_of::<Line>() + line.queue.bytes())
+            .sum();
+        lines + self.positions.bytes()
     }
 
     /// The request that is served first.
-    pub(super) fn head(&self) -> Option<&RequestMeta> {
-        self.queues[self.occupied().next()?].earliest()
+    pub(super) fn head(&self, fair: &Fair) -> Option<&RequestMeta> {
+        self.lines[self.first(fair)?].queue.earliest()
     }
 
     /// The earliest deadline of all, whoever is served first.
     pub(super) fn earliest_deadline(&self) -> Option<Instant> {
-        let occupied = self.occupied();
-        let deadlines = occupied.filter_map(|class| self.queues[class].earliest_deadline());
-        deadlines.min()
+        let lines = self.lines.iter();
+        lines
+            .filter_map(|line| line.queue.earliest_deadline())
+            .min()
     }
 
-    pub(super) fn push(&mut self, request: RequestMeta) {
-        let class = request.criticality as usize;
-        self.occupied |= 1 << class;
-        self.rows[class] += u64::from(request.rows);
-        self.queues[class].push(request);
+    pub(super) fn push(&mut self, request: RequestMeta, fair: &mut Fair) {
+        self.arrivals += 1;
+        let arrival = self.arrivals;
+        fair.enter((request.criticality, request.tenant));
+        let line = self.line(request.criticality, request.tenant);
+        let line = &mut self.lines[line];
+        line.rows += u64::from(request.rows);
+        line.queue
+            .push(Entry { request, arrival }, &mut self.positions);
     }
 
-    pub(super) fn remove(&mut self, slot: Slot) -> Option<RequestMeta> {
-        let mut occupied = self.occupied();
-        occupied.find_map(|class| self.take_out(class, |queue| queue.remove(slot)))
+    pub(super) fn remove(&mut self, slot: Slot, fair: &mut Fair) -> Option<RequestMeta> {
+        (0..self.lines.len()).find_map(|line| {
+            self.take_out(line, fair, |queue, positions| queue.remove(slot, positions))
+        })
     }
 
     /// One whose deadline has passed.
-    pub(super) fn pop_expired(&mut self, now: Instant) -> Option<RequestMeta> {
-        let has_expired = |class: &usize| {
-            let earliest = self.queues[*class].earliest_deadline();
+    pub(super) fn pop_expired(&mut self, now: Instant, fair: &mut Fair) -> Option<RequestMeta> {
+        let has_expired = |line: &Line| {
+            let earliest = line.queue.earliest_deadline();
             earliest.is_some_and(|deadline| deadline <= now)
         };
-        let class = self.occupied().find(has_expired)?;
-        self.take_out(class, DeadlineQueue::pop)
+        let line = self.lines.iter().position(has_expired)?;
+        self.take_out(line, fair, DeadlineQueue::pop)
     }
 
     /// Any.
-    pub(super) fn pop(&mut self) -> Option<RequestMeta> {
-        let class = self.occupied().next()?;
-        self.take_out(class, DeadlineQueue::pop)
+    pub(super) fn pop(&mut self, fair: &mut Fair) -> Option<RequestMeta> {
+        self.take_out(0, fair, DeadlineQueue::pop)
     }
 
-    /// One of the lowest class that is lower than `than`: among the last of them, if not the last.
-    pub(super) fn shed(&mut self, than: Criticality) -> Option<RequestMeta> {
-        let lowest = self.occupied().last()?;
-        let is_lower = lowest > than as usize;
-        is_lower.then(|| self.take_out(lowest, DeadlineQueue::pop_late))?
+    /// One of the lowest class that is lower than `than`, of the tenant that has most waiting for
+    /// its weight: among the last of those, if not the last.
+    pub(super) fn shed(&mut self, than: Criticality, fair: &mut Fair) -> Option<RequestMeta> {
+        let lowest = self.lines.last()?.class;
+        let line = (lowest > than).then(|| self.longest(lowest, fair))??;
+        self.take_out(line, fair, DeadlineQueue::pop_late)
+    }
+
+    /// Whether another tenant of its class has so much more waiting for its weight than a request's
+    /// own that it would have as much without `rows` of it: whoever fills a queue makes room for
+    /// others (the longest line is cut, as in McKenney's "Stochastic fairness queueing", 1990).
+    /// Tells whose it is.
+    pub(super) fn greedy(&self, request: &RequestMeta, rows: u64, fair: &Fair) -> Option<TenantId> {
+        let line = &self.lines[self.longest(request.criticality, fair)?];
+        let own = self.place(request.criticality, request.tenant);
+        let own = own.map_or(0, |own| self.lines[own].rows) + u64::from(request.rows);
+        let left = line.rows.checked_sub(rows)?;
+        let has_more = left * fair.weight(request.tenant) >= own * fair.weight(line.tenant);
+        (line.tenant != request.tenant && has_more).then_some(line.tenant)
+    }
+
+    /// One of a tenant in a class: among the last of them, if not the last.
+    pub(super) fn cut(
+        &mut self,
+        class: Criticality,
+        tenant: TenantId,
+        fair: &mut Fair,
+    ) -> Option<RequestMeta> {
+        let line = self.place(class, tenant).ok()?;
+        self.take_out(line, fair, DeadlineQueue::pop_late)
     }
 
     /// Takes out, in the order in which they are served, those of the first requests that
-    /// `wanted` accepts; at most `looks` are passed over, which keep their places.
+    /// `wanted` says are served or dropped; at most `looks` are passed over, which keep their
+    /// places. The first that is served begins a batch.
     pub(super) fn take(
         &mut self,
-        mut looks: usize,
+        looks: usize,
         passed: &mut Passed,
+        fair: &mut Fair,
         mut wanted: impl FnMut(&RequestMeta) -> Verdict,
     ) {
-        for class in self.occupied() {
-            let (mut is_over, mut passes) = (false, 0);
-            let rows = &mut self.rows[class];
-            self.queues[class].take(looks, passed, |request| {
-                let verdict = wanted(request);
-                match verdict {
-                    Verdict::Take => *rows -= u64::from(request.rows),
-                    Verdict::Pass => passes += 1,
-                    Verdict::Stop => is_over = true,
-                }
-                verdict
-            });
-            self.note(class);
-            looks -= passes;
-            if is_over || looks == 0 {
-                return;
+        passed.clear();
+        let mut has_begun = false;
+        while passed.len() < looks
+            && let Some(at) = self.first(fair)
+        {
+            let line = &mut self.lines[at];
+            let head = line.queue.earliest().expect("it is not empty");
+            let verdict = wanted(head);
+            if verdict == Verdict::Stop {
+                break;
             }
+            let of = (line.class, line.tenant);
+            let entry = line.queue.pop(&mut self.positions);
+            let entry = entry.expect("it is not empty");
+            if verdict == Verdict::Pass {
+                passed.push(entry);
+                continue;
+            }
+            line.rows -= u64::from(entry.request.rows);
+            if let Verdict::Serve { nanos } = verdict {
+                if !has_begun {
+                    fair.begin(of);
+                    has_begun = true;
+                }
+                fair.charge(of, nanos);
+            }
+            fair.leave(of);
+        }
+        for entry in passed.drain(..) {
+            let line = self.line(entry.request.criticality, entry.request.tenant);
+            self.lines[line].queue.push(entry, &mut self.positions);
+        }
+        let mut line = 0;
+        while line < self.lines.len() {
+            line += usize::from(!self.drop_if_empty(line));
         }
     }
 
-    /// The classes of which something waits, the highest first.
-    fn occupied(&self) -> impl Iterator<Item = usize> + use<> {
-        let mut left = self.occupied;
-        std::iter::from_fn(move || {
-            let class = (left != 0).then(|| left.trailing_zeros() as usize)?;
-            left &= left - 1;
-            Some(class)
+    /// The line that is served next: of the highest class, whose tenant is behind the others, the
+    /// earliest of several. Lines that are empty meanwhile do not count.
+    fn first(&self, fair: &Fair) -> Option<usize> {
+        // Nearly always there is one, and nothing to compare.
+        if self.lines.len() == 1 {
+            return (!self.lines[0].queue.is_empty()).then_some(0);
+        }
+        let lines = self.lines.iter().enumerate();
+        let mut lines = lines.filter(|(_, line)| !line.queue.is_empty());
+        let (first, highest) = lines.next()?;
+        let urgency = |line: &Line| {
+            (
+                fair.clock((line.class, line.tenant)),
+                line.queue.earliest_deadline(),
+            )
+        };
+        let others = lines.take_while(|(_, line)| line.class == highest.class);
+        let best = (urgency(highest), first);
+        let all = others.map(|(at, line)| (urgency(line), at));
+        Some(all.fold(best, Ord::min).1)
+    }
+
+    /// Of a class, the line with most rows for its tenant's weight.
+    fn longest(&self, class: Criticality, fair: &Fair) -> Option<usize> {
+        let lines = self.lines.iter().enumerate();
+        let of_class = lines.filter(|(_, line)| line.class == class);
+        let longest = of_class.max_by_key(|(_, line)| line.rows / fair.weight(line.tenant));
+        longest.map(|(at, _)| at)
+    }
+
+    fn place(&self, class: Criticality, tenant: TenantId) -> Result<usize, usize> {
+        self.lines
+            .binary_search_by_key(&(class, tenant), |line| (line.class, line.tenant))
+    }
+
+    /// The line of a tenant in a class, which may be a new one.
+    fn line(&mut self, class: Criticality, tenant: TenantId) -> usize {
+        self.place(class, tenant).unwrap_or_else(|place| {
+            let line = Line {
+                class,
+                tenant,
+                rows: 0,
+                queue: self.spare.pop().unwrap_or_default(),
+            };
+            self.lines.insert(place, line);
+            place
         })
     }
 
     fn take_out(
         &mut self,
-        class: usize,
-        take: impl FnOnce(&mut DeadlineQueue) -> Option<RequestMeta>,
+        at: usize,
+        fair: &mut Fair,
+        take: impl FnOnce(&mut DeadlineQueue, &mut Positions) -> Option<Entry>,
     ) -> Option<RequestMeta> {
-        let request = take(&mut self.queues[class])?;
-        self.rows[class] -= u64::from(request.rows);
-        self.note(class);
+        let line = self.lines.get_mut(at)?;
+        let Entry { request, .. } = take(&mut line.queue, &mut self.positions)?;
+        line.rows -= u64::from(request.rows);
+        fair.leave((request.criticality, request.tenant));
+        self.drop_if_empty(at);
         Some(request)
     }
 
-    /// Something has left a queue.
-    fn note(&mut self, class: usize) {
-        if self.queues[class].is_empty() {
-            self.occupied &= !(1 << class);
+    fn drop_if_empty(&mut self, line: usize) -> bool {
+        let is_empty = self.lines[line].queue.is_empty();
+        if is_empty {
+            let line = self.lines.remove(line);
+            if self.spare.len() < SPARE_MAX {
+                self.spare.push(line.queue);
+            }
         }
+        is_empty
     }
 }
+
+/// Empty lines that are kept: as many as come and go at a time where a few tenants are busy.
+const SPARE_MAX: usize = 16;

@@ -1,5 +1,6 @@
 //! What a device hears and what it wants done.
 
+use paceline_protocol::TenantId;
 use serde::{Deserialize, Serialize};
 
 use crate::batcher::{self, DropReason};
@@ -32,6 +33,11 @@ pub enum Input {
     /// The node leaves: what waits, for whichever replica, is dropped as [`DropReason::Gone`],
     /// and the queues stay.
     Evict,
+    /// The weights of tenants from now on; those that are not named weigh 1.
+    SetWeights {
+        /// Each with its tenant.
+        weights: Vec<(TenantId, u32)>,
+    },
     /// A request for a replica.
     Arrive {
         /// The replica's queue.

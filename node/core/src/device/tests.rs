@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 
-use paceline_protocol::Criticality;
+use paceline_protocol::{Criticality, TenantId};
 
 use super::*;
 use crate::cost::CostFit;
@@ -29,6 +29,7 @@ fn request(index: u32, deadline_ms: u64) -> RequestMeta {
         slot: slot(index),
         deadline: at(deadline_ms),
         bucket: BucketId(0),
+        tenant: TenantId::DEFAULT,
         bytes: 0,
         rows: 1,
         criticality: Criticality::default(),

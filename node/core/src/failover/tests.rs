@@ -11,6 +11,7 @@ const TERMS: Terms = Terms {
     is_second: false,
     lost: None,
     criticality: Criticality::Critical,
+    tenant: TenantId::DEFAULT,
 };
 const ONCE: Terms = Terms {
     is_idempotent: false,

@@ -4,7 +4,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use paceline_protocol::record::RecordError;
-use paceline_protocol::{Criticality, NodeId, ReplicaId};
+use paceline_protocol::{Criticality, NodeId, ReplicaId, TenantId};
 
 use super::*;
 use crate::admission::{self, Admission};
@@ -19,6 +19,9 @@ use crate::request::{BucketId, RequestMeta, Slot};
 use crate::restart::{self, Restart, RestartBudget};
 use crate::router::{self, RouteId, Router, Target};
 
+const FINISH: admission::Input = admission::Input::Finish {
+    tenant: TenantId::DEFAULT,
+};
 const NODE: NodeId = NodeId(1);
 
 fn at(micros: u64) -> Instant {
@@ -48,6 +51,7 @@ fn busy_device(bytes: usize, turns: u64) -> Recorded<Device> {
             slot,
             deadline: now.plus_nanos(random.below(1_500_000)),
             bucket: BucketId(random.below(2)),
+            tenant: TenantId::DEFAULT,
             bytes: 64,
             rows: 1 + random.below(3) as u32,
             criticality: Criticality::ALL[random.below(4) as usize],
@@ -125,10 +129,11 @@ fn some_of_all() -> Vec<Kept> {
         let arrive = admission::Input::Arrive {
             deadline,
             criticality: Criticality::default(),
+            tenant: TenantId::DEFAULT,
         };
         admission.step(at(turn), arrive, &mut Vec::new());
     }
-    admission.step(at(9), admission::Input::Finish, &mut Vec::new());
+    admission.step(at(9), FINISH, &mut Vec::new());
     // What a state is made of is pinned by machines that have one when their tape begins.
     let mut begun = Router::new(NODE, 3);
     begun.step(at(0), targets(5), &mut Vec::new());
@@ -225,13 +230,14 @@ fn an_effect_an_input_or_a_state_that_was_altered_is_found() {
 fn a_step_that_panicked_is_kept_and_panics_again() {
     let mut admission = Recorded::new(Admission::new(admission::Options::default()), 4_096);
     let panicked = catch_unwind(AssertUnwindSafe(|| {
-        admission.step(at(1), admission::Input::Finish, &mut Vec::new());
+        admission.step(at(1), FINISH, &mut Vec::new());
     }));
     assert!(panicked.is_err(), "nothing was admitted");
     let deadline = at(9);
     let arrive = admission::Input::Arrive {
         deadline,
         criticality: Criticality::default(),
+        tenant: TenantId::DEFAULT,
     };
     admission.step(at(2), arrive, &mut Vec::new());
     let mut tape = tape_of(&admission).clone();
@@ -325,8 +331,8 @@ fn the_layout_of_all_machines_is_the_one_that_the_schema_stands_for() {
     );
 }
 
-/// Of layout 2.
-const LAYOUT: u64 = 4_100_072_996_852_333_022;
+/// Of layout 3.
+const LAYOUT: u64 = 14_888_829_670_043_890_308;
 
 impl<M: Recordable> Tape<M> {
     fn segment(&mut self, position: usize) -> &mut Segment<M> {

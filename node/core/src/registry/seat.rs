@@ -159,7 +159,11 @@ impl Registry {
             | Change::Activate { .. }
             | Change::Assign { .. }
             | Change::Unassign { .. }
-            | Change::DeleteModel { .. } => unreachable!("not a change of members"),
+            | Change::DeleteModel { .. }
+            | Change::SetTenant { .. }
+            | Change::DeleteTenant { .. }
+            | Change::AddKey { .. }
+            | Change::RevokeKey { .. } => unreachable!("not a change of members"),
         }
     }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use paceline_protocol::frame::{Execution, Frame, LoadReport, Message};
 use paceline_protocol::{
-    Criticality, Epoch, ErrorCode, ModelName, NodeId, ReplicaId, Tensor, VersionNumber,
+    Criticality, Epoch, ErrorCode, ModelName, NodeId, ReplicaId, TenantId, Tensor, VersionNumber,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Instant, sleep, timeout};
@@ -78,6 +78,7 @@ fn request(what: u64, tensor: Tensor) -> Frame {
             budget_us: 1_000_000,
             attempt: 1,
             criticality: Criticality::default(),
+            tenant: TenantId::DEFAULT,
         },
         tensors: vec![tensor],
     }

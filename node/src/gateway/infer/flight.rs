@@ -9,7 +9,7 @@ use paceline_core::device::BatcherId;
 use paceline_core::failover;
 use paceline_core::router::Report;
 use paceline_protocol::frame::{Execution, Frame, Message};
-use paceline_protocol::{Criticality, Epoch, ErrorCode, Failure, Tensor};
+use paceline_protocol::{Criticality, Epoch, ErrorCode, Failure, TenantId, Tensor};
 
 use super::missed::{dropped, gone};
 use super::{Pinned, Serving};
@@ -45,6 +45,7 @@ pub(super) struct Cargo<'a> {
     pub(super) bytes: u64,
     pub(super) deadline: Instant,
     pub(super) criticality: Criticality,
+    pub(super) tenant: TenantId,
     /// Whether it is a second execution, which shares its batch with nobody.
     pub(super) is_alone: bool,
 }
@@ -85,6 +86,7 @@ impl<'a> Flight<'a> {
                     bytes: cargo.bytes,
                     deadline: cargo.deadline,
                     criticality: cargo.criticality,
+                    tenant: cargo.tenant,
                     is_alone: cargo.is_alone,
                 });
                 Way::Here(batcher, submission)
@@ -222,6 +224,7 @@ impl<'a> Way<'a> {
                 budget_us: cargo.deadline.nanos_since(now) / 1_000,
                 attempt: 1 + u8::from(cargo.is_alone),
                 criticality: cargo.criticality,
+                tenant: cargo.tenant,
             },
             tensors: cargo.inputs.clone(),
         };

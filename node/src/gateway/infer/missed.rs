@@ -1,6 +1,6 @@
 //! How a request ends without an answer, and what its caller is told.
 
-use paceline_core::admission::Refusal;
+use paceline_core::admission::{LimitedBy, Refusal};
 use paceline_core::batcher::DropReason;
 use paceline_protocol::frame::Execution;
 use paceline_protocol::{Epoch, ErrorCode, Failure, Tensor};
@@ -54,6 +54,16 @@ pub(super) fn refused(refusal: Refusal) -> Failure {
             let message = "the node works on as many requests as it admits";
             Failure::new(ErrorCode::Overloaded, message)
                 .retry_after_ms(retry_after.as_millis() as u32)
+        }
+        Refusal::Limited { by, retry_after } => {
+            let message = match by {
+                LimitedBy::Rate => "the tenant sends more requests a second than it may",
+                LimitedBy::Concurrency => "the tenant has as many requests at a time as it may",
+                LimitedBy::Others => "the tenant has so many requests here that others need room",
+            };
+            // Rounded up: a retry before that would be refused.
+            let wait_ms = retry_after.as_nanos().div_ceil(1_000_000) as u32;
+            Failure::new(ErrorCode::TenantLimited, message).retry_after_ms(wait_ms)
         }
     }
 }

@@ -208,6 +208,7 @@ impl Part<'_> {
             bytes: self.bytes,
             deadline: self.terms.deadline,
             criticality: self.terms.criticality,
+            tenant: self.terms.tenant,
             is_alone,
         };
         let flight = Flight::begin(serving, self.pinned, picked, cargo);

@@ -24,6 +24,7 @@ impl Serving {
             budget_us,
             attempt,
             criticality,
+            tenant,
             ..
         } = frame.message
         else {
@@ -54,6 +55,7 @@ impl Serving {
             bytes,
             deadline,
             criticality,
+            tenant,
             is_alone: attempt > 1,
         });
         let end = tokio::time::timeout_at(self.clock.deadline(deadline), submission).await;

@@ -3,7 +3,9 @@
 use paceline_core::Instant;
 use paceline_core::failover::Terms;
 use paceline_protocol::frame::Execution;
-use paceline_protocol::{Criticality, Epoch, ErrorCode, Failure, NodeId, Tensor, VersionNumber};
+use paceline_protocol::{
+    Criticality, Epoch, ErrorCode, Failure, NodeId, TenantId, Tensor, VersionNumber,
+};
 
 use super::{Pinned, Serving, Target, Unanswered, budget_nanos, refused};
 use crate::gateway::oip::{ParseOptions, arrange, arrange_outputs};
@@ -30,6 +32,8 @@ pub struct TensorRequest {
     pub lost: Option<NodeId>,
     /// How much it matters.
     pub criticality: Criticality,
+    /// Who sends it.
+    pub tenant: TenantId,
 }
 
 /// Its answer.
@@ -95,7 +99,7 @@ impl Serving {
         let deadline = arrived.plus_nanos(budget_nanos(Some(request.budget_us)));
         let _permit = self
             .admission
-            .admit(arranged_at, deadline, request.criticality)
+            .admit(arranged_at, deadline, (request.criticality, request.tenant))
             .map_err(refused)?;
         let rows = inputs.first().map_or(0, Tensor::rows) as u32;
         let terms = Terms {
@@ -104,6 +108,7 @@ impl Serving {
             is_second: request.is_second,
             lost: request.lost,
             criticality: request.criticality,
+            tenant: request.tenant,
         };
         let (mut outputs, pinned) = self.execute(pinned, inputs, terms, target).await?;
         let names = &pinned.version.signature.outputs;

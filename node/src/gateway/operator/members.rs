@@ -207,7 +207,7 @@ fn refusal(objection: Objection) -> Failure {
     Failure::new(code, objection.to_string())
 }
 
-async fn write(
+pub(super) async fn write(
     parts: &Arc<OperatorParts>,
     op: OpId,
     change: Change,
@@ -245,7 +245,7 @@ const RELIEF_LIMIT: Duration = Duration::from_secs(5);
 const DRAIN_ATTEMPTS_MAX: u128 = 512;
 const DECISION_LIMIT: Duration = Duration::from_secs(20);
 
-fn random<const N: usize>() -> Result<[u8; N], Failure> {
+pub(super) fn random<const N: usize>() -> Result<[u8; N], Failure> {
     let mut bytes = [0; N];
     getrandom::fill(&mut bytes).map_err(|error| {
         let message = format!("the system gives no entropy: {error}");

@@ -5,15 +5,22 @@ use paceline_protocol::frame::{ClientInfer, Execution, Frame, LoadReport, Messag
 use paceline_protocol::{Epoch, ErrorCode, Failure, Tensor, VersionNumber};
 
 use crate::gateway::infer::{Serving, TensorAnswer, TensorRequest, Unanswered, budget_nanos};
+use crate::tenants::Caller;
 use crate::transport::Boxed;
 
 /// Answers what arrives over QUIC.
 pub trait Door: Send + Sync + 'static {
-    /// Lets a client in.
+    /// Lets a client in, and says who it is.
     ///
     /// # Errors
     /// What it is told instead of welcome.
-    fn admit(&self, hello: &Hello) -> Result<(), Failure>;
+    fn admit(&self, hello: &Hello) -> Result<Caller, Failure>;
+
+    /// Whether a client that was let in is still who it was.
+    ///
+    /// # Errors
+    /// What its requests are told from now on.
+    fn check(&self, caller: Caller) -> Result<(), Failure>;
 
     /// The epoch that this node has applied.
     fn epoch(&self) -> Epoch;
@@ -54,9 +61,12 @@ pub struct ClientFailure {
 }
 
 impl Door for Serving {
-    /// Everybody is let in: there are no tenants and keys yet.
-    fn admit(&self, _hello: &Hello) -> Result<(), Failure> {
-        Ok(())
+    fn admit(&self, hello: &Hello) -> Result<Caller, Failure> {
+        self.tenants.caller(hello.api_key.as_ref())
+    }
+
+    fn check(&self, caller: Caller) -> Result<(), Failure> {
+        self.tenants.check(caller)
     }
 
     fn epoch(&self) -> Epoch {
@@ -92,6 +102,7 @@ impl Serving {
             is_second: head.attempt > 1,
             lost: head.lost,
             criticality: head.criticality,
+            tenant: head.tenant,
         };
         match self.infer_tensors(request).await {
             Ok(TensorAnswer {

@@ -15,13 +15,14 @@ use tokio::time::timeout;
 use super::frames::{Reading, read_hello};
 use super::stream::{self, Shared};
 use super::{CLOSE_ANSWERED, CLOSE_MALFORMED, CLOSE_REFUSED, CLOSE_STOPPED, QuicDoors};
+use crate::tenants::Caller;
 
 /// Serves a connection until it is gone, or the node stops and nothing is in flight.
 pub(super) async fn serve(doors: Arc<QuicDoors>, connection: Connection) {
     let address = connection.remote_address();
     let greeted = timeout(doors.options.hello_limit, greet(&doors, &connection)).await;
-    let greetings = match greeted.unwrap_or(Err("no hello in time")) {
-        Ok(greetings) => greetings,
+    let (greetings, caller) = match greeted.unwrap_or(Err("no hello in time")) {
+        Ok(greeted) => greeted,
         Err(reason) => {
             tracing::debug!(%address, reason, "a client was not let in");
             connection.close(CLOSE_REFUSED, reason.as_bytes());
@@ -33,6 +34,7 @@ pub(super) async fn serve(doors: Arc<QuicDoors>, connection: Connection) {
         shared: Arc::new(Shared {
             door: doors.door.clone(),
             connection: connection.clone(),
+            caller,
             permits: Arc::new(Semaphore::new(doors.options.in_flight_max as usize)),
             is_owed: AtomicBool::new(false),
             reading: Reading {
@@ -146,7 +148,10 @@ fn linger(connection: &Connection) -> Duration {
     (connection.rtt() * 2).clamp(LINGER, LINGER_MAX)
 }
 
-async fn greet(doors: &QuicDoors, connection: &Connection) -> Result<SendStream, &'static str> {
+async fn greet(
+    doors: &QuicDoors,
+    connection: &Connection,
+) -> Result<(SendStream, Caller), &'static str> {
     let (mut send, mut receive) = connection
         .accept_bi()
         .await
@@ -158,10 +163,9 @@ async fn greet(doors: &QuicDoors, connection: &Connection) -> Result<SendStream,
         let message = "the client speaks another version of the protocol than this node";
         Err(Failure::new(ErrorCode::Unsupported, message))
     };
-    let refused = admitted.is_err();
-    let greeting = match admitted {
-        Err(failure) => Greeting::Refused(failure),
-        Ok(()) => Greeting::Welcome(Welcome {
+    let greeting = match &admitted {
+        Err(failure) => Greeting::Refused(failure.clone()),
+        Ok(_) => Greeting::Welcome(Welcome {
             schema: CLIENT_SCHEMA,
             cluster: doors.cluster,
             node: doors.node,
@@ -176,13 +180,13 @@ async fn greet(doors: &QuicDoors, connection: &Connection) -> Result<SendStream,
         .map_err(|_| "the greeting is too long to be sent")?;
     let said = send.write_all(&bytes).await;
     said.map_err(|_gone| "it went away")?;
-    if refused {
+    let Ok(caller) = admitted else {
         // The client reads why before the connection is closed under it.
         let _ = send.finish();
         drop(send.stopped().await);
         return Err("it was refused");
-    }
-    Ok(send)
+    };
+    Ok((send, caller))
 }
 
 async fn stopped(stopping: &mut watch::Receiver<bool>) {

@@ -20,11 +20,14 @@ use tokio::time::timeout;
 
 use super::door::{ClientFailure, ClientRequest, Door};
 use super::frames::{FrameReader, Reading, Received, Unreadable};
+use crate::tenants::Caller;
 
 /// What the streams of a connection have in common.
 pub(super) struct Shared {
     pub(super) door: Arc<dyn Door>,
     pub(super) connection: Connection,
+    /// Who is at the other end.
+    pub(super) caller: Caller,
     /// Requests in flight.
     pub(super) permits: Arc<Semaphore>,
     /// Whether a request was let in whose answer was not sent: then nobody may take what has no
@@ -150,7 +153,10 @@ async fn take(
         tensors,
     } = received.frame;
     let head = match message {
-        Message::ClientInfer(head) => head,
+        Message::ClientInfer(head) => ClientInfer {
+            tenant: shared.caller.tenant,
+            ..head
+        },
         Message::Cancel => {
             running.cancel(number);
             return true;
@@ -159,6 +165,9 @@ async fn take(
     };
     if head.inputs.len() != tensors.len() || running.numbers.contains_key(&number) {
         return false;
+    }
+    if let Err(revoked) = shared.door.check(shared.caller) {
+        return answers.send(failed(number, revoked)).await.is_ok();
     }
     let permit = match shared.permits.clone().try_acquire_owned() {
         Ok(permit) => permit,

@@ -1,7 +1,7 @@
 //! What the actors need that watch the cluster: peers, members, and what they keep and do.
 
 use super::{Assembly, Shared};
-use crate::{detector, drain, keeper, membership, observer, peers};
+use crate::{detector, drain, keeper, membership, observer, peers, tenants};
 
 impl Assembly<'_> {
     pub(super) fn peers(&self, shared: &Shared) -> peers::Arguments {
@@ -23,9 +23,20 @@ impl Assembly<'_> {
             pid: self.ports.pid,
             facts: shared.readiness.facts(),
             applied: shared.router.epochs(),
+            demands: shared.tenants.demands(),
             registry: self.registry.clone(),
             observed: shared.observed.clone(),
             directory: self.links.directory.clone(),
+        }
+    }
+
+    pub(super) fn tenants(&self, shared: &Shared) -> tenants::Arguments {
+        tenants::Arguments {
+            handle: shared.tenants.clone(),
+            registry: self.registry.clone(),
+            observed: shared.observed.clone(),
+            admission: shared.admission.clone(),
+            device: shared.device.clone(),
         }
     }
 

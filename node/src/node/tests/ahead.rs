@@ -4,12 +4,13 @@
 use std::time::Duration;
 
 use paceline_protocol::frame::{ClientInfer, Execution};
-use paceline_protocol::{Criticality, ErrorCode, Tensor};
+use paceline_protocol::{Criticality, ErrorCode, TenantId, Tensor};
 
 use super::model;
 use super::trio::{AHEAD, Act, Asked, Trio, executions};
 use crate::gateway::infer::InferBody;
 use crate::gateway::quic::{ClientAnswer, ClientFailure, ClientRequest, Door};
+use crate::tenants::Caller;
 
 fn request(idempotent: bool, budget_us: u64) -> ClientRequest {
     let head = ClientInfer {
@@ -23,6 +24,7 @@ fn request(idempotent: bool, budget_us: u64) -> ClientRequest {
         outputs: Vec::new(),
         lost: None,
         criticality: Criticality::default(),
+        tenant: TenantId::DEFAULT,
     };
     let inputs = vec![Tensor::from_f32(2, &[1.0, 2.0])];
     ClientRequest { head, inputs }
@@ -91,6 +93,7 @@ async fn an_answer_of_outputs_that_are_not_known_here_is_told_as_such() {
         json_bytes: None,
         body: body.into(),
         epoch_seen: Some(AHEAD),
+        caller: Caller::ANONYMOUS,
     };
     trio.set(&[Act::AnswerElse]);
     let failure = trio.serving.infer(body()).await.err().unwrap();

@@ -6,11 +6,12 @@ use std::time::{Duration, Instant};
 use paceline_core::budget::{Budget, Extra};
 use paceline_protocol::frame::Execution;
 use paceline_protocol::registry::Change;
-use paceline_protocol::{Criticality, ErrorCode, Tensor, TokenId};
+use paceline_protocol::{Criticality, ErrorCode, TenantId, Tensor, TokenId};
 
 use super::trio::{Act, PEERS, Trio, executions};
 use crate::gateway::infer::{InferBody, TensorAnswer, TensorRequest, Unanswered};
 use crate::registry;
+use crate::tenants::Caller;
 
 fn request() -> TensorRequest {
     TensorRequest {
@@ -23,6 +24,7 @@ fn request() -> TensorRequest {
         is_second: false,
         lost: None,
         criticality: Criticality::default(),
+        tenant: TenantId::DEFAULT,
     }
 }
 
@@ -196,6 +198,7 @@ async fn what_may_not_run_twice_and_what_a_client_sends_again_runs_once() {
             json_bytes: None,
             body: body.into(),
             epoch_seen: None,
+            caller: Caller::ANONYMOUS,
         };
         let failure = trio.serving.infer(body).await.err().unwrap();
         assert_eq!(failure.code, ErrorCode::Unreachable);

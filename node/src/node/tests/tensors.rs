@@ -8,7 +8,9 @@ use paceline_models::CostCurve;
 use paceline_protocol::frame::{ClientInfer, Execution, Frame, Message};
 use paceline_protocol::registry::Change;
 use paceline_protocol::report::NodeReport;
-use paceline_protocol::{Criticality, Epoch, ErrorCode, NodeId, Tensor, TokenId, VersionNumber};
+use paceline_protocol::{
+    Criticality, Epoch, ErrorCode, NodeId, TenantId, Tensor, TokenId, VersionNumber,
+};
 
 use super::{FILES, World, model, serving};
 use crate::directory::{Report, Reports};
@@ -16,6 +18,7 @@ use crate::dispatch;
 use crate::gateway::infer::{InferBody, Serving, TensorAnswer, TensorRequest};
 use crate::gateway::quic::{ClientRequest, Door};
 use crate::registry::fresh_op;
+use crate::tenants::Caller;
 use crate::transport::{Boxed, Transport};
 
 fn request(input: &str) -> TensorRequest {
@@ -29,6 +32,7 @@ fn request(input: &str) -> TensorRequest {
         is_second: false,
         lost: None,
         criticality: Criticality::default(),
+        tenant: TenantId::DEFAULT,
     }
 }
 
@@ -44,6 +48,7 @@ fn client_request(epoch_seen: Epoch) -> ClientRequest {
         outputs: Vec::new(),
         lost: None,
         criticality: Criticality::default(),
+        tenant: TenantId::DEFAULT,
     };
     let inputs = vec![Tensor::from_f32(2, &[1.0, 2.0])];
     ClientRequest { head, inputs }
@@ -142,6 +147,7 @@ async fn a_client_that_has_seen_more_waits_a_moment_and_is_never_shown_less() {
         draining: None,
         pid: 1,
         replicas: Vec::new(),
+        demands: Vec::new(),
     };
     let report = Report {
         report: Arc::new(report),
@@ -205,6 +211,7 @@ fn body(input: &str) -> InferBody<'static> {
         json_bytes: None,
         body: json.into(),
         epoch_seen: Some(AHEAD),
+        caller: Caller::ANONYMOUS,
     }
 }
 

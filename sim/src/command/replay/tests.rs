@@ -4,7 +4,7 @@ use paceline_core::admission::{Admission, Input, Options};
 use paceline_core::detector::{self, Detector};
 use paceline_core::record::{Kept, Recorded, write};
 use paceline_core::{Instant, Machine as _};
-use paceline_protocol::{Criticality, NodeId};
+use paceline_protocol::{Criticality, NodeId, TenantId};
 
 use super::*;
 
@@ -19,6 +19,7 @@ fn kept() -> [Kept; 3] {
             Input::Arrive {
                 deadline,
                 criticality: Criticality::default(),
+                tenant: TenantId::DEFAULT,
             },
             &mut Vec::new(),
         );

@@ -53,6 +53,7 @@ impl Node {
         }
         if self.duties.ticks.is_multiple_of(TELLS_EVERY) {
             self.say(outside);
+            self.measure_tenants(outside);
         }
         let leads = outside.leader == Some(self.process);
         match (leads, self.duties.leads_since) {

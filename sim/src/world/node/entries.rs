@@ -9,7 +9,7 @@ use paceline_core::router::Been;
 use paceline_core::{Instant, Machine, Slot, admission};
 use paceline_protocol::frame::Execution;
 use paceline_protocol::limits::{EXECUTIONS_MAX, REROUTES_MAX};
-use paceline_protocol::{Epoch, VersionNumber};
+use paceline_protocol::{Epoch, TenantId, VersionNumber};
 
 use super::Node;
 use super::flights::Sent;
@@ -23,6 +23,8 @@ use crate::world::outside::Outside;
 /// A request that was let in here.
 pub(super) struct Entry {
     pub(super) request: Request,
+    /// Who it was let in for.
+    pub(super) tenant: TenantId,
     pub(super) pinned: Pinned,
     pub(super) failover: Failover,
     pub(super) been: Been,
@@ -52,9 +54,11 @@ impl Node {
             return;
         };
         let deadline = request.deadline;
+        let tenant = self.tenant(outside, request.tenant);
         let input = admission::Input::Arrive {
             deadline,
             criticality: request.criticality,
+            tenant,
         };
         self.admission
             .step(outside.now, input, &mut self.admission_effects);
@@ -62,10 +66,12 @@ impl Node {
             let why = match effect {
                 admission::Effect::Admit => return None,
                 admission::Effect::Refuse(why) => why,
+                admission::Effect::Seen { .. } => return None,
             };
             Some(match why {
                 admission::Refusal::Expired => End::Expired,
                 admission::Refusal::Overloaded { retry_after: _ } => End::Overloaded,
+                admission::Refusal::Limited { .. } => End::Limited,
             })
         });
         if let Some(end) = refusal {
@@ -79,13 +85,14 @@ impl Node {
             is_second: request.lost.is_some(),
             via: request.via,
         });
-        let (failover, first) = Failover::begin(terms(request));
+        let (failover, first) = Failover::begin(terms(request, tenant));
         let mut been = Been::default();
         if let Some(lost) = request.lost {
             been.to(node_id(lost));
         }
         let slot = self.entries.insert(|_| Entry {
             request,
+            tenant,
             pinned,
             failover,
             been,
@@ -205,7 +212,7 @@ impl Node {
                     return None;
                 };
                 let entry = self.entries.get(slot)?;
-                let (failover, first) = Failover::begin(terms(request));
+                let (failover, first) = Failover::begin(terms(request, entry.tenant));
                 entry.failover.close(&mut self.budget);
                 (entry.pinned, entry.failover, entry.pins) = (pinned, failover, pins);
                 entry.been = Been::default();
@@ -246,7 +253,8 @@ impl Node {
         self.finishes += 1;
         let is_lost = outside.planted == Some(Planted::LostPermit) && self.finishes == PLANTED_AT;
         if !is_lost {
-            let finish = admission::Input::Finish;
+            let tenant = entry.tenant;
+            let finish = admission::Input::Finish { tenant };
             self.admission
                 .step(outside.now, finish, &mut self.admission_effects);
         }
@@ -286,13 +294,14 @@ impl Node {
     }
 }
 
-fn terms(request: Request) -> Terms {
+fn terms(request: Request, tenant: TenantId) -> Terms {
     Terms {
         deadline: request.deadline,
         is_idempotent: !request.is_once,
         is_second: request.lost.is_some(),
         lost: request.lost.map(node_id),
         criticality: request.criticality,
+        tenant,
     }
 }
 

@@ -39,6 +39,7 @@ impl Node {
             return Ok(());
         };
         let (pinned, been, request) = (entry.pinned, entry.been, entry.request);
+        let tenant = entry.tenant;
         self.refresh(outside, pinned.version);
         let route = outside.route(pinned.version);
         let again = Again { been, is_alone };
@@ -93,6 +94,7 @@ impl Node {
             bytes: request.bytes,
             bucket: request.bucket,
             criticality: request.criticality,
+            tenant,
             is_alone,
         };
         self.dispatch(outside, (to, local), dispatch);

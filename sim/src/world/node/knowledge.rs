@@ -190,6 +190,7 @@ impl Node {
             }
         }
         outside.set_applied(self.index(), self.epoch());
+        self.look_at_tenants(outside);
         self.look_at_drain(outside);
         self.publish(outside);
         self.reconcile(outside);

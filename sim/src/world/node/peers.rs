@@ -10,7 +10,8 @@ use std::sync::Arc;
 use paceline_core::detector::{self, Detector, Liveness};
 use paceline_core::placement::{Observed, ReplicaState};
 use paceline_core::{Instant, Machine, failover};
-use paceline_protocol::{NodeId, ReplicaId};
+use paceline_protocol::tenant::Demand;
+use paceline_protocol::{NodeId, ReplicaId, TenantId};
 
 use super::Node;
 use super::knowledge::{node_id, node_index};
@@ -92,6 +93,16 @@ impl Peers {
     pub(super) fn has_told(&self, node: NodeId) -> bool {
         self.get(node_index(node))
             .is_some_and(|peer| peer.told.is_some())
+    }
+
+    /// What peers that are not known to be silent say that tenants asked of them.
+    pub(super) fn demands(&self) -> impl Iterator<Item = &[(TenantId, Demand)]> + Clone {
+        let told = self
+            .known
+            .iter()
+            .flatten()
+            .filter_map(|peer| peer.told.as_ref());
+        told.map(|told| told.demands.as_slice())
     }
 
     /// What peers say of their replicas, beside what is known already.
@@ -320,11 +331,16 @@ impl Node {
     pub(super) fn tell(&mut self, outside: &mut Outside) {
         self.peers.is_telling = false;
         let (own, replicas) = (self.index(), self.own_states());
+        let demands = self.demands().to_vec();
         let known = self.peers.said.take();
-        let told = known.filter(|told| told.replicas == replicas);
+        let told = known.filter(|told| told.replicas == replicas && told.demands == demands);
         let told = told.unwrap_or_else(|| {
             let number = outside.mesh.say(own);
-            Arc::new(Told { number, replicas })
+            Arc::new(Told {
+                number,
+                replicas,
+                demands,
+            })
         });
         for node in outside.mesh.unheard(own) {
             if let Some(peer) = self.peers.get(node) {

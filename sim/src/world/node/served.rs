@@ -56,6 +56,7 @@ impl Node {
                 bytes: dispatch.bytes,
                 rows: dispatch.rows,
                 criticality: dispatch.criticality,
+                tenant: dispatch.tenant,
                 is_alone: dispatch.is_alone,
             };
             meta = Some(of);

@@ -3,7 +3,7 @@
 use super::*;
 
 /// A queue of ten rows with this deadline, of which four leave every 4 ms.
-fn pressed(deadline_ms: u64) -> Batcher {
+fn pressed(deadline_ms: u64) -> Alone {
     let mut batcher = batcher(4);
     for index in 0..18 {
         step(
@@ -32,7 +32,7 @@ fn late_us(effects: &[Effect]) -> Option<u128> {
 #[test]
 fn what_would_be_late_is_refused_at_once_and_told_by_how_much() {
     let mut batcher = pressed(20);
-    let arrive = |batcher: &mut Batcher, index, deadline_ms| {
+    let arrive = |batcher: &mut Alone, index, deadline_ms| {
         late_us(&step(
             batcher,
             4,
@@ -58,7 +58,7 @@ fn what_would_be_late_is_refused_at_once_and_told_by_how_much() {
 #[test]
 fn under_lasting_pressure_half_of_the_time_must_do() {
     let mut batcher = pressed(5_000);
-    let arrive = |batcher: &mut Batcher, index, now_ms, deadline_ms| {
+    let arrive = |batcher: &mut Alone, index, now_ms, deadline_ms| {
         late_us(&step(
             batcher,
             now_ms,
@@ -68,7 +68,7 @@ fn under_lasting_pressure_half_of_the_time_must_do() {
     // Those wait for nothing but each other: 2.1 ms for the second.
     assert_eq!(arrive(&mut batcher, 50, 998, 1_100), None);
     assert_eq!(arrive(&mut batcher, 51, 999, 1_100), None);
-    let third = |batcher: &mut Batcher, now_ms| arrive(batcher, 52, now_ms, now_ms + 5);
+    let third = |batcher: &mut Alone, now_ms| arrive(batcher, 52, now_ms, now_ms + 5);
     assert_eq!(third(&mut batcher, 1_000), None, "nobody is before it");
     assert!(
         arrive(&mut batcher, 53, 1_000, 1_002).is_some(),
@@ -87,7 +87,7 @@ fn under_lasting_pressure_half_of_the_time_must_do() {
 fn nobody_makes_room_in_vain() {
     use Criticality::{Critical, Sheddable};
     let cost = CostFit::from_warm_up(200_000_000, 1, 200_000_000);
-    let mut batcher = Batcher::new(Options { rows_max: 1, cost });
+    let mut batcher = Alone::new(Options { rows_max: 1, cost });
     let most = batcher.queue_rows_max() as u32;
     for (index, class) in (0..most).map(|index| (index, [Critical, Sheddable][index as usize % 2]))
     {
@@ -168,7 +168,7 @@ fn a_higher_class_goes_first_whatever_its_deadline_and_shares_no_batch() {
 fn what_is_full_or_late_is_told_to_lower_classes_first() {
     use Criticality::{Critical, Sheddable};
     let cost = CostFit::from_warm_up(200_000_000, 1, 200_000_000);
-    let mut batcher = Batcher::new(Options { rows_max: 1, cost });
+    let mut batcher = Alone::new(Options { rows_max: 1, cost });
     let most = batcher.queue_rows_max() as u32;
     for index in 0..most {
         step(

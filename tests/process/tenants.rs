@@ -1,0 +1,153 @@
+//! Tenants: keys that are shown over HTTP, limits that hold, and what is whose.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::cluster::Cluster;
+use crate::http::{Answer, Connection, Request};
+use crate::node::{Node, directory, example};
+
+/// A request for the identity model, with a key if there is one.
+fn request(key: Option<&str>) -> Request {
+    let inputs = json!([{"name": "INPUT0", "shape": [1, 2], "datatype": "FP32", "data": [1, 2]}]);
+    let body = json!({ "inputs": inputs }).to_string();
+    let request = Request::post("/v2/models/identity/infer", body);
+    match key {
+        Some(key) => request.header("Authorization", format!("Bearer {key}")),
+        None => request,
+    }
+}
+
+fn code(answer: &Answer) -> String {
+    let body: Value = answer.json();
+    body["code"].as_str().unwrap_or_default().to_owned()
+}
+
+/// A key of a tenant, as the command prints it.
+fn add_key(node: &Node, tenant: &str) -> String {
+    let made = node.cli(&["tenant", "key", "add", tenant]);
+    assert!(made.status.success(), "{made:?}");
+    assert!(
+        made.stderr.contains("shown this once") && !made.stderr.contains("pk_"),
+        "{made:?}"
+    );
+    made.stdout.trim().to_owned()
+}
+
+/// The id of a key, which is no secret.
+fn id_of(key: &str) -> &str {
+    key.split('_').nth(1).expect("a key has an id")
+}
+
+#[test]
+fn keys_say_who_somebody_is_until_they_are_revoked() {
+    let data = directory();
+    let node = Node::demo(data.path());
+    let set = node.cli(&["tenant", "set", "blue", "--weight", "3"]);
+    assert!(set.stdout.contains("applied on 1 of 1"), "{set:?}");
+    let (first, second) = (add_key(&node, "blue"), add_key(&node, "blue"));
+    let third = node.cli(&["tenant", "key", "add", "blue"]);
+    assert_eq!(third.status.code(), Some(3), "{third:?}");
+    assert!(third.stderr.contains("LIMIT_REACHED"), "{third:?}");
+
+    for key in [None, Some(first.as_str()), Some(&second), Some("sk-other")] {
+        assert_eq!(node.ask(&request(key)).status, 200, "{key:?}");
+    }
+    let other = if &first[20..21] == "a" { "b" } else { "a" };
+    let mistyped = format!("{}{other}{}", &first[..20], &first[21..]);
+    for (wrong, said) in [
+        (mistyped.as_str(), "mistyped"),
+        ("pk_abc", "reads pk_<id>_<secret>"),
+    ] {
+        let refused = node.ask(&request(Some(wrong)));
+        assert_eq!((refused.status, &*code(&refused)), (401, "UNAUTHENTICATED"));
+        assert!(refused.text().contains(said), "{}", refused.text());
+        assert!(!refused.text().contains(&first[20..60]));
+    }
+
+    // A revoked key is refused on a connection that has shown it before.
+    let mut connection = Connection::open(node.http);
+    assert_eq!(connection.ask(&request(Some(&first))).status, 200);
+    let revoked = node.cli(&["tenant", "key", "revoke", id_of(&first)]);
+    assert!(revoked.status.success(), "{revoked:?}");
+    let refused = connection.ask(&request(Some(&first)));
+    assert_eq!((refused.status, &*code(&refused)), (401, "UNAUTHENTICATED"));
+    assert!(refused.text().contains("revoked"), "{}", refused.text());
+    assert_eq!(connection.ask(&request(Some(&second))).status, 200);
+
+    // What a tenant owns is not another's to change, and only `default` administers.
+    let digits = example("digits");
+    let digits = digits.to_str().unwrap();
+    let as_blue = ["--api-key", second.as_str()];
+    let pushed = [&["model", "push", "blues", digits][..], &as_blue].concat();
+    assert!(node.cli(&pushed).status.success());
+    assert_eq!(
+        node.cli_json(&["model", "show", "blues"])["owner"],
+        json!("blue")
+    );
+    let foreign = [&["model", "delete", "identity", "--yes"][..], &as_blue].concat();
+    let refused = node.cli(&foreign);
+    assert_eq!(refused.status.code(), Some(3), "{refused:?}");
+    assert!(refused.stderr.contains("PERMISSION_DENIED"), "{refused:?}");
+    for command in [&["token", "create"][..], &["tenant", "list"]] {
+        let refused = node.cli(&[command, &as_blue[..]].concat());
+        assert_eq!(refused.status.code(), Some(3), "{refused:?}");
+        assert!(refused.stderr.contains("'default'"), "{refused:?}");
+    }
+    let owns = node.cli(&["tenant", "delete", "blue"]);
+    assert!(owns.stderr.contains("'blues'"), "{owns:?}");
+
+    // Where keys are required, nobody is anonymous, and who watches the node needs none.
+    let admin = add_key(&node, "default");
+    node.kill9();
+    let node = Node::again(data.path(), &["--set", "admission.keys_required=true"]);
+    assert_eq!(node.ask(&request(None)).status, 401);
+    assert_eq!(node.ask(&request(Some("sk-other"))).status, 401);
+    assert_eq!(node.ask(&request(Some(&second))).status, 200);
+    assert_eq!(node.get("/v2/health/ready").status, 200);
+    assert!(node.scrape().contains("paceline_"));
+    assert_eq!(node.cli(&["status"]).status.code(), Some(1));
+    let listed = node.cli(&["tenant", "list", "--api-key", &admin]);
+    assert!(listed.stdout.contains(id_of(&second)), "{listed:?}");
+    assert!(
+        !listed.stdout.contains(&second[20..60]),
+        "no secret is kept"
+    );
+}
+
+#[test]
+fn a_rate_holds_over_all_nodes_and_says_when_to_come_again() {
+    let cluster = Cluster::of_three();
+    let node = cluster.node(0);
+    let set = node.cli(&["tenant", "set", "capped", "--rate", "30"]);
+    assert!(set.status.success(), "{set:?}");
+    let key = add_key(node, "capped");
+    let mut doors: Vec<Connection> = (0..3)
+        .map(|number| Connection::open(cluster.node(number).http))
+        .collect();
+    let (began, mut let_in) = (std::time::Instant::now(), 0);
+    let time = Duration::from_secs(6);
+    while began.elapsed() < time {
+        for door in &mut doors {
+            let answer = door.ask(&request(Some(&key)));
+            match answer.status {
+                200 => let_in += 1,
+                429 => {
+                    assert_eq!(code(&answer), "TENANT_LIMITED");
+                    let after: u64 = answer.header("retry-after").unwrap().parse().unwrap();
+                    assert!((1..=2).contains(&after), "{after} s");
+                }
+                other => panic!("{other}: {}", answer.text()),
+            }
+        }
+    }
+    // The bound that is documented: the rate and its sixteenth, and a second's worth at once.
+    let most = 32 * (time.as_secs() + 1 + 1);
+    assert!((150..=most).contains(&let_in), "{let_in} of {most}");
+    assert_eq!(
+        node.ask(&request(None)).status,
+        200,
+        "others are not limited"
+    );
+}
