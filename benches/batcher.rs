@@ -8,7 +8,7 @@ use std::hint::black_box;
 
 use allocations::{Counting, allocations_of};
 use criterion::{Criterion, Throughput};
-use paceline_core::batcher::{self, Batcher};
+use paceline_core::batcher::{self, Batcher, Policy};
 use paceline_core::cost::CostFit;
 use paceline_core::device::{self, BatcherId, Device, LaneId};
 use paceline_core::fair::Fair;
@@ -40,6 +40,7 @@ impl Requests {
             tenant: TenantId::DEFAULT,
             bytes: 64,
             rows: 1,
+            tokens: 0,
             criticality: Criticality::default(),
             is_alone: false,
         }
@@ -178,6 +179,8 @@ impl Lanes {
 fn options(row_nanos: u64) -> batcher::Options {
     batcher::Options {
         rows_max: ROWS_MAX,
+        tokens_max: 0,
+        policy: Policy::default(),
         cost: CostFit::from_warm_up(row_nanos, ROWS_MAX, row_nanos * u64::from(ROWS_MAX)),
     }
 }

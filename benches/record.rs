@@ -63,6 +63,8 @@ impl Node {
         node.router.step(node.now, targets, &mut node.picked);
         let options = batcher::Options {
             rows_max: 64,
+            tokens_max: 0,
+            policy: batcher::Policy::default(),
             cost: CostFit::from_warm_up(1_000, 64, 20_000),
         };
         let batcher = BATCHER;
@@ -130,6 +132,7 @@ impl Node {
             tenant: TenantId::DEFAULT,
             bytes: 64,
             rows: 1,
+            tokens: 0,
             criticality: Criticality::default(),
             is_alone: false,
         };

@@ -193,6 +193,8 @@ impl Handle {
             bucket,
             bytes,
             rows,
+            // No family reads tokens yet.
+            tokens: 0,
             criticality,
             tenant,
             is_alone,

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use paceline_core::Machine;
-use paceline_core::batcher::Options;
+use paceline_core::batcher::{Options, Policy};
 use paceline_core::copies::sources;
 use paceline_core::cost::CostFit;
 use paceline_core::placement::ReplicaState;
@@ -158,7 +158,12 @@ impl State {
         let attachment = self.arguments.device.attach(device::Loaded {
             replica: self.arguments.id,
             model,
-            options: Options { rows_max, cost },
+            options: Options {
+                rows_max,
+                tokens_max: 0,
+                policy: Policy::default(),
+                cost,
+            },
             on_panic: Arc::new(move |reason| {
                 let _ = myself.cast(Message::Panicked(reason));
             }),

@@ -41,7 +41,7 @@ mod world;
 
 pub use command::{Command, OutputFormat, RunArgs, SeedRange};
 pub use planted::Planted;
-pub use report::{BatchSize, Latency, Outcomes, Report};
+pub use report::{BatchSize, ClientsShare, Latency, Outcomes, Report};
 pub use scenario::{
     Clients, Cluster, Cost, Delays, Expect, Fault, Group, Model, Network, Operation, Problem,
     Replicas, Scenario, ScenarioError, TenantPlan, UnknownScenario, Version, What,

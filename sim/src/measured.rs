@@ -6,14 +6,16 @@ use paceline_core::Instant;
 use paceline_protocol::Epoch;
 
 use crate::fact::{End, Fact};
-use crate::report::{BatchSize, Latency, Outcomes, Report};
+use crate::report::{BatchSize, ClientsShare, Latency, Outcomes, Report};
 use crate::scenario::Scenario;
 use crate::series::{Happened, Series};
 
 /// Counts and samples of one run.
 #[derive(Default)]
 pub(crate) struct Measured {
-    sent: Vec<Instant>,
+    /// When each request was sent, and by which clients.
+    sent: Vec<(Instant, u16)>,
+    clients: Vec<OfClients>,
     outcomes: Outcomes,
     sent_again: u64,
     failed_over: u64,
@@ -26,18 +28,29 @@ pub(crate) struct Measured {
     series: Series,
 }
 
+/// What clients that are alike were told.
+#[derive(Default)]
+struct OfClients {
+    requests: u64,
+    /// Of answered requests, in nanoseconds.
+    latencies: Vec<u64>,
+}
+
 impl Measured {
     pub(crate) fn observe(&mut self, now: Instant, fact: &Fact<'_>) {
         let happened = match *fact {
-            Fact::Submitted { .. } => {
-                self.sent.push(now);
+            Fact::Submitted { client, .. } => {
+                self.sent.push((now, client));
+                self.clients_mut(client).requests += 1;
                 Happened::Sent
             }
             Fact::Ended { request, end, .. } => {
                 self.outcomes.count(end);
-                let took = now.nanos_since(self.sent[request.0 as usize]);
+                let (sent, client) = self.sent[request.0 as usize];
+                let took = now.nanos_since(sent);
                 if end == End::Answered {
                     self.latencies.push(took);
+                    self.clients_mut(client).latencies.push(took);
                 }
                 Happened::Ended(end, took)
             }
@@ -79,6 +92,14 @@ impl Measured {
         self.series.count(now.as_nanos(), &happened);
     }
 
+    fn clients_mut(&mut self, client: u16) -> &mut OfClients {
+        let index = usize::from(client);
+        if index >= self.clients.len() {
+            self.clients.resize_with(index + 1, OfClients::default);
+        }
+        &mut self.clients[index]
+    }
+
     /// The report of a run that came to rest at `end`, after so many events.
     pub(crate) fn report(
         mut self,
@@ -102,12 +123,8 @@ impl Measured {
             outcomes: self.outcomes,
             sent_again: self.sent_again,
             failed_over: self.failed_over,
-            latency_us: Latency {
-                p50: percentile(&self.latencies, 500) / 1_000,
-                p95: percentile(&self.latencies, 950) / 1_000,
-                p99: percentile(&self.latencies, 990) / 1_000,
-                max: percentile(&self.latencies, 1_000) / 1_000,
-            },
+            latency_us: latency(&self.latencies),
+            clients: self.clients.into_iter().map(OfClients::share).collect(),
             batches,
             batch_rows: self
                 .batches
@@ -119,6 +136,28 @@ impl Measured {
             events,
             series: self.series,
         }
+    }
+}
+
+impl OfClients {
+    fn share(mut self) -> ClientsShare {
+        self.latencies.sort_unstable();
+        ClientsShare {
+            requests: self.requests,
+            answered: self.latencies.len() as u64,
+            latency_us: latency(&self.latencies),
+        }
+    }
+}
+
+/// What sorted nanoseconds are like.
+fn latency(sorted: &[u64]) -> Latency {
+    let at = |permille| percentile(sorted, permille) / 1_000;
+    Latency {
+        p50: at(500),
+        p95: at(950),
+        p99: at(990),
+        max: at(1_000),
     }
 }
 

@@ -29,6 +29,8 @@ pub struct Report {
     pub goodput_per_s: u64,
     /// From sending to answering, of answered requests, in microseconds.
     pub latency_us: Latency,
+    /// The same of each kind of clients, in the order of the scenario.
+    pub clients: Vec<ClientsShare>,
     /// Batches that ran.
     pub batches: u64,
     /// How many batches had so many rows, by rows.
@@ -74,6 +76,17 @@ pub struct Outcomes {
     pub unreachable: u64,
     /// Two nodes fell silent that may have run it.
     pub poison: u64,
+}
+
+/// What clients that are alike were told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct ClientsShare {
+    /// Requests that they sent.
+    pub requests: u64,
+    /// Those that were answered in time.
+    pub answered: u64,
+    /// From sending to answering, of answered requests, in microseconds.
+    pub latency_us: Latency,
 }
 
 /// A distribution of times, in microseconds.
@@ -157,6 +170,17 @@ impl fmt::Display for Report {
             f,
             "latency      p50 {p50} µs, p95 {p95} µs, p99 {p99} µs, max {max} µs"
         )?;
+        // Of one kind all is said.
+        let kinds = self.clients.iter().enumerate();
+        for (number, of) in kinds.filter(|_| self.clients.len() > 1) {
+            let share = permille(of.answered, of.requests);
+            let Latency { p50, p99, .. } = of.latency_us;
+            writeln!(
+                f,
+                "  clients {number:<3}{:>9} {share:>7} answered, p50 {p50} µs, p99 {p99} µs",
+                of.answered
+            )?;
+        }
         let utilisation = permille(self.utilisation_permille, 1_000);
         writeln!(f, "utilisation  {utilisation} of the lanes' time")?;
         writeln!(f, "epoch        {}", self.epoch)?;
@@ -206,6 +230,19 @@ mod tests {
                 p99: 3,
                 max: 4,
             },
+            clients: vec![
+                ClientsShare {
+                    requests: 3,
+                    answered: 3,
+                    latency_us: Latency {
+                        p50: 1,
+                        p95: 2,
+                        p99: 3,
+                        max: 4,
+                    },
+                };
+                2
+            ],
             batches: 3,
             batch_rows: vec![
                 BatchSize {
@@ -233,7 +270,9 @@ mod tests {
              gone               0   0.0 %\n  failed             0   0.0 %\n  \
              unreachable        0   0.0 %\n  \
              poison             0   0.0 %\nsent again   0\nfailed over  0\ngoodput      3 answers/s\n\
-             latency      p50 1 µs, p95 2 µs, p99 3 µs, max 4 µs\n\
+             latency      p50 1 µs, p95 2 µs, p99 3 µs, max 4 µs\n  \
+             clients 0          3 100.0 % answered, p50 1 µs, p99 3 µs\n  \
+             clients 1          3 100.0 % answered, p50 1 µs, p99 3 µs\n\
              utilisation  40.9 % of the lanes' time\nepoch        5\nbatches      3\n     \
              1 rows         2 {}\n     2 rows         1 {}\n",
             "#".repeat(40),

@@ -4,7 +4,8 @@
 //! its weight ([`Fair`]); of a tenant's requests the earliest deadline, equal deadlines in order of
 //! arrival. The head fixes the class and the bucket, and the batch fills in the same order with
 //! requests of those until the next one does not fit. A request that must be alone is a batch of
-//! its own. Nothing waits for company: a batch is formed as soon as a lane is free.
+//! its own. Nothing waits for company: a batch is formed as soon as a lane is free, unless the
+//! [`Policy`] of another server is asked for, to compare with.
 //!
 //! While more waits than one batch takes, a request that would not be finished by its deadline is
 //! refused when it arrives, and told when it would have been: what is served before it, at the
@@ -20,6 +21,7 @@
 //! more, it is cancelled, or it is refused because there is no room for it. [`crate::device`] is
 //! the only driver besides the tests: it owns a batcher for each replica on the device.
 
+mod policy;
 mod waiting;
 
 use std::time::Duration;
@@ -28,6 +30,7 @@ use paceline_protocol::limits::{QUEUE_ROWS_MAX, QUEUE_ROWS_MIN, REQUEST_BUDGET_D
 use paceline_protocol::{Criticality, TenantId};
 use serde::{Deserialize, Serialize};
 
+pub use self::policy::Policy;
 use self::waiting::{Passed, Verdict, Waiting};
 use crate::cost::CostFit;
 use crate::fair::Fair;
@@ -40,6 +43,10 @@ use crate::time::Instant;
 pub struct Options {
     /// Largest batch, in rows. A single request may be larger and then runs alone.
     pub rows_max: u32,
+    /// Most tokens in a batch, likewise; 0 is any number.
+    pub tokens_max: u32,
+    /// When batches are formed, and of which requests.
+    pub policy: Policy,
     /// What batches cost, as the warm-up measured it.
     pub cost: CostFit,
 }
@@ -100,6 +107,8 @@ pub enum DropReason {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Batcher {
     rows_max: u32,
+    tokens_max: u32,
+    policy: Policy,
     cost: CostFit,
     queue: Waiting,
     /// Learnt time between two rows that leave while others wait, in nanoseconds; 0 is unknown.
@@ -122,8 +131,10 @@ impl Batcher {
         assert!(options.rows_max > 0, "a batch has at least one row");
         Self {
             rows_max: options.rows_max,
+            tokens_max: options.tokens_max,
+            policy: options.policy,
             cost: options.cost,
-            queue: Waiting::default(),
+            queue: Waiting::new(options.policy.is_in_order_of_arrival()),
             pace_nanos: 0,
             pressed_since: None,
             formed: None,
@@ -164,6 +175,22 @@ impl Batcher {
     /// The request that is served first.
     pub fn head(&self, fair: &Fair) -> Option<&RequestMeta> {
         self.queue.head(fair)
+    }
+
+    /// Until when no batch shall be formed, though something waits: `None` if one may be at once.
+    pub fn held_until(&self, now: Instant) -> Option<Instant> {
+        self.hold_ends().filter(|until| *until > now)
+    }
+
+    /// When a batch may be formed of what waits, if not at once. It may be over.
+    pub(crate) fn hold_ends(&self) -> Option<Instant> {
+        let (slot, since) = self.queue.oldest()?;
+        let rows = self.queued_rows().min(u64::from(self.rows_max)) as u32;
+        let (is_full, takes) = (rows == self.rows_max, self.cost.batch_nanos(rows));
+        let until = self.policy.held_until(since, is_full, takes)?;
+        // Never past what whoever waits longest has left.
+        let deadline = self.queue.deadline_of(slot)?;
+        Some(until.min(deadline.minus_nanos(takes)))
     }
 
     /// Expected nanoseconds of the batch that would be formed now.
@@ -223,6 +250,7 @@ impl Batcher {
             });
             return;
         }
+        let request = self.policy.as_known(request);
         // Whatever has emptied the queue meanwhile: what was learnt of its pressure is over.
         if !self.is_pressed() {
             self.pressed_since = None;
@@ -261,7 +289,7 @@ impl Batcher {
         {
             out.push(full(shed.slot, self.backlog_nanos()));
         }
-        self.queue.push(request, fair);
+        self.queue.push(now, request, fair);
         if self.is_pressed() {
             self.pressed_since.get_or_insert(now);
         }
@@ -280,7 +308,7 @@ impl Batcher {
 
     /// How long after its deadline a request would be finished, if it would.
     fn late_nanos(&self, now: Instant, request: &RequestMeta, fair: &Fair) -> Option<u64> {
-        if !self.is_pressed() || self.pace_nanos == 0 || Bug::HopelessFirst.is_planted() {
+        if !self.judges_lateness() || self.pace_nanos == 0 {
             return None;
         }
         let before = self.queue.rows_before(request, fair) + u64::from(request.rows);
@@ -294,6 +322,12 @@ impl Batcher {
         };
         let late = done.nanos_since(now.plus_nanos(may_take));
         (late > 0).then_some(late)
+    }
+
+    /// Whether it is time to let nobody wait who would be late.
+    fn judges_lateness(&self) -> bool {
+        let is_asked_to = self.policy.refuses_what_is_late() && !Bug::HopelessFirst.is_planted();
+        is_asked_to && self.is_pressed()
     }
 
     /// Whether more waits than one batch takes.
@@ -324,7 +358,11 @@ impl Batcher {
 
     fn form(&mut self, now: Instant, fair: &mut Fair, out: &mut Vec<Effect>) {
         self.learn_pace(now);
-        let mut rows = 0;
+        let (mut rows, mut tokens) = (0, 0);
+        let tokens_max = match self.tokens_max {
+            0 => u32::MAX,
+            most => most,
+        };
         let mut head = None;
         let mut is_closed = false;
         let rows_max = self.rows_max;
@@ -333,7 +371,7 @@ impl Batcher {
         // and then finishes nothing in time. While more waits than one batch takes, what
         // cannot be finished in time makes room for what can. Without that pressure everything
         // is tried: a wrong estimate is put right only by batches that run.
-        let finish = if self.is_pressed() && !Bug::HopelessFirst.is_planted() {
+        let finish = if self.judges_lateness() {
             now.plus_nanos(self.cost.batch_nanos(rows_max))
         } else {
             now
@@ -361,11 +399,14 @@ impl Batcher {
                 if bucket != request.bucket || (rows > 0 && request.is_alone) {
                     return Verdict::Pass;
                 }
-                if is_closed || (rows > 0 && rows + request.rows > rows_max) {
+                let is_full = rows + request.rows > rows_max
+                    || request.tokens.saturating_add(tokens) > tokens_max;
+                if is_closed || (rows > 0 && is_full) {
                     return Verdict::Stop;
                 }
                 is_closed = request.is_alone;
                 rows += request.rows;
+                tokens = request.tokens.saturating_add(tokens);
                 out.push(Effect::Join(*request));
                 let nanos = row_nanos.saturating_mul(u64::from(request.rows));
                 Verdict::Serve { nanos }

@@ -85,6 +85,12 @@ impl DeadlineQueue {
         Some(self.remove_at(last, positions))
     }
 
+    /// The request of `slot`, if exactly that one waits here.
+    pub(crate) fn waiting(&self, slot: Slot, positions: &Positions) -> Option<&RequestMeta> {
+        let request = &self.heap.get(positions.of(slot)?)?.request;
+        (request.slot == slot).then_some(request)
+    }
+
     /// Takes the request of `slot` out, if exactly that one waits here.
     pub(crate) fn remove(&mut self, slot: Slot, positions: &mut Positions) -> Option<Entry> {
         let position = positions.of(slot)?;
@@ -218,6 +224,7 @@ mod tests {
             tenant: TenantId::DEFAULT,
             bytes: 0,
             rows: 1,
+            tokens: 0,
             criticality: Criticality::default(),
             is_alone: false,
         }

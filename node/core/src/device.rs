@@ -10,6 +10,8 @@
 //!     └────── cheap, and the caller's task can run it: Staged and Running at once ─────▲
 //! ```
 //!
+//! A batcher whose policy waits for company is held until then, and the others go on.
+//!
 //! A batch is formed as late as possible: when the lane's thread says that it is awake, so
 //! that whatever arrived meanwhile can join. Requests that have expired or were cancelled are
 //! dropped three times over: while they wait, when the batch is formed, and when it is
@@ -73,10 +75,11 @@ impl Device {
         self.lanes.iter().filter(busy).count() as u32
     }
 
-    /// Whether a lane has nothing to do, and none is about to look for something.
-    pub fn is_idle(&self) -> bool {
-        let is_waking = |lane: &Lane| lane.state == LaneState::Waking;
-        self.idle_lane().is_some() && !self.lanes.iter().any(is_waking)
+    /// Whether a lane has nothing to do, none is about to look for something, and nothing is held.
+    pub fn is_idle(&self, now: Instant) -> bool {
+        let has_nothing = self.idle_lane().is_some() && !self.is_waking();
+        let mut batchers = self.batchers.iter().flatten();
+        has_nothing && !batchers.any(|batcher| batcher.held_until(now).is_some())
     }
 
     /// Rows that wait, over all replicas.
@@ -137,7 +140,7 @@ impl Device {
 
     /// Gives an idle lane something to do, if anything waits.
     fn offer(&mut self, now: Instant, lane: LaneId, in_place: bool, out: &mut Vec<Effect>) {
-        let Some(next) = self.next_batcher() else {
+        let Some(next) = self.next_batcher(now) else {
             self.lane(lane).in_place_runs = 0;
             return;
         };
@@ -174,7 +177,7 @@ impl Device {
     fn stage(&mut self, now: Instant, lane: LaneId, out: &mut Vec<Effect>) {
         self.lane(lane).members.clear();
         self.lane(lane).state = LaneState::Idle;
-        while let Some(next) = self.next_batcher() {
+        while let Some(next) = self.next_batcher(now) {
             self.step_batcher_into(now, next, batcher::Input::Form);
             let lane_state = &mut self.lanes[usize::from(lane.0)];
             for effect in self.scratch.drain(..) {
@@ -250,10 +253,14 @@ impl Device {
 
     /// The one order: of the batchers' heads, that of the highest class whose tenant is behind the
     /// others, the earliest of several.
-    fn next_batcher(&self) -> Option<BatcherId> {
+    fn next_batcher(&self, now: Instant) -> Option<BatcherId> {
         let batchers = self.batchers.iter().enumerate();
         let heads = batchers.filter_map(|(index, batcher)| {
-            let head = batcher.as_ref()?.head(&self.fair)?;
+            let batcher = batcher.as_ref()?;
+            let head = batcher.head(&self.fair)?;
+            if batcher.held_until(now).is_some() {
+                return None;
+            }
             let clock = self.fair.clock((head.criticality, head.tenant));
             // Two numbers: to compare and move tuples with padding took a third of a step.
             let order = u128::from(head.criticality as u8) << 64 | u128::from(clock);
@@ -269,6 +276,11 @@ impl Device {
             .iter()
             .position(idle)
             .map(|lane| LaneId(lane as u16))
+    }
+
+    fn is_waking(&self) -> bool {
+        let mut lanes = self.lanes.iter();
+        lanes.any(|lane| lane.state == LaneState::Waking)
     }
 
     fn lane(&mut self, lane: LaneId) -> &mut Lane {
@@ -352,14 +364,21 @@ impl Machine for Device {
                 }
             }
         }
+        // What was held may run now. A lane that wakes looks at all there is.
+        if !self.is_waking()
+            && let Some(lane) = self.idle_lane()
+        {
+            self.offer(now, lane, false, out);
+        }
     }
 
     fn next_wakeup(&self) -> Option<Instant> {
-        self.batchers
-            .iter()
-            .flatten()
-            .filter_map(Batcher::earliest_deadline)
-            .min()
+        let batchers = || self.batchers.iter().flatten();
+        let deadlines = batchers().filter_map(Batcher::earliest_deadline);
+        // Who has no lane to run on looks again when one is free.
+        let has_lane = self.idle_lane().is_some() && !self.is_waking();
+        let holds = batchers().filter_map(Batcher::hold_ends);
+        deadlines.chain(holds.filter(|_| has_lane)).min()
     }
 }
 

@@ -37,6 +37,8 @@ pub struct RequestMeta {
     pub bytes: u64,
     /// Its rows, at least 1.
     pub rows: u32,
+    /// Tokens of its inputs, where they have any.
+    pub tokens: u32,
     /// How much it matters: who is served first, and who is refused first.
     pub criticality: Criticality,
     /// Whether its rows share their batch with nobody: they may be what made a node vanish.

@@ -37,6 +37,11 @@ impl Instant {
         self.0.saturating_sub(earlier.0)
     }
 
+    /// `self` moved back by `nanos`, stopping at [`Instant::ZERO`].
+    pub const fn minus_nanos(self, nanos: u64) -> Self {
+        Self(self.0.saturating_sub(nanos))
+    }
+
     /// `self` moved by `nanos`, stopping at [`Instant::FAR`].
     pub const fn plus_nanos(self, nanos: u64) -> Self {
         Self(self.0.saturating_add(nanos))

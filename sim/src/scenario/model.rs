@@ -1,5 +1,6 @@
 //! What a scenario deploys: models, their versions, and what these cost.
 
+use paceline_core::batcher::Policy;
 use paceline_protocol::registry::ReplicaTarget;
 use serde::{Deserialize, Serialize};
 
@@ -36,6 +37,12 @@ pub struct Version {
     pub deploy_ms: u64,
     /// Largest batch, in rows.
     pub rows_max: u32,
+    /// Most tokens in a batch; 0 is any number.
+    #[serde(default)]
+    pub tokens_max: u32,
+    /// When batches are formed, and of which requests: our way, or another server's.
+    #[serde(default)]
+    pub policy: Policy,
     /// What batches cost.
     pub cost: Cost,
     /// Fetching, loading and warming up a replica, in milliseconds.

@@ -247,7 +247,7 @@ impl Node {
             queued: queues.map(Batcher::queued_requests).sum(),
             in_lanes: self.lanes.iter().map(|lane| lane.served.len()).sum(),
             failovers: self.budget.under_way(Extra::Failover),
-            is_idle: self.device.is_idle(),
+            is_idle: self.device.is_idle(outside.now),
             // Adding them up costs something, and is exact only then: what a replica's router had
             // counted is forgotten when the replica goes.
             forgotten_rows: match self.entries.len() {

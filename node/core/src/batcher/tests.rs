@@ -1,5 +1,6 @@
 //! The batcher: state, input, exact effects; and its laws over random histories.
 
+mod policies;
 mod pressure;
 mod tenants;
 
@@ -44,7 +45,12 @@ impl std::ops::Deref for Alone {
 
 fn batcher(rows_max: u32) -> Alone {
     let cost = CostFit::from_warm_up(10_000, rows_max, 100_000);
-    Alone::new(Options { rows_max, cost })
+    Alone::new(Options {
+        rows_max,
+        tokens_max: 0,
+        policy: Policy::default(),
+        cost,
+    })
 }
 
 fn request(index: u32, rows: u32, deadline_ms: u64) -> RequestMeta {
@@ -58,6 +64,7 @@ fn request(index: u32, rows: u32, deadline_ms: u64) -> RequestMeta {
         tenant: TenantId::DEFAULT,
         bytes: 64,
         rows,
+        tokens: 0,
         criticality: Criticality::default(),
         is_alone: false,
     }
@@ -188,7 +195,12 @@ fn expired_requests_are_dropped_on_arrival_on_waking_and_when_a_batch_is_formed(
 fn under_pressure_what_cannot_be_finished_makes_room_for_what_can() {
     // A full batch of 4 takes 100 µs. Six requests wait; two could not be done in time.
     let cost = CostFit::from_warm_up(70_000, 4, 100_000);
-    let mut batcher = Alone::new(Options { rows_max: 4, cost });
+    let mut batcher = Alone::new(Options {
+        rows_max: 4,
+        tokens_max: 0,
+        policy: Policy::default(),
+        cost,
+    });
     let soon = Instant::from_nanos(90_000);
     for index in 0..6 {
         let deadline = if index % 3 == 0 { soon } else { at(50) };
@@ -209,7 +221,12 @@ fn under_pressure_what_cannot_be_finished_makes_room_for_what_can() {
 #[test]
 fn without_pressure_everything_is_tried() {
     let cost = CostFit::from_warm_up(70_000, 4, 100_000);
-    let mut batcher = Alone::new(Options { rows_max: 4, cost });
+    let mut batcher = Alone::new(Options {
+        rows_max: 4,
+        tokens_max: 0,
+        policy: Policy::default(),
+        cost,
+    });
     let deadline = Instant::from_nanos(1);
     step(
         &mut batcher,
@@ -240,7 +257,12 @@ fn a_cancelled_request_leaves_at_once_and_only_once() {
 fn the_queue_holds_what_can_be_finished_in_the_default_budget() {
     // 8 rows take 8 s when batched: 10 s of them are 10 rows, below the smallest queue of 64.
     let cost = CostFit::from_warm_up(1_000_000_000, 8, 8_000_000_000);
-    let mut batcher = Alone::new(Options { rows_max: 8, cost });
+    let mut batcher = Alone::new(Options {
+        rows_max: 8,
+        tokens_max: 0,
+        policy: Policy::default(),
+        cost,
+    });
     assert_eq!(batcher.queue_rows_max(), 64);
     for index in 0..64 {
         assert_eq!(

@@ -1,5 +1,7 @@
 //! Requests that wait for one replica: by class; in a class the tenant goes first that has had
-//! least of the device; of a tenant's own, the earliest deadline.
+//! least of the device; of a tenant's own, the earliest deadline. Or in order of arrival.
+
+use std::collections::VecDeque;
 
 use paceline_protocol::{Criticality, TenantId};
 use serde::{Deserialize, Serialize};
@@ -17,6 +19,9 @@ pub(super) struct Waiting {
     lines: Vec<Line>,
     positions: Positions,
     arrivals: u64,
+    /// In order of arrival, if that is the order; those that have left meanwhile are among them
+    /// until their turn comes.
+    in_order: Option<VecDeque<(Slot, Instant)>>,
     /// Lines that are empty, kept for their memory.
     #[serde(skip)]
     spare: Vec<DeadlineQueue>,
@@ -48,6 +53,31 @@ pub(super) enum Verdict {
 pub(super) type Passed = Vec<Entry>;
 
 impl Waiting {
+    /// Nothing waits.
+    pub(super) fn new(is_in_order_of_arrival: bool) -> Self {
+        Self {
+            in_order: is_in_order_of_arrival.then(VecDeque::new),
+            ..Self::default()
+        }
+    }
+
+    /// Who has waited longest, and since when; `None` where nobody asks for that.
+    pub(super) fn oldest(&self) -> Option<(Slot, Instant)> {
+        let mut waiting = self.in_order.as_ref()?.iter();
+        let oldest = waiting.find(|(slot, _)| self.request(*slot).is_some());
+        oldest.copied()
+    }
+
+    /// When the answer of a request that waits is worthless.
+    pub(super) fn deadline_of(&self, slot: Slot) -> Option<Instant> {
+        self.request(slot).map(|request| request.deadline)
+    }
+
+    fn request(&self, slot: Slot) -> Option<&RequestMeta> {
+        let mut lines = self.lines.iter();
+        lines.find_map(|line| line.queue.waiting(slot, &self.positions))
+    }
+
     pub(super) fn len(&self) -> usize {
         self.lines.iter().map(|line| line.queue.len()).sum()
     }
@@ -93,11 +123,15 @@ impl Waiting {
         let lines: usize = lines
             .map(|line| size_of::<Line>() + line.queue.bytes())
             .sum();
-        lines + self.positions.bytes()
+        let in_order = self.in_order.as_ref().map_or(0, VecDeque::len);
+        lines + self.positions.bytes() + in_order * size_of::<(Slot, Instant)>()
     }
 
     /// The request that is served first.
     pub(super) fn head(&self, fair: &Fair) -> Option<&RequestMeta> {
+        if self.in_order.is_some() {
+            return self.request(self.oldest()?.0);
+        }
         self.lines[self.first(fair)?].queue.earliest()
     }
 
@@ -109,7 +143,10 @@ impl Waiting {
             .min()
     }
 
-    pub(super) fn push(&mut self, request: RequestMeta, fair: &mut Fair) {
+    pub(super) fn push(&mut self, now: Instant, request: RequestMeta, fair: &mut Fair) {
+        if let Some(in_order) = &mut self.in_order {
+            in_order.push_back((request.slot, now));
+        }
         self.arrivals += 1;
         let arrival = self.arrivals;
         fair.enter((request.criticality, request.tenant));
@@ -183,6 +220,10 @@ impl Waiting {
         fair: &mut Fair,
         mut wanted: impl FnMut(&RequestMeta) -> Verdict,
     ) {
+        if let Some(in_order) = self.in_order.take() {
+            self.in_order = Some(self.take_in_order(in_order, looks, fair, wanted));
+            return;
+        }
         passed.clear();
         let mut has_begun = false;
         while passed.len() < looks
@@ -219,6 +260,33 @@ impl Waiting {
         while line < self.lines.len() {
             line += usize::from(!self.drop_if_empty(line));
         }
+    }
+
+    /// The same in order of arrival. Returns who waits still.
+    fn take_in_order(
+        &mut self,
+        mut in_order: VecDeque<(Slot, Instant)>,
+        looks: usize,
+        fair: &mut Fair,
+        mut wanted: impl FnMut(&RequestMeta) -> Verdict,
+    ) -> VecDeque<(Slot, Instant)> {
+        let mut passed = 0;
+        while passed < looks
+            && let Some((slot, _)) = in_order.get(passed).copied()
+        {
+            match self.request(slot).map(&mut wanted) {
+                Some(Verdict::Stop) => break,
+                Some(Verdict::Pass) => {
+                    passed += 1;
+                    continue;
+                }
+                Some(Verdict::Serve { .. } | Verdict::Drop) => drop(self.remove(slot, fair)),
+                // It has left meanwhile.
+                None => {}
+            }
+            in_order.remove(passed);
+        }
+        in_order
     }
 
     /// The line that is served next: of the highest class, whose tenant is behind the others, the

@@ -32,6 +32,7 @@ fn request(index: u32, deadline_ms: u64) -> RequestMeta {
         tenant: TenantId::DEFAULT,
         bytes: 0,
         rows: 1,
+        tokens: 0,
         criticality: Criticality::default(),
         is_alone: false,
     }
@@ -41,7 +42,12 @@ fn device(lanes: u16, row_nanos: u64) -> Device {
     let mut device = Device::new(lanes);
     for queue in 0..2 {
         let cost = CostFit::from_warm_up(row_nanos, 8, row_nanos * 2);
-        let options = batcher::Options { rows_max: 8, cost };
+        let options = batcher::Options {
+            rows_max: 8,
+            tokens_max: 0,
+            policy: batcher::Policy::default(),
+            cost,
+        };
         step(
             &mut device,
             0,
@@ -412,4 +418,37 @@ proptest! {
         prop_assert!(books.open.is_empty(), "{:?} never ended", books.open);
         prop_assert_eq!(books.device.running(), 0);
     }
+}
+
+#[test]
+fn what_is_held_wakes_a_lane_when_its_time_has_come_and_keeps_no_other_waiting() {
+    let mut device = Device::new(2);
+    let policies = [
+        batcher::Policy::Timeout { nanos: 5_000_000 },
+        batcher::Policy::Deadlines,
+    ];
+    for (queue, policy) in (0..).zip(policies) {
+        let options = batcher::Options {
+            rows_max: 8,
+            tokens_max: 0,
+            policy,
+            cost: CostFit::from_warm_up(DEAR_NANOS, 8, DEAR_NANOS * 2),
+        };
+        let batcher = BatcherId(queue);
+        step(&mut device, 0, Input::Attach { batcher, options });
+    }
+    assert_eq!(arrive(&mut device, 0, 1, 100), [], "it waits for company");
+    assert!(!device.is_idle(at(0)), "on purpose");
+    assert_eq!(device.next_wakeup(), Some(at(5)));
+    assert_eq!(
+        arrive(&mut device, 1, 2, 100),
+        [Effect::Wake { lane: LANE }]
+    );
+    let begun = step(&mut device, 0, Input::Begin { lane: LANE });
+    assert_eq!(begun[0], Effect::Join { slot: slot(2) });
+    let mut out = Vec::new();
+    device.wake(at(5), &mut out);
+    assert_eq!(out, [Effect::Wake { lane: LaneId(1) }]);
+    let begun = step(&mut device, 5, Input::Begin { lane: LaneId(1) });
+    assert_eq!(begun[0], Effect::Join { slot: slot(1) });
 }

@@ -39,7 +39,12 @@ fn busy_device(bytes: usize, turns: u64) -> Recorded<Device> {
     let mut out = Vec::new();
     for batcher in 0..2 {
         let cost = CostFit::from_warm_up(40_000, 8, 200_000);
-        let options = batcher::Options { rows_max: 8, cost };
+        let options = batcher::Options {
+            rows_max: 8,
+            tokens_max: 0,
+            policy: batcher::Policy::default(),
+            cost,
+        };
         let batcher = BatcherId(batcher);
         device.step(at(0), device::Input::Attach { batcher, options }, &mut out);
     }
@@ -54,6 +59,7 @@ fn busy_device(bytes: usize, turns: u64) -> Recorded<Device> {
             tenant: TenantId::DEFAULT,
             bytes: 64,
             rows: 1 + random.below(3) as u32,
+            tokens: 0,
             criticality: Criticality::ALL[random.below(4) as usize],
             is_alone: random.below(50) == 0,
         };

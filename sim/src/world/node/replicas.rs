@@ -121,6 +121,8 @@ impl Node {
         let (one, all) = (of.cost.batch_ns(1, 0), of.cost.batch_ns(of.rows_max, 0));
         let options = batcher::Options {
             rows_max: of.rows_max,
+            tokens_max: of.tokens_max,
+            policy: of.policy,
             cost: CostFit::from_warm_up(one, of.rows_max, all),
         };
         let queue = Queue {

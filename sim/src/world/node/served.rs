@@ -55,6 +55,7 @@ impl Node {
                 bucket: dispatch.bucket,
                 bytes: dispatch.bytes,
                 rows: dispatch.rows,
+                tokens: u32::try_from(dispatch.tokens).unwrap_or(u32::MAX),
                 criticality: dispatch.criticality,
                 tenant: dispatch.tenant,
                 is_alone: dispatch.is_alone,

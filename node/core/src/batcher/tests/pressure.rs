@@ -87,7 +87,12 @@ fn under_lasting_pressure_half_of_the_time_must_do() {
 fn nobody_makes_room_in_vain() {
     use Criticality::{Critical, Sheddable};
     let cost = CostFit::from_warm_up(200_000_000, 1, 200_000_000);
-    let mut batcher = Alone::new(Options { rows_max: 1, cost });
+    let mut batcher = Alone::new(Options {
+        rows_max: 1,
+        tokens_max: 0,
+        policy: Policy::default(),
+        cost,
+    });
     let most = batcher.queue_rows_max() as u32;
     for (index, class) in (0..most).map(|index| (index, [Critical, Sheddable][index as usize % 2]))
     {
@@ -168,7 +173,12 @@ fn a_higher_class_goes_first_whatever_its_deadline_and_shares_no_batch() {
 fn what_is_full_or_late_is_told_to_lower_classes_first() {
     use Criticality::{Critical, Sheddable};
     let cost = CostFit::from_warm_up(200_000_000, 1, 200_000_000);
-    let mut batcher = Alone::new(Options { rows_max: 1, cost });
+    let mut batcher = Alone::new(Options {
+        rows_max: 1,
+        tokens_max: 0,
+        policy: Policy::default(),
+        cost,
+    });
     let most = batcher.queue_rows_max() as u32;
     for index in 0..most {
         step(

@@ -24,7 +24,12 @@ fn rows_of(effects: &[Effect], tenant: TenantId) -> u32 {
 /// A queue that is full of one tenant's requests, where a row takes 200 ms and may wait for 10 s.
 fn full() -> (Alone, u32) {
     let cost = CostFit::from_warm_up(200_000_000, 1, 200_000_000);
-    let mut batcher = Alone::new(Options { rows_max: 1, cost });
+    let mut batcher = Alone::new(Options {
+        rows_max: 1,
+        tokens_max: 0,
+        policy: Policy::default(),
+        cost,
+    });
     let most = batcher.queue_rows_max() as u32;
     for index in 0..most {
         let arrives = Input::Arrive(of(LOUD, index, 9_000));
