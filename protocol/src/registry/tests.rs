@@ -132,6 +132,50 @@ fn changes() -> impl Strategy<Value = Change> {
         }),
         models().prop_map(|model| Change::DeleteModel { model }),
         members(),
+        canaries(),
+    ]
+}
+
+/// Changes of which version gets how many requests.
+fn canaries() -> impl Strategy<Value = Change> {
+    let replicas = prop_oneof![
+        any::<u32>().prop_map(ReplicaTarget::Count),
+        Just(ReplicaTarget::Each)
+    ];
+    let stage = (any::<u16>(), any::<u64>());
+    let stage = stage.prop_map(|(weight, hold_ms)| CanaryStage { weight, hold_ms });
+    let guards = (any::<u16>(), any::<u16>(), any::<u32>());
+    let guards = guards.prop_map(|(failures, latency, requests_min)| CanaryGuards {
+        failures_permille_max: failures,
+        latency_percent_max: latency,
+        requests_min,
+    });
+    let plan = (versions(), replicas, vec(stage, 0..5), guards);
+    let plan = plan.prop_map(|(version, replicas, stages, guards)| {
+        Box::new(CanaryPlan {
+            version,
+            replicas,
+            stages,
+            guards,
+        })
+    });
+    let since = || proptest::option::of(epochs());
+    prop_oneof![
+        (models(), plan).prop_map(|(model, plan)| Change::BeginCanary { model, plan }),
+        (models(), epochs(), any::<u32>()).prop_map(|(model, since, stage)| {
+            Change::AdvanceCanary {
+                model,
+                since,
+                stage,
+            }
+        }),
+        (models(), since()).prop_map(|(model, since)| Change::PromoteCanary { model, since }),
+        (models(), since(), ".{0,40}").prop_map(|(model, since, reason)| Change::AbortCanary {
+            model,
+            since,
+            reason
+        }),
+        models().prop_map(|model| Change::Rollback { model }),
     ]
 }
 
@@ -236,6 +280,26 @@ fn refusals() -> impl Strategy<Value = Refusal> {
             node: NodeId(node),
             since
         }),
+        canary_refusals(),
+    ]
+}
+
+fn canary_refusals() -> impl Strategy<Value = Refusal> {
+    let named = || (models(), versions());
+    prop_oneof![
+        ".{0,40}".prop_map(|what| Refusal::CanaryInvalid { what }),
+        named().prop_map(|(model, version)| Refusal::CanaryUnderWay { model, version }),
+        models().prop_map(|model| Refusal::NoStableVersion { model }),
+        named().prop_map(|(model, version)| Refusal::ServesAlready { model, version }),
+        models().prop_map(|model| Refusal::NoCanary { model }),
+        (models(), any::<[u32; 2]>()).prop_map(|(model, [stage, stages])| {
+            Refusal::CanaryStage {
+                model,
+                stage,
+                stages,
+            }
+        }),
+        models().prop_map(|model| Refusal::NoPrevious { model }),
     ]
 }
 
@@ -275,6 +339,11 @@ fn change_number(change: &Change) -> u8 {
         Change::Drained { .. } => 13,
         Change::Undrain { .. } => 14,
         Change::RemoveNode { .. } => 15,
+        Change::BeginCanary { .. } => 16,
+        Change::AdvanceCanary { .. } => 17,
+        Change::PromoteCanary { .. } => 18,
+        Change::AbortCanary { .. } => 19,
+        Change::Rollback { .. } => 20,
     }
 }
 
@@ -299,6 +368,13 @@ fn refusal_number(refusal: &Refusal) -> u8 {
         Refusal::NodeBurnt { .. } => 15,
         Refusal::LastNode { .. } => 16,
         Refusal::NotDraining { .. } => 17,
+        Refusal::CanaryInvalid { .. } => 18,
+        Refusal::CanaryUnderWay { .. } => 19,
+        Refusal::NoStableVersion { .. } => 20,
+        Refusal::ServesAlready { .. } => 21,
+        Refusal::NoCanary { .. } => 22,
+        Refusal::CanaryStage { .. } => 23,
+        Refusal::NoPrevious { .. } => 24,
     }
 }
 
@@ -321,8 +397,8 @@ fn hold_numbers<T: Serialize + fmt::Debug>(
 
 #[test]
 fn variants_keep_their_numbers() {
-    hold_numbers(changes(), change_number, 16);
-    hold_numbers(refusals(), refusal_number, 18);
+    hold_numbers(changes(), change_number, 21);
+    hold_numbers(refusals(), refusal_number, 25);
 }
 
 #[test]

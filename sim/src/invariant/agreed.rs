@@ -127,7 +127,12 @@ impl Agreed {
             | Change::CreateToken(_)
             | Change::RevokeToken { .. }
             | Change::AdmitNode { .. }
-            | Change::Drained { .. } => {}
+            | Change::Drained { .. }
+            | Change::BeginCanary { .. }
+            | Change::AdvanceCanary { .. }
+            | Change::PromoteCanary { .. }
+            | Change::AbortCanary { .. }
+            | Change::Rollback { .. } => {}
         }
     }
 

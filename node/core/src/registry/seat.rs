@@ -159,7 +159,12 @@ impl Registry {
             | Change::Activate { .. }
             | Change::Assign { .. }
             | Change::Unassign { .. }
-            | Change::DeleteModel { .. } => unreachable!("not a change of members"),
+            | Change::DeleteModel { .. }
+            | Change::BeginCanary { .. }
+            | Change::AdvanceCanary { .. }
+            | Change::PromoteCanary { .. }
+            | Change::AbortCanary { .. }
+            | Change::Rollback { .. } => unreachable!("not a change of members"),
         }
     }
 
