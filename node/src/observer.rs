@@ -71,6 +71,8 @@ impl Actor for Observer {
         arguments.observed.tell(&myself, || Message::Own);
         arguments.registry.tell(&myself, || Message::Peers);
         notify(arguments.applied.clone(), myself.clone(), || Message::Own);
+        let canaries = arguments.observed.own_canaries();
+        notify(canaries, myself.clone(), || Message::Own);
         notify(arguments.facts.clone(), myself.clone(), || Message::Own);
         notify(arguments.directory.reports(), myself.clone(), || {
             Message::Peers
@@ -105,6 +107,7 @@ impl Arguments {
             draining,
             pid: self.pid,
             replicas: self.observed.own(),
+            canaries: self.observed.own_canaries().borrow().to_vec(),
         });
     }
 

@@ -89,7 +89,7 @@ pub const UNIT_BYTES_MAX: usize = 128;
 /// Most replicas in a cluster.
 pub const REPLICAS_MAX: usize = 20_000;
 /// Largest report of a node on what it observes: 20,000 replicas of 32 bytes, their reasons for
-/// having failed, and as much again.
+/// having failed, the counts of 100 canaries of some kilobyte each, and half as much again.
 pub const NODE_REPORT_BYTES_MAX: usize = 1 << 20;
 /// What a peer may say on the mesh at once, in bytes: a few of the largest reports.
 pub const MESH_BURST_BYTES: u32 = 4 << 20;

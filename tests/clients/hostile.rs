@@ -38,6 +38,7 @@ fn request(number: u64, model: &str) -> Frame {
             outputs: Vec::new(),
             lost: None,
             criticality: Criticality::default(),
+            unit: None,
         }),
         tensors: Vec::new(),
     }

@@ -50,6 +50,7 @@ fn report(node: NodeId, epoch: u64) -> NodeReport {
         draining: None,
         pid: 4,
         replicas: vec![(ReplicaId(node.0), replica)],
+        canaries: Vec::new(),
     }
 }
 

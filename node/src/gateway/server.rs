@@ -27,7 +27,7 @@ use self::host::check_host;
 pub(super) use self::respond::failed;
 use self::respond::{STALE, VERSION, answered, respond};
 use super::Doors;
-use super::body::{AnswerBody, epoch_seen, read_inference};
+use super::body::{AnswerBody, epoch_seen, read_inference, unit};
 use super::front::{Accepted, Accepting, Door};
 use super::infer::InferBody;
 use super::path::Route;
@@ -191,6 +191,7 @@ async fn dispatch(
             let (headers, limit) = (&parts.headers, doors.options.body_bytes_max);
             let refused = |failure: &Failure| doors.metrics.refused(Protocol::Http, failure.code);
             let epoch_seen = epoch_seen(headers).inspect_err(refused)?;
+            let unit = unit(headers).inspect_err(refused)?;
             let read = read_inference(headers, body, limit).await;
             let (json_bytes, body) = read.inspect_err(refused)?;
             let request = InferBody {
@@ -199,6 +200,7 @@ async fn dispatch(
                 json_bytes,
                 body,
                 epoch_seen,
+                unit,
             };
             doors.serving.infer(request).await.map(answered)
         }

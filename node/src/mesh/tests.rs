@@ -220,5 +220,6 @@ fn report(node: NodeId, epoch: u64) -> NodeReport {
         draining: None,
         pid: std::process::id(),
         replicas: vec![],
+        canaries: Vec::new(),
     }
 }

@@ -1,6 +1,7 @@
 //! Whole nodes in this process, on disks in memory and with the scripted engine.
 
 mod ahead;
+mod canary;
 mod copies;
 mod failover;
 mod leaving;
@@ -116,6 +117,7 @@ async fn infer(serving: &Serving, parameters: &str) -> Result<Bytes, ErrorCode> 
         json_bytes: None,
         body: body.into(),
         epoch_seen: None,
+        unit: None,
     };
     let answered = serving.infer(body).await;
     answered

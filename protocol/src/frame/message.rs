@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::criticality::Criticality;
 use crate::error::Failure;
 use crate::id::{Epoch, ModelName, NodeId, ReplicaId, VersionNumber};
+use crate::traffic::Unit;
 
 /// What a frame says. Variants are only ever appended.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -92,6 +93,8 @@ pub struct ClientInfer {
     pub lost: Option<NodeId>,
     /// How much it matters.
     pub criticality: Criticality,
+    /// What it belongs to that shall always get the same version.
+    pub unit: Option<Unit>,
 }
 
 /// Whether a failed attempt may have been executed.

@@ -58,6 +58,9 @@ fn client_messages(name: impl Strategy<Value = ModelName>) -> impl Strategy<Valu
                 outputs,
                 lost: how.3.map(NodeId),
                 criticality: Criticality::default(),
+                unit: how
+                    .3
+                    .map(|id| crate::traffic::Unit::new(id.to_string()).unwrap()),
             })
         }),
         (any::<u32>(), any::<u64>(), names, any::<Option<u32>>()).prop_map(
@@ -216,7 +219,7 @@ fn the_layout_is_pinned_by_an_example() {
     assert_eq!(&bytes[..16], b"PLF1\x04\0\0\0\0\0\0\0\0\0\0\0");
     assert_eq!(
         &bytes[16..20],
-        [2, 5, 4, 0],
+        [3, 5, 4, 0],
         "schema, number, variant, no tensors"
     );
 }

@@ -112,6 +112,7 @@ impl Serving {
             outputs: Vec::new(),
             lost: None,
             criticality: parsed.parameters.criticality(),
+            unit: request.unit.clone(),
         };
         let inputs = std::mem::take(&mut parsed.inputs);
         let request_ahead = ClientRequest { head, inputs };

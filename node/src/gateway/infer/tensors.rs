@@ -3,6 +3,7 @@
 use paceline_core::Instant;
 use paceline_core::failover::Terms;
 use paceline_protocol::frame::Execution;
+use paceline_protocol::traffic::Unit;
 use paceline_protocol::{Criticality, Epoch, ErrorCode, Failure, NodeId, Tensor, VersionNumber};
 
 use super::{Pinned, Serving, Target, Unanswered, budget_nanos, refused};
@@ -30,6 +31,8 @@ pub struct TensorRequest {
     pub lost: Option<NodeId>,
     /// How much it matters.
     pub criticality: Criticality,
+    /// What it belongs to that shall always get the same version, if it says so.
+    pub unit: Option<Unit>,
 }
 
 /// Its answer.
@@ -57,20 +60,25 @@ impl Serving {
         let target = Target {
             model: &request.model,
             version: version.as_deref(),
+            unit: request.unit.as_ref(),
+            arrived,
         };
         let pinned = self.pin(target).inspect_err(|failure| {
             self.metrics.refused(Protocol::Quic, failure.code);
         })?;
         let metrics = pinned.version.metrics.clone();
+        let arm = pinned.arm.clone();
         let answered = self
             .infer_tensors_pinned((arrived, pinned), target, &request)
             .await;
+        let nanos = self.clock.now().nanos_since(arrived);
         match &answered {
-            Ok((rows, _)) => {
-                let nanos = self.clock.now().nanos_since(arrived);
-                metrics.succeeded(Protocol::Quic, *rows, nanos);
-            }
+            Ok((rows, _)) => metrics.succeeded(Protocol::Quic, *rows, nanos),
             Err(unanswered) => metrics.failed(Protocol::Quic, unanswered.failure.code),
+        }
+        if let Some(arm) = arm {
+            let failure = answered.as_ref().err().map(|ended| ended.failure.code);
+            failure.map_or_else(|| arm.answered(nanos), |code| arm.failed(code, nanos));
         }
         answered.map(|(_, answer)| answer)
     }

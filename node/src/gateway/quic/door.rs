@@ -92,6 +92,7 @@ impl Serving {
             is_second: head.attempt > 1,
             lost: head.lost,
             criticality: head.criticality,
+            unit: head.unit,
         };
         match self.infer_tensors(request).await {
             Ok(TensorAnswer {

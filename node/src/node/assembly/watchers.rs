@@ -1,7 +1,7 @@
 //! What the actors need that watch the cluster: peers, members, and what they keep and do.
 
 use super::{Assembly, Shared};
-use crate::{detector, drain, keeper, membership, observer, peers};
+use crate::{canary, detector, drain, keeper, membership, observer, peers};
 
 impl Assembly<'_> {
     pub(super) fn peers(&self, shared: &Shared) -> peers::Arguments {
@@ -57,6 +57,16 @@ impl Assembly<'_> {
             node: self.identity.node,
             registry: self.registry.clone(),
             fetcher: shared.fetcher.clone(),
+        }
+    }
+
+    pub(super) fn canary(&self, shared: &Shared) -> canary::Arguments {
+        canary::Arguments {
+            node: self.identity.node,
+            clock: self.clock,
+            registry: self.registry.clone(),
+            router: shared.router.clone(),
+            observed: shared.observed.clone(),
         }
     }
 

@@ -23,6 +23,7 @@ fn request(idempotent: bool, budget_us: u64) -> ClientRequest {
         outputs: Vec::new(),
         lost: None,
         criticality: Criticality::default(),
+        unit: None,
     };
     let inputs = vec![Tensor::from_f32(2, &[1.0, 2.0])];
     ClientRequest { head, inputs }
@@ -91,6 +92,7 @@ async fn an_answer_of_outputs_that_are_not_known_here_is_told_as_such() {
         json_bytes: None,
         body: body.into(),
         epoch_seen: Some(AHEAD),
+        unit: None,
     };
     trio.set(&[Act::AnswerElse]);
     let failure = trio.serving.infer(body()).await.err().unwrap();

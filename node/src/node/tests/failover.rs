@@ -23,6 +23,7 @@ fn request() -> TensorRequest {
         is_second: false,
         lost: None,
         criticality: Criticality::default(),
+        unit: None,
     }
 }
 
@@ -196,6 +197,7 @@ async fn what_may_not_run_twice_and_what_a_client_sends_again_runs_once() {
             json_bytes: None,
             body: body.into(),
             epoch_seen: None,
+            unit: None,
         };
         let failure = trio.serving.infer(body).await.err().unwrap();
         assert_eq!(failure.code, ErrorCode::Unreachable);

@@ -29,6 +29,7 @@ fn request(input: &str) -> TensorRequest {
         is_second: false,
         lost: None,
         criticality: Criticality::default(),
+        unit: None,
     }
 }
 
@@ -44,6 +45,7 @@ fn client_request(epoch_seen: Epoch) -> ClientRequest {
         outputs: Vec::new(),
         lost: None,
         criticality: Criticality::default(),
+        unit: None,
     };
     let inputs = vec![Tensor::from_f32(2, &[1.0, 2.0])];
     ClientRequest { head, inputs }
@@ -142,6 +144,7 @@ async fn a_client_that_has_seen_more_waits_a_moment_and_is_never_shown_less() {
         draining: None,
         pid: 1,
         replicas: Vec::new(),
+        canaries: Vec::new(),
     };
     let report = Report {
         report: Arc::new(report),
@@ -205,6 +208,7 @@ fn body(input: &str) -> InferBody<'static> {
         json_bytes: None,
         body: json.into(),
         epoch_seen: Some(AHEAD),
+        unit: None,
     }
 }
 

@@ -209,6 +209,7 @@ impl Trio {
             draining: None,
             pid: 1,
             replicas: own.map(|(replica, _)| (replica, ready.clone())).collect(),
+            canaries: Vec::new(),
         }
     }
 
