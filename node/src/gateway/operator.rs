@@ -7,6 +7,7 @@
 mod extract;
 mod members;
 mod record;
+mod traffic;
 mod upload;
 mod view;
 
@@ -104,6 +105,13 @@ impl Operator {
             )
             .route("/v2/paceline/models/{name}/versions", post(publish))
             .route("/v2/paceline/models/{name}/deploy", post(deploy))
+            .route("/v2/paceline/models/{name}/canary", post(traffic::begin))
+            .route("/v2/paceline/models/{name}/promote", post(traffic::promote))
+            .route("/v2/paceline/models/{name}/abort", post(traffic::abort))
+            .route(
+                "/v2/paceline/models/{name}/rollback",
+                post(traffic::rollback),
+            )
             .route("/v2/paceline/blobs/missing", post(blobs_missing))
             .route("/v2/paceline/blobs/{digest}", put(upload_blob))
             .route("/v2/paceline/debug/record", get(record::record))
