@@ -44,7 +44,7 @@ pub use planted::Planted;
 pub use report::{BatchSize, Latency, Outcomes, Report};
 pub use scenario::{
     Clients, Cluster, Cost, Delays, Expect, Fault, Group, Model, Network, Operation, Problem,
-    Replicas, Scenario, ScenarioError, UnknownScenario, Version, What,
+    Replicas, Scenario, ScenarioError, Trial, UnknownScenario, Version, What,
 };
 pub use series::Series;
 pub use shrink::shrink;
