@@ -5,6 +5,8 @@
 mod about;
 #[path = "process/bad_input.rs"]
 mod bad_input;
+#[path = "process/canary.rs"]
+mod canary;
 #[path = "process/cluster.rs"]
 mod cluster;
 #[path = "process/command_line.rs"]

@@ -21,8 +21,8 @@ use std::fmt;
 use std::time::Duration;
 
 use paceline_protocol::operator::{
-    BlobQuery, BlobsMissing, Committed, DeployRequest, ModelView, NodeView, PublishAnswer,
-    PublishRequest, Status,
+    BlobQuery, BlobsMissing, CanaryRequest, Committed, DeployRequest, ModelView, NodeView,
+    PublishAnswer, PublishRequest, Status, TrafficRequest,
 };
 use paceline_protocol::{Digest, Epoch, ModelName, OpId};
 use serde::Serialize;
@@ -205,6 +205,31 @@ impl OperatorClient {
         self.write(&format!("{}/deploy", model_path(name)), request)
     }
 
+    /// Tries a version beside the one that serves.
+    ///
+    /// # Errors
+    /// [`ApiError`]; repeated with the op-id until settled.
+    pub fn begin_canary(
+        &self,
+        name: &ModelName,
+        request: &CanaryRequest,
+    ) -> Result<Committed, ApiError> {
+        self.write(&format!("{}/canary", model_path(name)), request)
+    }
+
+    /// Promotes or aborts a canary, or goes back to the version that served before.
+    ///
+    /// # Errors
+    /// [`ApiError`]; repeated with the op-id until settled.
+    pub fn move_traffic(
+        &self,
+        name: &ModelName,
+        to: TrafficMove,
+        request: &TrafficRequest,
+    ) -> Result<Committed, ApiError> {
+        self.write(&format!("{}/{}", model_path(name), to.name()), request)
+    }
+
     /// On how many ready nodes an epoch is applied; the node waits two seconds for them.
     ///
     /// # Errors
@@ -334,6 +359,28 @@ impl fmt::Debug for OperatorClient {
 }
 
 /// A model's name needs no escaping: its alphabet is a subset of what a path may hold.
+/// Where traffic is moved to by hand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TrafficMove {
+    /// To the canary.
+    Promote,
+    /// Away from the canary.
+    Abort,
+    /// To the version that served before.
+    Rollback,
+}
+
+impl TrafficMove {
+    /// As paths and commands call it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Promote => "promote",
+            Self::Abort => "abort",
+            Self::Rollback => "rollback",
+        }
+    }
+}
+
 fn model_path(name: &ModelName) -> String {
     format!("/v2/paceline/models/{name}")
 }

@@ -50,7 +50,7 @@ mod sdk;
 pub use paceline_protocol::frame::Execution;
 pub use paceline_protocol::tenant::{ApiKey, ApiKeyError};
 pub use paceline_protocol::{
-    Criticality, Dtype, Epoch, ErrorCode, NodeId, Shape, Tensor, VersionNumber,
+    Criticality, Dtype, Epoch, ErrorCode, NodeId, Shape, Tensor, VersionNumber, traffic::Unit,
 };
 
 pub use sdk::{

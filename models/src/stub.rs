@@ -1,12 +1,12 @@
 //! A deterministic engine with a cost that is known: for tests, and for comparing the simulator
 //! with a real node.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use paceline_protocol::registry::DeviceKind;
-use paceline_protocol::{Dim, Dtype, Shape, Signature, Tensor, TensorSpec};
+use paceline_protocol::{Dim, Dtype, ModelName, Shape, Signature, Tensor, TensorSpec};
 
 use crate::batch::Batch;
 use crate::engine::{DeviceSpec, Engine, LoadError, LoadedModel, MemoryUse, RunError};
@@ -140,6 +140,8 @@ pub struct Script {
     loads: Trigger,
     runs: Trigger,
     panics: Trigger,
+    /// The name of those that fail every batch.
+    failing: Mutex<Option<String>>,
 }
 
 impl Script {
@@ -156,6 +158,18 @@ impl Script {
     /// Makes the `n`-th batch from now panic; 1 is the next.
     pub fn panic_run(&self, n: u64) {
         self.panics.arm(n);
+    }
+
+    /// Makes every batch from now on fail of models whose author calls them so, or of none. What
+    /// was loaded before stays loaded: a version that loads, warms up and then only errs.
+    pub fn fail_model(&self, name: Option<&str>) {
+        let mut failing = self.failing.lock().unwrap_or_else(PoisonError::into_inner);
+        *failing = name.map(str::to_owned);
+    }
+
+    fn fails(&self, name: &ModelName) -> bool {
+        let failing = self.failing.lock().unwrap_or_else(PoisonError::into_inner);
+        failing.as_deref() == Some(name.as_str())
     }
 
     /// Batches that were begun, failed ones included.
@@ -205,7 +219,7 @@ impl LoadedModel for StubModel {
         let script = &self.engine.script;
         let (fails, panics) = (script.runs.next(), script.panics.next());
         assert!(!panics, "this batch is scripted to panic");
-        if fails {
+        if fails || script.fails(&self.description.name) {
             return Err(RunError::Engine {
                 message: "this batch is scripted to fail".into(),
             });

@@ -22,6 +22,7 @@
 mod admission;
 pub mod artifacts;
 mod budget;
+mod canary;
 pub mod clock;
 pub mod command;
 pub mod config;

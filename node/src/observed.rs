@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use paceline_core::device::BatcherId;
 use paceline_core::placement::{self, ReplicaState};
-use paceline_protocol::report::{ReplicaCondition, ReplicaReport};
+use paceline_protocol::report::{CanaryReport, ReplicaCondition, ReplicaReport};
 use paceline_protocol::{Epoch, NodeId, ReplicaId};
 use ractor::{ActorRef, Message};
 use tokio::sync::watch;
@@ -59,6 +59,10 @@ pub struct Observed {
     /// Those that this node's workers have noted.
     own: Arc<Mutex<BTreeSet<ReplicaId>>>,
     nodes: watch::Sender<Arc<BTreeMap<NodeId, NodeFacts>>>,
+    /// What this node has answered of models whose canary is under way.
+    canaries: watch::Sender<Arc<Vec<CanaryReport>>>,
+    /// The same of peers.
+    peers_canaries: Arc<Mutex<BTreeMap<NodeId, Vec<CanaryReport>>>>,
 }
 
 impl Default for Observed {
@@ -67,6 +71,8 @@ impl Default for Observed {
             board: watch::Sender::new(Arc::default()),
             own: Arc::default(),
             nodes: watch::Sender::new(Arc::default()),
+            canaries: watch::Sender::new(Arc::default()),
+            peers_canaries: Arc::default(),
         }
     }
 }
@@ -147,6 +153,36 @@ impl Observed {
         known.collect()
     }
 
+    /// Notes what this node has answered of models whose canary is under way.
+    pub fn note_canaries(&self, canaries: Vec<CanaryReport>) {
+        self.canaries.send_if_modified(|known| {
+            let changed = **known != canaries;
+            if changed {
+                *known = Arc::new(canaries);
+            }
+            changed
+        });
+    }
+
+    /// What this node has noted so, now and later.
+    pub fn own_canaries(&self) -> watch::Receiver<Arc<Vec<CanaryReport>>> {
+        self.canaries.subscribe()
+    }
+
+    /// What `node`, which is this one, and its peers have answered of models whose canary is under
+    /// way.
+    pub fn canaries(&self, node: NodeId) -> Vec<(NodeId, CanaryReport)> {
+        let peers = &self.peers_canaries;
+        let peers = peers.lock().unwrap_or_else(PoisonError::into_inner);
+        let of_peers = peers.iter().flat_map(|(peer, reports)| {
+            let reports = reports.iter();
+            reports.map(|report| (*peer, report.clone()))
+        });
+        let own = self.canaries.borrow();
+        let of_own = own.iter().map(|report| (node, report.clone()));
+        of_own.chain(of_peers).collect()
+    }
+
     /// Memory that this node's replicas account, in bytes.
     pub fn own_memory_bytes(&self) -> u64 {
         let own = self.own.lock().unwrap_or_else(PoisonError::into_inner);
@@ -179,6 +215,13 @@ impl Observed {
             }
             changed
         });
+        let canaries = reports.iter().filter_map(|(node, known)| {
+            let canaries = &known.report.canaries;
+            (!canaries.is_empty()).then(|| (*node, canaries.clone()))
+        });
+        let canaries = canaries.collect();
+        let peers = &self.peers_canaries;
+        *peers.lock().unwrap_or_else(PoisonError::into_inner) = canaries;
         let facts = reports
             .iter()
             .map(|(node, known)| (*node, NodeFacts::of(known)));
@@ -271,6 +314,7 @@ mod tests {
             pid: 5,
             replicas: replicas.collect(),
             demands: Vec::new(),
+            canaries: Vec::new(),
         };
         let report = Report {
             report: Arc::new(report),

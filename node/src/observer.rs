@@ -74,6 +74,8 @@ impl Actor for Observer {
         arguments.observed.tell(&myself, || Message::Own);
         arguments.registry.tell(&myself, || Message::Peers);
         notify(arguments.applied.clone(), myself.clone(), || Message::Own);
+        let canaries = arguments.observed.own_canaries();
+        notify(canaries, myself.clone(), || Message::Own);
         notify(arguments.facts.clone(), myself.clone(), || Message::Own);
         notify(arguments.demands.clone(), myself.clone(), || Message::Own);
         notify(arguments.directory.reports(), myself.clone(), || {
@@ -110,6 +112,7 @@ impl Arguments {
             pid: self.pid,
             replicas: self.observed.own(),
             demands: self.demands.borrow().clone(),
+            canaries: self.observed.own_canaries().borrow().to_vec(),
         });
     }
 

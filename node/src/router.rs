@@ -6,6 +6,7 @@
 //! requests go on with the last snapshot, and its successor builds a new one.
 
 mod routes;
+mod traffic;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -25,6 +26,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use self::routes::View;
 pub(crate) use self::routes::{ModelRoute, Routes, VersionRoute};
+pub(crate) use self::traffic::Arm;
 use crate::clock::Clock;
 use crate::detector::Suspects;
 use crate::observed::Observed;
@@ -123,6 +125,11 @@ impl Handle {
             machine,
             waiting: Arc::new(Semaphore::new(WAITING_MAX)),
         }
+    }
+
+    /// The node that it is of.
+    pub fn node(&self) -> NodeId {
+        self.node
     }
 
     /// What requests can be sent to now. A request takes one snapshot and keeps to it.

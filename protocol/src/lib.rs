@@ -11,6 +11,7 @@
 //!   operator                                             what operators read and write, as JSON
 //!   context                                              where a cluster is, as a file
 //!   criticality                                          who is served first
+//!   traffic                                              which version a request gets
 //!   record                                               what a node decided, as a file
 //!   error ── limits                                      what can go wrong, and where it stops
 //! ```
@@ -43,6 +44,7 @@ mod subject;
 pub mod tenant;
 mod tensor;
 mod token;
+pub mod traffic;
 pub mod wire;
 
 pub use buffer::AlignedBuffer;

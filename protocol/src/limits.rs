@@ -83,10 +83,21 @@ pub const TENANT_LIMIT_MAX: u32 = 10_000_000;
 pub const MODELS_MAX: usize = 10_000;
 /// Versions kept of a model; older ones that serve nothing are forgotten first.
 pub const VERSIONS_KEPT_MAX: usize = 100;
+/// Canaries under way at a time: each has its counts in every node's report.
+pub const CANARIES_MAX: usize = 100;
+/// Stages of a canary.
+pub const CANARY_STAGES_MAX: u64 = 16;
+/// Longest time that a stage of a canary lasts at least: 30 days.
+pub const CANARY_HOLD_MAX_MS: u64 = 30 * 24 * 3_600_000;
+/// Why a canary was aborted, in bytes: a few sentences.
+pub const ABORT_REASON_BYTES_MAX: usize = 512;
+/// What a request names as its unit (a user, a session), in bytes: room for a digest in
+/// hexadecimal digits or two UUIDs.
+pub const UNIT_BYTES_MAX: usize = 128;
 /// Most replicas in a cluster.
 pub const REPLICAS_MAX: usize = 20_000;
 /// Largest report of a node on what it observes: 20,000 replicas of 32 bytes, their reasons for
-/// having failed, and as much again.
+/// having failed, the counts of 100 canaries of some kilobyte each, and half as much again.
 pub const NODE_REPORT_BYTES_MAX: usize = 1 << 20;
 /// What a peer may say on the mesh at once, in bytes: a few of the largest reports.
 pub const MESH_BURST_BYTES: u32 = 4 << 20;

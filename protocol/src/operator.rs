@@ -3,9 +3,11 @@
 //! The command line and every dashboard use these same types. Fields are only ever added.
 
 mod tenants;
+mod traffic;
 
 use serde::{Deserialize, Serialize};
 
+pub use self::traffic::{ArmView, CanaryEndView, CanaryRequest, CanaryView, TrafficRequest};
 use crate::id::{Digest, Epoch, ModelName, NodeId, OpId, ReplicaId, TenantName, VersionNumber};
 use crate::manifest::Manifest;
 use crate::registry::{DeviceKind, ReplicaTarget, VersionRecord};
@@ -154,6 +156,15 @@ pub struct ModelView {
     pub versions: Vec<VersionView>,
     /// Every replica assigned.
     pub replicas: Vec<ReplicaView>,
+    /// What is tried beside the version that serves.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub canary: Option<CanaryView>,
+    /// How the last canary ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub canary_ended: Option<CanaryEndView>,
+    /// What `rollback` goes back to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub previous: Option<VersionNumber>,
     /// The epoch of this view.
     pub epoch: Epoch,
 }

@@ -3,12 +3,14 @@
 //! A command holds all that applying it needs: the leader stamps the time into it, and
 //! weights and durations are integers, so every node computes the same state from it.
 
+mod canary;
 mod refusal;
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+pub use self::canary::{CanaryGuards, CanaryPlan, CanaryStage};
 pub use self::refusal::Refusal;
 use crate::id::{
     DeviceId, Digest, Epoch, ModelName, NodeId, OpId, ReplicaId, TenantName, TokenId, VersionNumber,
@@ -180,6 +182,47 @@ pub enum Change {
         /// Which one.
         key: KeyId,
     },
+    /// A version is tried beside the one that serves: it gets replicas, and once they are ready
+    /// its first share of the requests.
+    BeginCanary {
+        /// The model.
+        model: ModelName,
+        /// Which version, and how.
+        plan: Box<CanaryPlan>,
+    },
+    /// A canary enters a stage, the first one when its replicas are ready. By the leader.
+    AdvanceCanary {
+        /// The model.
+        model: ModelName,
+        /// The entry that began the canary.
+        since: Epoch,
+        /// The stage that it enters, counted from 0: the next one.
+        stage: u32,
+    },
+    /// The canary shall serve: it has its stages behind it, or an operator says so. Traffic moves
+    /// when its replicas are as many as were wanted and ready.
+    PromoteCanary {
+        /// The model.
+        model: ModelName,
+        /// The entry that began the canary, as the leader knows it; by hand, whichever it is.
+        since: Option<Epoch>,
+    },
+    /// The canary gets no request from the index of this entry on, and its replicas go.
+    AbortCanary {
+        /// The model.
+        model: ModelName,
+        /// The entry that began the canary, as the leader knows it; by hand, whichever it is.
+        since: Option<Epoch>,
+        /// Why, of at most [`ABORT_REASON_BYTES_MAX`](crate::limits::ABORT_REASON_BYTES_MAX)
+        /// bytes; what is longer is cut.
+        reason: String,
+    },
+    /// The version that served before shall serve again; while a deployment is under way, the one
+    /// that serves stays.
+    Rollback {
+        /// The model.
+        model: ModelName,
+    },
 }
 
 /// What the registry knows of a join token: enough to recognise its secret, not to show it.
@@ -343,6 +386,11 @@ impl Change {
             Self::DeleteTenant { .. } => "delete-tenant",
             Self::AddKey { .. } => "add-key",
             Self::RevokeKey { .. } => "revoke-key",
+            Self::BeginCanary { .. } => "begin-canary",
+            Self::AdvanceCanary { .. } => "advance-canary",
+            Self::PromoteCanary { .. } => "promote-canary",
+            Self::AbortCanary { .. } => "abort-canary",
+            Self::Rollback { .. } => "rollback",
         }
     }
 }

@@ -4,12 +4,17 @@
 //! the limits allow (every replica of a cluster on one node, each with a reason why it failed)
 //! fits into one message, because reasons share a budget of their own.
 
+mod counts;
+
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+pub use self::counts::{
+    ArmCounts, CanaryReport, LATENCY_BUCKETS, latency_bucket, latency_bucket_nanos,
+};
 use crate::id::{Epoch, NodeId, ReplicaId, TenantId};
-use crate::limits::{NODE_REPORT_BYTES_MAX, REPLICAS_MAX, TENANTS_MAX};
+use crate::limits::{CANARIES_MAX, NODE_REPORT_BYTES_MAX, REPLICAS_MAX, TENANTS_MAX};
 use crate::tenant::Demand;
 use crate::wire::{self, WireError};
 
@@ -30,6 +35,8 @@ pub struct NodeReport {
     pub replicas: Vec<(ReplicaId, ReplicaReport)>,
     /// What tenants that have limits asked of it in the last second, sorted, none twice.
     pub demands: Vec<(TenantId, Demand)>,
+    /// What it has answered of models whose canary is under way, one of each.
+    pub canaries: Vec<CanaryReport>,
 }
 
 /// What a node knows of one of its replicas.
@@ -110,6 +117,14 @@ pub enum ReportError {
         /// How many.
         count: usize,
     },
+    /// Too many canaries, or counts of another layout.
+    #[error(
+        "{count} counts of canaries in a report; at most {CANARIES_MAX}, of at most {LATENCY_BUCKETS} buckets each, are read"
+    )]
+    Canaries {
+        /// How many.
+        count: usize,
+    },
     /// A reason is too long.
     #[error("the reason of replica {replica} is longer than {REASON_BYTES_MAX} bytes")]
     Reason {
@@ -143,6 +158,10 @@ impl NodeReport {
         let count = demands.len();
         if count > TENANTS_MAX || !demands.is_sorted_by(|(one, _), (next, _)| one < next) {
             return Err(ReportError::Tenants { count });
+        }
+        let count = self.canaries.len();
+        if count > CANARIES_MAX || !self.canaries.iter().all(CanaryReport::is_sound) {
+            return Err(ReportError::Canaries { count });
         }
         let mut before = None;
         for (replica, report) in &self.replicas {
@@ -220,9 +239,27 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::id::ModelName;
+
+    /// A canary's counts, each as long on the wire as it may be.
+    fn longest(number: usize) -> CanaryReport {
+        let arm = ArmCounts {
+            requests: u64::MAX,
+            failures: u64::MAX,
+            latencies: vec![u32::MAX.into(); LATENCY_BUCKETS],
+        };
+        CanaryReport {
+            model: ModelName::new(format!("{number:0>128}")).unwrap(),
+            since: Epoch(u64::MAX),
+            life: u64::MAX,
+            stable: arm.clone(),
+            canary: arm,
+        }
+    }
 
     fn told(replicas: Vec<(ReplicaId, ReplicaReport)>) -> Told {
         let report = NodeReport {
+            canaries: (0..CANARIES_MAX).map(longest).collect(),
             node: NodeId(u64::MAX),
             epoch: Epoch(u64::MAX),
             ready: true,
@@ -309,12 +346,31 @@ mod tests {
             report.check(),
             Err(ReportError::Tenants { count: TENANTS_MAX })
         ));
+        let mut wrong = longest(0);
+        wrong.canary.latencies.push(1);
+        let wrong = NodeReport {
+            node: NodeId(1),
+            epoch: Epoch(1),
+            ready: true,
+            draining: None,
+            pid: 1,
+            replicas: Vec::new(),
+            demands: Vec::new(),
+            canaries: vec![wrong],
+        };
+        let wrong = Told::Report {
+            life: 1,
+            sequence: 1,
+            report: Arc::new(wrong),
+        };
+        let refused = wrong.encode();
+        assert!(matches!(refused, Err(ReportError::Canaries { count: 1 })));
         assert!(matches!(
             Told::decode(&[7, 0]),
             Err(ReportError::Schema { found: 7 })
         ));
         assert!(Told::decode(&[]).is_err());
-        assert!(Told::decode(&[1, 0]).is_err());
+        assert!(Told::decode(&[2, 0]).is_err());
         assert!(Told::decode(&vec![1; NODE_REPORT_BYTES_MAX + 9]).is_err());
     }
 

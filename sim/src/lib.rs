@@ -44,7 +44,7 @@ pub use planted::Planted;
 pub use report::{BatchSize, ClientsShare, Latency, Outcomes, Report};
 pub use scenario::{
     Clients, Cluster, Cost, Delays, Expect, Fault, Group, Model, Network, Operation, Problem,
-    Replicas, Scenario, ScenarioError, TenantPlan, UnknownScenario, Version, What,
+    Replicas, Scenario, ScenarioError, TenantPlan, Trial, UnknownScenario, Version, What,
 };
 pub use series::Series;
 pub use shrink::shrink;

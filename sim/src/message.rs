@@ -8,8 +8,9 @@ use paceline_core::placement::ReplicaState;
 use paceline_core::router::Report;
 use paceline_core::{BucketId, Instant, Slot};
 use paceline_protocol::registry::Command;
+use paceline_protocol::report::CanaryReport;
 use paceline_protocol::tenant::Demand;
-use paceline_protocol::{Criticality, Epoch, OpId, ReplicaId, TenantId, VersionNumber};
+use paceline_protocol::{Criticality, Epoch, NodeId, OpId, ReplicaId, TenantId, VersionNumber};
 
 use crate::agenda::Process;
 use crate::fact::RequestNumber;
@@ -32,6 +33,8 @@ pub(crate) enum Message {
     Landed(Flight, Landing),
     /// What a peer's replicas are like now.
     Told(Process, Arc<Told>),
+    /// What a node has answered while a canary is under way.
+    Counted(NodeId, Box<CanaryReport>),
     /// The leader is asked to have a command written.
     Propose(Process, Box<Command>),
     /// What became of a command that this process has proposed.

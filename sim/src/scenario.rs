@@ -18,7 +18,7 @@ pub use self::cluster::{Cluster, Delays, Group, Network};
 pub(crate) use self::event::node_position;
 pub use self::event::{Fault, Operation, What};
 pub use self::library::UnknownScenario;
-pub use self::model::{Cost, Model, Replicas, Version};
+pub use self::model::{Cost, Model, Replicas, Trial, Version};
 pub use self::read::ScenarioError;
 pub use self::tenant::TenantPlan;
 
@@ -64,6 +64,8 @@ pub struct Expect {
     pub calm_from_ms: u64,
     /// 99 of 100 answers took no longer, in microseconds; 0 is any time.
     pub p99_us_max: u64,
+    /// The version of the first model that serves at the end; 0 is any.
+    pub serving: u32,
 }
 
 impl Scenario {

@@ -187,6 +187,26 @@ fn a_new_version_takes_over_without_losing_a_request() {
 }
 
 #[test]
+fn a_canary_that_errs_meets_few_requests_and_a_good_one_serves() {
+    let scenario = named("bad-canary");
+    for seed in 0..3 {
+        let report = hold(&scenario, seed);
+        let failed = report.requests - report.outcomes.answered;
+        // Some, since it was tried; and one in a thousand of all at most.
+        assert!((3..80).contains(&failed), "{failed} failed: {report}");
+    }
+    // Where nobody guards it, it takes its stages and then everything.
+    let mut unguarded = scenario;
+    unguarded.models[0].versions.truncate(2);
+    unguarded.models[0].versions[1].canary = None;
+    unguarded.expect.serving = 2;
+    unguarded.expect.answered_permille_min = 0;
+    unguarded.expect.answers_min = 1;
+    let report = hold(&unguarded, 0);
+    assert!(report.outcomes.answered * 2 < report.requests, "{report}");
+}
+
+#[test]
 fn clients_that_come_before_a_model_are_told_so() {
     let mut scenario = short();
     scenario.clients[0].from_ms = 0;

@@ -39,6 +39,7 @@ fn request(number: u64, model: &str) -> Frame {
             lost: None,
             criticality: Criticality::default(),
             tenant: TenantId(5),
+            unit: None,
         }),
         tensors: Vec::new(),
     }

@@ -16,7 +16,8 @@ use crate::http::{Connection, Request};
 use crate::node::{Stop, address, directory, until};
 use crate::tensors::version_of;
 
-const INPUT: &str = r#"{"inputs":[{"name":"INPUT0","shape":[1,1],"datatype":"FP32","data":[1]}]}"#;
+pub(crate) const INPUT: &str =
+    r#"{"inputs":[{"name":"INPUT0","shape":[1,1],"datatype":"FP32","data":[1]}]}"#;
 const LIMIT: Duration = Duration::from_secs(60);
 /// Flips of traffic between two versions.
 const FLIPS: u32 = 4;
@@ -31,6 +32,7 @@ struct Answered {
 fn epochs_hold_while_traffic_moves_and_the_leader_leaves() {
     let cluster = Cluster::of_three();
     flips(&cluster);
+    crate::canary::from_first_share_to_rollback(&cluster);
     the_leader_leaves(&cluster);
     a_drain_is_repeated(&cluster);
 }

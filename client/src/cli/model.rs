@@ -1,10 +1,12 @@
 //! `paceline model`: from a folder to a version that serves, and back.
 
+mod canary;
 mod delete;
 mod deploy;
 mod list;
 mod push;
 mod show;
+mod traffic;
 
 use clap::Subcommand;
 
@@ -13,6 +15,7 @@ use deploy::DeployArgs;
 use list::ListArgs;
 use push::PushArgs;
 use show::ShowArgs;
+use traffic::{AbortArgs, PromoteArgs, RollbackArgs};
 
 use super::failure::Failure;
 use super::terminal::Terminal;
@@ -29,6 +32,12 @@ pub enum ModelCommand {
     Show(ShowArgs),
     /// Let a version serve, and wait until it does
     Deploy(DeployArgs),
+    /// Let the canary serve
+    Promote(PromoteArgs),
+    /// End the canary; it gets no more requests
+    Abort(AbortArgs),
+    /// Let the version serve that served before
+    Rollback(RollbackArgs),
     /// Delete a model with all its versions
     Delete(DeleteArgs),
 }
@@ -40,6 +49,9 @@ impl ModelCommand {
             Self::List(args) => args.run(terminal),
             Self::Show(args) => args.run(terminal),
             Self::Deploy(args) => args.run(terminal),
+            Self::Promote(args) => args.run(terminal),
+            Self::Abort(args) => args.run(terminal),
+            Self::Rollback(args) => args.run(terminal),
             Self::Delete(args) => args.run(terminal),
         }
     }

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use paceline_protocol::traffic::Unit;
 use paceline_protocol::{Criticality, Epoch, Tensor, VersionNumber};
 use tokio::runtime::{Builder, Runtime};
 
@@ -98,6 +99,12 @@ impl Inference {
     /// How much the request matters.
     pub fn criticality(mut self, criticality: Criticality) -> Self {
         self.inference = self.inference.criticality(criticality);
+        self
+    }
+
+    /// What the request belongs to that shall always get the same version.
+    pub fn unit(mut self, unit: Unit) -> Self {
+        self.inference = self.inference.unit(unit);
         self
     }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use paceline_protocol::frame::{ClientInfer, Execution, Frame, Message};
 use paceline_protocol::limits::{NAME_BYTES_MAX, REQUEST_BUDGET_MAX_MS, REROUTES_MAX, TENSORS_MAX};
+use paceline_protocol::traffic::Unit;
 use paceline_protocol::{
     Criticality, ErrorCode, ModelName, NodeId, TenantId, Tensor, VersionNumber,
 };
@@ -28,6 +29,7 @@ pub struct Inference {
     budget: Duration,
     is_idempotent: bool,
     criticality: Criticality,
+    unit: Option<Unit>,
 }
 
 /// A request that is complete, and when it must have ended.
@@ -50,6 +52,7 @@ impl Inference {
             budget,
             is_idempotent: true,
             criticality: Criticality::default(),
+            unit: None,
         }
     }
 
@@ -89,6 +92,13 @@ impl Inference {
     /// request of one class waits, none of a lower class is begun, and those are refused first.
     pub fn criticality(mut self, criticality: Criticality) -> Self {
         self.criticality = criticality;
+        self
+    }
+
+    /// What the request belongs to: a user, a session. While a canary is tried, the same unit gets
+    /// the same version on every node. Without it each request is a unit of its own.
+    pub fn unit(mut self, unit: Unit) -> Self {
+        self.unit = Some(unit);
         self
     }
 
@@ -138,6 +148,7 @@ impl Inference {
             inputs,
             outputs: self.outputs.clone(),
             lost: None,
+            unit: self.unit.clone(),
         };
         Ok(Sending {
             pool,

@@ -12,6 +12,7 @@
 //!
 //!   registry.apply(command) ─▶ placement ─▶ next change         what the cluster wants
 //!                          └─▶ copies                          what each node keeps of it
+//!   canary                                                      which version is good enough
 //!
 //!   up                                                          processes of a local cluster
 //!   record                                                      what a machine was told, kept
@@ -33,6 +34,7 @@ pub mod ahead;
 pub mod authority;
 pub mod batcher;
 pub mod budget;
+pub mod canary;
 pub mod contact;
 pub mod copies;
 pub mod cost;

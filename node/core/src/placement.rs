@@ -17,7 +17,7 @@ use paceline_protocol::{DeviceId, ModelName, NodeId, ReplicaId, VersionNumber};
 
 use self::room::{Room, needed_bytes};
 use crate::planted::Bug;
-use crate::registry::{Deployment, Model, NodeState, Registry};
+use crate::registry::{Model, NodeState, Registry};
 
 /// What is known of a replica's condition.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -34,6 +34,15 @@ pub enum ReplicaState {
         /// Why.
         reason: String,
     },
+}
+
+/// A version of a model that has replicas.
+#[derive(Clone, Copy)]
+struct Kept {
+    version: VersionNumber,
+    replicas: ReplicaTarget,
+    /// Whether it gets replicas beside those that replace what it has lost.
+    may_grow: bool,
 }
 
 /// Replicas' conditions as their nodes report them.
@@ -79,13 +88,13 @@ pub fn plan(registry: &Registry, observed: &Observed) -> Plan {
         let Some(deployment) = model.deployment else {
             continue;
         };
-        for version in kept_versions(model) {
-            match look.missing((name, deployment), version, plan.next.is_some()) {
+        for kept in kept(model) {
+            match look.missing(name, kept, plan.next.is_some()) {
                 Missing::None => {}
                 Missing::On(node, device) => {
                     plan.next.get_or_insert_with(|| Change::Assign {
                         model: name.clone(),
-                        version,
+                        version: kept.version,
                         node,
                         device,
                         computed_at: registry.epoch(),
@@ -103,6 +112,9 @@ pub fn plan(registry: &Registry, observed: &Observed) -> Plan {
                 version: deployment.version,
                 computed_at: registry.epoch(),
             });
+        }
+        if plan.next.is_none() {
+            plan.next = look.canary_begins(name, model);
         }
     }
     plan
@@ -129,15 +141,13 @@ impl Look<'_> {
         let versions = self.registry.replicas_by_version();
         let unwanted = versions.filter(|(name, version, _)| {
             let model = models.get(*name);
-            model.is_none_or(|model| kept_versions(model).all(|kept| kept != *version))
+            model.is_none_or(|model| kept(model).all(|kept| kept.version != *version))
         });
         let unwanted = unwanted.filter_map(|(_, _, of)| of.keys().next().copied());
         let surplus = unwanted.min().or_else(|| {
             models.iter().find_map(|(name, model)| {
-                let deployment = model.deployment?;
-                let mut kept = kept_versions(model);
-                kept.find_map(|version| self.replaced((name, version), deployment))
-                    .or_else(|| self.too_many(name, deployment))
+                let replaced = kept(model).find_map(|kept| self.replaced(name, kept));
+                replaced.or_else(|| kept(model).find_map(|kept| self.too_many(name, kept)))
             })
         });
         surplus.map(|replica| Change::Unassign {
@@ -148,40 +158,38 @@ impl Look<'_> {
 
     /// A replica on a node that is down or leaves, once as many as are wanted can serve elsewhere.
     /// What stands on each node is wanted again when a node that is down comes back, so it stays.
-    fn replaced(
-        &self,
-        (name, version): (&ModelName, VersionNumber),
-        deployment: Deployment,
-    ) -> Option<ReplicaId> {
-        let registry = self.registry;
+    fn replaced(&self, name: &ModelName, kept: Kept) -> Option<ReplicaId> {
+        let (registry, version) = (self.registry, kept.version);
         if self.room.standing(name, version) == registry.replicas_of(name, version).len() {
             return None;
         }
         let (standing, stranded): (Vec<_>, Vec<_>) = registry
             .replicas_of(name, version)
             .partition(|(_, assignment)| self.room.takes_work(assignment.node));
-        let wanted = self.wanted(deployment);
+        let wanted = self.wanted(kept.replicas);
         let ready = standing.iter().filter(|(id, _)| {
             self.observed.get(id) == Some(&ReplicaState::Ready) || Bug::ReplacedEarly.is_planted()
         });
         if wanted == 0 || ready.count() < wanted {
             return None;
         }
-        let is_each = deployment.replicas == ReplicaTarget::Each;
+        let is_each = kept.replicas == ReplicaTarget::Each;
         let mut stranded = stranded.into_iter().filter(|(_, assignment)| {
             !is_each || registry.node_state(assignment.node) != Some(NodeState::Down)
         });
         stranded.next().map(|(id, _)| id)
     }
 
-    /// Among too many, failed ones go first, then those that are not ready, then the youngest.
-    fn too_many(&self, name: &ModelName, deployment: Deployment) -> Option<ReplicaId> {
-        if self.room.standing(name, deployment.version) <= self.wanted(deployment) {
+    /// Among too many, failed ones go first, then those that are not ready, then the youngest. A
+    /// version that only serves until another one does keeps what it has.
+    fn too_many(&self, name: &ModelName, kept: Kept) -> Option<ReplicaId> {
+        let wanted = self.wanted(kept.replicas);
+        if !kept.may_grow || self.room.standing(name, kept.version) <= wanted {
             return None;
         }
         let standing = self
             .registry
-            .replicas_of(name, deployment.version)
+            .replicas_of(name, kept.version)
             .filter(|(_, assignment)| self.room.takes_work(assignment.node))
             .map(|(id, _)| id);
         standing.min_by_key(|id| {
@@ -196,8 +204,8 @@ impl Look<'_> {
 
     /// A second copy of a version on one device gives nothing but memory use, so a deployment is
     /// never larger than the number of devices.
-    fn wanted(&self, deployment: Deployment) -> usize {
-        match deployment.replicas {
+    fn wanted(&self, replicas: ReplicaTarget) -> usize {
+        match replicas {
             ReplicaTarget::Count(count) => self.room.devices().min(count as usize),
             ReplicaTarget::Each => self.room.nodes(),
         }
@@ -206,16 +214,12 @@ impl Look<'_> {
     /// A replica that a version lacks. One that only serves until the deployed one is ready gets
     /// none beside what replaces those that it has lost. If it `may_wait`, its place is not looked
     /// for: any that fits will do.
-    fn missing(
-        &self,
-        (name, deployment): (&ModelName, Deployment),
-        version: VersionNumber,
-        may_wait: bool,
-    ) -> Missing {
+    fn missing(&self, name: &ModelName, kept: Kept, may_wait: bool) -> Missing {
+        let version = kept.version;
         let standing = self.room.standing(name, version);
         let all = self.registry.replicas_of(name, version).len();
-        let may_grow = version == deployment.version || standing < all;
-        if !may_grow || standing >= self.wanted(deployment) {
+        let may_grow = kept.may_grow || standing < all;
+        if !may_grow || standing >= self.wanted(kept.replicas) {
             return Missing::None;
         }
         let needed_bytes = needed_bytes(self.registry, name, version);
@@ -248,6 +252,17 @@ impl Look<'_> {
         }
     }
 
+    /// A canary gets its first share when its replicas are ready.
+    fn canary_begins(&self, name: &ModelName, model: &Model) -> Option<Change> {
+        let canary = model.canary.as_ref()?;
+        let waits = canary.stage.is_none() && self.all_ready(name, canary.plan.version);
+        waits.then(|| Change::AdvanceCanary {
+            model: name.clone(),
+            since: canary.since,
+            stage: 0,
+        })
+    }
+
     /// Traffic moves when every wanted replica that could be placed is ready, and at least one is.
     fn all_ready(&self, name: &ModelName, version: VersionNumber) -> bool {
         let mut replicas = self
@@ -260,11 +275,28 @@ impl Look<'_> {
     }
 }
 
-/// The versions of a model that have replicas: the one that serves, and the deployed one.
-fn kept_versions(model: &Model) -> impl Iterator<Item = VersionNumber> + use<> {
-    let deployed = model.deployment.map(|deployment| deployment.version);
-    let serving = model.serving.filter(|serving| Some(*serving) != deployed);
-    serving.into_iter().chain(deployed)
+/// The versions of a model that have replicas: the one that serves, the deployed one, and the one
+/// that is tried. Each once.
+fn kept(model: &Model) -> impl Iterator<Item = Kept> + use<> {
+    let deployed = model.deployment.map(|deployment| Kept {
+        version: deployment.version,
+        replicas: deployment.replicas,
+        may_grow: true,
+    });
+    let serving = model.serving.zip(deployed);
+    let serving = serving.map(|(version, deployed)| Kept {
+        version,
+        may_grow: false,
+        ..deployed
+    });
+    let serving = serving.filter(|kept| Some(kept.version) != deployed.map(|kept| kept.version));
+    let canary = model.canary.as_ref().filter(|_| !model.is_promoting());
+    let canary = canary.map(|canary| Kept {
+        version: canary.plan.version,
+        replicas: canary.plan.replicas,
+        may_grow: true,
+    });
+    [serving, canary, deployed].into_iter().flatten()
 }
 
 /// Whether a node can be given replicas: it is neither down nor about to leave.

@@ -10,14 +10,14 @@ mod ops;
 mod replicas;
 mod seat;
 mod tenants;
+mod traffic;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use paceline_protocol::limits::{MODELS_MAX, REPLICAS_MAX, VERSIONS_KEPT_MAX};
 use paceline_protocol::registry::{
-    Change, Command, NodeRecord, Outcome, Refusal, ReplicaTarget, Reply, SCHEMA, TokenRecord,
-    VersionRecord,
+    Change, Command, NodeRecord, Outcome, Refusal, Reply, SCHEMA, TokenRecord, VersionRecord,
 };
 use paceline_protocol::{
     Digest, Epoch, ModelName, NodeId, OpId, ReplicaId, TenantName, TokenId, VersionNumber,
@@ -32,6 +32,7 @@ use self::replicas::Replicas;
 pub use self::seat::NodeState;
 use self::seat::{NodesMax, Seat};
 pub use self::tenants::Tenant;
+pub use self::traffic::{Canary, CanaryEnd};
 
 /// The replicated state. Cloning shares the models, so a clone is cheap to publish.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -157,7 +158,7 @@ impl Registry {
                 computed_at,
             } => {
                 self.check_current(*computed_at)?;
-                self.activate(model, *version)
+                self.activate(epoch, model, *version)
             }
             Change::Assign {
                 model,
@@ -196,6 +197,11 @@ impl Registry {
             | Change::Drained { .. }
             | Change::Undrain { .. }
             | Change::RemoveNode { .. } => self.change_members(epoch, command),
+            Change::BeginCanary { .. }
+            | Change::AdvanceCanary { .. }
+            | Change::PromoteCanary { .. }
+            | Change::AbortCanary { .. }
+            | Change::Rollback { .. } => self.change_traffic(epoch, &command.change),
         }
     }
 
@@ -283,23 +289,24 @@ impl Registry {
         name: &ModelName,
         deployment: Deployment,
     ) -> Result<Reply, Refusal> {
-        let limit = self.nodes_max.0 as u32;
-        if let ReplicaTarget::Count(replicas) = deployment.replicas
-            && (replicas == 0 || replicas > limit)
-        {
-            return Err(Refusal::ReplicaCount { replicas, limit });
-        }
+        self.check_replicas(deployment.replicas)?;
         let model = self.model_mut(name)?;
         model.check_version(name, deployment.version)?;
+        model.check_no_canary(name, Some(deployment.version))?;
         model.deployment = Some(deployment);
         self.assignments_changed_at = epoch;
         Ok(Reply::Done)
     }
 
-    fn activate(&mut self, name: &ModelName, version: VersionNumber) -> Result<Reply, Refusal> {
+    fn activate(
+        &mut self,
+        epoch: Epoch,
+        name: &ModelName,
+        version: VersionNumber,
+    ) -> Result<Reply, Refusal> {
         let model = self.model_mut(name)?;
         model.check_version(name, version)?;
-        model.serving = Some(version);
+        model.serve(version, epoch);
         Ok(Reply::Done)
     }
 
@@ -366,15 +373,10 @@ impl Registry {
             })
     }
 
-    /// Versions that must not be forgotten: they serve, shall serve, or have replicas.
+    /// Versions that must not be forgotten: they are named, or have replicas.
     fn versions_in_use(&self, name: &ModelName) -> Vec<VersionNumber> {
         let model = self.models.get(name);
-        let wanted = model.into_iter().flat_map(|model| {
-            model
-                .serving
-                .into_iter()
-                .chain(model.deployment.map(|deployment| deployment.version))
-        });
+        let wanted = model.into_iter().flat_map(|model| model.versions_named());
         let assigned = self.replicas.by_version();
         let assigned = assigned.filter(|(model, ..)| *model == name);
         wanted

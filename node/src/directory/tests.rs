@@ -51,6 +51,7 @@ fn report(node: NodeId, epoch: u64) -> NodeReport {
         pid: 4,
         replicas: vec![(ReplicaId(node.0), replica)],
         demands: Vec::new(),
+        canaries: Vec::new(),
     }
 }
 

@@ -10,6 +10,7 @@ use http_body_util::BodyExt;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use hyper::header::{self, HeaderMap, HeaderName};
 use paceline_protocol::limits::REQUEST_BUDGET_DEFAULT_MS;
+use paceline_protocol::traffic::Unit;
 use paceline_protocol::{Epoch, ErrorCode, Failure};
 
 /// The length of its JSON and the body of an inference request.
@@ -93,6 +94,21 @@ pub(super) fn epoch_seen(headers: &HeaderMap) -> Result<Option<Epoch>, Failure> 
     })
 }
 
+/// What the request belongs to that shall always get the same version, if it says so.
+pub(super) fn unit(headers: &HeaderMap) -> Result<Option<Unit>, Failure> {
+    let Some(value) = headers.get(UNIT) else {
+        return Ok(None);
+    };
+    let invalid = |error: String| {
+        let message = format!("paceline-unit: {error}");
+        Failure::new(ErrorCode::ParameterInvalid, message)
+    };
+    let text = std::str::from_utf8(value.as_bytes());
+    let text = text.map_err(|_| invalid("a unit is UTF-8".to_owned()))?;
+    let unit = Unit::new(text).map_err(|error| invalid(error.to_string()))?;
+    Ok(Some(unit))
+}
+
 fn json_bytes(headers: &HeaderMap) -> Result<Option<usize>, Failure> {
     let Some(value) = headers.get(JSON_BYTES) else {
         return Ok(None);
@@ -167,6 +183,7 @@ impl Body for AnswerBody {
 
 /// Says how many bytes of a body are JSON; the rest are binary tensors.
 pub(super) const EPOCH: HeaderName = HeaderName::from_static("paceline-epoch");
+const UNIT: HeaderName = HeaderName::from_static("paceline-unit");
 pub(super) const JSON_BYTES: HeaderName =
     HeaderName::from_static("inference-header-content-length");
 /// How long a body may take to arrive: as long as a request may take that names no budget.

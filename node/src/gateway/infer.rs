@@ -17,6 +17,7 @@ use bytes::Bytes;
 use paceline_core::Instant;
 use paceline_core::failover::Terms;
 use paceline_protocol::limits::{REQUEST_BUDGET_DEFAULT_MS, REQUEST_BUDGET_MAX_MS};
+use paceline_protocol::traffic::{self, Unit};
 use paceline_protocol::{Epoch, Failure, Tensor, VersionNumber};
 
 pub use self::missed::Unanswered;
@@ -27,7 +28,7 @@ use super::oip::{self, AnswerView, ParseOptions, ParsedRequest, Rendered};
 use crate::clock::Clock;
 use crate::detector::Suspects;
 use crate::observed::Observed;
-use crate::router::{Routes, VersionRoute};
+use crate::router::{Arm, Routes, VersionRoute};
 use crate::telemetry::metrics::{Metrics, Protocol, Stage};
 use crate::tenants::Caller;
 use crate::{admission, budget, contact, device, dispatch, router, tenants};
@@ -64,6 +65,10 @@ pub struct Serving {
 struct Target<'a> {
     model: &'a str,
     version: Option<&'a str>,
+    /// What it belongs to that shall always get the same version.
+    unit: Option<&'a Unit>,
+    /// When it arrived, which is what it belongs to otherwise.
+    arrived: Instant,
 }
 
 /// An inference request as the door has read it.
@@ -80,6 +85,8 @@ pub struct InferBody<'a> {
     pub epoch_seen: Option<Epoch>,
     /// Who sends it.
     pub caller: Caller,
+    /// What the request belongs to that shall always get the same version, if it says so.
+    pub unit: Option<Unit>,
 }
 
 /// An answer, ready to be sent.
@@ -102,6 +109,8 @@ struct Pinned {
     stale_seconds: Option<u64>,
     /// Whether the request itself names the version.
     is_named: bool,
+    /// Where it is counted, while a canary is under way.
+    arm: Option<Arm>,
 }
 
 impl Pinned {
@@ -111,12 +120,7 @@ impl Pinned {
         if self.is_named {
             return Some(version);
         }
-        let serving = routes
-            .model(self.version.model.as_str())
-            .ok()?
-            .serving
-            .as_ref();
-        serving.filter(|serving| serving.version == version.version)
+        routes.may_choose(version)
     }
 }
 
@@ -132,23 +136,28 @@ impl Serving {
             Some(seen) => (!self.catch_up(seen).await).then_some(seen),
             None => None,
         };
-        let pinned = self.pin(request.target()).map_err(|failure| match ahead {
-            // The client knows of more than this node does.
-            Some(seen) => self.behind(seen),
-            None => failure,
-        });
+        let pinned = self
+            .pin(request.target(arrived))
+            .map_err(|failure| match ahead {
+                // The client knows of more than this node does.
+                Some(seen) => self.behind(seen),
+                None => failure,
+            });
         let pinned = pinned.inspect_err(refused)?;
         let metrics = pinned.version.metrics.clone();
+        let arm = pinned.arm.clone();
         let answered = match ahead {
             None => self.infer_pinned(arrived, pinned, request).await,
             Some(seen) => self.infer_ahead((arrived, seen), pinned, request).await,
         };
+        let nanos = self.clock.now().nanos_since(arrived);
         match &answered {
-            Ok((rows, _)) => {
-                let nanos = self.clock.now().nanos_since(arrived);
-                metrics.succeeded(Protocol::Http, *rows, nanos);
-            }
+            Ok((rows, _)) => metrics.succeeded(Protocol::Http, *rows, nanos),
             Err(failure) => metrics.failed(Protocol::Http, failure.code),
+        }
+        if let Some(arm) = arm {
+            let failure = answered.as_ref().err().map(|failure| failure.code);
+            failure.map_or_else(|| arm.answered(nanos), |code| arm.failed(code, nanos));
         }
         answered.map(|(_, answered)| answered)
     }
@@ -182,7 +191,9 @@ impl Serving {
             criticality,
             tenant,
         };
-        let ran = self.execute(pinned, inputs, terms, request.target()).await;
+        let ran = self
+            .execute(pinned, inputs, terms, request.target(arrived))
+            .await;
         let (outputs, pinned) = ran.map_err(|unanswered| unanswered.failure)?;
         let ran_at = self.clock.now();
         let rendered = oip::render(&view(&request, &pinned, &parsed, &outputs))?;
@@ -200,9 +211,13 @@ impl Serving {
     fn pin(&self, target: Target<'_>) -> Result<Pinned, Failure> {
         let stale_seconds = self.contact.check()?;
         let routes = self.router.routes();
-        let version = routes.resolve(target.model, target.version)?.clone();
+        let (version, arm) = match target.version {
+            Some(_) => (routes.resolve(target.model, target.version)?, None),
+            None => routes.choose(target.model, |salt| self.bucket(salt, target))?,
+        };
         Ok(Pinned {
-            version,
+            version: version.clone(),
+            arm,
             epoch: routes.epoch,
             stale_seconds,
             is_named: target.version.is_some(),
@@ -210,11 +225,32 @@ impl Serving {
     }
 }
 
+impl Serving {
+    /// The bucket of a request: that of its unit, or of the node and the moment of its arrival.
+    fn bucket(&self, salt: &str, target: Target<'_>) -> u16 {
+        match target.unit {
+            Some(unit) => traffic::bucket(salt, unit.as_bytes()),
+            None => {
+                let alone = [self.router.node().0, target.arrived.as_nanos()];
+                let mut bytes = [0; 16];
+                bytes[..8].copy_from_slice(&alone[0].to_le_bytes());
+                bytes[8..].copy_from_slice(&alone[1].to_le_bytes());
+                traffic::bucket(salt, &bytes)
+            }
+        }
+    }
+}
+
 impl<'a> InferBody<'a> {
-    fn target(&self) -> Target<'a> {
+    fn target<'t>(&'t self, arrived: Instant) -> Target<'t>
+    where
+        'a: 't,
+    {
         Target {
             model: self.model,
             version: self.version,
+            unit: self.unit.as_ref(),
+            arrived,
         }
     }
 

@@ -8,6 +8,7 @@ mod extract;
 mod members;
 mod record;
 mod tenants;
+mod traffic;
 mod upload;
 mod view;
 
@@ -122,6 +123,13 @@ impl Operator {
             )
             .route("/v2/paceline/models/{name}/versions", post(publish))
             .route("/v2/paceline/models/{name}/deploy", post(deploy))
+            .route("/v2/paceline/models/{name}/canary", post(traffic::begin))
+            .route("/v2/paceline/models/{name}/promote", post(traffic::promote))
+            .route("/v2/paceline/models/{name}/abort", post(traffic::abort))
+            .route(
+                "/v2/paceline/models/{name}/rollback",
+                post(traffic::rollback),
+            )
             .route("/v2/paceline/blobs/missing", post(blobs_missing))
             .route("/v2/paceline/blobs/{digest}", put(upload_blob))
             .merge(administration)

@@ -221,5 +221,6 @@ fn report(node: NodeId, epoch: u64) -> NodeReport {
         pid: std::process::id(),
         replicas: vec![],
         demands: Vec::new(),
+        canaries: Vec::new(),
     }
 }

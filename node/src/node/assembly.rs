@@ -14,6 +14,7 @@ use tokio::sync::watch;
 use super::network::client_doors;
 use super::{Ports, StartError};
 use crate::artifacts::{Artifacts, Fetcher, Replicate};
+use crate::canary::CanaryActor;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::detector::{Detector, Suspects};
@@ -118,6 +119,7 @@ impl Assembly<'_> {
             Child::new("detector", || Detector, self.detector(&shared)),
             Child::new("drain", || Drain, self.drain(&shared)),
             Child::new("keeper", || Keeper, self.keeper(&shared)),
+            Child::new("canary", || CanaryActor, self.canary(&shared)),
             Child::new("membership", || Membership, self.membership()),
             Child::new("monitor", || Monitor, self.monitor(&shared)),
             Child::new("gateway", || Gateway, self.gateway(&shared)),

@@ -1,6 +1,7 @@
 //! Whole nodes in this process, on disks in memory and with the scripted engine.
 
 mod ahead;
+mod canary;
 mod copies;
 mod failover;
 mod leaving;
@@ -118,6 +119,7 @@ async fn infer(serving: &Serving, parameters: &str) -> Result<Bytes, ErrorCode> 
         body: body.into(),
         epoch_seen: None,
         caller: Caller::ANONYMOUS,
+        unit: None,
     };
     let answered = serving.infer(body).await;
     answered

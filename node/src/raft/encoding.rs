@@ -129,7 +129,7 @@ const META: Layout = Layout {
 };
 const REGISTRY: Layout = Layout {
     what: "registry",
-    schema: 1,
+    schema: 2,
     bytes_max: REGISTRY_SNAPSHOT_BYTES_MAX,
 };
 

@@ -7,10 +7,12 @@ use paceline_core::Instant;
 use paceline_core::placement::ReplicaState;
 use paceline_core::registry::{Model, PublishedVersion, Registry};
 use paceline_core::router::{Condition, RouteId};
+use paceline_protocol::report::CanaryReport;
 use paceline_protocol::{
     Epoch, ErrorCode, Failure, ModelName, NodeId, Signature, TenantName, VersionNumber,
 };
 
+use super::traffic::{Arm, CanaryRoute};
 use crate::observed::Observations;
 use crate::telemetry::metrics::{Metrics, VersionMetrics};
 
@@ -30,6 +32,8 @@ pub struct ModelRoute {
     pub owner: TenantName,
     /// The version that traffic without a version goes to.
     pub serving: Option<Arc<VersionRoute>>,
+    /// The version that is tried beside it.
+    pub(super) canary: Option<CanaryRoute>,
     /// Versions with replicas, and the one that serves.
     pub versions: BTreeMap<VersionNumber, Arc<VersionRoute>>,
 }
@@ -109,6 +113,43 @@ impl Routes {
         }
     }
 
+    /// The version that a request gets that names none, and where it is counted while a canary is
+    /// under way. `bucket` gives the bucket of the request under a salt; it is asked only then.
+    ///
+    /// # Errors
+    /// `MODEL_NOT_FOUND` or `MODEL_NOT_READY`, by name.
+    pub fn choose(
+        &self,
+        model: &str,
+        bucket: impl FnOnce(&str) -> u16,
+    ) -> Result<(&Arc<VersionRoute>, Option<Arm>), Failure> {
+        let stable = self.resolve(model, None)?;
+        let canary = self.model(model)?.canary.as_ref();
+        let canary = canary.map(|canary| canary.choose(bucket));
+        Ok(match canary {
+            None => (stable, None),
+            Some((None, arm)) => (stable, Some(arm)),
+            Some((Some(canary), arm)) => (canary, Some(arm)),
+        })
+    }
+
+    /// Whether a request that names no version would get this one, perhaps.
+    pub fn may_choose(&self, version: &VersionRoute) -> Option<&Arc<VersionRoute>> {
+        let model = self.models.get(version.model.as_str())?;
+        let canary = model.canary.as_ref().and_then(CanaryRoute::ready);
+        let mut choice = model.serving.iter().chain(canary);
+        choice.find(|choice| choice.version == version.version)
+    }
+
+    /// What this node has answered of models whose canary is under way.
+    pub fn canary_reports(&self) -> Vec<CanaryReport> {
+        let canaries = self
+            .models
+            .values()
+            .filter_map(|model| model.canary.as_ref());
+        canaries.map(CanaryRoute::report).collect()
+    }
+
     /// A model by name.
     ///
     /// # Errors
@@ -184,9 +225,14 @@ impl Routes {
             let serving = model
                 .serving
                 .and_then(|version| versions.get(&version).cloned());
+            let canary = model.canary.as_ref().map(|canary| {
+                let before = known.and_then(|known| known.canary.as_ref());
+                CanaryRoute::next(before, (name, canary), &versions)
+            });
             let route = ModelRoute {
                 owner: model.owner.clone(),
                 serving,
+                canary,
                 versions,
             };
             models.insert(name.as_str().to_owned(), route);

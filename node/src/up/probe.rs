@@ -143,6 +143,9 @@ mod tests {
                 state: if ready { "ready" } else { "loading" }.to_owned(),
                 reason: None,
             }],
+            canary: None,
+            canary_ended: None,
+            previous: None,
             epoch: Epoch(1),
         }
     }

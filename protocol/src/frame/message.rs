@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::criticality::Criticality;
 use crate::error::Failure;
 use crate::id::{Epoch, ModelName, NodeId, ReplicaId, TenantId, VersionNumber};
+use crate::traffic::Unit;
 
 /// What a frame says. Variants are only ever appended.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -97,6 +98,8 @@ pub struct ClientInfer {
     /// Who sends it. What a client says here is not believed: the node that has seen its key fills
     /// it in, for peers that it sends the request on to.
     pub tenant: TenantId,
+    /// What it belongs to that shall always get the same version.
+    pub unit: Option<Unit>,
 }
 
 /// Whether a failed attempt may have been executed.

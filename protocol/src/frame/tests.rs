@@ -59,6 +59,9 @@ fn client_messages(name: impl Strategy<Value = ModelName>) -> impl Strategy<Valu
                 lost: how.3.map(NodeId),
                 criticality: Criticality::default(),
                 tenant: TenantId(how.1),
+                unit: how
+                    .3
+                    .map(|id| crate::traffic::Unit::new(id.to_string()).unwrap()),
             })
         }),
         (any::<u32>(), any::<u64>(), names, any::<Option<u32>>()).prop_map(

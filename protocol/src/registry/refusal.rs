@@ -166,6 +166,64 @@ pub enum Refusal {
         /// The tenant.
         tenant: TenantName,
     },
+    /// Stages or guards of a canary are not within what is allowed.
+    #[error("{what}")]
+    CanaryInvalid {
+        /// What is not, and what would be.
+        what: String,
+    },
+    /// A canary must be promoted or aborted first.
+    #[error(
+        "version {version} of model '{model}' is tried as a canary; `paceline model promote {model}` or `paceline model abort {model}` ends that"
+    )]
+    CanaryUnderWay {
+        /// The model.
+        model: ModelName,
+        /// The canary.
+        version: VersionNumber,
+    },
+    /// There is nothing that a canary could be compared with.
+    #[error(
+        "model '{model}' has no version that serves and is to go on serving, which a canary is compared with; `paceline model deploy {model}` makes one"
+    )]
+    NoStableVersion {
+        /// The model.
+        model: ModelName,
+    },
+    /// The version serves already.
+    #[error("version {version} of model '{model}' serves already; a canary is another one")]
+    ServesAlready {
+        /// The model.
+        model: ModelName,
+        /// The version.
+        version: VersionNumber,
+    },
+    /// No canary, or another one than the command was decided for.
+    #[error("model '{model}' has no canary that this could be done to")]
+    NoCanary {
+        /// The model.
+        model: ModelName,
+    },
+    /// The canary is in another stage than the command was decided in.
+    #[error(
+        "the canary of model '{model}' cannot enter stage {stage} now; its stages are {stages}, one after another"
+    )]
+    CanaryStage {
+        /// The model.
+        model: ModelName,
+        /// The stage that was named, from 0.
+        stage: u32,
+        /// How many it has.
+        stages: u32,
+    },
+    /// No version has served before.
+    #[error(
+        "no other version of model '{model}' has served before; `paceline model deploy {model}@V` names one"
+    )]
+    NoPrevious {
+        /// The model.
+        model: ModelName,
+    },
 }
 
 impl Refusal {
@@ -190,6 +248,13 @@ impl Refusal {
             Self::TenantLimits => ErrorCode::ParameterInvalid,
             Self::KeyExists => ErrorCode::AlreadyExists,
             Self::KeysMany { .. } => ErrorCode::LimitReached,
+            Self::CanaryInvalid { .. } => ErrorCode::ParameterInvalid,
+            Self::CanaryUnderWay { .. }
+            | Self::NoStableVersion { .. }
+            | Self::ServesAlready { .. }
+            | Self::NoCanary { .. }
+            | Self::CanaryStage { .. }
+            | Self::NoPrevious { .. } => ErrorCode::Conflict,
         }
     }
 }

@@ -133,6 +133,7 @@ fn changes() -> impl Strategy<Value = Change> {
         models().prop_map(|model| Change::DeleteModel { model }),
         members(),
         tenants(),
+        canaries(),
     ]
 }
 
@@ -153,6 +154,49 @@ fn tenants() -> impl Strategy<Value = Change> {
         tenant().prop_map(|tenant| Change::DeleteTenant { tenant }),
         (tenant(), record).prop_map(|(tenant, key)| Change::AddKey { tenant, key }),
         key().prop_map(|key| Change::RevokeKey { key }),
+    ]
+}
+
+/// Changes of which version gets how many requests.
+fn canaries() -> impl Strategy<Value = Change> {
+    let replicas = prop_oneof![
+        any::<u32>().prop_map(ReplicaTarget::Count),
+        Just(ReplicaTarget::Each)
+    ];
+    let stage = (any::<u16>(), any::<u64>());
+    let stage = stage.prop_map(|(weight, hold_ms)| CanaryStage { weight, hold_ms });
+    let guards = (any::<u16>(), any::<u16>(), any::<u32>());
+    let guards = guards.prop_map(|(failures, latency, requests_min)| CanaryGuards {
+        failures_permille_max: failures,
+        latency_percent_max: latency,
+        requests_min,
+    });
+    let plan = (versions(), replicas, vec(stage, 0..5), guards);
+    let plan = plan.prop_map(|(version, replicas, stages, guards)| {
+        Box::new(CanaryPlan {
+            version,
+            replicas,
+            stages,
+            guards,
+        })
+    });
+    let since = || proptest::option::of(epochs());
+    prop_oneof![
+        (models(), plan).prop_map(|(model, plan)| Change::BeginCanary { model, plan }),
+        (models(), epochs(), any::<u32>()).prop_map(|(model, since, stage)| {
+            Change::AdvanceCanary {
+                model,
+                since,
+                stage,
+            }
+        }),
+        (models(), since()).prop_map(|(model, since)| Change::PromoteCanary { model, since }),
+        (models(), since(), ".{0,40}").prop_map(|(model, since, reason)| Change::AbortCanary {
+            model,
+            since,
+            reason
+        }),
+        models().prop_map(|model| Change::Rollback { model }),
     ]
 }
 
@@ -272,6 +316,26 @@ fn refusals() -> impl Strategy<Value = Refusal> {
         Just(Refusal::KeysMany {
             tenant: TenantName::default()
         }),
+        canary_refusals(),
+    ]
+}
+
+fn canary_refusals() -> impl Strategy<Value = Refusal> {
+    let named = || (models(), versions());
+    prop_oneof![
+        ".{0,40}".prop_map(|what| Refusal::CanaryInvalid { what }),
+        named().prop_map(|(model, version)| Refusal::CanaryUnderWay { model, version }),
+        models().prop_map(|model| Refusal::NoStableVersion { model }),
+        named().prop_map(|(model, version)| Refusal::ServesAlready { model, version }),
+        models().prop_map(|model| Refusal::NoCanary { model }),
+        (models(), any::<[u32; 2]>()).prop_map(|(model, [stage, stages])| {
+            Refusal::CanaryStage {
+                model,
+                stage,
+                stages,
+            }
+        }),
+        models().prop_map(|model| Refusal::NoPrevious { model }),
     ]
 }
 
@@ -315,6 +379,11 @@ fn change_number(change: &Change) -> u8 {
         Change::DeleteTenant { .. } => 17,
         Change::AddKey { .. } => 18,
         Change::RevokeKey { .. } => 19,
+        Change::BeginCanary { .. } => 20,
+        Change::AdvanceCanary { .. } => 21,
+        Change::PromoteCanary { .. } => 22,
+        Change::AbortCanary { .. } => 23,
+        Change::Rollback { .. } => 24,
     }
 }
 
@@ -346,6 +415,13 @@ fn refusal_number(refusal: &Refusal) -> u8 {
         Refusal::KeyUnknown { .. } => 22,
         Refusal::KeyExists => 23,
         Refusal::KeysMany { .. } => 24,
+        Refusal::CanaryInvalid { .. } => 25,
+        Refusal::CanaryUnderWay { .. } => 26,
+        Refusal::NoStableVersion { .. } => 27,
+        Refusal::ServesAlready { .. } => 28,
+        Refusal::NoCanary { .. } => 29,
+        Refusal::CanaryStage { .. } => 30,
+        Refusal::NoPrevious { .. } => 31,
     }
 }
 
@@ -368,7 +444,7 @@ fn hold_numbers<T: Serialize + fmt::Debug>(
 
 #[test]
 fn variants_keep_their_numbers() {
-    hold_numbers(changes(), change_number, 20);
+    hold_numbers(changes(), change_number, 25);
     hold_numbers(refusals(), refusal_number, 25);
 }
 

@@ -60,6 +60,7 @@ pub(super) struct Wanted {
     pub(super) deployed: VersionNumber,
     pub(super) target: ReplicaTarget,
     pub(super) serving: Option<VersionNumber>,
+    pub(super) tried: Option<VersionNumber>,
 }
 
 impl Agreed {
@@ -106,23 +107,21 @@ impl Agreed {
                 version,
                 replicas,
             } => {
-                let serving = self.models.get(model).and_then(|known| known.serving);
-                let wanted = Wanted {
-                    deployed: *version,
-                    target: *replicas,
-                    serving,
-                };
-                self.models.insert(model.clone(), wanted);
+                self.deploy(model, (*version, *replicas));
             }
             Change::Activate { model, version, .. } => {
                 if let Some(known) = self.models.get_mut(model) {
                     known.serving = Some(*version);
+                    known.tried = known.tried.filter(|tried| tried != version);
                 }
             }
             Change::DeleteModel { model } => {
                 self.models.remove(model);
                 self.replicas.retain(|_, place| place.model != *model);
             }
+            Change::BeginCanary { .. }
+            | Change::PromoteCanary { .. }
+            | Change::AbortCanary { .. } => self.take_canary(change),
             Change::PublishVersion { .. }
             | Change::CreateToken(_)
             | Change::RevokeToken { .. }
@@ -131,7 +130,40 @@ impl Agreed {
             | Change::SetTenant { .. }
             | Change::DeleteTenant { .. }
             | Change::AddKey { .. }
-            | Change::RevokeKey { .. } => {}
+            | Change::RevokeKey { .. }
+            | Change::AdvanceCanary { .. }
+            | Change::Rollback { .. } => {}
+        }
+    }
+
+    fn deploy(&mut self, model: &ModelName, (deployed, target): (VersionNumber, ReplicaTarget)) {
+        let known = self.models.get(model);
+        let wanted = Wanted {
+            deployed,
+            target,
+            serving: known.and_then(|known| known.serving),
+            tried: known.and_then(|known| known.tried),
+        };
+        self.models.insert(model.clone(), wanted);
+    }
+
+    fn take_canary(&mut self, change: &Change) {
+        let (Change::BeginCanary { model, .. }
+        | Change::PromoteCanary { model, .. }
+        | Change::AbortCanary { model, .. }) = change
+        else {
+            return;
+        };
+        let Some(known) = self.models.get_mut(model) else {
+            return;
+        };
+        if let Change::BeginCanary { plan, .. } = change {
+            known.tried = Some(plan.version);
+        } else if let Change::PromoteCanary { .. } = change {
+            known.deployed = known.tried.unwrap_or(known.deployed);
+        } else {
+            known.deployed = known.serving.unwrap_or(known.deployed);
+            known.tried = None;
         }
     }
 

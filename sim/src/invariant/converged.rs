@@ -98,6 +98,8 @@ impl Invariant for Converged {
                 change,
                 Change::RegisterNode(_)
                     | Change::Deploy { .. }
+                    | Change::PromoteCanary { .. }
+                    | Change::AbortCanary { .. }
                     | Change::Drain { .. }
                     | Change::Undrain { .. }
             );

@@ -1,8 +1,11 @@
 //! I14 and what a scenario itself demands: so many answers, in all and once all is mended.
 
 use paceline_core::Instant;
+use paceline_protocol::ModelName;
+use paceline_protocol::registry::Change;
 
 use super::Invariant;
+use super::agreed::news;
 use crate::fact::{End, Fact, RequestNumber};
 use crate::scenario::{Expect, Scenario};
 
@@ -16,6 +19,9 @@ pub(super) struct Expected {
     all: Share,
     calm: Share,
     latencies: Latencies,
+    /// The model whose version is looked at, and the one that serves.
+    first: Option<ModelName>,
+    serving: u32,
 }
 
 /// What clients of a kind demand, and get.
@@ -46,6 +52,7 @@ impl Expected {
             share: Share::default(),
             latencies: Latencies::default(),
         });
+        let first = scenario.models.first();
         Self {
             expect: scenario.expect,
             calm_from: Instant::from_nanos(calm_from),
@@ -54,6 +61,8 @@ impl Expected {
             all: Share::default(),
             calm: Share::default(),
             latencies: Latencies::default(),
+            first: first.and_then(|model| ModelName::new(model.name.as_str()).ok()),
+            serving: 0,
         }
     }
 
@@ -120,6 +129,12 @@ impl Invariant for Expected {
         if let Fact::Submitted { client, .. } = *fact {
             self.sent.push((now, client));
         }
+        if let Some((Change::Activate { model, version, .. }, outcome)) = news(fact)
+            && outcome.result.is_ok()
+            && Some(model) == self.first.as_ref()
+        {
+            self.serving = version.0;
+        }
         if let Fact::Ended { request, end, .. } = *fact {
             self.ended(now, (request, end));
         }
@@ -133,6 +148,12 @@ impl Invariant for Expected {
         let calm = "that were sent when all was mended";
         self.calm.judge(calm, expect.calm_answered_permille_min)?;
         self.latencies.judge("", expect.p99_us_max)?;
+        if expect.serving > 0 && expect.serving != self.serving {
+            let (serving, wanted) = (self.serving, expect.serving);
+            return Err(format!(
+                "version {serving} of the first model serves at the end; {wanted} is expected"
+            ));
+        }
         for (position, of) in self.clients.iter().enumerate() {
             let whose = format!(" of clients {position}");
             of.share.judge(&whose[1..], of.answered_permille_min)?;

@@ -74,6 +74,8 @@ impl RegistryEpoch {
             Ok(_) | Err(Refusal::Outdated { .. }) => Ok(()),
             // The node was taken back before it could say that it had drained.
             Err(Refusal::NotDraining { .. }) => Ok(()),
+            // What is decided of a canary is said again until the leader knows that it is done.
+            Err(Refusal::NoCanary { .. } | Refusal::CanaryStage { .. }) => Ok(()),
             Err(refusal) => Err(format!("{change} at epoch {epoch} was refused: {refusal}")),
         }
     }

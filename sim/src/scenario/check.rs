@@ -4,7 +4,8 @@ use paceline_protocol::limits::{
     DRAIN_DEADLINE_MAX_MS, MODELS_MAX, ROWS_MAX, TENANT_LIMIT_MAX, TENANT_WEIGHT_MAX, TENANTS_MAX,
     VERSIONS_KEPT_MAX,
 };
-use paceline_protocol::{ModelName, TenantName};
+use paceline_protocol::registry::ReplicaTarget;
+use paceline_protocol::{ModelName, TenantName, VersionNumber};
 
 use super::event::node_position;
 use super::{Clients, Group, Model, Replicas, Scenario, TenantPlan, Version, What};
@@ -146,6 +147,10 @@ impl Check {
         let versions = model.versions.len() as u64;
         self.within("versions", versions, (1, VERSIONS_KEPT_MAX as u64));
         for (position, version) in model.versions.iter().enumerate() {
+            let is_first = position == 0 && version.canary.is_some();
+            let allowed =
+                "a canary from the second version on: it is compared with one that serves";
+            self.hold("versions.0.canary", "a canary", !is_first, allowed);
             self.inside(&format!("versions.{position}"), |check| {
                 check.version(version)
             });
@@ -163,6 +168,13 @@ impl Check {
             version.load_fails_permille,
             (0, 1_000),
         );
+        if let Some(canary) = &version.canary {
+            let plan = canary.plan(VersionNumber(1), ReplicaTarget::Each);
+            let weights = format!("{:?} of {} ms", canary.weights, canary.hold_ms);
+            let allowed =
+                "one to 16 weights from 1 to 10000, rising, each held for 1 ms to 30 days";
+            self.hold("canary", &weights, plan.check().is_ok(), allowed);
+        }
         let cost = version.cost;
         self.inside("cost", |check| {
             check.within("fixed_ns", cost.fixed_ns, (0, COST_NS_MAX));

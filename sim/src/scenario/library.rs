@@ -50,7 +50,7 @@ impl fmt::Display for UnknownScenario {
 
 impl std::error::Error for UnknownScenario {}
 
-const TEXTS: [&str; 20] = [
+const TEXTS: [&str; 21] = [
     include_str!("../../scenarios/steady.toml"),
     include_str!("../../scenarios/overload.toml"),
     include_str!("../../scenarios/flash-crowd.toml"),
@@ -66,6 +66,7 @@ const TEXTS: [&str; 20] = [
     include_str!("../../scenarios/drain-under-overload.toml"),
     include_str!("../../scenarios/region-latency.toml"),
     include_str!("../../scenarios/cold-start.toml"),
+    include_str!("../../scenarios/bad-canary.toml"),
     include_str!("../../scenarios/bad-version.toml"),
     include_str!("../../scenarios/engine-crash.toml"),
     include_str!("../../scenarios/out-of-memory.toml"),

@@ -1,7 +1,8 @@
 //! What a scenario deploys: models, their versions, and what these cost.
 
 use paceline_core::batcher::Policy;
-use paceline_protocol::registry::ReplicaTarget;
+use paceline_protocol::VersionNumber;
+use paceline_protocol::registry::{CanaryGuards, CanaryPlan, CanaryStage, ReplicaTarget};
 use serde::{Deserialize, Serialize};
 
 /// A model and its versions over time.
@@ -35,6 +36,9 @@ pub struct Version {
     /// When it is published and deployed, in milliseconds.
     #[serde(default)]
     pub deploy_ms: u64,
+    /// Then it is tried as a canary, rather than deployed, once a version serves.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub canary: Option<Trial>,
     /// Largest batch, in rows.
     pub rows_max: u32,
     /// Most tokens in a batch; 0 is any number.
@@ -57,6 +61,33 @@ pub struct Version {
     /// So many of a thousand attempts to load a replica fail.
     #[serde(default)]
     pub load_fails_permille: u64,
+}
+
+/// How a version is tried.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Trial {
+    /// Its shares of the requests, in units of 1/10,000, one after another.
+    pub weights: Vec<u16>,
+    /// How long each of them lasts at least, in milliseconds.
+    pub hold_ms: u64,
+}
+
+impl Trial {
+    /// As the registry has it.
+    pub fn plan(&self, version: VersionNumber, replicas: ReplicaTarget) -> CanaryPlan {
+        let weights = self.weights.iter();
+        let stages = weights.map(|weight| CanaryStage {
+            weight: *weight,
+            hold_ms: self.hold_ms,
+        });
+        CanaryPlan {
+            version,
+            replicas,
+            stages: stages.collect(),
+            guards: CanaryGuards::default(),
+        }
+    }
 }
 
 /// A batch of `n` rows and `t` tokens takes `fixed_ns + n × row_ns + t × token_ns`, with noise.

@@ -277,7 +277,12 @@ fn touched(
         (
             Change::PublishVersion { model, .. }
             | Change::Deploy { model, .. }
-            | Change::Activate { model, .. },
+            | Change::Activate { model, .. }
+            | Change::BeginCanary { model, .. }
+            | Change::AdvanceCanary { model, .. }
+            | Change::PromoteCanary { model, .. }
+            | Change::AbortCanary { model, .. }
+            | Change::Rollback { model },
             _,
         ) => of_model(model),
         // Nodes look at all tenants there are, with each entry.

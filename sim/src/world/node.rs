@@ -5,6 +5,7 @@
 //! run elsewhere, and what runs here may have come to another node.
 
 mod ahead;
+mod canaries;
 mod duties;
 mod entries;
 mod flights;
@@ -30,6 +31,7 @@ use paceline_core::{Instant, Machine, Slot};
 use paceline_protocol::{Epoch, NodeId, ReplicaId};
 
 use self::ahead::Behind;
+use self::canaries::Trials;
 use self::duties::Duties;
 use self::entries::Entry;
 use self::knowledge::Knowledge;
@@ -65,6 +67,7 @@ pub(super) struct Node {
     tenants: Tenants,
     peers: Peers,
     duties: Duties,
+    trials: Trials,
     entries: Slots<Entry>,
     served: Slots<Served>,
     replicas: BTreeMap<ReplicaId, Replica>,
@@ -127,6 +130,7 @@ impl Node {
             tenants: Tenants::default(),
             peers: Peers::default(),
             duties: Duties::default(),
+            trials: Trials::default(),
             entries: Slots::default(),
             served: Slots::default(),
             replicas: BTreeMap::new(),
@@ -215,6 +219,7 @@ impl Node {
                 self.landed(outside, (flight.slot, flight.attempt), landing);
             }
             Message::Told(from, told) => self.told(outside, (from, told)),
+            Message::Counted(node, report) => self.hear_counted(outside, (node, *report)),
             Message::Outcome(op, is_done) => self.outcome(outside, (op, is_done)),
             Message::Committed(index) => self.follow(outside, index),
             // The leader's word is consensus's: the world sees to it.

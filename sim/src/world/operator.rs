@@ -25,6 +25,7 @@ pub(super) enum Wish {
     SetTenant(u16),
     Publish(u16, u32),
     Deploy(u16, u32),
+    Try(u16, u32),
     Do(Operation),
 }
 
@@ -47,7 +48,10 @@ impl Operator {
                 let (model, number) = (model as u16, position as u32 + 1);
                 [
                     (version.deploy_ms, Wish::Publish(model, number)),
-                    (version.deploy_ms, Wish::Deploy(model, number)),
+                    match version.canary {
+                        Some(_) => (version.deploy_ms, Wish::Try(model, number)),
+                        None => (version.deploy_ms, Wish::Deploy(model, number)),
+                    },
                 ]
             })
         });
@@ -134,6 +138,23 @@ impl World {
                     model: name,
                     version,
                     replicas: scenario.models[usize::from(*model)].replicas.target(),
+                }
+            }
+            Wish::Try(model, number) => {
+                let (name, of) = (name(*model)?, &scenario.models[usize::from(*model)]);
+                let known = registry.models().get(&name)?;
+                let version = VersionNumber(*number);
+                known.versions.get(&version)?;
+                // Nothing can be tried beside a deployment or another canary: it waits for the end.
+                let deployed = known.deployment.map(|deployment| deployment.version);
+                let is_stable = known.serving.is_some() && known.serving == deployed;
+                if !is_stable || known.canary.is_some() {
+                    return None;
+                }
+                let trial = of.versions[*number as usize - 1].canary.as_ref()?;
+                Change::BeginCanary {
+                    model: name,
+                    plan: Box::new(trial.plan(version, of.replicas.target())),
                 }
             }
             Wish::Do(Operation::Drain {

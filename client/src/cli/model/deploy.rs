@@ -17,6 +17,8 @@ use crate::cli::target::{ModelTarget, parse_replicas};
 use crate::cli::terminal::{Talk, Terminal};
 use crate::cli::units;
 
+use super::canary::Trial;
+
 /// Arguments of `paceline model deploy`.
 #[derive(Clone, Debug, Args)]
 #[command(after_help = "\
@@ -26,13 +28,21 @@ Examples:
   paceline model deploy digits               the newest version
   paceline model deploy digits@2 --replicas 3
   paceline model deploy digits@2 --replicas each --timeout 10m
-  paceline model deploy digits@1 --detach    commit, and do not wait")]
+  paceline model deploy digits@1 --detach    commit, and do not wait
+
+With --canary the version is tried beside the one that serves. It gets more requests when a share
+was held for its time and nothing speaks against it, serves after the last one, and is aborted by
+itself as soon as it is worse than its guards allow, beyond chance. The command does not wait.
+  paceline model deploy digits@2 --canary 10%
+  paceline model deploy digits@2 --canary 1%,10%,50% --hold 5m --max-errors 0.5% --max-latency 150%")]
 pub struct DeployArgs {
     /// NAME@V, or NAME for its newest version
     #[arg(value_name = "NAME[@V]")]
     target: ModelTarget,
     #[command(flatten)]
     rollout: Rollout,
+    #[command(flatten)]
+    trial: Trial,
     #[command(flatten)]
     operation: Operation,
     #[command(flatten)]
@@ -89,11 +99,19 @@ impl DeployArgs {
             Some(version) => version,
             None => newest(&client, &self.target.name)?,
         };
+        let op = self.operation.op()?;
+        if self.trial.is_given() {
+            let (what, replicas) = ((self.target.name, version), self.rollout.replicas);
+            let begun = self.trial.begin(&client, what, replicas, op)?;
+            return terminal.show(self.output.format, &begun, |begun| {
+                format!("{}\n", begun.sentence())
+            });
+        }
         let wish = Wish {
             name: self.target.name,
             version,
             rollout: self.rollout,
-            op: self.operation.op()?,
+            op,
         };
         let deployed = wish.fulfil(&self.connection, terminal)?;
         terminal.show(self.output.format, &deployed, |deployed| {
@@ -357,6 +375,9 @@ mod tests {
             ready: true,
             versions: vec![],
             replicas: states.iter().enumerate().map(replica).collect(),
+            canary: None,
+            canary_ended: None,
+            previous: None,
             epoch: Epoch(12),
         }
     }

@@ -3,9 +3,12 @@
 use std::time::{Duration, SystemTime};
 
 use clap::Args;
-use paceline_protocol::operator::{ModelView, ReplicaView, VersionView};
+use paceline_protocol::operator::{
+    ArmView, CanaryEndView, CanaryView, ModelView, ReplicaView, VersionView,
+};
 use paceline_protocol::{ModelName, TensorSpec};
 
+use super::canary::share;
 use super::list::state;
 use crate::cli::connection::{Connection, Output, or_dash};
 use crate::cli::failure::Failure;
@@ -56,6 +59,12 @@ fn text(model: &ModelView) -> String {
         ("deployed", or_dash(deployed)),
         ("epoch", model.epoch.to_string()),
     ];
+    if let Some(canary) = &model.canary {
+        pairs.extend(tried(canary));
+    }
+    if let Some(ended) = &model.canary_ended {
+        pairs.push(("last canary", last(ended)));
+    }
     // What clients talk to; before the first deployment, what they will talk to.
     let spoken = model.serving.and_then(|serving| {
         let mut versions = model.versions.iter();
@@ -77,6 +86,41 @@ fn text(model: &ModelView) -> String {
         versions(&model.versions),
         replicas(&model.replicas)
     )
+}
+
+/// What is known of a canary.
+fn tried(canary: &CanaryView) -> [(&'static str, String); 3] {
+    let stages = canary.plan.stages.len();
+    let at = match canary.stage {
+        _ if canary.promoting => "promoted; its replicas are awaited".to_owned(),
+        None => "its replicas are awaited".to_owned(),
+        Some(stage) => {
+            let share = share(canary.weight);
+            format!("{share} of the requests, stage {} of {stages}", stage + 1)
+        }
+    };
+    let arm = |arm: ArmView| {
+        let p99 = arm.p99_us.map(|micros| units::nanoseconds(micros * 1_000));
+        format!(
+            "{} requests, {} failed, p99 {}",
+            arm.requests,
+            arm.failures,
+            or_dash(p99)
+        )
+    };
+    [
+        ("canary", format!("version {}, {at}", canary.plan.version)),
+        ("canary has", arm(canary.canary)),
+        ("serving has", arm(canary.stable)),
+    ]
+}
+
+fn last(ended: &CanaryEndView) -> String {
+    let version = ended.version;
+    match &ended.aborted {
+        Some(reason) => format!("version {version}, aborted at {}: {reason}", ended.until),
+        None => format!("version {version}, promoted at {}", ended.until),
+    }
 }
 
 fn tensor(spec: &TensorSpec) -> String {

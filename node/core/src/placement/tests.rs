@@ -1,7 +1,8 @@
 //! The placement policy, driven against the real registry until nothing is left to do.
 
 use paceline_protocol::registry::{
-    Command, DeviceKind, DeviceRecord, NodeAddresses, NodeRecord, SCHEMA, VersionRecord,
+    CanaryGuards, CanaryPlan, CanaryStage, Command, DeviceKind, DeviceRecord, NodeAddresses,
+    NodeRecord, SCHEMA, VersionRecord,
 };
 use paceline_protocol::{
     Digest, Dim, Dtype, OpId, ShapePattern, Signature, TenantName, TensorSpec,
@@ -311,4 +312,106 @@ fn the_last_replica_stays_when_nobody_can_replace_it() {
     cluster.lose(1);
     assert!(cluster.settle().is_empty());
     assert_eq!(cluster.nodes_of(1), [1]);
+}
+
+impl Cluster {
+    fn begin(&mut self, version: u32, replicas: ReplicaTarget) {
+        let stages = [1_000, 5_000].map(|weight| CanaryStage { weight, hold_ms: 1 });
+        let plan = Box::new(CanaryPlan {
+            version: VersionNumber(version),
+            replicas,
+            stages: stages.to_vec(),
+            guards: CanaryGuards::default(),
+        });
+        let model = model();
+        self.apply(Change::BeginCanary { model, plan });
+    }
+
+    fn weight(&self) -> Option<u16> {
+        let canary = self.registry.models()[&model()].canary.as_ref();
+        canary.map(|canary| canary.weight())
+    }
+}
+
+#[test]
+fn a_canary_has_its_replicas_beside_what_serves_and_begins_when_they_are_ready() {
+    let mut cluster = Cluster::serving(ReplicaTarget::Count(2));
+    cluster.publish(2, 10);
+    cluster.begin(2, ReplicaTarget::Count(1));
+    assert_eq!(cluster.settle(), ["assign"]);
+    assert_eq!(
+        (cluster.nodes_of(1), cluster.nodes_of(2)),
+        (vec![1, 2], vec![3])
+    );
+    assert_eq!(cluster.weight(), Some(0), "it loads");
+    cluster.report_all(&ReplicaState::Ready);
+    assert_eq!(cluster.settle(), ["advance-canary"]);
+    assert_eq!(cluster.weight(), Some(1_000));
+    // One that is lost is replaced; the node that comes back makes it one too many.
+    cluster.lose(3);
+    assert_eq!(cluster.settle(), ["assign"]);
+    cluster.find_again(3);
+    cluster.report_all(&ReplicaState::Ready);
+    assert_eq!(cluster.settle(), ["unassign"]);
+    assert_eq!(cluster.nodes_of(2).len(), 1);
+
+    // Promoted, it gets as many as the other one has, and only then all requests.
+    let (model, since) = (model(), None);
+    cluster.apply(Change::PromoteCanary { model, since });
+    assert_eq!(cluster.settle(), ["assign"]);
+    assert_eq!(
+        (cluster.nodes_of(1).len(), cluster.weight()),
+        (2, Some(1_000))
+    );
+    cluster.report_all(&ReplicaState::Ready);
+    assert_eq!(cluster.settle(), ["activate", "unassign", "unassign"]);
+    assert_eq!(
+        (cluster.nodes_of(1).len(), cluster.nodes_of(2).len()),
+        (0, 2)
+    );
+}
+
+#[test]
+fn an_aborted_canary_leaves_its_devices_and_a_rollback_needs_no_loading_while_replicas_are_there() {
+    let mut cluster = Cluster::serving(ReplicaTarget::Count(2));
+    cluster.publish(2, 10);
+    cluster.begin(2, ReplicaTarget::Each);
+    cluster.settle();
+    cluster.report_all(&ReplicaState::Ready);
+    cluster.settle();
+    cluster.apply(Change::AbortCanary {
+        model: model(),
+        since: None,
+        reason: "by hand".into(),
+    });
+    assert_eq!(cluster.settle(), ["unassign"; 3]);
+    assert_eq!(
+        (cluster.nodes_of(1).len(), cluster.nodes_of(2).len()),
+        (2, 0)
+    );
+
+    // Traffic has just moved, and the old replicas are still there.
+    cluster.deploy(2, ReplicaTarget::Count(2));
+    cluster.settle();
+    cluster.report_all(&ReplicaState::Ready);
+    let activate = plan(&cluster.registry, &cluster.observed).next.unwrap();
+    assert_eq!(activate.name(), "activate");
+    cluster.apply(activate);
+    cluster.apply(Change::Rollback { model: model() });
+    assert_eq!(cluster.settle(), ["activate", "unassign", "unassign"]);
+    assert_eq!(
+        (cluster.nodes_of(1).len(), cluster.nodes_of(2).len()),
+        (2, 0)
+    );
+}
+
+#[test]
+fn a_canary_that_fits_nowhere_is_said_and_costs_what_serves_nothing() {
+    let mut cluster = Cluster::serving(ReplicaTarget::Count(2));
+    cluster.publish(2, 31);
+    cluster.begin(2, ReplicaTarget::Count(1));
+    let plan = plan(&cluster.registry, &cluster.observed);
+    assert_eq!(plan.next, None);
+    assert_eq!(plan.shortfalls.len(), 1);
+    assert_eq!((cluster.nodes_of(1).len(), cluster.weight()), (2, Some(0)));
 }

@@ -6,6 +6,8 @@ use paceline_protocol::registry::{Refusal, ReplicaTarget, VersionRecord};
 use paceline_protocol::{DeviceId, ModelName, NodeId, TenantName, VersionNumber};
 use serde::{Deserialize, Serialize};
 
+use super::traffic::{Canary, CanaryEnd};
+
 /// A model: what its owner has published and deployed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Model {
@@ -17,6 +19,12 @@ pub struct Model {
     pub deployment: Option<Deployment>,
     /// What serves: traffic without a version goes here.
     pub serving: Option<VersionNumber>,
+    /// What is tried beside it.
+    pub canary: Option<Canary>,
+    /// How the last canary ended.
+    pub ended: Option<CanaryEnd>,
+    /// What served before.
+    pub previous: Option<VersionNumber>,
     pub(super) next_version: VersionNumber,
 }
 
@@ -58,6 +66,9 @@ impl Model {
             versions: BTreeMap::new(),
             deployment: None,
             serving: None,
+            canary: None,
+            ended: None,
+            previous: None,
             next_version: VersionNumber(1),
         }
     }

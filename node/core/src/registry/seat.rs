@@ -163,7 +163,12 @@ impl Registry {
             | Change::SetTenant { .. }
             | Change::DeleteTenant { .. }
             | Change::AddKey { .. }
-            | Change::RevokeKey { .. } => unreachable!("not a change of members"),
+            | Change::RevokeKey { .. }
+            | Change::BeginCanary { .. }
+            | Change::AdvanceCanary { .. }
+            | Change::PromoteCanary { .. }
+            | Change::AbortCanary { .. }
+            | Change::Rollback { .. } => unreachable!("not a change of members"),
         }
     }
 

@@ -58,7 +58,12 @@ impl Registry {
             | Change::Drain { .. }
             | Change::Drained { .. }
             | Change::Undrain { .. }
-            | Change::RemoveNode { .. } => unreachable!("not a change of tenants"),
+            | Change::RemoveNode { .. }
+            | Change::BeginCanary { .. }
+            | Change::AdvanceCanary { .. }
+            | Change::PromoteCanary { .. }
+            | Change::AbortCanary { .. }
+            | Change::Rollback { .. } => unreachable!("not a change of tenants"),
         }
     }
 

@@ -1,13 +1,14 @@
 //! The registry: state, command, exact outcome.
 
 use paceline_protocol::limits::OP_IDS_REMEMBERED;
-use paceline_protocol::registry::{DeviceKind, DeviceRecord, NodeAddresses};
+use paceline_protocol::registry::{DeviceKind, DeviceRecord, NodeAddresses, ReplicaTarget};
 use paceline_protocol::{DeviceId, Digest, Dtype, OpId, ShapePattern, Signature, TensorSpec};
 
 use super::*;
 
 mod members;
 mod tenants;
+mod traffic;
 
 fn name(text: &str) -> ModelName {
     ModelName::new(text).unwrap()

@@ -113,6 +113,7 @@ impl Serving {
             lost: None,
             criticality: parsed.parameters.criticality(),
             tenant: request.caller.tenant,
+            unit: request.unit.clone(),
         };
         let inputs = std::mem::take(&mut parsed.inputs);
         let request_ahead = ClientRequest { head, inputs };

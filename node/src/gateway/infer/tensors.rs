@@ -3,6 +3,7 @@
 use paceline_core::Instant;
 use paceline_core::failover::Terms;
 use paceline_protocol::frame::Execution;
+use paceline_protocol::traffic::Unit;
 use paceline_protocol::{
     Criticality, Epoch, ErrorCode, Failure, NodeId, TenantId, Tensor, VersionNumber,
 };
@@ -34,6 +35,8 @@ pub struct TensorRequest {
     pub criticality: Criticality,
     /// Who sends it.
     pub tenant: TenantId,
+    /// What it belongs to that shall always get the same version, if it says so.
+    pub unit: Option<Unit>,
 }
 
 /// Its answer.
@@ -61,20 +64,25 @@ impl Serving {
         let target = Target {
             model: &request.model,
             version: version.as_deref(),
+            unit: request.unit.as_ref(),
+            arrived,
         };
         let pinned = self.pin(target).inspect_err(|failure| {
             self.metrics.refused(Protocol::Quic, failure.code);
         })?;
         let metrics = pinned.version.metrics.clone();
+        let arm = pinned.arm.clone();
         let answered = self
             .infer_tensors_pinned((arrived, pinned), target, &request)
             .await;
+        let nanos = self.clock.now().nanos_since(arrived);
         match &answered {
-            Ok((rows, _)) => {
-                let nanos = self.clock.now().nanos_since(arrived);
-                metrics.succeeded(Protocol::Quic, *rows, nanos);
-            }
+            Ok((rows, _)) => metrics.succeeded(Protocol::Quic, *rows, nanos),
             Err(unanswered) => metrics.failed(Protocol::Quic, unanswered.failure.code),
+        }
+        if let Some(arm) = arm {
+            let failure = answered.as_ref().err().map(|ended| ended.failure.code);
+            failure.map_or_else(|| arm.answered(nanos), |code| arm.failed(code, nanos));
         }
         answered.map(|(_, answer)| answer)
     }

@@ -11,7 +11,7 @@ use paceline_protocol::operator::{
 };
 use paceline_protocol::{ModelName, NodeId};
 
-use super::OperatorParts;
+use super::{OperatorParts, traffic};
 use crate::raft::Role;
 
 pub(super) fn status(parts: &OperatorParts) -> Status {
@@ -174,6 +174,9 @@ pub(super) fn model(
             .is_ok_and(crate::router::ModelRoute::is_ready),
         versions: versions.collect(),
         replicas: replicas.collect(),
+        canary: traffic::canary(parts, registry, name),
+        canary_ended: traffic::ended(model),
+        previous: model.previous,
         epoch: registry.epoch(),
     })
 }

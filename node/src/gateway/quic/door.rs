@@ -103,6 +103,7 @@ impl Serving {
             lost: head.lost,
             criticality: head.criticality,
             tenant: head.tenant,
+            unit: head.unit,
         };
         match self.infer_tensors(request).await {
             Ok(TensorAnswer {

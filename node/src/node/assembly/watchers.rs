@@ -1,7 +1,7 @@
 //! What the actors need that watch the cluster: peers, members, and what they keep and do.
 
 use super::{Assembly, Shared};
-use crate::{detector, drain, keeper, membership, observer, peers, tenants};
+use crate::{canary, detector, drain, keeper, membership, observer, peers, tenants};
 
 impl Assembly<'_> {
     pub(super) fn peers(&self, shared: &Shared) -> peers::Arguments {
@@ -68,6 +68,16 @@ impl Assembly<'_> {
             node: self.identity.node,
             registry: self.registry.clone(),
             fetcher: shared.fetcher.clone(),
+        }
+    }
+
+    pub(super) fn canary(&self, shared: &Shared) -> canary::Arguments {
+        canary::Arguments {
+            node: self.identity.node,
+            clock: self.clock,
+            registry: self.registry.clone(),
+            router: shared.router.clone(),
+            observed: shared.observed.clone(),
         }
     }
 

@@ -25,6 +25,7 @@ fn request(idempotent: bool, budget_us: u64) -> ClientRequest {
         lost: None,
         criticality: Criticality::default(),
         tenant: TenantId::DEFAULT,
+        unit: None,
     };
     let inputs = vec![Tensor::from_f32(2, &[1.0, 2.0])];
     ClientRequest { head, inputs }
@@ -94,6 +95,7 @@ async fn an_answer_of_outputs_that_are_not_known_here_is_told_as_such() {
         body: body.into(),
         epoch_seen: Some(AHEAD),
         caller: Caller::ANONYMOUS,
+        unit: None,
     };
     trio.set(&[Act::AnswerElse]);
     let failure = trio.serving.infer(body()).await.err().unwrap();

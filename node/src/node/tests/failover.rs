@@ -25,6 +25,7 @@ fn request() -> TensorRequest {
         lost: None,
         criticality: Criticality::default(),
         tenant: TenantId::DEFAULT,
+        unit: None,
     }
 }
 
@@ -199,6 +200,7 @@ async fn what_may_not_run_twice_and_what_a_client_sends_again_runs_once() {
             body: body.into(),
             epoch_seen: None,
             caller: Caller::ANONYMOUS,
+            unit: None,
         };
         let failure = trio.serving.infer(body).await.err().unwrap();
         assert_eq!(failure.code, ErrorCode::Unreachable);

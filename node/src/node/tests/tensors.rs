@@ -33,6 +33,7 @@ fn request(input: &str) -> TensorRequest {
         lost: None,
         criticality: Criticality::default(),
         tenant: TenantId::DEFAULT,
+        unit: None,
     }
 }
 
@@ -49,6 +50,7 @@ fn client_request(epoch_seen: Epoch) -> ClientRequest {
         lost: None,
         criticality: Criticality::default(),
         tenant: TenantId::DEFAULT,
+        unit: None,
     };
     let inputs = vec![Tensor::from_f32(2, &[1.0, 2.0])];
     ClientRequest { head, inputs }
@@ -148,6 +150,7 @@ async fn a_client_that_has_seen_more_waits_a_moment_and_is_never_shown_less() {
         pid: 1,
         replicas: Vec::new(),
         demands: Vec::new(),
+        canaries: Vec::new(),
     };
     let report = Report {
         report: Arc::new(report),
@@ -212,6 +215,7 @@ fn body(input: &str) -> InferBody<'static> {
         body: json.into(),
         epoch_seen: Some(AHEAD),
         caller: Caller::ANONYMOUS,
+        unit: None,
     }
 }
 

@@ -210,6 +210,7 @@ impl Trio {
             pid: 1,
             replicas: own.map(|(replica, _)| (replica, ready.clone())).collect(),
             demands: Vec::new(),
+            canaries: Vec::new(),
         }
     }
 

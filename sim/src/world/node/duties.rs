@@ -32,6 +32,7 @@ enum What {
     Placement,
     Marking,
     Drained,
+    Canary,
 }
 
 impl Node {
@@ -50,6 +51,7 @@ impl Node {
         }
         if self.duties.ticks.is_multiple_of(LOOKS_EVERY) {
             self.look_at_drain(outside);
+            self.look_at_canaries(outside);
         }
         if self.duties.ticks.is_multiple_of(TELLS_EVERY) {
             self.say(outside);
@@ -117,6 +119,11 @@ impl Node {
         }
     }
 
+    /// What the machine of canaries wants; it says it again if nothing comes of it.
+    pub(super) fn propose_canary(&mut self, outside: &mut Outside, change: Change) {
+        self.propose(outside, What::Canary, change);
+    }
+
     /// What became of a command.
     pub(super) fn outcome(&mut self, outside: &mut Outside, (op, is_done): (OpId, bool)) {
         let proposed = &mut self.duties.proposed;
@@ -134,7 +141,7 @@ impl Node {
         match what {
             What::Placement => self.reconcile(outside),
             // The next tick decides anew.
-            What::Marking => {}
+            What::Marking | What::Canary => {}
             What::Drained => self.step_drain(outside, drain::Input::WriteFailed),
         }
     }

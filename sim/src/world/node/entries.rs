@@ -12,6 +12,7 @@ use paceline_protocol::limits::{EXECUTIONS_MAX, REROUTES_MAX};
 use paceline_protocol::{Epoch, TenantId, VersionNumber};
 
 use super::Node;
+use super::canaries::Arm;
 use super::flights::Sent;
 use super::knowledge::node_id;
 use crate::agenda::Timer;
@@ -37,6 +38,7 @@ pub(super) struct Entry {
     pub(super) is_watched: bool,
     /// How often it was pinned.
     pins: u8,
+    arrived: Instant,
 }
 
 /// What a request is pinned to.
@@ -44,12 +46,14 @@ pub(super) struct Entry {
 pub(super) struct Pinned {
     pub(super) version: (u16, VersionNumber),
     pub(super) epoch: Epoch,
+    /// Where it is counted while a canary is under way.
+    arm: Option<Arm>,
 }
 
 impl Node {
     /// A request comes to a node that has seen what its client has.
     pub(super) fn let_in(&mut self, outside: &mut Outside, request: Request) {
-        let Some(pinned) = self.pin(request.model) else {
+        let Some(pinned) = self.pin(&request) else {
             self.refuse(outside, request, End::NotReady);
             return;
         };
@@ -101,6 +105,7 @@ impl Node {
             has_run: false,
             is_watched: false,
             pins: 1,
+            arrived: outside.now,
         });
         self.go(outside, slot, first);
     }
@@ -207,7 +212,7 @@ impl Node {
             Ending::Gone if entry.pins > REROUTES_MAX => End::Gone,
             Ending::Gone => {
                 let (request, pins) = (entry.request, entry.pins + 1);
-                let Some(pinned) = self.pin(request.model) else {
+                let Some(pinned) = self.pin(&request) else {
                     self.leave(outside, slot, Some(End::Gone));
                     return None;
                 };
@@ -245,6 +250,10 @@ impl Node {
             via,
         });
         if let Some(end) = end {
+            if let Some(arm) = entry.pinned.arm {
+                let nanos = outside.now.nanos_since(entry.arrived);
+                self.count(entry.request.model, arm, (end, nanos));
+            }
             if end != End::Answered && is_unexecuted {
                 outside.record(&Fact::Disclaimed { request, process });
             }
@@ -280,12 +289,14 @@ impl Node {
         at.plus_nanos(u64::from(is_late) * 1_000_000)
     }
 
-    pub(super) fn pin(&self, model: u16) -> Option<Pinned> {
+    pub(super) fn pin(&self, request: &Request) -> Option<Pinned> {
         let registry = Arc::clone(self.knowledge.registry());
-        let serving = self.knowledge.serving(model)?;
+        let serving = self.knowledge.serving(request.model)?;
+        let (tried, arm) = self.tries(request);
         Some(Pinned {
-            version: (model, serving),
+            version: (request.model, tried.unwrap_or(serving)),
             epoch: registry.epoch(),
+            arm,
         })
     }
 

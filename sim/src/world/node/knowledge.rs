@@ -12,7 +12,7 @@ use paceline_core::Instant;
 use paceline_core::placement::{Observed, ReplicaState};
 use paceline_core::registry::Registry;
 use paceline_core::router::Condition;
-use paceline_protocol::{NodeId, ReplicaId, VersionNumber};
+use paceline_protocol::{Epoch, ModelName, NodeId, ReplicaId, VersionNumber};
 
 use self::routes::Route;
 use super::{Disk, Node};
@@ -27,6 +27,8 @@ pub(super) struct Knowledge {
     registry: Arc<Registry>,
     /// The version that serves, by model.
     serving: BTreeMap<u16, VersionNumber>,
+    /// Canaries that are under way.
+    canaries: BTreeMap<u16, Try>,
     /// Of nodes that are not good, as the router was told.
     conditions: BTreeMap<NodeId, Condition>,
     /// Versions that are routed to: that have a replica which serves, or shall serve.
@@ -44,12 +46,21 @@ pub(super) struct Knowledge {
 /// A model and a version of it.
 type Version = (u16, VersionNumber);
 
+/// A canary, as requests are routed by it.
+pub(super) struct Try {
+    pub(super) since: Epoch,
+    pub(super) version: VersionNumber,
+    pub(super) weight: u16,
+    pub(super) salt: String,
+}
+
 impl Knowledge {
     pub(super) fn new(disk: Disk) -> Self {
         Self {
             index: disk.index,
             registry: disk.registry,
             serving: BTreeMap::new(),
+            canaries: BTreeMap::new(),
             conditions: BTreeMap::new(),
             routes: BTreeMap::new(),
             stale: BTreeSet::new(),
@@ -78,6 +89,26 @@ impl Knowledge {
 
     pub(super) fn serving(&self, model: u16) -> Option<VersionNumber> {
         self.serving.get(&model).copied()
+    }
+
+    pub(super) fn canary(&self, model: u16) -> Option<&Try> {
+        self.canaries.get(&model)
+    }
+
+    pub(super) fn has_canaries(&self) -> bool {
+        !self.canaries.is_empty()
+    }
+
+    /// The name of a model whose canary is this one still.
+    pub(super) fn name_of_canary(&self, model: u16, since: Epoch) -> Option<ModelName> {
+        let known = self.canaries.get(&model)?;
+        let name = known.salt.split('@').next()?;
+        (known.since == since).then(|| ModelName::new(name).ok())?
+    }
+
+    /// Whether a version has a replica that serves.
+    pub(super) fn is_routed(&self, version: Version) -> bool {
+        matches!(self.routes.get(&version), Some(Route::To(_)))
     }
 
     pub(super) fn bare_since(&self, version: Version) -> Option<Instant> {

@@ -6,9 +6,9 @@
 use paceline_core::registry::Registry;
 use paceline_core::router::{self, Condition, Target};
 use paceline_core::{Instant, Machine};
-use paceline_protocol::{NodeId, ReplicaId};
+use paceline_protocol::{NodeId, ReplicaId, traffic};
 
-use super::Version;
+use super::{Try, Version};
 use crate::world::node::{Node, Replica};
 use crate::world::outside::Outside;
 
@@ -33,6 +33,19 @@ impl Node {
             match serving {
                 Some(serving) => drop(knowledge.serving.insert(model, serving)),
                 None => drop(knowledge.serving.remove(&model)),
+            }
+            let canary = known.and_then(|model| model.canary.as_ref());
+            match (canary, outside.name(model)) {
+                (Some(canary), Some(name)) => {
+                    let canary = Try {
+                        since: canary.since,
+                        version: canary.plan.version,
+                        weight: canary.weight(),
+                        salt: traffic::salt(name, canary.since),
+                    };
+                    knowledge.canaries.insert(model, canary);
+                }
+                _ => drop(knowledge.canaries.remove(&model)),
             }
             let versions = known.into_iter().flat_map(|model| model.versions.keys());
             let versions = versions.map(|version| (model, *version));

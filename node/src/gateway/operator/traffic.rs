@@ -1,0 +1,129 @@
+//! Canaries: begun, promoted and aborted by hand, and the way back to what served before.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use paceline_core::registry::{Model, Registry};
+use paceline_protocol::operator::{
+    ArmView, CanaryEndView, CanaryRequest, CanaryView, Committed, TrafficRequest,
+};
+use paceline_protocol::registry::{CanaryPlan, Change, ReplicaTarget};
+use paceline_protocol::report::{ArmCounts, latency_bucket_nanos};
+use paceline_protocol::{ErrorCode, Failure, ModelName, OpId};
+
+use super::extract::{InPath, Whole};
+use super::{OperatorParts, Parts, Refused, committed, json, model_name};
+
+pub(super) async fn begin(
+    State(parts): Parts,
+    InPath(name): InPath,
+    Whole(body): Whole,
+) -> Result<Json<Committed>, Refused> {
+    let model = model_name(&name)?;
+    let request: CanaryRequest = json(&body)?;
+    let registry = parts.registry.current();
+    let known = registry.models().get(&model);
+    let newest = known.and_then(|known| known.versions.keys().next_back().copied());
+    let version = request.version.or(newest).ok_or_else(|| {
+        let message = format!("there is no model '{model}'");
+        Failure::new(ErrorCode::ModelNotFound, message)
+    })?;
+    let deployment = known.and_then(|known| known.deployment);
+    let replicas = request.replicas.or(deployment.map(|known| known.replicas));
+    let plan = Box::new(CanaryPlan {
+        version,
+        replicas: replicas.unwrap_or(ReplicaTarget::Count(1)),
+        stages: request.stages,
+        guards: request.guards,
+    });
+    write(&parts, request.op, Change::BeginCanary { model, plan }).await
+}
+
+pub(super) async fn promote(
+    State(parts): Parts,
+    InPath(name): InPath,
+    Whole(body): Whole,
+) -> Result<Json<Committed>, Refused> {
+    let (model, TrafficRequest { op, .. }) = (model_name(&name)?, json(&body)?);
+    let since = None;
+    write(&parts, op, Change::PromoteCanary { model, since }).await
+}
+
+pub(super) async fn abort(
+    State(parts): Parts,
+    InPath(name): InPath,
+    Whole(body): Whole,
+) -> Result<Json<Committed>, Refused> {
+    let (model, TrafficRequest { op, reason }) = (model_name(&name)?, json(&body)?);
+    let change = Change::AbortCanary {
+        model,
+        since: None,
+        reason: reason.unwrap_or_else(|| "by hand".to_owned()),
+    };
+    write(&parts, op, change).await
+}
+
+pub(super) async fn rollback(
+    State(parts): Parts,
+    InPath(name): InPath,
+    Whole(body): Whole,
+) -> Result<Json<Committed>, Refused> {
+    let (model, TrafficRequest { op, .. }) = (model_name(&name)?, json(&body)?);
+    write(&parts, op, Change::Rollback { model }).await
+}
+
+async fn write(
+    parts: &Arc<OperatorParts>,
+    op: OpId,
+    change: Change,
+) -> Result<Json<Committed>, Refused> {
+    let (epoch, _) = parts.registry.write(op, change).await?;
+    Ok(Json(committed(parts, epoch).await))
+}
+
+/// The canary of a model, with what all nodes have told of it.
+pub(super) fn canary(
+    parts: &OperatorParts,
+    registry: &Registry,
+    name: &ModelName,
+) -> Option<CanaryView> {
+    let model = registry.models().get(name)?;
+    let canary = model.canary.as_ref()?;
+    let (mut stable, mut tried) = (ArmCounts::default(), ArmCounts::default());
+    for (_, report) in parts.observed.canaries(parts.node) {
+        if report.model == *name && report.since == canary.since {
+            stable.add(&report.stable);
+            tried.add(&report.canary);
+        }
+    }
+    Some(CanaryView {
+        since: canary.since,
+        plan: canary.plan.clone(),
+        stage: canary.stage,
+        weight: canary.weight(),
+        promoting: model.is_promoting(),
+        stable: arm(&stable),
+        canary: arm(&tried),
+    })
+}
+
+pub(super) fn ended(model: &Model) -> Option<CanaryEndView> {
+    let ended = model.ended.as_ref()?;
+    Some(CanaryEndView {
+        version: ended.version,
+        since: ended.since,
+        until: ended.until,
+        stage: ended.stage,
+        aborted: ended.aborted.clone(),
+    })
+}
+
+fn arm(counts: &ArmCounts) -> ArmView {
+    let p99 = counts.quantile_bucket(990);
+    ArmView {
+        requests: counts.requests,
+        failures: counts.failures,
+        p99_us: p99.map(|bucket| latency_bucket_nanos(bucket) / 1_000),
+    }
+}
