@@ -113,7 +113,17 @@ fn pick() -> router::Input {
         slot: slot_of(1),
         rows: 1,
         bytes: 64,
+        may_probe: true,
         again: None,
+    }
+}
+
+fn fault() -> router::Input {
+    router::Input::Done {
+        route: RouteId(0),
+        replica: ReplicaId(1),
+        rows: 1,
+        heard: router::Heard::Fault,
     }
 }
 
@@ -135,6 +145,9 @@ fn some_of_all() -> Vec<Kept> {
     let mut router = Recorded::new(begun, 16_384);
     router.step(at(1), targets(4), &mut Vec::new());
     router.step(at(2), pick(), &mut Vec::new());
+    for _ in 0..6 {
+        router.step(at(3), fault(), &mut Vec::new());
+    }
     let options = detector::Options::default();
     let mut detector = Recorded::new(Detector::new(options, at(0)), 4_096);
     detector.step(at(1), detector::Input::Heard, &mut Vec::new());
@@ -326,7 +339,7 @@ fn the_layout_of_all_machines_is_the_one_that_the_schema_stands_for() {
 }
 
 /// Of layout 2.
-const LAYOUT: u64 = 4_100_072_996_852_333_022;
+const LAYOUT: u64 = 8_226_068_901_843_255_796;
 
 impl<M: Recordable> Tape<M> {
     fn segment(&mut self, position: usize) -> &mut Segment<M> {

@@ -51,6 +51,8 @@ pub(in crate::world) enum Trouble {
     Crash(Option<u16>),
     /// No batch of more rows fits into the device's memory; with none, no replica does.
     Memory(u32),
+    /// So many of a thousand batches fail at once.
+    Erring(u64),
 }
 
 impl Replica {
@@ -268,16 +270,26 @@ impl Node {
         self.troubles.values().any(|trouble| match trouble {
             Trouble::Crash(of) => of.is_none_or(|of| of == model),
             Trouble::Memory(rows_max) => *rows_max == 0,
+            Trouble::Erring(_) => false,
         })
     }
 
     /// The largest batch that the device's memory has room for, in rows.
     pub(super) fn rows_that_fit(&self) -> u32 {
         let limits = self.troubles.values().filter_map(|trouble| match trouble {
-            Trouble::Crash(_) => None,
+            Trouble::Crash(_) | Trouble::Erring(_) => None,
             Trouble::Memory(rows_max) => Some(*rows_max),
         });
         limits.min().unwrap_or(u32::MAX)
+    }
+
+    /// How many of a thousand batches fail at once.
+    pub(super) fn errs_permille(&self) -> u64 {
+        let shares = self.troubles.values().filter_map(|trouble| match trouble {
+            Trouble::Crash(_) | Trouble::Memory(_) => None,
+            Trouble::Erring(permille) => Some(*permille),
+        });
+        shares.max().unwrap_or(0)
     }
 
     /// Whether nothing has this number, nor still runs under it.
