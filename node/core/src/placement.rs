@@ -6,11 +6,18 @@
 //! Only nodes that are up *take work*. Replicas on others are replaced first and taken away when
 //! their replacements are ready. That holds for the version that serves as much as for the one
 //! that is deployed: a rollout that is stuck must not cost the model its last replica.
+//!
+//! A replica that its node has given up stays assigned, and is the mark that its version fails on
+//! its device: it counts for nothing, another one is assigned to a device without a mark, and a
+//! version that fails everywhere comes to rest with a mark on each. So nothing is remembered but
+//! what is in the registry, and nothing goes round in circles. When its node starts anew it is
+//! tried again, and taken away if it is not wanted any more. What stands on each node has no other
+//! place.
 
 mod room;
 
 use std::cmp::Reverse;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use paceline_protocol::registry::{Change, ReplicaTarget};
 use paceline_protocol::{DeviceId, ModelName, NodeId, ReplicaId, VersionNumber};
@@ -29,8 +36,13 @@ pub enum ReplicaState {
     Loading,
     /// It can serve.
     Ready,
-    /// Its node has given up on it.
+    /// Its engine has failed; its node tries again after a while.
     Failed {
+        /// Why.
+        reason: String,
+    },
+    /// Its engine has failed too often; its node has given up on it.
+    GivenUp {
         /// Why.
         reason: String,
     },
@@ -66,9 +78,19 @@ pub struct Plan {
 /// keeps its replicas until traffic has moved away from it. Cost: linear in models + devices and,
 /// with a small factor, in replicas; linear in devices once more for each model that fits nowhere.
 pub fn plan(registry: &Registry, observed: &Observed) -> Plan {
+    let given_up = observed.iter().filter_map(|(id, state)| match state {
+        ReplicaState::GivenUp { .. } => Some(*id),
+        ReplicaState::Unknown
+        | ReplicaState::Loading
+        | ReplicaState::Ready
+        | ReplicaState::Failed { .. } => None,
+    });
     let look = Look {
         registry,
         observed,
+        given_up: given_up
+            .filter(|_| !Bug::GivenUpStays.is_planted())
+            .collect(),
         room: Room::of(registry),
     };
     let mut plan = Plan {
@@ -96,7 +118,7 @@ pub fn plan(registry: &Registry, observed: &Observed) -> Plan {
         }
         if plan.next.is_none()
             && model.serving != Some(deployment.version)
-            && look.all_ready(name, deployment.version)
+            && look.all_ready(name, deployment)
         {
             plan.next = Some(Change::Activate {
                 model: name.clone(),
@@ -112,6 +134,8 @@ pub fn plan(registry: &Registry, observed: &Observed) -> Plan {
 struct Look<'a> {
     registry: &'a Registry,
     observed: &'a Observed,
+    /// Replicas that their nodes have given up.
+    given_up: BTreeSet<ReplicaId>,
     room: Room<'a>,
 }
 
@@ -176,22 +200,47 @@ impl Look<'_> {
 
     /// Among too many, failed ones go first, then those that are not ready, then the youngest.
     fn too_many(&self, name: &ModelName, deployment: Deployment) -> Option<ReplicaId> {
-        if self.room.standing(name, deployment.version) <= self.wanted(deployment) {
+        let version = deployment.version;
+        if self.standing((name, version), deployment) <= self.wanted(deployment) {
             return None;
         }
         let standing = self
             .registry
-            .replicas_of(name, deployment.version)
-            .filter(|(_, assignment)| self.room.takes_work(assignment.node))
+            .replicas_of(name, version)
+            .filter(|(id, assignment)| {
+                self.room.takes_work(assignment.node) && !self.is_mark(id, deployment)
+            })
             .map(|(id, _)| id);
         standing.min_by_key(|id| {
             let rank = match self.observed.get(id) {
-                Some(ReplicaState::Failed { .. }) => 0,
+                Some(ReplicaState::GivenUp { .. } | ReplicaState::Failed { .. }) => 0,
                 Some(ReplicaState::Unknown | ReplicaState::Loading) | None => 1,
                 Some(ReplicaState::Ready) => 2,
             };
             (rank, Reverse(*id))
         })
+    }
+
+    /// Replicas of a version on nodes that take work, but for those that were given up.
+    fn standing(
+        &self,
+        (name, version): (&ModelName, VersionNumber),
+        deployment: Deployment,
+    ) -> usize {
+        let standing = self.room.standing(name, version);
+        if self.given_up.is_empty() {
+            return standing;
+        }
+        let marks = self
+            .registry
+            .replicas_of(name, version)
+            .filter(|(id, of)| self.room.takes_work(of.node) && self.is_mark(id, deployment));
+        standing - marks.count()
+    }
+
+    /// Whether a replica only says that its version fails where it is.
+    fn is_mark(&self, id: &ReplicaId, deployment: Deployment) -> bool {
+        deployment.replicas != ReplicaTarget::Each && self.given_up.contains(id)
     }
 
     /// A second copy of a version on one device gives nothing but memory use, so a deployment is
@@ -212,16 +261,17 @@ impl Look<'_> {
         version: VersionNumber,
         may_wait: bool,
     ) -> Missing {
-        let standing = self.room.standing(name, version);
+        let standing = self.standing((name, version), deployment);
         let all = self.registry.replicas_of(name, version).len();
         let may_grow = version == deployment.version || standing < all;
         if !may_grow || standing >= self.wanted(deployment) {
             return Missing::None;
         }
         let needed_bytes = needed_bytes(self.registry, name, version);
-        let mut largest_free_bytes = 0;
+        let (mut largest_free_bytes, mut is_any) = (0, false);
         let free = self.room.without(name, version);
         let mut fits = free.filter(|device| {
+            is_any = true;
             largest_free_bytes = largest_free_bytes.max(device.free_bytes);
             device.free_bytes >= needed_bytes
         });
@@ -240,6 +290,8 @@ impl Look<'_> {
         };
         match best {
             Some(best) => Missing::On(best.node, best.device),
+            // Each device has one, or has failed at it.
+            None if !is_any => Missing::None,
             None => Missing::Nowhere(Shortfall {
                 model: name.clone(),
                 needed_bytes,
@@ -248,15 +300,19 @@ impl Look<'_> {
         }
     }
 
-    /// Traffic moves when every wanted replica that could be placed is ready, and at least one is.
-    fn all_ready(&self, name: &ModelName, version: VersionNumber) -> bool {
-        let mut replicas = self
-            .registry
-            .replicas_of(name, version)
-            .filter(|(_, assignment)| self.room.takes_work(assignment.node))
-            .peekable();
-        replicas.peek().is_some()
-            && replicas.all(|(id, _)| self.observed.get(&id) == Some(&ReplicaState::Ready))
+    /// Traffic moves when every wanted replica that could be placed is ready, and at least one is;
+    /// if some were given up, when as many as are wanted are ready elsewhere.
+    fn all_ready(&self, name: &ModelName, deployment: Deployment) -> bool {
+        let replicas = self.registry.replicas_of(name, deployment.version);
+        let standing = replicas.filter(|(_, assignment)| self.room.takes_work(assignment.node));
+        let (given_up, others): (Vec<_>, Vec<_>) =
+            standing.partition(|(id, _)| self.given_up.contains(id));
+        let is_ready = |id| self.observed.get(id) == Some(&ReplicaState::Ready);
+        let least = match given_up.is_empty() {
+            true => 1,
+            false => self.wanted(deployment).max(1),
+        };
+        others.len() >= least && others.iter().all(|(id, _)| is_ready(id))
     }
 }
 

@@ -50,11 +50,14 @@ pub enum Bug {
     /// `never-ejected`: the router leaves no replica out, however often it fails. What fails at once
     /// has nothing under way, and seems to be the best of all.
     NeverEjected,
+    /// `given-up-stays`: a replica that was given up counts as one that serves, so no other takes
+    /// its place.
+    GivenUpStays,
 }
 
 impl Bug {
     /// Every one.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::ExpiredKeepsPermit,
         Self::EndsForgotten,
         Self::HopelessFirst,
@@ -70,6 +73,7 @@ impl Bug {
         Self::FailoverKept,
         Self::FailuresForgotten,
         Self::NeverEjected,
+        Self::GivenUpStays,
     ];
 
     /// The name on the command line.
@@ -90,6 +94,7 @@ impl Bug {
             Self::FailoverKept => "failover-kept",
             Self::FailuresForgotten => "failures-forgotten",
             Self::NeverEjected => "never-ejected",
+            Self::GivenUpStays => "given-up-stays",
         }
     }
 

@@ -50,7 +50,7 @@ impl fmt::Display for UnknownScenario {
 
 impl std::error::Error for UnknownScenario {}
 
-const TEXTS: [&str; 21] = [
+const TEXTS: [&str; 22] = [
     include_str!("../../scenarios/steady.toml"),
     include_str!("../../scenarios/overload.toml"),
     include_str!("../../scenarios/flash-crowd.toml"),
@@ -67,6 +67,7 @@ const TEXTS: [&str; 21] = [
     include_str!("../../scenarios/cold-start.toml"),
     include_str!("../../scenarios/bad-version.toml"),
     include_str!("../../scenarios/engine-crash.toml"),
+    include_str!("../../scenarios/given-up.toml"),
     include_str!("../../scenarios/out-of-memory.toml"),
     include_str!("../../scenarios/failing-replica.toml"),
     include_str!("../../scenarios/failing-model.toml"),

@@ -31,8 +31,10 @@ pub(super) enum Condition {
     Loading,
     /// It serves, from this queue.
     Ready(BatcherId),
-    /// Its engine has failed: it waits, or is given up.
+    /// Its engine has failed: it waits.
     Failed,
+    /// Its engine has failed too often.
+    GivenUp,
 }
 
 /// What has had a queue's number last: its batches may still be staged or run.
@@ -60,7 +62,7 @@ impl Replica {
     pub(super) fn batcher(&self) -> Option<BatcherId> {
         match self.condition {
             Condition::Ready(batcher) => Some(batcher),
-            Condition::Loading | Condition::Failed => None,
+            Condition::Loading | Condition::Failed | Condition::GivenUp => None,
         }
     }
 }
@@ -184,6 +186,11 @@ impl Node {
         let restart = replica.restart.get_or_insert_with(new);
         let mut effects = Vec::new();
         restart.step(outside.now, restart::Input::Failed, &mut effects);
+        let is_given_up =
+            |effect: &restart::Effect| matches!(effect, restart::Effect::GiveUp { .. });
+        if effects.iter().any(is_given_up) {
+            replica.condition = Condition::GivenUp;
+        }
         let (process, replica) = (self.process, id);
         outside.record(&Fact::Failed { process, replica });
         for effect in effects {
@@ -304,6 +311,9 @@ impl Node {
                 Condition::Ready(_) => ReplicaState::Ready,
                 Condition::Loading => ReplicaState::Loading,
                 Condition::Failed => ReplicaState::Failed {
+                    reason: "its engine has failed".to_owned(),
+                },
+                Condition::GivenUp => ReplicaState::GivenUp {
                     reason: "its engine has failed".to_owned(),
                 },
             };
