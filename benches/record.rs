@@ -98,6 +98,7 @@ impl Node {
             },
             rows: 1,
             bytes: 64,
+            may_probe: true,
             again: None,
         };
         self.router
@@ -109,7 +110,7 @@ impl Node {
             route: ROUTE,
             replica,
             rows: 1,
-            report: Some(Report {
+            heard: router::Heard::Answer(Report {
                 queued_rows: 3,
                 row_nanos: 40_000,
                 rest_nanos: 90_000,

@@ -13,7 +13,7 @@ use allocations::{Counting, allocations_of};
 use alternate::{Side, compare};
 use criterion::{BenchmarkId, Criterion};
 use paceline_core::device::BatcherId;
-use paceline_core::router::{Effect, Input, Report, RouteId, Router, Target};
+use paceline_core::router::{Effect, Heard, Input, Report, RouteId, Router, Target};
 use paceline_core::{Instant, Machine, Random, Slot};
 use paceline_protocol::{NodeId, ReplicaId};
 use provenance::SEED;
@@ -73,6 +73,7 @@ impl Traffic {
             slot: SLOT,
             rows: 1,
             bytes: 64,
+            may_probe: true,
             again: None,
         };
         self.router.step(self.now, black_box(input), &mut self.out);
@@ -96,7 +97,7 @@ impl Traffic {
             route: ROUTE,
             replica,
             rows: 1,
-            report: Some(report),
+            heard: Heard::Answer(report),
         };
         self.router.step(self.now, black_box(input), &mut self.out);
     }

@@ -85,6 +85,7 @@ impl Arguments {
         gauges
             .models_ready
             .set(self.router.routes().ready_models() as i64);
+        gauges.ejected.set(self.router.ejected() as i64);
         let memory = self.observed.own_memory_bytes();
         gauges.memory_used.set(memory as i64);
         let raft = self.registry.raft();

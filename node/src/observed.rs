@@ -262,6 +262,9 @@ fn reported(observation: &Observation) -> Option<ReplicaReport> {
         ReplicaState::Failed { reason } => ReplicaCondition::Failed {
             reason: reason.clone(),
         },
+        ReplicaState::GivenUp { reason } => ReplicaCondition::GivenUp {
+            reason: reason.clone(),
+        },
     };
     Some(ReplicaReport {
         condition,
@@ -275,6 +278,9 @@ fn observed(report: &ReplicaReport) -> Observation {
         ReplicaCondition::Loading => ReplicaState::Loading,
         ReplicaCondition::Ready => ReplicaState::Ready,
         ReplicaCondition::Failed { reason } => ReplicaState::Failed {
+            reason: reason.clone(),
+        },
+        ReplicaCondition::GivenUp { reason } => ReplicaState::GivenUp {
             reason: reason.clone(),
         },
     };

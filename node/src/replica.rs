@@ -194,7 +194,11 @@ impl State {
         tracing::error!(replica = id.0, %model, version = version.0, reason, "failed");
         let mut effects = Vec::new();
         self.restart.step(now, Input::Failed, &mut effects);
-        self.note(ReplicaState::Failed { reason });
+        let is_given_up = |effect: &Effect| matches!(effect, Effect::GiveUp { .. });
+        self.note(match effects.iter().any(is_given_up) {
+            true => ReplicaState::GivenUp { reason },
+            false => ReplicaState::Failed { reason },
+        });
         for effect in effects {
             match effect {
                 Effect::Wait { until } => {

@@ -18,9 +18,12 @@ use paceline_core::device::BatcherId;
 use paceline_core::placement::ReplicaState;
 use paceline_core::record::Recorded;
 use paceline_core::registry::Registry;
-use paceline_core::router::{Again, Condition, Effect, Input, Report, RouteId, Router, Target};
+use paceline_core::router::{
+    Again, Condition, Effect, Heard, Input, Report, RouteId, Router, Target,
+};
 use paceline_core::{Machine, Slot};
 use paceline_protocol::{Epoch, NodeId, ReplicaId};
+use prometheus_client::metrics::counter::Counter;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
@@ -45,6 +48,8 @@ pub struct Handle {
     machine: Arc<Mutex<State>>,
     /// Places of requests that wait for a replica.
     waiting: Arc<Semaphore>,
+    /// How often a replica was left out.
+    ejections: Counter,
 }
 
 struct State {
@@ -59,6 +64,8 @@ pub struct Wanted {
     pub rows: u32,
     /// Bytes of its inputs.
     pub bytes: u64,
+    /// Whether it could run once more if its replica fails.
+    pub may_repeat: bool,
     /// What is to be minded if it was sent before.
     pub again: Again,
 }
@@ -75,7 +82,7 @@ pub struct Picked<'a> {
     pub batcher: Option<BatcherId>,
     route: RouteId,
     rows: u32,
-    report: Option<Report>,
+    heard: Heard,
 }
 
 /// What the router hears.
@@ -107,7 +114,12 @@ pub(crate) struct RouterActor;
 
 impl Handle {
     /// A router that knows of no replica yet.
-    pub fn new(node: NodeId, seed: u64, clock: Clock, records: &Records) -> Self {
+    pub fn new(
+        (node, seed): (NodeId, u64),
+        clock: Clock,
+        records: &Records,
+        metrics: &Metrics,
+    ) -> Self {
         let bytes = records.bytes(Share::Router);
         let machine = Arc::new(Mutex::new(State {
             machine: Recorded::new(Router::new(node, seed), bytes),
@@ -124,6 +136,7 @@ impl Handle {
             epoch: watch::Sender::default(),
             machine,
             waiting: Arc::new(Semaphore::new(WAITING_MAX)),
+            ejections: metrics.ejections(),
         }
     }
 
@@ -159,7 +172,12 @@ impl Handle {
     /// Picks a replica; `None` if there is none that could be.
     pub fn pick(&self, version: &VersionRoute, wanted: Wanted) -> Option<Picked<'_>> {
         let route = version.route;
-        let Wanted { rows, bytes, again } = wanted;
+        let Wanted {
+            rows,
+            bytes,
+            may_repeat,
+            again,
+        } = wanted;
         let is_first = again == Again::default();
         // The machine answers at once, so the slot needs no meaning here.
         let slot = Slot {
@@ -171,6 +189,7 @@ impl Handle {
             slot,
             rows,
             bytes,
+            may_probe: may_repeat,
             again: (!is_first).then(|| Box::new(again)),
         })?;
         match effect {
@@ -186,9 +205,34 @@ impl Handle {
                 batcher: local,
                 route,
                 rows,
-                report: None,
+                heard: Heard::Nothing,
             }),
-            Effect::NoReplica { slot: _ } => None,
+            Effect::NoReplica { slot: _ } | Effect::Ejected { .. } | Effect::Back { .. } => None,
+        }
+    }
+
+    /// Replicas that are left out, since they fail.
+    pub(crate) fn ejected(&self) -> usize {
+        let state = self.machine.lock().unwrap_or_else(PoisonError::into_inner);
+        state.machine.ejected()
+    }
+
+    /// Tells of a replica that is left out, or is not any more.
+    fn note(&self, effect: Effect) {
+        match effect {
+            Effect::Ejected {
+                replica,
+                node,
+                until,
+            } => {
+                let seconds = until.since(self.clock.now()).as_secs_f64();
+                tracing::warn!(replica = replica.0, %node, seconds, "a replica fails; it is left out");
+                self.ejections.inc();
+            }
+            Effect::Back { replica, node } => {
+                tracing::info!(replica = replica.0, %node, "a replica answers again");
+            }
+            Effect::Dispatch { .. } | Effect::NoReplica { .. } => {}
         }
     }
 
@@ -204,18 +248,26 @@ impl Handle {
 impl Picked<'_> {
     /// The request was answered, and this is what is learnt from it.
     pub fn ended(mut self, report: Report) {
-        self.report = Some(report);
+        self.heard = Heard::Answer(report);
+    }
+
+    /// The replica has failed, and not by the request's fault.
+    pub fn failed(mut self) {
+        self.heard = Heard::Fault;
     }
 }
 
 impl Drop for Picked<'_> {
     fn drop(&mut self) {
-        self.handle.step(Input::Done {
+        let turn = self.handle.step(Input::Done {
             route: self.route,
             replica: self.replica,
             rows: self.rows,
-            report: self.report,
+            heard: self.heard,
         });
+        if let Some(turn) = turn {
+            self.handle.note(turn);
+        }
     }
 }
 

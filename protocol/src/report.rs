@@ -57,8 +57,13 @@ pub enum ReplicaCondition {
     Loading,
     /// It can serve.
     Ready,
-    /// Its node has given up on it.
+    /// Its engine has failed, and its node tries again after a while.
     Failed {
+        /// Why, of at most [`REASON_BYTES_MAX`] bytes.
+        reason: String,
+    },
+    /// Its engine has failed too often: its node has given up on it.
+    GivenUp {
         /// Why, of at most [`REASON_BYTES_MAX`] bytes.
         reason: String,
     },
@@ -140,7 +145,9 @@ impl NodeReport {
     pub fn bounded(mut self) -> Self {
         let mut budget = REASONS_BYTES_MAX;
         for (_, replica) in &mut self.replicas {
-            if let ReplicaCondition::Failed { reason } = &mut replica.condition {
+            if let ReplicaCondition::Failed { reason } | ReplicaCondition::GivenUp { reason } =
+                &mut replica.condition
+            {
                 let limit = budget.min(REASON_BYTES_MAX);
                 reason.truncate(reason.floor_char_boundary(limit));
                 budget -= reason.len();
@@ -171,10 +178,12 @@ impl NodeReport {
             }
             before = Some(replica);
             match &report.condition {
-                ReplicaCondition::Failed { reason } if reason.len() > REASON_BYTES_MAX => {
-                    return Err(ReportError::Reason { replica });
+                ReplicaCondition::Failed { reason } | ReplicaCondition::GivenUp { reason } => {
+                    if reason.len() > REASON_BYTES_MAX {
+                        return Err(ReportError::Reason { replica });
+                    }
                 }
-                _ => {}
+                ReplicaCondition::Loading | ReplicaCondition::Ready => {}
             }
         }
         Ok(())
@@ -379,6 +388,7 @@ mod tests {
             Just(ReplicaCondition::Loading),
             Just(ReplicaCondition::Ready),
             ".*".prop_map(|reason| ReplicaCondition::Failed { reason }),
+            ".*".prop_map(|reason| ReplicaCondition::GivenUp { reason }),
         ]
     }
 

@@ -85,6 +85,8 @@ pub(crate) enum Fact<'a> {
     SentAgain,
     /// A request whose node fell silent was sent to another one.
     FailedOver,
+    /// A router leaves a replica out, since it fails.
+    Ejected,
     /// A machine named a request that its node does not hold (any more).
     Stray { node: NodeIndex },
     /// A queue after a request came to it.

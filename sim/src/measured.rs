@@ -19,6 +19,7 @@ pub(crate) struct Measured {
     outcomes: Outcomes,
     sent_again: u64,
     failed_over: u64,
+    ejected: u64,
     /// Of answered requests, in nanoseconds.
     latencies: Vec<u64>,
     /// Batches by their rows.
@@ -66,6 +67,10 @@ impl Measured {
             Fact::FailedOver => {
                 self.failed_over += 1;
                 Happened::FailedOver
+            }
+            Fact::Ejected => {
+                self.ejected += 1;
+                return;
             }
             Fact::Applied { epoch, .. } => {
                 self.epoch = epoch;
@@ -123,6 +128,7 @@ impl Measured {
             outcomes: self.outcomes,
             sent_again: self.sent_again,
             failed_over: self.failed_over,
+            ejected: self.ejected,
             latency_us: latency(&self.latencies),
             clients: self.clients.into_iter().map(OfClients::share).collect(),
             batches,

@@ -25,6 +25,8 @@ pub struct Report {
     pub sent_again: u64,
     /// How often a request was sent again, because its node had fallen silent.
     pub failed_over: u64,
+    /// How often a node's router left a replica out, since it failed.
+    pub ejected: u64,
     /// Requests answered in time, for each second in which clients sent.
     pub goodput_per_s: u64,
     /// From sending to answering, of answered requests, in microseconds.
@@ -165,6 +167,7 @@ impl fmt::Display for Report {
         }
         writeln!(f, "sent again   {}", self.sent_again)?;
         writeln!(f, "failed over  {}", self.failed_over)?;
+        writeln!(f, "ejected      {}", self.ejected)?;
         writeln!(f, "goodput      {} answers/s", self.goodput_per_s)?;
         writeln!(
             f,
@@ -223,6 +226,7 @@ mod tests {
             outcomes,
             sent_again: 0,
             failed_over: 0,
+            ejected: 0,
             goodput_per_s: 3,
             latency_us: Latency {
                 p50: 1,
@@ -269,7 +273,7 @@ mod tests {
              stale              0   0.0 %\n  \
              gone               0   0.0 %\n  failed             0   0.0 %\n  \
              unreachable        0   0.0 %\n  \
-             poison             0   0.0 %\nsent again   0\nfailed over  0\ngoodput      3 answers/s\n\
+             poison             0   0.0 %\nsent again   0\nfailed over  0\nejected      0\ngoodput      3 answers/s\n\
              latency      p50 1 µs, p95 2 µs, p99 3 µs, max 4 µs\n  \
              clients 0          3 100.0 % answered, p50 1 µs, p99 3 µs\n  \
              clients 1          3 100.0 % answered, p50 1 µs, p99 3 µs\n\

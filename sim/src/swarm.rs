@@ -22,6 +22,7 @@ enum Class {
     Drain,
     Crash,
     OutOfMemory,
+    Erring,
 }
 
 /// The scenario with faults and operations of this seed in the place of its own. What it expects
@@ -115,6 +116,10 @@ impl Class {
                 node,
                 rows_max: 1 << random.below(6),
             },
+            Self::Erring => What::Erring {
+                node,
+                fails_permille: 1_000 >> random.below(4),
+            },
             Self::Drain => {
                 let deadline_ms = 100 << random.below(8);
                 drawn.operations.push(Operation::Drain {
@@ -135,7 +140,7 @@ impl Class {
     }
 }
 
-const CLASSES: [Class; 10] = [
+const CLASSES: [Class; 11] = [
     Class::Kill,
     Class::KillLeader,
     Class::Stall,
@@ -146,6 +151,7 @@ const CLASSES: [Class; 10] = [
     Class::Drain,
     Class::Crash,
     Class::OutOfMemory,
+    Class::Erring,
 ];
 /// Before the first fault clients are served for a moment.
 const SETTLED_MS: u64 = 500;
@@ -182,7 +188,7 @@ mod tests {
             };
             kinds.extend(drawn.faults.iter().filter_map(kind));
         }
-        assert_eq!(kinds.len(), 7, "{kinds:?}");
+        assert_eq!(kinds.len(), 8, "{kinds:?}");
         assert!(without < 20, "{without} of 200 break nothing");
     }
 }

@@ -42,6 +42,8 @@ fn expected(bug: Bug) -> (&'static str, Faults, &'static str) {
         Bug::ClosedEarly => ("rolling-restart", Own, "I4 drained"),
         Bug::FailoverKept => ("node-kill", Own, "I9 conservation"),
         Bug::FailuresForgotten => ("bad-version", Own, "restarts"),
+        Bug::GivenUpStays => ("given-up", Own, "I14 converged"),
+        Bug::NeverEjected => ("failing-replica", Own, "enough-work"),
     }
 }
 

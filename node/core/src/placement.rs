@@ -6,11 +6,18 @@
 //! Only nodes that are up *take work*. Replicas on others are replaced first and taken away when
 //! their replacements are ready. That holds for the version that serves as much as for the one
 //! that is deployed: a rollout that is stuck must not cost the model its last replica.
+//!
+//! A replica that its node has given up stays assigned, and is the mark that its version fails on
+//! its device: it counts for nothing, another one is assigned to a device without a mark, and a
+//! version that fails everywhere comes to rest with a mark on each. So nothing is remembered but
+//! what is in the registry, and nothing goes round in circles. When its node starts anew it is
+//! tried again, and taken away if it is not wanted any more. What stands on each node has no other
+//! place.
 
 mod room;
 
 use std::cmp::Reverse;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use paceline_protocol::registry::{Change, ReplicaTarget};
 use paceline_protocol::{DeviceId, ModelName, NodeId, ReplicaId, VersionNumber};
@@ -29,8 +36,13 @@ pub enum ReplicaState {
     Loading,
     /// It can serve.
     Ready,
-    /// Its node has given up on it.
+    /// Its engine has failed; its node tries again after a while.
     Failed {
+        /// Why.
+        reason: String,
+    },
+    /// Its engine has failed too often; its node has given up on it.
+    GivenUp {
         /// Why.
         reason: String,
     },
@@ -75,9 +87,19 @@ pub struct Plan {
 /// keeps its replicas until traffic has moved away from it. Cost: linear in models + devices and,
 /// with a small factor, in replicas; linear in devices once more for each model that fits nowhere.
 pub fn plan(registry: &Registry, observed: &Observed) -> Plan {
+    let given_up = observed.iter().filter_map(|(id, state)| match state {
+        ReplicaState::GivenUp { .. } => Some(*id),
+        ReplicaState::Unknown
+        | ReplicaState::Loading
+        | ReplicaState::Ready
+        | ReplicaState::Failed { .. } => None,
+    });
     let look = Look {
         registry,
         observed,
+        given_up: given_up
+            .filter(|_| !Bug::GivenUpStays.is_planted())
+            .collect(),
         room: Room::of(registry),
     };
     let mut plan = Plan {
@@ -105,7 +127,7 @@ pub fn plan(registry: &Registry, observed: &Observed) -> Plan {
         }
         if plan.next.is_none()
             && model.serving != Some(deployment.version)
-            && look.all_ready(name, deployment.version)
+            && look.all_ready(name, (deployment.version, deployment.replicas))
         {
             plan.next = Some(Change::Activate {
                 model: name.clone(),
@@ -124,6 +146,8 @@ pub fn plan(registry: &Registry, observed: &Observed) -> Plan {
 struct Look<'a> {
     registry: &'a Registry,
     observed: &'a Observed,
+    /// Replicas that their nodes have given up.
+    given_up: BTreeSet<ReplicaId>,
     room: Room<'a>,
 }
 
@@ -183,23 +207,43 @@ impl Look<'_> {
     /// Among too many, failed ones go first, then those that are not ready, then the youngest. A
     /// version that only serves until another one does keeps what it has.
     fn too_many(&self, name: &ModelName, kept: Kept) -> Option<ReplicaId> {
-        let wanted = self.wanted(kept.replicas);
-        if !kept.may_grow || self.room.standing(name, kept.version) <= wanted {
+        if !kept.may_grow || self.standing(name, kept) <= self.wanted(kept.replicas) {
             return None;
         }
         let standing = self
             .registry
             .replicas_of(name, kept.version)
-            .filter(|(_, assignment)| self.room.takes_work(assignment.node))
+            .filter(|(id, assignment)| {
+                self.room.takes_work(assignment.node) && !self.is_mark(id, kept.replicas)
+            })
             .map(|(id, _)| id);
         standing.min_by_key(|id| {
             let rank = match self.observed.get(id) {
-                Some(ReplicaState::Failed { .. }) => 0,
+                Some(ReplicaState::GivenUp { .. } | ReplicaState::Failed { .. }) => 0,
                 Some(ReplicaState::Unknown | ReplicaState::Loading) | None => 1,
                 Some(ReplicaState::Ready) => 2,
             };
             (rank, Reverse(*id))
         })
+    }
+
+    /// Replicas of a version on nodes that take work, but for those that were given up.
+    fn standing(&self, name: &ModelName, kept: Kept) -> usize {
+        let version = kept.version;
+        let standing = self.room.standing(name, version);
+        if self.given_up.is_empty() {
+            return standing;
+        }
+        let marks = self
+            .registry
+            .replicas_of(name, version)
+            .filter(|(id, of)| self.room.takes_work(of.node) && self.is_mark(id, kept.replicas));
+        standing - marks.count()
+    }
+
+    /// Whether a replica only says that its version fails where it is.
+    fn is_mark(&self, id: &ReplicaId, target: ReplicaTarget) -> bool {
+        target != ReplicaTarget::Each && self.given_up.contains(id)
     }
 
     /// A second copy of a version on one device gives nothing but memory use, so a deployment is
@@ -216,16 +260,17 @@ impl Look<'_> {
     /// for: any that fits will do.
     fn missing(&self, name: &ModelName, kept: Kept, may_wait: bool) -> Missing {
         let version = kept.version;
-        let standing = self.room.standing(name, version);
+        let standing = self.standing(name, kept);
         let all = self.registry.replicas_of(name, version).len();
         let may_grow = kept.may_grow || standing < all;
         if !may_grow || standing >= self.wanted(kept.replicas) {
             return Missing::None;
         }
         let needed_bytes = needed_bytes(self.registry, name, version);
-        let mut largest_free_bytes = 0;
+        let (mut largest_free_bytes, mut is_any) = (0, false);
         let free = self.room.without(name, version);
         let mut fits = free.filter(|device| {
+            is_any = true;
             largest_free_bytes = largest_free_bytes.max(device.free_bytes);
             device.free_bytes >= needed_bytes
         });
@@ -244,6 +289,8 @@ impl Look<'_> {
         };
         match best {
             Some(best) => Missing::On(best.node, best.device),
+            // Each device has one, or has failed at it.
+            None if !is_any => Missing::None,
             None => Missing::Nowhere(Shortfall {
                 model: name.clone(),
                 needed_bytes,
@@ -255,7 +302,8 @@ impl Look<'_> {
     /// A canary gets its first share when its replicas are ready.
     fn canary_begins(&self, name: &ModelName, model: &Model) -> Option<Change> {
         let canary = model.canary.as_ref()?;
-        let waits = canary.stage.is_none() && self.all_ready(name, canary.plan.version);
+        let (version, replicas) = (canary.plan.version, canary.plan.replicas);
+        let waits = canary.stage.is_none() && self.all_ready(name, (version, replicas));
         waits.then(|| Change::AdvanceCanary {
             model: name.clone(),
             since: canary.since,
@@ -263,15 +311,23 @@ impl Look<'_> {
         })
     }
 
-    /// Traffic moves when every wanted replica that could be placed is ready, and at least one is.
-    fn all_ready(&self, name: &ModelName, version: VersionNumber) -> bool {
-        let mut replicas = self
-            .registry
-            .replicas_of(name, version)
-            .filter(|(_, assignment)| self.room.takes_work(assignment.node))
-            .peekable();
-        replicas.peek().is_some()
-            && replicas.all(|(id, _)| self.observed.get(&id) == Some(&ReplicaState::Ready))
+    /// Traffic moves when every wanted replica that could be placed is ready, and at least one is;
+    /// if some were given up, when as many as are wanted are ready elsewhere.
+    fn all_ready(
+        &self,
+        name: &ModelName,
+        (version, target): (VersionNumber, ReplicaTarget),
+    ) -> bool {
+        let replicas = self.registry.replicas_of(name, version);
+        let standing = replicas.filter(|(_, assignment)| self.room.takes_work(assignment.node));
+        let (given_up, others): (Vec<_>, Vec<_>) =
+            standing.partition(|(id, _)| self.given_up.contains(id));
+        let is_ready = |id| self.observed.get(id) == Some(&ReplicaState::Ready);
+        let least = match given_up.is_empty() {
+            true => 1,
+            false => self.wanted(target).max(1),
+        };
+        others.len() >= least && others.iter().all(|(id, _)| is_ready(id))
     }
 }
 

@@ -47,11 +47,17 @@ pub enum Bug {
     /// `failures-forgotten`: what starts failed parts again remembers the last failure only. Its
     /// waits do not grow, and it never gives up.
     FailuresForgotten,
+    /// `never-ejected`: the router leaves no replica out, however often it fails. What fails at once
+    /// has nothing under way, and seems to be the best of all.
+    NeverEjected,
+    /// `given-up-stays`: a replica that was given up counts as one that serves, so no other takes
+    /// its place.
+    GivenUpStays,
 }
 
 impl Bug {
     /// Every one.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 16] = [
         Self::ExpiredKeepsPermit,
         Self::EndsForgotten,
         Self::HopelessFirst,
@@ -66,6 +72,8 @@ impl Bug {
         Self::ClosedEarly,
         Self::FailoverKept,
         Self::FailuresForgotten,
+        Self::NeverEjected,
+        Self::GivenUpStays,
     ];
 
     /// The name on the command line.
@@ -85,6 +93,8 @@ impl Bug {
             Self::ClosedEarly => "closed-early",
             Self::FailoverKept => "failover-kept",
             Self::FailuresForgotten => "failures-forgotten",
+            Self::NeverEjected => "never-ejected",
+            Self::GivenUpStays => "given-up-stays",
         }
     }
 

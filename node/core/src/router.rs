@@ -19,8 +19,16 @@
 //! A replica that has become slow is picked no more, so nothing is learnt of it: what it takes
 //! longer than it has done fades, halved for each second, until it looks as good as another. The
 //! request that it gets then is its probe. What that finds replaces what was known.
+//!
+//! A replica that fails several requests in a row is left out for a while, each time for longer,
+//! and comes back by a single request that it answers ([`health`]). Of a version's replicas one in
+//! ten may be out at a time, and none if more than half fail: others that fail are picked seldom.
+//! Only failures eject: what is slow is used as far as it is worth, also when all are busy.
 
 mod been;
+mod ejection;
+mod health;
+mod language;
 mod route;
 
 use std::cmp::Reverse;
@@ -30,6 +38,8 @@ use paceline_protocol::{NodeId, ReplicaId};
 use serde::{Deserialize, Serialize};
 
 pub use self::been::Been;
+use self::ejection::Turn;
+pub use self::language::{Again, Effect, Heard, Input, Report};
 use self::route::{Candidate, Route, Wish, keep_subset, rank};
 use crate::detector::Liveness;
 use crate::device::BatcherId;
@@ -61,59 +71,6 @@ pub struct Target {
     pub row_nanos: u64,
 }
 
-/// What can happen.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub enum Input {
-    /// The ready replicas of a version are now these. What was learnt of those that stay is
-    /// kept. Off the hot path: costs O(n log n). Best told again after a change of conditions:
-    /// of very many replicas, those that can be picked are considered first.
-    SetTargets {
-        /// The version.
-        route: RouteId,
-        /// Its ready replicas, in any order, none twice.
-        targets: Vec<Target>,
-    },
-    /// What nodes' replicas are good for; those of other nodes are good. Off the hot path: costs
-    /// O(routes).
-    SetConditions {
-        /// By node.
-        conditions: BTreeMap<NodeId, Condition>,
-    },
-    /// A request wants a replica.
-    Pick {
-        /// The version.
-        route: RouteId,
-        /// The request.
-        slot: Slot,
-        /// Its rows.
-        rows: u32,
-        /// Bytes of its inputs.
-        bytes: u64,
-        /// What is to be minded if it was sent before; `None` for nearly all.
-        again: Option<Box<Again>>,
-    },
-    /// A request that was dispatched has ended.
-    Done {
-        /// The version.
-        route: RouteId,
-        /// Where it was sent.
-        replica: ReplicaId,
-        /// Its rows.
-        rows: u32,
-        /// What is learnt from it; `None` if it did not run.
-        report: Option<Report>,
-    },
-}
-
-/// What is to be minded of a request that was sent before.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Again {
-    /// Where it was.
-    pub been: Been,
-    /// Whether it may be what silenced a node: it goes to no other one that is silent.
-    pub is_alone: bool,
-}
-
 /// What a node's replicas are good for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Condition {
@@ -128,40 +85,6 @@ pub enum Condition {
     Away,
 }
 
-/// What an answer says of its replica.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Report {
-    /// Rows that waited at the replica when it answered.
-    pub queued_rows: u32,
-    /// The replica's learnt time of a row in a full batch, in nanoseconds.
-    pub row_nanos: u64,
-    /// What one row's work does not explain of the time until the answer, in nanoseconds: what a
-    /// batch costs before its first row and, from another node, the way in both directions and
-    /// what the request waited at the replica.
-    pub rest_nanos: u64,
-}
-
-/// What shall be done.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Effect {
-    /// Send the request there; its end must be reported with [`Input::Done`].
-    Dispatch {
-        /// The request.
-        slot: Slot,
-        /// The replica.
-        replica: ReplicaId,
-        /// The node that it is on.
-        node: NodeId,
-        /// Its queue, if it is on this node.
-        local: Option<BatcherId>,
-    },
-    /// The version has no replica that could be picked.
-    NoReplica {
-        /// The request.
-        slot: Slot,
-    },
-}
-
 /// The machine.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Router {
@@ -170,6 +93,14 @@ pub struct Router {
     routes: Vec<Route>,
     /// Of nodes that are not good.
     conditions: BTreeMap<NodeId, Condition>,
+}
+
+/// What a request wants of its replica.
+struct Asks<'a> {
+    rows: u32,
+    bytes: u64,
+    may_probe: bool,
+    again: Option<&'a Again>,
 }
 
 impl Condition {
@@ -214,7 +145,12 @@ impl Router {
         candidates.map(|candidate| candidate.in_flight_rows).sum()
     }
 
-    fn set_targets(&mut self, route: RouteId, mut targets: Vec<Target>) {
+    /// Replicas that are left out since they fail. Costs O(routes).
+    pub fn ejected(&self) -> usize {
+        self.routes.iter().map(Route::out).sum()
+    }
+
+    fn set_targets(&mut self, now: Instant, route: RouteId, mut targets: Vec<Target>) {
         let index = route.0 as usize;
         if index >= self.routes.len() {
             self.routes.resize_with(index + 1, Route::default);
@@ -234,40 +170,45 @@ impl Router {
                 .find(|known| known.target.replica == target.replica);
             same.map_or_else(|| Candidate::new(target), |known| known.renewed(target))
         });
-        self.routes[index] = Route::ordered(candidates.collect(), conditions);
+        self.routes[index] = Route::ordered(now, candidates.collect(), conditions);
     }
 
-    fn set_conditions(&mut self, conditions: BTreeMap<NodeId, Condition>) {
+    fn set_conditions(&mut self, now: Instant, conditions: BTreeMap<NodeId, Condition>) {
         if conditions == self.conditions {
             return;
         }
         self.conditions = conditions;
         for route in &mut self.routes {
             let candidates = std::mem::take(&mut route.candidates);
-            *route = Route::ordered(candidates, &self.conditions);
+            *route = Route::ordered(now, candidates, &self.conditions);
         }
     }
 
-    fn pick(
-        &mut self,
-        now: Instant,
-        (route, slot): (RouteId, Slot),
-        wish: Wish,
-        again: Option<&Again>,
-    ) -> Effect {
+    fn pick(&mut self, now: Instant, (route, slot): (RouteId, Slot), asks: Asks<'_>) -> Effect {
         let random = &mut self.random;
         let picked = self.routes.get_mut(route.0 as usize).and_then(|route| {
-            let best = match again {
-                None => route.first(random, now, wish),
-                Some(again) => route.another(now, wish, again),
+            let wish = Wish {
+                rows: asks.rows,
+                bytes: asks.bytes,
+                luck_permille: match asks.again {
+                    // It has no further attempt to lose.
+                    Some(_) => LUCK_PERMILLE_MAX,
+                    None => route.luck_permille(now, random),
+                },
             };
-            let (_, best) = best?;
-            route.candidates.get_mut(best)
+            let best = match asks.again {
+                None => {
+                    let probed = asks.may_probe.then(|| route.probed(now)).flatten();
+                    probed.or_else(|| Some(route.first(random, now, wish)?.1))
+                }
+                Some(again) => Some(route.another(now, wish, again)?.1),
+            };
+            route.candidates.get_mut(best?)
         });
         let Some(chosen) = picked else {
             return Effect::NoReplica { slot };
         };
-        chosen.in_flight_rows += u64::from(wish.rows);
+        chosen.in_flight_rows += u64::from(asks.rows);
         let Target {
             replica,
             node,
@@ -287,22 +228,37 @@ impl Router {
         now: Instant,
         (route, replica): (RouteId, ReplicaId),
         rows: u32,
-        report: Option<Report>,
-    ) {
-        if report.is_none() && Bug::EndsForgotten.is_planted() {
-            return;
+        heard: Heard,
+    ) -> Option<Effect> {
+        if !matches!(heard, Heard::Answer(_)) && Bug::EndsForgotten.is_planted() {
+            return None;
         }
-        let route = self.routes.get_mut(route.0 as usize);
-        let candidate = route.and_then(|route| {
-            let mut candidates = route.candidates.iter_mut();
-            candidates.find(|candidate| candidate.target.replica == replica)
-        });
+        let route = self.routes.get_mut(route.0 as usize)?;
+        let mut candidates = route.candidates.iter();
         // A replica that was taken away meanwhile has nothing to learn any more.
-        let Some(candidate) = candidate else { return };
+        let position = candidates.position(|candidate| candidate.target.replica == replica)?;
+        let candidate = &mut route.candidates[position];
         candidate.in_flight_rows = candidate.in_flight_rows.saturating_sub(u64::from(rows));
-        if let Some(report) = report {
-            candidate.learn(now, report);
-        }
+        let node = candidate.target.node;
+        let turn = match heard {
+            Heard::Answer(report) => {
+                candidate.learn(now, report);
+                route.answered(now, position, &self.conditions)
+            }
+            Heard::Fault => route.failed((now, &mut self.random), position, &self.conditions),
+            Heard::Nothing => {
+                route.unheard(now, position);
+                None
+            }
+        };
+        Some(match turn? {
+            Turn::Ejected(until) => Effect::Ejected {
+                replica,
+                node,
+                until,
+            },
+            Turn::Back => Effect::Back { replica, node },
+        })
     }
 }
 
@@ -312,26 +268,30 @@ impl Machine for Router {
 
     fn step(&mut self, now: Instant, input: Input, out: &mut Vec<Effect>) {
         match input {
-            Input::SetTargets { route, targets } => self.set_targets(route, targets),
-            Input::SetConditions { conditions } => self.set_conditions(conditions),
+            Input::SetTargets { route, targets } => self.set_targets(now, route, targets),
+            Input::SetConditions { conditions } => self.set_conditions(now, conditions),
             Input::Pick {
                 route,
                 slot,
                 rows,
                 bytes,
+                may_probe,
                 again,
             } => {
-                let wish = Wish { rows, bytes };
-                out.push(self.pick(now, (route, slot), wish, again.as_deref()));
+                let asks = Asks {
+                    rows,
+                    bytes,
+                    may_probe,
+                    again: again.as_deref(),
+                };
+                out.push(self.pick(now, (route, slot), asks));
             }
             Input::Done {
                 route,
                 replica,
                 rows,
-                report,
-            } => {
-                self.done(now, (route, replica), rows, report);
-            }
+                heard,
+            } => out.extend(self.done(now, (route, replica), rows, heard)),
         }
     }
 
@@ -362,6 +322,8 @@ impl Recordable for Router {
     }
 }
 
+/// Below it no share of a thousand is whole.
+const LUCK_PERMILLE_MAX: u64 = 999;
 /// What one takes in a map: its nodes are two thirds full on average.
 const CONDITION_BYTES: usize = 24;
 
@@ -369,8 +331,6 @@ const CONDITION_BYTES: usize = 24;
 fn affinity(node: NodeId, replica: ReplicaId) -> u64 {
     Random::from_seed(node.0.rotate_left(32) ^ replica.0).next_u64()
 }
-
-const _: () = assert!(size_of::<Effect>() <= 64);
 
 #[cfg(test)]
 mod tests;

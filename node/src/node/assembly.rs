@@ -182,7 +182,7 @@ impl Assembly<'_> {
         };
         let admission = admission::Handle::new(options, self.clock, &records);
         let (node, seed) = (self.identity.node, self.ports.seed);
-        let router = router::Handle::new(node, seed, self.clock, &records);
+        let router = router::Handle::new((node, seed), self.clock, &records, &metrics);
         let known = (self.registry.clone(), router.epochs());
         Ok(Shared {
             budget: budget::Handle::new(admission.clone()),

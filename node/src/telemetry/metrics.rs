@@ -28,6 +28,7 @@ pub struct Metrics {
     stages: Family<StageLabels, Histogram>,
     rows: Family<VersionLabels, Counter>,
     extra_attempts: Family<ExtraLabels, Counter>,
+    ejections: Counter,
     /// What the monitor samples.
     pub gauges: Gauges,
     device: DeviceMetrics,
@@ -65,6 +66,8 @@ pub struct Gauges {
     pub queued_rows: Gauge,
     /// Batches that run.
     pub running_batches: Gauge,
+    /// Replicas that this node's router leaves out, since they fail.
+    pub ejected: Gauge,
     /// Models with a ready replica.
     pub models_ready: Gauge,
     /// Memory that engines account, in bytes.
@@ -175,6 +178,12 @@ impl Metrics {
              failed over from a node that fell silent",
             extra_attempts.clone(),
         );
+        let ejections = Counter::default();
+        registry.register(
+            "paceline_router_ejections",
+            "How often a replica was left out for a while, since it failed",
+            ejections.clone(),
+        );
         let device = DeviceMetrics::register(&mut registry);
         let gauges = Gauges::register(&mut registry);
         let log_syncs = latency();
@@ -192,6 +201,7 @@ impl Metrics {
             stages,
             rows,
             extra_attempts,
+            ejections,
             gauges,
             device,
             log_syncs,
@@ -229,6 +239,11 @@ impl Metrics {
     /// Batches of the node's devices.
     pub fn device(&self) -> DeviceMetrics {
         self.device.clone()
+    }
+
+    /// Replicas that the router has left out, each time it did.
+    pub fn ejections(&self) -> Counter {
+        self.ejections.clone()
     }
 
     /// Syncs of the log, in seconds.
@@ -379,6 +394,11 @@ impl Gauges {
                 "paceline_device_memory_bytes",
                 "Memory of loaded replicas",
                 &gauges.memory_used,
+            ),
+            (
+                "paceline_router_ejected_replicas",
+                "Replicas that this node sends nothing but probes, since they fail",
+                &gauges.ejected,
             ),
             (
                 "paceline_registry_models_ready",

@@ -175,12 +175,17 @@ impl Agreed {
 
     /// Replicas that a version shall have.
     pub(super) fn wanted(&self, wanted: Wanted) -> usize {
-        let nodes = self.nodes.keys();
-        let working = nodes.filter(|node| self.takes_work(**node)).count();
+        let working = self.working();
         match wanted.target {
             ReplicaTarget::Each => working,
             ReplicaTarget::Count(count) => working.min(count as usize),
         }
+    }
+
+    /// Nodes that are given replicas.
+    pub(super) fn working(&self) -> usize {
+        let nodes = self.nodes.keys();
+        nodes.filter(|node| self.takes_work(**node)).count()
     }
 
     /// Replicas of a version on nodes that are given replicas.

@@ -1,7 +1,7 @@
 //! I14: some seconds after the last thing has broken, been mended or been asked for, the cluster is
 //! as it shall be: nobody who runs is held for down, and each version that shall serve does, on as
 //! many replicas as are wanted, all of them ready. What a node has given up, because its engine has
-//! failed too often, waits for its operator.
+//! failed too often, is replaced by nodes that have not, as far as there are any.
 
 use std::collections::BTreeSet;
 
@@ -56,12 +56,14 @@ impl Converged {
                 able += usize::from(ready.contains(&id));
                 lost += usize::from(given_up.contains(&id));
             }
-            if able + lost < most && self.is_roomy {
+            let possible = self.agreed.working().saturating_sub(lost);
+            if able < most.min(possible) && self.is_roomy {
                 return Err(format!(
                     "{able} replicas of version {version} of {model} are ready; {most} are wanted"
                 ));
             }
-            if most > 0 && lost == 0 && wanted.serving != Some(version) {
+            let shall_serve = lost == 0 || able >= most;
+            if most > 0 && shall_serve && wanted.serving != Some(version) {
                 return Err(format!(
                     "version {version} of {model} shall serve, and does not"
                 ));
@@ -162,7 +164,10 @@ mod tests {
         told.see(0, &Fact::Failed { process, replica }).unwrap();
         assert!(rest(&mut told, REST_NANOS).is_err(), "it has failed");
         told.see(0, &Fact::GivenUp { process, replica }).unwrap();
-        assert_eq!(rest(&mut told, REST_NANOS), Ok(()), "it is given up");
+        assert!(rest(&mut told, REST_NANOS).is_err(), "another node is left");
+        let replica = told.assign(2);
+        told.see(0, &Fact::GivenUp { process, replica }).unwrap();
+        assert_eq!(rest(&mut told, REST_NANOS), Ok(()), "all gave it up");
         told.see(0, &Fact::Died { process }).unwrap();
         assert!(rest(&mut told, REST_NANOS).is_err(), "it is gone");
     }

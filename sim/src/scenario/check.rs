@@ -267,6 +267,9 @@ impl Check {
                     if let What::OutOfMemory { rows_max, .. } = fault.what {
                         check.within("rows_max", u64::from(rows_max), (0, ROWS_MAX));
                     }
+                    if let What::Erring { fails_permille, .. } = fault.what {
+                        check.within("fails_permille", fails_permille, (1, 1_000));
+                    }
                 });
             });
         }

@@ -82,6 +82,13 @@ pub enum What {
         /// The largest batch that still fits, in rows; with 0 no replica can be loaded either.
         rows_max: u32,
     },
+    /// The engines of a node are there, and fail batches at once.
+    Erring {
+        /// Which.
+        node: String,
+        /// How many of a thousand batches.
+        fails_permille: u64,
+    },
     /// The lines of a node get slower.
     Lag {
         /// Which.
@@ -117,6 +124,7 @@ impl What {
             | Self::Slow { node, .. }
             | Self::Crash { node, .. }
             | Self::OutOfMemory { node, .. }
+            | Self::Erring { node, .. }
             | Self::Lag { node, .. } => std::slice::from_ref(node),
         }
     }

@@ -50,7 +50,7 @@ impl fmt::Display for UnknownScenario {
 
 impl std::error::Error for UnknownScenario {}
 
-const TEXTS: [&str; 21] = [
+const TEXTS: [&str; 24] = [
     include_str!("../../scenarios/steady.toml"),
     include_str!("../../scenarios/overload.toml"),
     include_str!("../../scenarios/flash-crowd.toml"),
@@ -69,7 +69,10 @@ const TEXTS: [&str; 21] = [
     include_str!("../../scenarios/bad-canary.toml"),
     include_str!("../../scenarios/bad-version.toml"),
     include_str!("../../scenarios/engine-crash.toml"),
+    include_str!("../../scenarios/given-up.toml"),
     include_str!("../../scenarios/out-of-memory.toml"),
+    include_str!("../../scenarios/failing-replica.toml"),
+    include_str!("../../scenarios/failing-model.toml"),
     include_str!("../../scenarios/criticality.toml"),
     include_str!("../../scenarios/mixed-clients.toml"),
 ];

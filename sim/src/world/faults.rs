@@ -60,6 +60,9 @@ impl World {
                 What::OutOfMemory { rows_max, .. } => {
                     self.trouble(*node, number, Trouble::Memory(*rows_max));
                 }
+                What::Erring { fails_permille, .. } => {
+                    self.trouble(*node, number, Trouble::Erring(*fails_permille));
+                }
                 What::Partition { .. } => {}
             }
         }
@@ -79,7 +82,7 @@ impl World {
                 What::Stall { .. } => self.go_on(node),
                 What::Slow { .. } => self.place_of(node).node.slow_down(1_000),
                 What::Lag { .. } => self.outside.network.lag(node, 0),
-                What::Crash { .. } | What::OutOfMemory { .. } => {
+                What::Crash { .. } | What::OutOfMemory { .. } | What::Erring { .. } => {
                     self.place_of(node).node.end_trouble(number);
                 }
                 What::Partition { .. } => {}

@@ -182,14 +182,19 @@ impl Outside {
             cost.batch_ns(rows, tokens),
             cost.noise_permille,
         );
-        let fails = fails_permille > 0 && self.service.below(1_000) < fails_permille;
+        let fails = self.happens(fails_permille);
         (nanos, fails)
+    }
+
+    /// Whether something happens that does so many times of a thousand.
+    pub(super) fn happens(&mut self, permille: u64) -> bool {
+        permille > 0 && self.service.below(1_000) < permille
     }
 
     /// Whether an attempt to load a version fails.
     pub(super) fn fails_to_load(&mut self, version: (u16, VersionNumber)) -> bool {
         let permille = self.version(version).load_fails_permille;
-        permille > 0 && self.service.below(1_000) < permille
+        self.happens(permille)
     }
 
     pub(super) fn broken(&mut self) -> Option<Broken> {

@@ -55,4 +55,21 @@ impl End {
             (Execution::Unknown, _) => Self::Died,
         }
     }
+
+    /// Whether it speaks against the replica that had it. What is silent is the detector's to judge.
+    pub fn is_replicas_fault(self) -> bool {
+        match self {
+            Self::Passing | Self::Died => true,
+            Self::Gone
+            | Self::Overloaded
+            | Self::Nowhere
+            | Self::NotYet { .. }
+            | Self::Refused
+            | Self::Failed
+            | Self::Left
+            | Self::Suspect
+            | Self::Lost
+            | Self::Late => false,
+        }
+    }
 }

@@ -1,5 +1,7 @@
 //! The placement policy, driven against the real registry until nothing is left to do.
 
+mod given_up;
+
 use paceline_protocol::registry::{
     CanaryGuards, CanaryPlan, CanaryStage, Command, DeviceKind, DeviceRecord, NodeAddresses,
     NodeRecord, SCHEMA, VersionRecord,

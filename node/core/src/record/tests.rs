@@ -123,7 +123,17 @@ fn pick() -> router::Input {
         slot: slot_of(1),
         rows: 1,
         bytes: 64,
+        may_probe: true,
         again: None,
+    }
+}
+
+fn fault() -> router::Input {
+    router::Input::Done {
+        route: RouteId(0),
+        replica: ReplicaId(1),
+        rows: 1,
+        heard: router::Heard::Fault,
     }
 }
 
@@ -146,6 +156,9 @@ fn some_of_all() -> Vec<Kept> {
     let mut router = Recorded::new(begun, 16_384);
     router.step(at(1), targets(4), &mut Vec::new());
     router.step(at(2), pick(), &mut Vec::new());
+    for _ in 0..6 {
+        router.step(at(3), fault(), &mut Vec::new());
+    }
     let options = detector::Options::default();
     let mut detector = Recorded::new(Detector::new(options, at(0)), 4_096);
     detector.step(at(1), detector::Input::Heard, &mut Vec::new());

@@ -1,5 +1,5 @@
 //! The replicas of one version as a router sees them: in order of preference, with what was
-//! learnt of each.
+//! learnt of each, and which of them are left out since they fail.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -7,6 +7,7 @@ use std::ops::Range;
 use paceline_protocol::NodeId;
 use serde::{Deserialize, Serialize};
 
+use super::health::Health;
 use super::{Again, Condition, Report, Target};
 use crate::random::Random;
 use crate::time::Instant;
@@ -17,8 +18,13 @@ pub(super) struct Route {
     pub(super) candidates: Vec<Candidate>,
     near_end: usize,
     far_end: usize,
-    draining_end: usize,
+    pub(super) draining_end: usize,
+    pub(super) ejected_end: usize,
     suspect_end: usize,
+    /// When the next of those that are out may be probed.
+    pub(super) probe_at: Instant,
+    /// Until when some are picked less than others.
+    pub(super) doubtful_until: Instant,
 }
 
 /// Where a candidate stands among the others.
@@ -27,6 +33,7 @@ pub(super) enum Rank {
     Near { is_remote: bool },
     Far,
     Draining,
+    Ejected,
     Suspect,
     Away,
 }
@@ -35,6 +42,7 @@ pub(super) enum Rank {
 pub(super) struct Candidate {
     pub(super) target: Target,
     pub(super) in_flight_rows: u64,
+    pub(super) health: Health,
     row_nanos: u64,
     rest_nanos: u64,
     /// The least of those: it comes to that again when it is well.
@@ -48,31 +56,67 @@ pub(super) struct Candidate {
 pub(super) struct Wish {
     pub(super) rows: u32,
     pub(super) bytes: u64,
+    /// Candidates whose share, in thousandths, is not above this are asked if they are much better
+    /// than others.
+    pub(super) luck_permille: u64,
 }
 
 /// Nanoseconds until it would be answered, and the position of the candidate.
 pub(super) type Offer = (u64, usize);
 
 impl Route {
+    /// What was known of the candidates stays; of those that are out as many return as may not be.
     pub(super) fn ordered(
-        mut candidates: Vec<Candidate>,
+        now: Instant,
+        candidates: Vec<Candidate>,
         conditions: &BTreeMap<NodeId, Condition>,
     ) -> Self {
-        let rank_of = |candidate: &Candidate| rank(&candidate.target, conditions);
-        // Stable: within a rank the order by rendezvous stays.
-        candidates.sort_by_key(rank_of);
-        let ends = [Rank::Far, Rank::Draining, Rank::Suspect, Rank::Away].map(|rank| {
-            let is_better = |candidate: &Candidate| rank_of(candidate) < rank;
-            candidates.partition_point(is_better)
-        });
-        let [near_end, far_end, draining_end, suspect_end] = ends;
-        Self {
+        let mut route = Self {
             candidates,
-            near_end,
-            far_end,
-            draining_end,
-            suspect_end,
+            ..Self::default()
+        };
+        route.arrange(conditions);
+        let before = route.out();
+        let keeps = match route.is_in_panic() {
+            true => 0,
+            false => route.out_max(),
+        };
+        for _ in keeps..before {
+            route.readmit_first(now);
         }
+        if before > keeps {
+            route.arrange(conditions);
+        }
+        route
+    }
+
+    /// Puts the candidates in order again.
+    pub(super) fn arrange(&mut self, conditions: &BTreeMap<NodeId, Condition>) {
+        let rank_of = |candidate: &Candidate| match rank(&candidate.target, conditions) {
+            rank if candidate.health.is_out() => rank.max(Rank::Ejected),
+            rank => rank,
+        };
+        // Stable: within a rank the order by rendezvous stays.
+        self.candidates.sort_by_key(rank_of);
+        let ends = [
+            Rank::Far,
+            Rank::Draining,
+            Rank::Ejected,
+            Rank::Suspect,
+            Rank::Away,
+        ];
+        let ends = ends.map(|rank| {
+            let is_better = |candidate: &Candidate| rank_of(candidate) < rank;
+            self.candidates.partition_point(is_better)
+        });
+        [
+            self.near_end,
+            self.far_end,
+            self.draining_end,
+            self.ejected_end,
+            self.suspect_end,
+        ] = ends;
+        self.look();
     }
 
     /// Memory that it takes.
@@ -97,8 +141,11 @@ impl Route {
             (None, None) => {}
         }
         let draining = better_of_two(random, self.far_end..self.draining_end, cost);
-        let suspects = self.draining_end..self.suspect_end;
-        draining.or_else(|| better_of_two(random, suspects, cost))
+        let ejected = self.draining_end..self.ejected_end;
+        let suspects = self.ejected_end..self.suspect_end;
+        draining
+            .or_else(|| better_of_two(random, ejected, cost))
+            .or_else(|| better_of_two(random, suspects, cost))
     }
 
     /// The one on this node, if it is good, or the better of two others of the zone.
@@ -121,14 +168,15 @@ impl Route {
     /// two drawn at random might both be among those.
     pub(super) fn another(&self, now: Instant, wish: Wish, again: &Again) -> Option<Offer> {
         let last = if again.is_alone {
-            self.draining_end
+            self.ejected_end
         } else {
             self.suspect_end
         };
         let ranks = [
             0..self.far_end,
             self.far_end..self.draining_end,
-            self.draining_end..last,
+            self.draining_end..self.ejected_end,
+            self.ejected_end..last,
         ];
         ranks.into_iter().find_map(|positions| {
             let candidates = positions.filter(|position| {
@@ -149,6 +197,7 @@ impl Candidate {
         Self {
             target,
             in_flight_rows: 0,
+            health: Health::new(),
             row_nanos: target.row_nanos,
             rest_nanos: 0,
             least_rest_nanos: 0,
@@ -199,10 +248,19 @@ impl Candidate {
         // A row is told to cost what it costs anywhere. Who was always slow is tried again as well,
         // in the end; a way that is long stays so.
         let usual = self.least_rest_nanos >> (forgotten / USUAL_HALF_LIVES);
-        ahead
+        let nanos = ahead
             .saturating_mul(faded(self.row_nanos, self.target.row_nanos).max(1))
             .saturating_add(faded(self.rest_nanos, usual))
-            .saturating_add(way)
+            .saturating_add(way);
+        match self.is_doubtful(now, wish) {
+            true => nanos.saturating_mul(DOUBT_FACTOR),
+            false => nanos,
+        }
+    }
+
+    fn is_doubtful(&self, now: Instant, wish: Wish) -> bool {
+        // Nearly always decided without a look at its health.
+        wish.luck_permille > 0 && self.health.share_permille(now) <= wish.luck_permille
     }
 }
 
@@ -255,6 +313,9 @@ pub(super) const SPARE_MIN: usize = 8;
 /// A request stays in its zone while it would take less than this there: the way to another
 /// zone costs about as much.
 const SPILL_NANOS: u64 = 2_000_000;
+/// Who is in doubt is asked if the others would take so much longer: rather than that they are
+/// overloaded.
+const DOUBT_FACTOR: u64 = 16;
 /// After this long a load report counts half: a queue of typical models has turned over.
 const REPORT_HALF_LIFE_NANOS: u64 = 10_000_000;
 /// After this long without an answer what a replica takes longer than it has done counts half: one

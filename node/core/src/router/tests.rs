@@ -1,5 +1,7 @@
 //! The router: state, input, exact effects; and the balance that two choices promise.
 
+mod health;
+
 use super::route::{SPARE_MIN, SUBSET_MAX};
 use super::*;
 
@@ -49,6 +51,7 @@ fn pick_with(router: &mut Router, at_ms: u64, (rows, bytes): (u32, u64)) -> Opti
             slot: SLOT,
             rows,
             bytes,
+            may_probe: true,
             again: None,
         },
         &mut out,
@@ -66,7 +69,7 @@ fn done(router: &mut Router, at_ms: u64, replica: u64, report: Option<Report>) {
         route: ROUTE,
         replica: ReplicaId(replica),
         rows: 1,
-        report,
+        heard: report.map_or(Heard::Nothing, Heard::Answer),
     };
     router.step(now, input, &mut Vec::new());
 }
@@ -86,6 +89,7 @@ fn the_only_replica_is_picked_with_all_that_the_driver_needs() {
         slot: SLOT,
         rows: 1,
         bytes: 8,
+        may_probe: true,
         again: None,
     };
     router.step(Instant::ZERO, input, &mut out);
@@ -147,6 +151,7 @@ fn a_reported_queue_is_believed_while_it_is_fresh() {
             slot: SLOT,
             rows: 1,
             bytes: 0,
+            may_probe: true,
             again: None,
         },
         &mut out,
@@ -310,6 +315,7 @@ fn pick_another(router: &mut Router, nodes: &[u64], is_alone: bool) -> Option<u6
         slot: SLOT,
         rows: 1,
         bytes: 0,
+        may_probe: true,
         again: Some(Box::new(Again { been, is_alone })),
     };
     router.step(Instant::ZERO, input, &mut out);

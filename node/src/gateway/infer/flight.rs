@@ -107,7 +107,8 @@ impl<'a> Flight<'a> {
             return None;
         };
         let (batcher, end) = (*batcher, submission.try_end()?);
-        Some(self.landed_here(batcher, end))
+        let landed = self.landed_here(batcher, end);
+        Some(self.noted(landed))
     }
 
     /// Waits until something is heard of it. After it was suspect it may be polled on, otherwise
@@ -117,7 +118,10 @@ impl<'a> Flight<'a> {
             Way::Here(batcher, submission) => {
                 let batcher = *batcher;
                 let end = Pin::new(submission).poll(context);
-                end.map(|end| self.landed_here(batcher, end))
+                end.map(|end| {
+                    let landed = self.landed_here(batcher, end);
+                    self.noted(landed)
+                })
             }
             Way::There {
                 sent_at,
@@ -126,7 +130,8 @@ impl<'a> Flight<'a> {
             } => {
                 if let Poll::Ready(answered) = answer.as_mut().poll(context) {
                     let sent_at = *sent_at;
-                    return Poll::Ready(self.landed_there(sent_at, answered));
+                    let landed = self.landed_there(sent_at, answered);
+                    return Poll::Ready(self.noted(landed));
                 }
                 let Some(silent) = silence else {
                     return Poll::Pending;
@@ -197,6 +202,17 @@ impl<'a> Flight<'a> {
                 Landed::Missed(Miss::new(failover::End::Failed, failure))
             }
         }
+    }
+
+    /// A replica that is to blame is told of.
+    fn noted(&mut self, landed: Landed) -> Landed {
+        if let Landed::Missed(miss) = &landed
+            && miss.end.is_replicas_fault()
+            && let Some(picked) = self.picked.take()
+        {
+            picked.failed();
+        }
+        landed
     }
 
     fn report(&mut self, report: Report) {

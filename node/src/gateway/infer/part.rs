@@ -184,6 +184,7 @@ impl Part<'_> {
         let wanted = Wanted {
             rows: self.rows,
             bytes: self.bytes,
+            may_repeat: self.terms.is_idempotent,
             again: Again {
                 been: self.been,
                 is_alone,

@@ -142,6 +142,7 @@ pub(super) fn model(
             ReplicaState::Loading => ("loading", None),
             ReplicaState::Ready => ("ready", None),
             ReplicaState::Failed { reason } => ("failed", Some(reason)),
+            ReplicaState::GivenUp { reason } => ("failed", Some(format!("given up: {reason}"))),
         };
         ReplicaView {
             id: *id,

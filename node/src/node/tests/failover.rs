@@ -208,3 +208,33 @@ async fn what_may_not_run_twice_and_what_a_client_sends_again_runs_once() {
     }
     trio.node.shutdown(Duration::from_secs(5)).await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replica_that_fails_is_left_out_and_comes_back_by_one_request() {
+    let trio = Trio::start().await;
+    let failing = Act::Fail(ErrorCode::EngineFailed, Execution::Executed);
+    let left_out = "paceline_router_ejections_total 1";
+    let mut asked = Vec::new();
+    while !trio.serving.metrics.render().contains(left_out) {
+        let (ended, of) = trio.play(&[failing], once()).await;
+        assert_eq!(told(ended), (ErrorCode::EngineFailed, Execution::Executed));
+        asked.extend(of);
+        assert!(asked.len() < 10, "five at one of them: {asked:?}");
+    }
+    let (out, _) = asked[asked.len() - 1];
+    assert_eq!(trio.serving.router.ejected(), 1);
+    for _ in 0..16 {
+        let (ended, asked) = trio.play(&[Act::Answer], once()).await;
+        ended.unwrap();
+        assert!(asked.iter().all(|(node, _)| *node != out), "{asked:?}");
+    }
+    // Its time is over after a second and a quarter at most. What may not run twice tries nothing.
+    tokio::time::sleep(Duration::from_millis(1_300)).await;
+    let (_, asked) = trio.play(&[Act::Answer], once()).await;
+    assert_ne!(asked, [(out, 1)]);
+    let (ended, asked) = trio.play(&[Act::Answer], request()).await;
+    ended.unwrap();
+    assert_eq!(asked, [(out, 1)], "its probe");
+    assert_eq!(trio.serving.router.ejected(), 0);
+    trio.node.shutdown(Duration::from_secs(5)).await;
+}

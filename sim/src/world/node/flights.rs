@@ -4,7 +4,7 @@
 
 use paceline_core::device::BatcherId;
 use paceline_core::failover::{self, Attempt, Next, Why};
-use paceline_core::router::{self, Again, Report, RouteId};
+use paceline_core::router::{self, Again, Heard, Report, RouteId};
 use paceline_core::{Instant, Machine, Slot};
 use paceline_protocol::{NodeId, ReplicaId};
 
@@ -48,6 +48,7 @@ impl Node {
             slot,
             rows: request.rows,
             bytes: request.bytes,
+            may_probe: !request.is_once,
             again: (again != Again::default()).then(|| Box::new(again)),
         };
         self.router
@@ -165,7 +166,7 @@ impl Node {
                     ..report
                 };
                 entry.flights[attempt.place()] = None;
-                self.done(outside, (sent, rows), Some(report));
+                self.done(outside, (sent, rows), Heard::Answer(report));
                 self.leave(outside, slot, Some(End::Answered));
                 return;
             }
@@ -190,7 +191,11 @@ impl Node {
         if end != F::Suspect {
             let sent = entry.flights[attempt.place()].take();
             if let Some(sent) = sent {
-                self.done(outside, (sent, rows), None);
+                let heard = match end.is_replicas_fault() {
+                    true => Heard::Fault,
+                    false => Heard::Nothing,
+                };
+                self.done(outside, (sent, rows), heard);
             }
         }
         let Some(entry) = self.entries.get(slot) else {
@@ -262,18 +267,27 @@ impl Node {
         } else {
             outside.send(self.index(), sent.to, 0, Message::Cancel(flight));
         }
-        self.done(outside, (sent, rows), None);
+        self.done(outside, (sent, rows), Heard::Nothing);
     }
 
-    fn done(&mut self, outside: &Outside, (sent, rows): (Sent, u32), report: Option<Report>) {
+    fn done(&mut self, outside: &mut Outside, (sent, rows): (Sent, u32), heard: Heard) {
         let done = router::Input::Done {
             route: sent.route,
             replica: sent.replica,
             rows,
-            report,
+            heard,
         };
         self.router
             .step(outside.now, done, &mut self.router_effects);
+        for effect in self.router_effects.drain(..) {
+            match effect {
+                router::Effect::Ejected { .. } => outside.record(&Fact::Ejected),
+                router::Effect::Back { .. } => {}
+                router::Effect::Dispatch { .. } | router::Effect::NoReplica { .. } => {
+                    unreachable!("an end asks for no replica")
+                }
+            }
+        }
     }
 }
 

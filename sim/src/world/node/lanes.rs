@@ -141,13 +141,14 @@ impl Node {
         let rows_max = outside.version(version).rows_max;
         let (nanos, fails) = outside.service(version, (rows, tokens));
         let speed = self.group.speed_permille * self.speed_permille / 1_000;
-        let nanos = match is_dead {
+        let errs = outside.happens(self.errs_permille());
+        let nanos = match is_dead || errs {
             true => 0,
             false => nanos.saturating_mul(1_000) / speed.max(1),
         };
         let result = match () {
             () if is_dead => Err(failover::End::Died),
-            () if fails || rows > self.rows_that_fit() => Err(failover::End::Passing),
+            () if fails || errs || rows > self.rows_that_fit() => Err(failover::End::Passing),
             () => Ok(nanos),
         };
         outside.record(&Fact::Ran(Batch {

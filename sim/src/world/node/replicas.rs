@@ -31,8 +31,10 @@ pub(super) enum Condition {
     Loading,
     /// It serves, from this queue.
     Ready(BatcherId),
-    /// Its engine has failed: it waits, or is given up.
+    /// Its engine has failed: it waits.
     Failed,
+    /// Its engine has failed too often.
+    GivenUp,
 }
 
 /// What has had a queue's number last: its batches may still be staged or run.
@@ -51,6 +53,8 @@ pub(in crate::world) enum Trouble {
     Crash(Option<u16>),
     /// No batch of more rows fits into the device's memory; with none, no replica does.
     Memory(u32),
+    /// So many of a thousand batches fail at once.
+    Erring(u64),
 }
 
 impl Replica {
@@ -58,7 +62,7 @@ impl Replica {
     pub(super) fn batcher(&self) -> Option<BatcherId> {
         match self.condition {
             Condition::Ready(batcher) => Some(batcher),
-            Condition::Loading | Condition::Failed => None,
+            Condition::Loading | Condition::Failed | Condition::GivenUp => None,
         }
     }
 }
@@ -184,6 +188,11 @@ impl Node {
         let restart = replica.restart.get_or_insert_with(new);
         let mut effects = Vec::new();
         restart.step(outside.now, restart::Input::Failed, &mut effects);
+        let is_given_up =
+            |effect: &restart::Effect| matches!(effect, restart::Effect::GiveUp { .. });
+        if effects.iter().any(is_given_up) {
+            replica.condition = Condition::GivenUp;
+        }
         let (process, replica) = (self.process, id);
         outside.record(&Fact::Failed { process, replica });
         for effect in effects {
@@ -270,16 +279,26 @@ impl Node {
         self.troubles.values().any(|trouble| match trouble {
             Trouble::Crash(of) => of.is_none_or(|of| of == model),
             Trouble::Memory(rows_max) => *rows_max == 0,
+            Trouble::Erring(_) => false,
         })
     }
 
     /// The largest batch that the device's memory has room for, in rows.
     pub(super) fn rows_that_fit(&self) -> u32 {
         let limits = self.troubles.values().filter_map(|trouble| match trouble {
-            Trouble::Crash(_) => None,
+            Trouble::Crash(_) | Trouble::Erring(_) => None,
             Trouble::Memory(rows_max) => Some(*rows_max),
         });
         limits.min().unwrap_or(u32::MAX)
+    }
+
+    /// How many of a thousand batches fail at once.
+    pub(super) fn errs_permille(&self) -> u64 {
+        let shares = self.troubles.values().filter_map(|trouble| match trouble {
+            Trouble::Crash(_) | Trouble::Memory(_) => None,
+            Trouble::Erring(permille) => Some(*permille),
+        });
+        shares.max().unwrap_or(0)
     }
 
     /// Whether nothing has this number, nor still runs under it.
@@ -294,6 +313,9 @@ impl Node {
                 Condition::Ready(_) => ReplicaState::Ready,
                 Condition::Loading => ReplicaState::Loading,
                 Condition::Failed => ReplicaState::Failed {
+                    reason: "its engine has failed".to_owned(),
+                },
+                Condition::GivenUp => ReplicaState::GivenUp {
                     reason: "its engine has failed".to_owned(),
                 },
             };
