@@ -7,12 +7,17 @@ use serde_json::Value;
 use crate::node::{Finished, Node, directory, example, paceline, serve};
 
 /// Every command that people type, without the binary's name.
-const COMMANDS: [&str; 24] = [
+const COMMANDS: [&str; 29] = [
     "up",
     "join",
     "token create",
     "token list",
     "token revoke",
+    "tenant list",
+    "tenant set",
+    "tenant delete",
+    "tenant key add",
+    "tenant key revoke",
     "drain",
     "undrain",
     "remove",

@@ -295,12 +295,7 @@ impl Device {
         out: &mut Vec<Effect>,
     ) {
         self.step_batcher_into(now, batcher, input);
-        for effect in self.scratch.drain(..) {
-            match effect {
-                batcher::Effect::Drop { slot, why } => out.push(Effect::Drop { slot, why }),
-                batcher::Effect::Join(_) => unreachable!("only `stage` forms batches"),
-            }
-        }
+        dropped(&mut self.scratch, out);
     }
 
     fn step_batcher_into(&mut self, now: Instant, batcher: BatcherId, input: batcher::Input) {
@@ -343,25 +338,12 @@ impl Machine for Device {
     }
 
     fn wake(&mut self, now: Instant, out: &mut Vec<Effect>) {
-        for index in 0..self.batchers.len() {
-            let due = self.batchers[index]
-                .as_ref()
-                .and_then(Batcher::earliest_deadline)
-                .is_some_and(|deadline| deadline <= now);
-            if due {
+        for batcher in self.batchers.iter_mut().flatten() {
+            let earliest = batcher.earliest_deadline();
+            if earliest.is_some_and(|deadline| deadline <= now) {
                 self.scratch.clear();
-                let batcher = self.batchers[index]
-                    .as_mut()
-                    .expect("it is due, so it is there");
                 batcher.wake(now, &mut self.fair, &mut self.scratch);
-                for effect in self.scratch.drain(..) {
-                    match effect {
-                        batcher::Effect::Drop { slot, why } => {
-                            out.push(Effect::Drop { slot, why });
-                        }
-                        batcher::Effect::Join(_) => unreachable!("waking forms no batch"),
-                    }
-                }
+                dropped(&mut self.scratch, out);
             }
         }
         // What was held may run now. A lane that wakes looks at all there is.
@@ -391,22 +373,23 @@ impl Recordable for Device {
     }
 
     fn input_bytes(input: &Input) -> usize {
-        match input {
-            Input::SetWeights { weights } => size_of_val(&weights[..]),
-            Input::Attach { .. }
-            | Input::Detach { .. }
-            | Input::Evict
-            | Input::Arrive { .. }
-            | Input::Cancel { .. }
-            | Input::Begin { .. }
-            | Input::Launch { .. }
-            | Input::Finished { .. } => 0,
-        }
+        let Input::SetWeights { weights } = input else {
+            return 0;
+        };
+        size_of_val(&weights[..])
     }
 
     fn recording(tape: Tape<Self>) -> Recording {
         Recording::Device(tape)
     }
+}
+
+/// What a batcher's step brought that forms no batch.
+fn dropped(scratch: &mut Vec<batcher::Effect>, out: &mut Vec<Effect>) {
+    out.extend(scratch.drain(..).map(|effect| match effect {
+        batcher::Effect::Drop { slot, why } => Effect::Drop { slot, why },
+        batcher::Effect::Join(_) => unreachable!("only `stage` forms batches"),
+    }));
 }
 
 /// Batches that one task may run one after another before a thread takes over: it bounds how

@@ -4,6 +4,7 @@
 //! epoch; writes return when they are committed, and say on how many ready nodes they are
 //! applied.
 
+mod access;
 mod extract;
 mod members;
 mod record;
@@ -16,9 +17,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::extract::{DefaultBodyLimit, Request, State};
+use axum::extract::{DefaultBodyLimit, State};
 use axum::http::StatusCode;
-use axum::middleware::{Next, from_fn};
+use axum::middleware::from_fn;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post, put};
 use axum::{Extension, Json};
@@ -33,6 +34,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use tokio::time::Instant;
 
+use self::access::{administrators, check_change};
 use self::extract::{InPath, InQuery, Whole};
 use super::Readiness;
 use crate::artifacts::{ArtifactError, Artifacts};
@@ -138,28 +140,6 @@ impl Operator {
             .layer(DefaultBodyLimit::max(MANIFEST_BYTES_MAX))
             .with_state(Arc::new(parts))
     }
-}
-
-/// Lets the tenant on that administers the cluster.
-async fn administrators(
-    Extension(caller): Extension<Caller>,
-    request: Request,
-    next: Next,
-) -> Result<Response, Refused> {
-    if caller.administers() {
-        return Ok(next.run(request).await);
-    }
-    let message = "only the tenant 'default' may do this; use one of its keys";
-    Err(Failure::new(ErrorCode::PermissionDenied, message).into())
-}
-
-/// Whether a caller may change a model.
-fn check_change(parts: &OperatorParts, caller: Caller, model: &ModelName) -> Result<(), Failure> {
-    if parts.registry.current().may_change(caller.tenant, model) {
-        return Ok(());
-    }
-    let message = format!("model '{model}' belongs to another tenant");
-    Err(Failure::new(ErrorCode::PermissionDenied, message))
 }
 
 async fn status(

@@ -1,6 +1,7 @@
 //! Commands, outcomes and manifests on the wire: round trips, damage, and pinned numbers.
 
 use std::collections::BTreeSet;
+use std::fmt;
 
 use proptest::collection::vec;
 use proptest::prelude::*;

@@ -103,11 +103,9 @@ impl Clients {
                     let mut tenants = scenario.tenants.iter();
                     tenants.position(|tenant| tenant.name == name)
                 };
-                let named = sender.tenants().iter().map(|name| {
-                    let place = place(of.tenant.as_deref().unwrap_or(name));
-                    place.map(|place| place as u16)
-                });
-                let tenants = named.collect();
+                let named = sender.tenants().iter();
+                let named = named.map(|name| place(of.tenant.as_deref().unwrap_or(name)));
+                let tenants = named.map(|place| place.map(|place| place as u16)).collect();
                 Some(Group {
                     model: model.unwrap_or_default() as u16,
                     seen: Epoch::default(),

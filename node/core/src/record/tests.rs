@@ -351,7 +351,7 @@ fn the_layout_of_all_machines_is_the_one_that_the_schema_stands_for() {
 }
 
 /// Of layout 3.
-const LAYOUT: u64 = 14_888_829_670_043_890_308;
+const LAYOUT: u64 = 12_481_765_289_574_103_480;
 
 impl<M: Recordable> Tape<M> {
     fn segment(&mut self, position: usize) -> &mut Segment<M> {

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use axum::Json;
 use axum::extract::State;
+use axum::{Extension, Json};
 use paceline_core::registry::{Model, Registry};
 use paceline_protocol::operator::{
     ArmView, CanaryEndView, CanaryRequest, CanaryView, Committed, TrafficRequest,
@@ -12,15 +12,18 @@ use paceline_protocol::registry::{CanaryPlan, Change, ReplicaTarget};
 use paceline_protocol::report::{ArmCounts, latency_bucket_nanos};
 use paceline_protocol::{ErrorCode, Failure, ModelName, OpId};
 
+use super::access::check_change;
 use super::extract::{InPath, Whole};
 use super::{OperatorParts, Parts, Refused, committed, json, model_name};
+use crate::tenants::Caller;
 
 pub(super) async fn begin(
     State(parts): Parts,
+    Extension(caller): Extension<Caller>,
     InPath(name): InPath,
     Whole(body): Whole,
 ) -> Result<Json<Committed>, Refused> {
-    let model = model_name(&name)?;
+    let model = changed(&parts, caller, &name)?;
     let request: CanaryRequest = json(&body)?;
     let registry = parts.registry.current();
     let known = registry.models().get(&model);
@@ -42,20 +45,24 @@ pub(super) async fn begin(
 
 pub(super) async fn promote(
     State(parts): Parts,
+    Extension(caller): Extension<Caller>,
     InPath(name): InPath,
     Whole(body): Whole,
 ) -> Result<Json<Committed>, Refused> {
-    let (model, TrafficRequest { op, .. }) = (model_name(&name)?, json(&body)?);
+    let model = changed(&parts, caller, &name)?;
+    let TrafficRequest { op, .. } = json(&body)?;
     let since = None;
     write(&parts, op, Change::PromoteCanary { model, since }).await
 }
 
 pub(super) async fn abort(
     State(parts): Parts,
+    Extension(caller): Extension<Caller>,
     InPath(name): InPath,
     Whole(body): Whole,
 ) -> Result<Json<Committed>, Refused> {
-    let (model, TrafficRequest { op, reason }) = (model_name(&name)?, json(&body)?);
+    let model = changed(&parts, caller, &name)?;
+    let TrafficRequest { op, reason } = json(&body)?;
     let change = Change::AbortCanary {
         model,
         since: None,
@@ -66,11 +73,20 @@ pub(super) async fn abort(
 
 pub(super) async fn rollback(
     State(parts): Parts,
+    Extension(caller): Extension<Caller>,
     InPath(name): InPath,
     Whole(body): Whole,
 ) -> Result<Json<Committed>, Refused> {
-    let (model, TrafficRequest { op, .. }) = (model_name(&name)?, json(&body)?);
+    let model = changed(&parts, caller, &name)?;
+    let TrafficRequest { op, .. } = json(&body)?;
     write(&parts, op, Change::Rollback { model }).await
+}
+
+/// A model that the caller may change.
+fn changed(parts: &OperatorParts, caller: Caller, name: &str) -> Result<ModelName, Failure> {
+    let model = model_name(name)?;
+    check_change(parts, caller, &model)?;
+    Ok(model)
 }
 
 async fn write(
