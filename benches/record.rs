@@ -79,11 +79,13 @@ impl Node {
         let arrive = admission::Input::Arrive {
             deadline,
             criticality: Criticality::default(),
+            tenant: TenantId::DEFAULT,
         };
         self.admission
             .step(self.now, black_box(arrive), &mut self.admitted);
         assert_eq!(self.admitted.pop(), Some(admission::Effect::Admit));
-        let finish = admission::Input::Finish;
+        let tenant = TenantId::DEFAULT;
+        let finish = admission::Input::Finish { tenant };
         self.admission
             .step(self.now, black_box(finish), &mut self.admitted);
     }

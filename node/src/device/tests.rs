@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use paceline_core::batcher::Policy;
 use paceline_core::cost::CostFit;
 use paceline_models::{CostCurve, Engine, ModelSource, StubEngine};
 
@@ -54,6 +55,8 @@ impl Bench {
             model: model.clone(),
             options: Options {
                 rows_max: 8,
+                tokens_max: 0,
+                policy: Policy::default(),
                 cost: CostFit::from_warm_up(nanos, 8, nanos),
             },
             on_panic: Arc::new(move |_| {

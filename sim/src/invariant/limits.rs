@@ -60,16 +60,15 @@ impl Invariant for Limits {
     }
 
     fn observe(&mut self, _now: Instant, fact: &Fact<'_>) -> Result<(), String> {
-        match *fact {
-            Fact::Submitted { client, .. } => self.clients.push(client),
-            Fact::Admitted { request, .. } => {
-                if let Some(tenant) = self.tenant(request) {
-                    tenant.let_in += 1;
-                }
-            }
-            Fact::Died { .. } => self.starts += 1,
-            _ => {}
+        if let Fact::Submitted { client, .. } = *fact {
+            self.clients.push(client);
         }
+        if let Fact::Admitted { request, .. } = *fact
+            && let Some(tenant) = self.tenant(request)
+        {
+            tenant.let_in += 1;
+        }
+        self.starts += u64::from(matches!(fact, Fact::Died { .. }));
         Ok(())
     }
 

@@ -4,12 +4,13 @@
 use std::collections::BTreeMap;
 
 use paceline_core::registry::Model;
-use paceline_protocol::Epoch;
 use paceline_protocol::registry::{CanaryGuards, CanaryPlan, CanaryStage, ReplicaTarget};
 use paceline_protocol::traffic::{self, Unit};
+use paceline_protocol::{Epoch, TenantName};
 
 use super::*;
 use crate::registry::fresh_op;
+use crate::tenants::Caller;
 
 /// Another version of the model, which its author calls by this name.
 async fn publish(node: &NodeHandle, name: &str) -> VersionNumber {
@@ -20,9 +21,11 @@ async fn publish(node: &NodeHandle, name: &str) -> VersionNumber {
     let artifacts = node.artifacts.clone();
     let digest = tokio::task::spawn_blocking(move || artifacts.store_files(files).unwrap());
     let stored = (digest.await.unwrap(), toml.len() as u64);
-    let published = node
-        .publisher
-        .publish_stored(model(), stored, fresh_op().unwrap());
+    let published = node.publisher.publish_stored(
+        (model(), TenantName::default()),
+        stored,
+        fresh_op().unwrap(),
+    );
     published.await.unwrap().version
 }
 
@@ -82,6 +85,7 @@ async fn ask(serving: &Serving, unit: Option<&str>) -> Result<u32, ErrorCode> {
         json_bytes: None,
         body: BODY.into(),
         epoch_seen: None,
+        caller: Caller::ANONYMOUS,
         unit: unit.map(|unit| Unit::new(unit).unwrap()),
     };
     let answered = serving.infer(body).await;
