@@ -26,7 +26,8 @@ struct Requests {
 }
 
 impl Requests {
-    fn next(&mut self, bucket: u64) -> RequestMeta {
+    /// Of a tenant and a bucket.
+    fn next(&mut self, (tenant, bucket): (u64, u64)) -> RequestMeta {
         self.now = self.now.plus_nanos(1_000);
         self.count = self.count.wrapping_add(1);
         RequestMeta {
@@ -37,7 +38,7 @@ impl Requests {
             // Deadlines differ, so that the order of the queue costs what it costs.
             deadline: self.now.plus_nanos(BUDGETS_NANOS[self.count as usize % 4]),
             bucket: BucketId(bucket),
-            tenant: TenantId::DEFAULT,
+            tenant: TenantId(tenant),
             bytes: 64,
             rows: 1,
             tokens: 0,
@@ -67,7 +68,12 @@ impl Queue {
 
     /// So many requests of so many buckets arrive, and run in one batch for each bucket.
     fn turn(&mut self, requests: u32, buckets: u32) {
-        self.arrive(requests, buckets);
+        self.turn_of((requests, 1), buckets);
+    }
+
+    /// The same, of so many tenants.
+    fn turn_of(&mut self, (requests, tenants): (u32, u32), buckets: u32) {
+        self.arrive((requests, tenants), buckets);
         let mut ran = 0;
         for _ in 0..buckets {
             self.out.clear();
@@ -80,9 +86,10 @@ impl Queue {
         assert_eq!(ran, requests, "all that arrived has run");
     }
 
-    fn arrive(&mut self, requests: u32, buckets: u32) {
+    fn arrive(&mut self, (requests, tenants): (u32, u32), buckets: u32) {
         for number in 0..requests {
-            let request = self.requests.next(u64::from(number % buckets));
+            let of = (number % tenants, number % buckets);
+            let request = self.requests.next((of.0.into(), of.1.into()));
             self.step(batcher::Input::Arrive(request));
         }
     }
@@ -90,7 +97,7 @@ impl Queue {
     /// A request arrives, and its caller goes.
     fn cancelled(&mut self) {
         self.out.clear();
-        let request = self.requests.next(0);
+        let request = self.requests.next((0, 0));
         self.step(batcher::Input::Arrive(request));
         self.step(batcher::Input::Cancel(request.slot));
         assert_eq!(black_box(&self.out).len(), 1, "it was dropped");
@@ -150,7 +157,7 @@ impl Lanes {
     }
 
     fn arrive(&mut self, in_place: bool) {
-        let request = self.requests.next(0);
+        let request = self.requests.next((0, 0));
         self.step(device::Input::Arrive {
             batcher: BatcherId(0),
             request,
@@ -191,6 +198,7 @@ fn main() {
     holds("batcher: arrive, form, ran", || queue.turn(1, 1));
     holds("batcher: a batch of 64", || queue.turn(64, 1));
     holds("batcher: two buckets of 32", || queue.turn(64, 2));
+    holds("batcher: 64 of 8 tenants", || queue.turn_of((64, 8), 1));
     holds("batcher: arrive, cancel", || queue.cancelled());
     let (mut cheap, mut dear) = (Lanes::new(CHEAP_NANOS), Lanes::new(DEAR_NANOS));
     holds("device: in place", || cheap.in_place());
@@ -211,6 +219,9 @@ fn main() {
     group.bench_function("two-buckets-of-32", |bencher| {
         bencher.iter(|| queue.turn(64, 2));
     });
+    group.bench_function("batch-of-64-of-8-tenants", |bencher| {
+        bencher.iter(|| queue.turn_of((64, 8), 1));
+    });
     group.finish();
     let mut group = criterion.benchmark_group("device");
     group.bench_function("in-place", |bencher| bencher.iter(|| cheap.in_place()));
@@ -230,7 +241,7 @@ fn main() {
 /// thousands waiting.
 fn beside_a_long_queue(criterion: &mut Criterion) {
     let mut queue = Queue::new();
-    queue.arrive(LONG_QUEUE, 1);
+    queue.arrive((LONG_QUEUE, 1), 1);
     let mut group = criterion.benchmark_group("batcher");
     group.throughput(Throughput::Elements(64));
     group.bench_function("batch-of-64-of-8192-waiting", |bencher| {

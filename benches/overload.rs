@@ -18,12 +18,14 @@ mod spread;
 #[path = "timing/wire.rs"]
 mod wire;
 
+use std::rc::Rc;
+
 use anyhow::{Context, bail, ensure};
 use clap::Parser;
 use paceline_sim::{Arrivals, Scenario, Traces, run};
 
 use node::{NodeArguments, Process};
-use offer::{End, Sample};
+use offer::{End, Sample, Sender};
 use provenance::SEED;
 use spread::Spread;
 
@@ -83,15 +85,23 @@ fn main() -> anyhow::Result<()> {
     let door = nodes.first().context("no node")?.http;
     let clients = &scenario.clients[0];
     let budgets_us = (clients.budget_min_us, clients.budget_max_us);
-    let rate = |at_s: f64| {
-        let is_peak = (phases.peak_from..phases.peak_until).contains(&at_s);
+    let peak = phases.peak_from..phases.peak_until;
+    let rate = move |at_s: f64| {
+        let is_peak = peak.contains(&at_s);
         if is_peak {
             peak_rate_per_s
         } else {
             base_rate_per_s
         }
     };
-    let samples = offer::offer(door, (budgets_us, SEED), phases.end, rate)?;
+    let sender = Sender {
+        budgets_us,
+        seed: SEED,
+        key: None,
+        rate: Rc::new(rate),
+    };
+    let mut samples = offer::offer(door, vec![sender], phases.end)?;
+    let samples = samples.pop().context("nobody has sent")?;
     print(&scenario, &phases, &samples)?;
     let simulated = run(&scenario, &Traces::default(), SEED);
     let simulated = simulated.map_err(|violation| anyhow::anyhow!("{violation}"))?;

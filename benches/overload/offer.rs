@@ -33,51 +33,82 @@ pub(crate) enum End {
 /// Connections that wait for a request.
 type Idle = Rc<RefCell<Vec<TcpStream>>>;
 
-/// Sends until `end_s`, at the `rate` of each moment.
+/// Who sends, and how much.
+pub(crate) struct Sender {
+    /// The least and the most that an answer may take, in microseconds.
+    pub(crate) budgets_us: (u64, u64),
+    pub(crate) seed: u64,
+    /// An API key, if it shows one.
+    pub(crate) key: Option<String>,
+    /// Requests a second, by the second.
+    pub(crate) rate: Rc<dyn Fn(f64) -> u64>,
+}
+
+/// Has all send until `end_s`; what became of the requests of each.
 pub(crate) fn offer(
     door: SocketAddr,
-    ((least_us, most_us), seed): ((u64, u64), u64),
+    senders: Vec<Sender>,
     end_s: f64,
-    rate: impl Fn(f64) -> u64,
-) -> anyhow::Result<Vec<Sample>> {
+) -> anyhow::Result<Vec<Vec<Sample>>> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
     let tasks = tokio::task::LocalSet::new();
     tasks.block_on(&runtime, async {
-        let (mut chance, idle) = (Random::stream(seed, "offer"), Idle::default());
-        let (began, mut at_s, mut sent) = (Instant::now(), 0.0, Vec::new());
-        loop {
-            // Inverse transform of the exponential distribution; 0 itself has no logarithm.
-            at_s -= (1.0 - chance.unit()).ln() / rate(at_s) as f64;
-            if at_s >= end_s {
-                break;
-            }
-            let due = began + Duration::from_secs_f64(at_s);
-            tokio::time::sleep_until(due.into()).await;
-            let budget_us = least_us + chance.below(most_us - least_us);
-            let request = ask(door, idle.clone(), (at_s, due), budget_us);
-            sent.push(tokio::task::spawn_local(request));
-        }
-        let mut samples = Vec::with_capacity(sent.len());
-        for request in sent {
-            samples.push(request.await??);
+        let idle = Idle::default();
+        let send = |sender| tokio::task::spawn_local(send(door, idle.clone(), sender, end_s));
+        let sending: Vec<_> = senders.into_iter().map(send).collect();
+        let mut samples = Vec::new();
+        for sender in sending {
+            samples.push(sender.await??);
         }
         Ok(samples)
     })
 }
 
-async fn ask(
+async fn send(
     door: SocketAddr,
     idle: Idle,
+    sender: Sender,
+    end_s: f64,
+) -> anyhow::Result<Vec<Sample>> {
+    let (least_us, most_us) = sender.budgets_us;
+    let key = Rc::new(sender.key);
+    let mut chance = Random::stream(sender.seed, "offer");
+    let (began, mut at_s, mut sent) = (Instant::now(), 0.0, Vec::new());
+    loop {
+        // Inverse transform of the exponential distribution; 0 itself has no logarithm.
+        at_s -= (1.0 - chance.unit()).ln() / (sender.rate)(at_s) as f64;
+        if at_s >= end_s {
+            break;
+        }
+        let due = began + Duration::from_secs_f64(at_s);
+        tokio::time::sleep_until(due.into()).await;
+        let budget_us = least_us + chance.below(most_us - least_us);
+        let request = ask(door, (idle.clone(), key.clone()), (at_s, due), budget_us);
+        sent.push(tokio::task::spawn_local(request));
+    }
+    let mut samples = Vec::with_capacity(sent.len());
+    for request in sent {
+        samples.push(request.await??);
+    }
+    Ok(samples)
+}
+
+async fn ask(
+    door: SocketAddr,
+    (idle, key): (Idle, Rc<Option<String>>),
     (at_s, due): (f64, Instant),
     budget_us: u64,
 ) -> anyhow::Result<Sample> {
     let body = format!(
         r#"{{"parameters":{{"timeout":{budget_us}}},"inputs":[{{"name":"INPUT0","shape":[1,4],"datatype":"FP32","data":[1,2,3,4]}}]}}"#
     );
+    let key = key.as_deref().map_or_else(String::new, |key| {
+        format!("authorization: Bearer {key}\r\n")
+    });
     let request = format!(
-        "POST /v2/models/table/infer HTTP/1.1\r\nhost: localhost\r\ncontent-length: {}\r\n\r\n{body}",
+        "POST /v2/models/table/infer HTTP/1.1\r\nhost: localhost\r\n{key}content-length: {}\r\n\r\n{body}",
         body.len()
     );
     let (stream, sent, status) = loop {

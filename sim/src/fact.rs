@@ -81,6 +81,14 @@ pub(crate) enum Fact<'a> {
         process: Process,
         via: Option<Process>,
     },
+    /// A request comes to a node that knows of a canary with so many ten-thousandths of requests.
+    Split {
+        model: u16,
+        /// The entry that began the canary.
+        since: Epoch,
+        weight: u16,
+        is_canary: bool,
+    },
     /// A request whose replica went away unexecuted was sent to another one.
     SentAgain,
     /// A request whose node fell silent was sent to another one.

@@ -17,6 +17,7 @@ mod one_version;
 mod registry_epoch;
 mod replaced;
 mod restarts;
+mod shares;
 
 use paceline_core::Instant;
 
@@ -45,6 +46,7 @@ pub(crate) fn all(scenario: &Scenario) -> Vec<Box<dyn Invariant>> {
         Box::<one_status::OneStatus>::default(),
         Box::<deadline::Deadlines>::default(),
         Box::new(one_version::OneVersion),
+        Box::<shares::Shares>::default(),
         Box::new(bounded_queues::BoundedQueues),
         Box::<executions::Executions>::default(),
         Box::<drained::Drained>::default(),

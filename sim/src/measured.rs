@@ -79,6 +79,7 @@ impl Measured {
             Fact::HungUp { .. }
             | Fact::Admitted { .. }
             | Fact::Disclaimed { .. }
+            | Fact::Split { .. }
             | Fact::Loaded { .. }
             | Fact::Left { .. }
             | Fact::Stray { .. }

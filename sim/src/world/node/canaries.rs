@@ -13,7 +13,7 @@ use paceline_protocol::{Epoch, NodeId, VersionNumber, traffic};
 
 use super::Node;
 use super::knowledge::Try;
-use crate::fact::End;
+use crate::fact::{End, Fact};
 use crate::message::Message;
 use crate::world::Request;
 use crate::world::outside::Outside;
@@ -34,6 +34,8 @@ pub(super) struct Trials {
 pub(super) struct Arm {
     since: Epoch,
     is_canary: bool,
+    /// The canary's share, if it can be had here.
+    weight: Option<u16>,
 }
 
 impl Node {
@@ -50,13 +52,31 @@ impl Node {
             return (None, None);
         };
         let bucket = || traffic::bucket(salt, &request.number.0.to_le_bytes());
-        let is_canary = self.knowledge.is_routed((request.model, *version))
-            && traffic::is_in(bucket(), *weight);
+        let is_routed = self.knowledge.is_routed((request.model, *version));
+        let is_canary = is_routed && traffic::is_in(bucket(), *weight);
         let arm = Arm {
             since: *since,
             is_canary,
+            weight: is_routed.then_some(*weight),
         };
         (is_canary.then_some(*version), Some(arm))
+    }
+
+    /// A request that comes to a node is split from others by this.
+    pub(super) fn split(&self, outside: &mut Outside, model: u16, arm: Option<Arm>) {
+        if let Some(Arm {
+            since,
+            is_canary,
+            weight: Some(weight),
+        }) = arm
+        {
+            outside.record(&Fact::Split {
+                model,
+                since,
+                weight,
+                is_canary,
+            });
+        }
     }
 
     /// A request has ended so, after so long.

@@ -57,6 +57,10 @@ impl Node {
             self.refuse(outside, request, End::NotReady);
             return;
         };
+        // Who has lost another node, or was sent on, was counted there.
+        if request.lost.is_none() && request.via.is_none() {
+            self.split(outside, request.model, pinned.arm);
+        }
         let deadline = request.deadline;
         let tenant = self.tenant(outside, request.tenant);
         let input = admission::Input::Arrive {
