@@ -83,6 +83,7 @@ fn commands(criterion: &mut Criterion) {
             schema: SCHEMA,
             op: OpId(0x0123_4567_89ab_cdef_0123_4567_89ab_cdef),
             stamped_ms: 1_790_000_000_000,
+            expected_revision: None,
             change,
         };
         let bytes = wire::encode(&command).expect(VALID);

@@ -51,6 +51,7 @@ pub struct OperatorClient {
     cluster: ClusterAddress,
     doors: Doors,
     timeout: Duration,
+    expected_revision: Option<Epoch>,
     notice: Box<dyn Fn(&ApiError)>,
 }
 
@@ -85,6 +86,7 @@ impl OperatorClient {
             doors: Doors::new(&cluster.nodes, cluster.api_key.as_deref()),
             cluster,
             timeout,
+            expected_revision: None,
             notice: Box::new(|_| {}),
         }
     }
@@ -92,6 +94,13 @@ impl OperatorClient {
     /// Calls `notice` with each failure that is followed by another attempt.
     pub fn with_notice(mut self, notice: impl Fn(&ApiError) + 'static) -> Self {
         self.notice = Box::new(notice);
+        self
+    }
+
+    /// Writes of models change nothing unless the model has this revision, as
+    /// [`ModelView::revision`] tells it; they end with `CONFLICT` then.
+    pub fn expecting(mut self, revision: Option<Epoch>) -> Self {
+        self.expected_revision = revision;
         self
     }
 
@@ -202,7 +211,7 @@ impl OperatorClient {
     /// # Errors
     /// [`ApiError`]; repeated with the request's op-id until settled.
     pub fn deploy(&self, name: &ModelName, request: &DeployRequest) -> Result<Committed, ApiError> {
-        self.write(&format!("{}/deploy", model_path(name)), request)
+        self.write(&self.model_write(name, "deploy"), request)
     }
 
     /// Tries a version beside the one that serves.
@@ -214,7 +223,7 @@ impl OperatorClient {
         name: &ModelName,
         request: &CanaryRequest,
     ) -> Result<Committed, ApiError> {
-        self.write(&format!("{}/canary", model_path(name)), request)
+        self.write(&self.model_write(name, "canary"), request)
     }
 
     /// Promotes or aborts a canary, or goes back to the version that served before.
@@ -227,7 +236,7 @@ impl OperatorClient {
         to: TrafficMove,
         request: &TrafficRequest,
     ) -> Result<Committed, ApiError> {
-        self.write(&format!("{}/{}", model_path(name), to.name()), request)
+        self.write(&self.model_write(name, to.name()), request)
     }
 
     /// On how many ready nodes an epoch is applied; the node waits two seconds for them.
@@ -243,7 +252,28 @@ impl OperatorClient {
     /// # Errors
     /// [`ApiError`]; repeated with the op-id until settled.
     pub fn delete(&self, name: &ModelName, op: OpId) -> Result<Committed, ApiError> {
-        self.remove(&format!("{}?op={op}", model_path(name)), Conflict::Passes)
+        let mut path = format!("{}?op={op}", model_path(name));
+        if let Some(revision) = self.expected_revision {
+            path.push_str(&format!("&expected_revision={revision}"));
+        }
+        self.remove(&path, self.conflict())
+    }
+
+    /// Where a model is changed.
+    fn model_write(&self, name: &ModelName, what: &str) -> String {
+        let path = format!("{}/{what}", model_path(name));
+        match self.expected_revision {
+            None => path,
+            Some(revision) => format!("{path}?expected_revision={revision}"),
+        }
+    }
+
+    /// What a conflict says: that the model is another one than expected stays so.
+    fn conflict(&self) -> Conflict {
+        match self.expected_revision {
+            None => Conflict::Passes,
+            Some(_) => Conflict::Stands,
+        }
     }
 
     /// What the machines of the node were told last, as the bytes of a file.
@@ -283,7 +313,7 @@ impl OperatorClient {
         path: &str,
         request: &impl Serialize,
     ) -> Result<T, ApiError> {
-        self.write_unless(path, request, Conflict::Passes)
+        self.write_unless(path, request, self.conflict())
     }
 
     /// The same, where a conflict may be an objection.

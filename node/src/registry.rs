@@ -52,7 +52,20 @@ impl Handle {
     /// The registry's refusal, or `NO_QUORUM`, `UNKNOWN`, `OVERLOADED`, `SHUTTING_DOWN`,
     /// `STORAGE_FAILED`. After `UNKNOWN` the change may still be committed.
     pub async fn write(&self, op: OpId, change: Change) -> Result<(Epoch, Reply), Failure> {
-        let Outcome { epoch, result } = self.write_outcome(op, change).await?;
+        self.write_expecting(op, change, None).await
+    }
+
+    /// The same, if the model that is changed has this revision.
+    ///
+    /// # Errors
+    /// As [`Handle::write`], and `CONFLICT` if it has another one.
+    pub async fn write_expecting(
+        &self,
+        op: OpId,
+        change: Change,
+        revision: Option<Epoch>,
+    ) -> Result<(Epoch, Reply), Failure> {
+        let Outcome { epoch, result } = self.propose(op, change, revision).await?;
         Ok((epoch, result?))
     }
 
@@ -61,11 +74,21 @@ impl Handle {
     /// # Errors
     /// As [`Handle::write`], but for refusals.
     pub async fn write_outcome(&self, op: OpId, change: Change) -> Result<Outcome, Failure> {
+        self.propose(op, change, None).await
+    }
+
+    async fn propose(
+        &self,
+        op: OpId,
+        change: Change,
+        expected_revision: Option<Epoch>,
+    ) -> Result<Outcome, Failure> {
         let what = change.name();
         let command = Command {
             schema: SCHEMA,
             op,
             stamped_ms: self.wall_ms(),
+            expected_revision,
             change,
         };
         let deadline = tokio::time::Instant::now() + WRITE_LIMIT;

@@ -165,6 +165,9 @@ pub struct ModelView {
     /// What `rollback` goes back to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub previous: Option<VersionNumber>,
+    /// The last entry that has changed anything of it but where its replicas are. A write that names
+    /// it as `?expected_revision=N` is refused with 409 if it has changed since.
+    pub revision: Epoch,
     /// The epoch of this view.
     pub epoch: Epoch,
 }

@@ -19,7 +19,7 @@ use crate::tenant::{KeyId, KeyRecord, TenantLimits};
 
 /// Number of the layout of [`Command`]; it comes first in every log entry. A node refuses
 /// entries of a later schema rather than guess.
-pub const SCHEMA: u16 = 1;
+pub const SCHEMA: u16 = 2;
 
 /// One intended change of the registry.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,6 +31,9 @@ pub struct Command {
     /// Wall clock of the node that proposed it, in milliseconds since 1970: for people, never
     /// for decisions.
     pub stamped_ms: u64,
+    /// For a change of a model: its revision as the author has seen it, 0 if there was no such
+    /// model. If it is another one, nothing is changed.
+    pub expected_revision: Option<Epoch>,
     /// What to change.
     pub change: Change,
 }

@@ -205,6 +205,7 @@ fn registry_commands_withstand_hostile_lengths() {
             schema: SCHEMA,
             op: OpId(7),
             stamped_ms: 1,
+            expected_revision: None,
             change,
         };
         value_withstands(&command, REGISTRY_ENTRY_BYTES_MAX);

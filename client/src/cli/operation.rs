@@ -1,8 +1,8 @@
 //! The op-id of a write: drawn here, shown when its end is unknown, given again to repeat it.
 
 use clap::Args;
-use paceline_protocol::OpId;
 use paceline_protocol::operator::Committed;
+use paceline_protocol::{Epoch, OpId};
 
 use crate::api::ApiError;
 
@@ -14,6 +14,29 @@ pub(crate) struct Operation {
     /// Repeat a write whose end is unknown, with the op-id that it was reported under
     #[arg(long, value_name = "HEX32")]
     op_id: Option<OpId>,
+}
+
+/// What a write of a model presupposes.
+#[derive(Clone, Copy, Debug, Default, Args)]
+pub(crate) struct Expectation {
+    /// Change nothing unless the model has this revision, which `paceline model show` tells
+    #[arg(long, value_name = "N")]
+    expected_revision: Option<u64>,
+}
+
+impl Expectation {
+    /// The revision, if one is expected.
+    pub(crate) fn revision(self) -> Option<Epoch> {
+        self.expected_revision.map(Epoch)
+    }
+
+    /// A command that says so, too.
+    pub(crate) fn added_to(self, command: String) -> String {
+        match self.expected_revision {
+            None => command,
+            Some(revision) => format!("{command} --expected-revision {revision}"),
+        }
+    }
 }
 
 impl Operation {

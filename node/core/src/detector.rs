@@ -252,6 +252,7 @@ mod tests {
             schema: SCHEMA,
             op: OpId(index.into()),
             stamped_ms: 0,
+            expected_revision: None,
             change,
         };
         let outcome = registry.apply(index, &command);

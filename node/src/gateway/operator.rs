@@ -248,6 +248,7 @@ async fn deploy(
     State(parts): Parts,
     Extension(caller): Extension<Caller>,
     InPath(name): InPath,
+    InQuery(seen): InQuery<SeenQuery>,
     Whole(body): Whole,
 ) -> Result<Json<Committed>, Refused> {
     let model = model_name(&name)?;
@@ -276,8 +277,30 @@ async fn deploy(
         version,
         replicas,
     };
-    let (epoch, _) = parts.registry.write(op, change).await?;
-    Ok(Json(committed(&parts, epoch).await))
+    write(&parts, op, (change, seen)).await
+}
+
+/// Writes a change of a model.
+async fn write(
+    parts: &OperatorParts,
+    op: OpId,
+    (change, seen): (Change, SeenQuery),
+) -> Result<Json<Committed>, Refused> {
+    let written = parts.registry.write_expecting(op, change, seen.revision());
+    let (epoch, _) = written.await?;
+    Ok(Json(committed(parts, epoch).await))
+}
+
+/// What the author of a write has seen of the model that it changes.
+#[derive(Deserialize)]
+struct SeenQuery {
+    expected_revision: Option<u64>,
+}
+
+impl SeenQuery {
+    fn revision(&self) -> Option<Epoch> {
+        self.expected_revision.map(Epoch)
+    }
 }
 
 /// The query of a write that has no body.
@@ -319,16 +342,13 @@ async fn delete_model(
     State(parts): Parts,
     Extension(caller): Extension<Caller>,
     InPath(name): InPath,
+    InQuery(seen): InQuery<SeenQuery>,
     InQuery(query): InQuery<OpQuery>,
 ) -> Result<Json<Committed>, Refused> {
     let model = model_name(&name)?;
     check_change(&parts, caller, &model)?;
     let op = op_of(query)?;
-    let (epoch, _) = parts
-        .registry
-        .write(op, Change::DeleteModel { model })
-        .await?;
-    Ok(Json(committed(&parts, epoch).await))
+    write(&parts, op, (Change::DeleteModel { model }, seen)).await
 }
 
 async fn not_found() -> Refused {

@@ -84,6 +84,7 @@ fn command(number: u64) -> Command {
         schema: SCHEMA,
         op: OpId(u128::from(number)),
         stamped_ms: number,
+        expected_revision: None,
         change: Change::RegisterNode(record),
     }
 }

@@ -146,6 +146,7 @@ mod tests {
             canary: None,
             canary_ended: None,
             previous: None,
+            revision: Epoch(1),
             epoch: Epoch(1),
         }
     }

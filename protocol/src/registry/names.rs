@@ -3,6 +3,7 @@
 use std::fmt;
 
 use super::{Change, Command, Outcome, ReplicaTarget};
+use crate::id::ModelName;
 
 impl fmt::Display for Command {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -20,6 +21,38 @@ impl fmt::Display for Outcome {
 }
 
 impl Change {
+    /// The model of which people see a change by this, if there is one: where its replicas are is
+    /// none.
+    pub fn model(&self) -> Option<&ModelName> {
+        match self {
+            Self::PublishVersion { model, .. }
+            | Self::Deploy { model, .. }
+            | Self::Activate { model, .. }
+            | Self::DeleteModel { model }
+            | Self::BeginCanary { model, .. }
+            | Self::AdvanceCanary { model, .. }
+            | Self::PromoteCanary { model, .. }
+            | Self::AbortCanary { model, .. }
+            | Self::Rollback { model } => Some(model),
+            Self::RegisterNode(_)
+            | Self::Assign { .. }
+            | Self::Unassign { .. }
+            | Self::CreateToken(_)
+            | Self::RevokeToken { .. }
+            | Self::AdmitNode { .. }
+            | Self::MarkDown { .. }
+            | Self::MarkUp { .. }
+            | Self::Drain { .. }
+            | Self::Drained { .. }
+            | Self::Undrain { .. }
+            | Self::RemoveNode { .. }
+            | Self::SetTenant { .. }
+            | Self::DeleteTenant { .. }
+            | Self::AddKey { .. }
+            | Self::RevokeKey { .. } => None,
+        }
+    }
+
     /// The variant's name, for logs and spans.
     pub fn name(&self) -> &'static str {
         match self {

@@ -224,6 +224,22 @@ pub enum Refusal {
         /// The model.
         model: ModelName,
     },
+    /// The model has changed since the author of the write has looked.
+    #[error(
+        "model '{model}' is at revision {found}, not {expected}: it has changed meanwhile; \
+         `paceline model show {model}` shows it"
+    )]
+    RevisionDiffers {
+        /// The model.
+        model: ModelName,
+        /// What was expected.
+        expected: Epoch,
+        /// What it is; 0 if there is no such model.
+        found: Epoch,
+    },
+    /// Only models have revisions.
+    #[error("only a write of a model can expect a revision")]
+    NoRevision,
 }
 
 impl Refusal {
@@ -254,7 +270,9 @@ impl Refusal {
             | Self::ServesAlready { .. }
             | Self::NoCanary { .. }
             | Self::CanaryStage { .. }
-            | Self::NoPrevious { .. } => ErrorCode::Conflict,
+            | Self::NoPrevious { .. }
+            | Self::RevisionDiffers { .. } => ErrorCode::Conflict,
+            Self::NoRevision => ErrorCode::ParameterInvalid,
         }
     }
 }

@@ -242,11 +242,14 @@ fn members() -> impl Strategy<Value = Change> {
 }
 
 fn commands() -> impl Strategy<Value = Command> {
-    (any::<u16>(), any::<u128>(), any::<u64>(), changes()).prop_map(
-        |(schema, op, stamped_ms, change)| Command {
+    let numbers = (any::<u16>(), any::<u128>(), any::<u64>());
+    let expected = proptest::option::of(epochs());
+    (numbers, expected, changes()).prop_map(
+        |((schema, op, stamped_ms), expected_revision, change)| Command {
             schema,
             op: OpId(op),
             stamped_ms,
+            expected_revision,
             change,
         },
     )
@@ -337,6 +340,14 @@ fn canary_refusals() -> impl Strategy<Value = Refusal> {
             }
         }),
         models().prop_map(|model| Refusal::NoPrevious { model }),
+        (models(), epochs(), epochs()).prop_map(|(model, expected, found)| {
+            Refusal::RevisionDiffers {
+                model,
+                expected,
+                found,
+            }
+        }),
+        Just(Refusal::NoRevision),
     ]
 }
 
@@ -423,6 +434,8 @@ fn refusal_number(refusal: &Refusal) -> u8 {
         Refusal::NoCanary { .. } => 29,
         Refusal::CanaryStage { .. } => 30,
         Refusal::NoPrevious { .. } => 31,
+        Refusal::RevisionDiffers { .. } => 32,
+        Refusal::NoRevision => 33,
     }
 }
 
@@ -446,7 +459,7 @@ fn hold_numbers<T: Serialize + fmt::Debug>(
 #[test]
 fn variants_keep_their_numbers() {
     hold_numbers(changes(), change_number, 25);
-    hold_numbers(refusals(), refusal_number, 25);
+    hold_numbers(refusals(), refusal_number, 34);
 }
 
 #[test]
@@ -455,13 +468,14 @@ fn the_layout_of_a_command_is_pinned_by_an_example() {
         schema: SCHEMA,
         op: OpId(9),
         stamped_ms: 300,
+        expected_revision: None,
         change: Change::Unassign {
             replica: ReplicaId(4),
             computed_at: Epoch(8),
         },
     };
-    // Schema, op, 300 as a u16, the variant, replica, epoch.
-    let bytes = [1, 9, 251, 44, 1, 5, 4, 8];
+    // Schema, op, 300 as a u16, nothing expected, the variant, replica, epoch.
+    let bytes = [2, 9, 251, 44, 1, 0, 5, 4, 8];
     assert_eq!(wire::encode(&command).unwrap(), bytes);
 }
 

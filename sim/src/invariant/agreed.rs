@@ -243,6 +243,7 @@ pub(super) mod tests {
                 schema: SCHEMA,
                 op: OpId(self.epoch.into()),
                 stamped_ms: 0,
+                expected_revision: None,
                 change,
             };
             let result = Ok(reply);

@@ -135,6 +135,7 @@ mod tests {
             schema: SCHEMA,
             op: OpId(op),
             stamped_ms: 0,
+            expected_revision: None,
             change: Change::RevokeToken { token },
         };
         let outcome = Outcome {

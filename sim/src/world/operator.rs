@@ -100,6 +100,7 @@ impl World {
             schema: SCHEMA,
             op,
             stamped_ms: self.outside.now.as_nanos() / 1_000_000,
+            expected_revision: None,
             change,
         };
         let at = (leader, leader);

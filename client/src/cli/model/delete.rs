@@ -7,7 +7,7 @@ use paceline_protocol::ModelName;
 
 use crate::cli::connection::{Connection, Output};
 use crate::cli::failure::Failure;
-use crate::cli::operation::{Operation, committed, unsettled};
+use crate::cli::operation::{Expectation, Operation, committed, unsettled};
 use crate::cli::target::parse_name;
 use crate::cli::terminal::Terminal;
 
@@ -24,6 +24,8 @@ pub struct DeleteArgs {
     /// Do not ask
     #[arg(short, long)]
     yes: bool,
+    #[command(flatten)]
+    expectation: Expectation,
     #[command(flatten)]
     operation: Operation,
     #[command(flatten)]
@@ -50,7 +52,9 @@ impl DeleteArgs {
         }
         let op = self.operation.op()?;
         let command = format!("model delete {name} --yes");
+        let command = self.expectation.added_to(command);
         let client = self.connection.client(terminal, TIMEOUT)?;
+        let client = client.expecting(self.expectation.revision());
         let done = client.delete(name, op).map_err(unsettled(&command, op))?;
         terminal.show(self.output.format, &done, |done| {
             format!("deleted {name}: {}\n", committed(done))

@@ -12,7 +12,7 @@ use serde::Serialize;
 use crate::api::{ApiError, Deadline, OperatorClient};
 use crate::cli::connection::{Connection, Output};
 use crate::cli::failure::Failure;
-use crate::cli::operation::{Operation, committed, unsettled};
+use crate::cli::operation::{Expectation, Operation, committed, unsettled};
 use crate::cli::target::{ModelTarget, parse_replicas};
 use crate::cli::terminal::{Talk, Terminal};
 use crate::cli::units;
@@ -44,6 +44,8 @@ pub struct DeployArgs {
     #[command(flatten)]
     trial: Trial,
     #[command(flatten)]
+    expectation: Expectation,
+    #[command(flatten)]
     operation: Operation,
     #[command(flatten)]
     connection: Connection,
@@ -67,6 +69,7 @@ pub(crate) struct Wish {
     pub(crate) name: ModelName,
     pub(crate) version: VersionNumber,
     pub(crate) rollout: Rollout,
+    pub(crate) expectation: Expectation,
     pub(crate) op: OpId,
 }
 
@@ -102,6 +105,7 @@ impl DeployArgs {
         let op = self.operation.op()?;
         if self.trial.is_given() {
             let (what, replicas) = ((self.target.name, version), self.rollout.replicas);
+            let client = client.expecting(self.expectation.revision());
             let begun = self.trial.begin(&client, what, replicas, op)?;
             return terminal.show(self.output.format, &begun, |begun| {
                 format!("{}\n", begun.sentence())
@@ -111,6 +115,7 @@ impl DeployArgs {
             name: self.target.name,
             version,
             rollout: self.rollout,
+            expectation: self.expectation,
             op,
         };
         let deployed = wish.fulfil(&self.connection, terminal)?;
@@ -140,7 +145,7 @@ impl Wish {
         if let Some(replicas) = self.rollout.replicas {
             command.push_str(&format!(" --replicas {replicas}"));
         }
-        command
+        self.expectation.added_to(command)
     }
 
     /// Commits the deployment and, unless detached, waits until it serves.
@@ -152,6 +157,7 @@ impl Wish {
         let timeout = connection.timeout_or(SERVING_TIMEOUT);
         let deadline = Deadline::after(timeout);
         let client = connection.client(terminal, WRITE_TIMEOUT)?;
+        let client = client.expecting(self.expectation.revision());
         let request = DeployRequest {
             version: Some(self.version),
             replicas: self.rollout.replicas,
@@ -378,6 +384,7 @@ mod tests {
             canary: None,
             canary_ended: None,
             previous: None,
+            revision: Epoch(1),
             epoch: Epoch(12),
         }
     }

@@ -14,7 +14,7 @@ use crate::api::{OperatorClient, UploadSource};
 use crate::cli::artifact::{Folder, FolderFile};
 use crate::cli::connection::{Connection, Output};
 use crate::cli::failure::Failure;
-use crate::cli::operation::{Operation, fresh, unsettled};
+use crate::cli::operation::{Expectation, Operation, fresh, unsettled};
 use crate::cli::progress::{Progress, Totals};
 use crate::cli::table::fields;
 use crate::cli::target::parse_name;
@@ -88,6 +88,7 @@ impl PushArgs {
                 name: self.name.clone(),
                 version: answer.version,
                 rollout: self.rollout,
+                expectation: Expectation::default(),
                 op: fresh()?,
             };
             Some(wish.fulfil(&self.connection, terminal)?)

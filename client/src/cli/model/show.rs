@@ -57,6 +57,7 @@ fn text(model: &ModelView) -> String {
         ("owner", model.owner.to_string()),
         ("serving", or_dash(model.serving)),
         ("deployed", or_dash(deployed)),
+        ("revision", model.revision.to_string()),
         ("epoch", model.epoch.to_string()),
     ];
     if let Some(canary) = &model.canary {

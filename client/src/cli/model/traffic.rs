@@ -9,7 +9,7 @@ use paceline_protocol::operator::{Committed, TrafficRequest};
 use crate::api::TrafficMove;
 use crate::cli::connection::{Connection, Output};
 use crate::cli::failure::Failure;
-use crate::cli::operation::{Operation, committed, unsettled};
+use crate::cli::operation::{Expectation, Operation, committed, unsettled};
 use crate::cli::target::parse_name;
 use crate::cli::terminal::Terminal;
 
@@ -61,6 +61,8 @@ struct What {
     #[arg(value_parser = parse_name)]
     name: ModelName,
     #[command(flatten)]
+    expectation: Expectation,
+    #[command(flatten)]
     operation: Operation,
     #[command(flatten)]
     connection: Connection,
@@ -97,7 +99,9 @@ impl What {
     ) -> Result<(), Failure> {
         let op = self.operation.op()?;
         let (name, command) = (&self.name, format!("model {} {}", to.name(), self.name));
+        let command = self.expectation.added_to(command);
         let client = self.connection.client(terminal, TIMEOUT)?;
+        let client = client.expecting(self.expectation.revision());
         let request = TrafficRequest { reason, op };
         let done = client.move_traffic(name, to, &request);
         let done = done.map_err(unsettled(&command, op))?;

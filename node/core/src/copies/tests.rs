@@ -15,6 +15,7 @@ fn apply(registry: &mut Registry, change: Change) {
         schema: SCHEMA,
         op: OpId(index.into()),
         stamped_ms: 0,
+        expected_revision: None,
         change,
     };
     let outcome = registry.apply(index, &command);

@@ -45,6 +45,7 @@ impl Cluster {
             schema: SCHEMA,
             op: OpId(index.into()),
             stamped_ms: 0,
+            expected_revision: None,
             change,
         };
         let outcome = self.registry.apply(index, &command);

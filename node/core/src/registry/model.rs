@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use paceline_protocol::registry::{Refusal, ReplicaTarget, VersionRecord};
-use paceline_protocol::{DeviceId, ModelName, NodeId, TenantName, VersionNumber};
+use paceline_protocol::{DeviceId, Epoch, ModelName, NodeId, TenantName, VersionNumber};
 use serde::{Deserialize, Serialize};
 
 use super::traffic::{Canary, CanaryEnd};
@@ -25,6 +25,8 @@ pub struct Model {
     pub ended: Option<CanaryEnd>,
     /// What served before.
     pub previous: Option<VersionNumber>,
+    /// The last entry that has changed any of this.
+    pub revision: Epoch,
     pub(super) next_version: VersionNumber,
 }
 
@@ -69,6 +71,7 @@ impl Model {
             canary: None,
             ended: None,
             previous: None,
+            revision: Epoch::default(),
             next_version: VersionNumber(1),
         }
     }

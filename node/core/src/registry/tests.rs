@@ -70,9 +70,23 @@ impl Log {
             schema: SCHEMA,
             op: OpId(op),
             stamped_ms: 7,
+            expected_revision: None,
             change,
         };
         self.registry.apply(self.index, &command)
+    }
+
+    /// A change by somebody who has seen this revision of the model.
+    fn expecting(&mut self, revision: u64, change: Change) -> Result<Reply, Refusal> {
+        self.index += 1;
+        let command = Command {
+            schema: SCHEMA,
+            op: OpId(5_000_000 + u128::from(self.index)),
+            stamped_ms: 7,
+            expected_revision: Some(Epoch(revision)),
+            change,
+        };
+        self.registry.apply(self.index, &command).result
     }
 
     fn apply(&mut self, change: Change) -> Result<Reply, Refusal> {
@@ -307,6 +321,7 @@ fn entries_of_a_later_release_are_refused() {
         schema: SCHEMA + 1,
         op: OpId(1),
         stamped_ms: 0,
+        expected_revision: None,
         change,
     };
     let outcome = registry.apply(1, &command);

@@ -13,14 +13,15 @@ use paceline_protocol::report::{ArmCounts, latency_bucket_nanos};
 use paceline_protocol::{ErrorCode, Failure, ModelName, OpId};
 
 use super::access::check_change;
-use super::extract::{InPath, Whole};
-use super::{OperatorParts, Parts, Refused, committed, json, model_name};
+use super::extract::{InPath, InQuery, Whole};
+use super::{OperatorParts, Parts, Refused, SeenQuery, json, model_name, write};
 use crate::tenants::Caller;
 
 pub(super) async fn begin(
     State(parts): Parts,
     Extension(caller): Extension<Caller>,
     InPath(name): InPath,
+    InQuery(seen): InQuery<SeenQuery>,
     Whole(body): Whole,
 ) -> Result<Json<Committed>, Refused> {
     let model = changed(&parts, caller, &name)?;
@@ -40,25 +41,29 @@ pub(super) async fn begin(
         stages: request.stages,
         guards: request.guards,
     });
-    write(&parts, request.op, Change::BeginCanary { model, plan }).await
+    let change = Change::BeginCanary { model, plan };
+    write(&parts, request.op, (change, seen)).await
 }
 
 pub(super) async fn promote(
     State(parts): Parts,
     Extension(caller): Extension<Caller>,
     InPath(name): InPath,
+    InQuery(seen): InQuery<SeenQuery>,
     Whole(body): Whole,
 ) -> Result<Json<Committed>, Refused> {
     let model = changed(&parts, caller, &name)?;
     let TrafficRequest { op, .. } = json(&body)?;
     let since = None;
-    write(&parts, op, Change::PromoteCanary { model, since }).await
+    let change = Change::PromoteCanary { model, since };
+    write(&parts, op, (change, seen)).await
 }
 
 pub(super) async fn abort(
     State(parts): Parts,
     Extension(caller): Extension<Caller>,
     InPath(name): InPath,
+    InQuery(seen): InQuery<SeenQuery>,
     Whole(body): Whole,
 ) -> Result<Json<Committed>, Refused> {
     let model = changed(&parts, caller, &name)?;
@@ -68,18 +73,19 @@ pub(super) async fn abort(
         since: None,
         reason: reason.unwrap_or_else(|| "by hand".to_owned()),
     };
-    write(&parts, op, change).await
+    write(&parts, op, (change, seen)).await
 }
 
 pub(super) async fn rollback(
     State(parts): Parts,
     Extension(caller): Extension<Caller>,
     InPath(name): InPath,
+    InQuery(seen): InQuery<SeenQuery>,
     Whole(body): Whole,
 ) -> Result<Json<Committed>, Refused> {
     let model = changed(&parts, caller, &name)?;
     let TrafficRequest { op, .. } = json(&body)?;
-    write(&parts, op, Change::Rollback { model }).await
+    write(&parts, op, (Change::Rollback { model }, seen)).await
 }
 
 /// A model that the caller may change.
@@ -87,15 +93,6 @@ fn changed(parts: &OperatorParts, caller: Caller, name: &str) -> Result<ModelNam
     let model = model_name(name)?;
     check_change(parts, caller, &model)?;
     Ok(model)
-}
-
-async fn write(
-    parts: &Arc<OperatorParts>,
-    op: OpId,
-    change: Change,
-) -> Result<Json<Committed>, Refused> {
-    let (epoch, _) = parts.registry.write(op, change).await?;
-    Ok(Json(committed(parts, epoch).await))
 }
 
 /// The canary of a model, with what all nodes have told of it.

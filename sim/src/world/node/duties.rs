@@ -110,6 +110,7 @@ impl Node {
             schema: SCHEMA,
             op,
             stamped_ms: outside.now.as_nanos() / 1_000_000,
+            expected_revision: None,
             change,
         };
         // Without a leader it is given up in time, and decided anew.

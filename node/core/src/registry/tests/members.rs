@@ -295,6 +295,7 @@ fn a_registry_takes_as_many_nodes_as_it_was_made_for_and_the_product_its_own_num
                 schema: SCHEMA,
                 op: OpId(id.into()),
                 stamped_ms: 7,
+                expected_revision: None,
                 change: Change::RegisterNode(node(id, &format!("n{id}"))),
             };
             registry.apply(id, &command).result.err()

@@ -411,3 +411,40 @@ proptest! {
         prop_assert_eq!(back, log.registry);
     }
 }
+
+#[test]
+fn who_has_not_seen_the_last_change_of_a_model_changes_nothing() {
+    let mut log = Log::with_stable(2);
+    let revision = |log: &Log| log.registry.models()[&name("m")].revision;
+    let deploy = |version| Change::Deploy {
+        model: name("m"),
+        version: VersionNumber(version),
+        replicas: ReplicaTarget::Count(1),
+    };
+    let seen = revision(&log);
+    assert_eq!(seen, log.registry.epoch(), "version 1 serves since");
+    assert_eq!(log.expecting(seen.0, deploy(2)), Ok(Reply::Done));
+    let (found, before) = (revision(&log), log.registry.clone());
+    assert_eq!(found, log.registry.epoch());
+    let differs = Refusal::RevisionDiffers {
+        model: name("m"),
+        expected: seen,
+        found,
+    };
+    assert_eq!(log.expecting(seen.0, deploy(1)), Err(differs));
+    assert_eq!(log.registry.models(), before.models(), "nothing");
+    let node = log.expecting(3, Change::RegisterNode(node(4, "n4")));
+    assert_eq!(node, Err(Refusal::NoRevision));
+    let publish = |model: &str| Change::PublishVersion {
+        model: name(model),
+        owner: TenantName::default(),
+        version: Box::new(record(2)),
+    };
+    assert!(log.expecting(0, publish("new")).is_ok(), "there was none");
+    assert!(log.expecting(0, publish("new")).is_err(), "now there is");
+    // What is known already changes nothing, and where replicas are is not seen.
+    log.publish("m", 2).unwrap();
+    let computed_at = log.registry.epoch();
+    log.assign("m", 2, computed_at).unwrap();
+    assert_eq!(revision(&log), found);
+}
