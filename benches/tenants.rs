@@ -16,15 +16,14 @@ mod spread;
 #[path = "timing/wire.rs"]
 mod wire;
 
+use std::net::SocketAddr;
 use std::rc::Rc;
-use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
 use clap::Parser;
-use paceline_client::{NodeAddress, OperatorClient};
-use paceline_protocol::operator::TenantRequest;
-use paceline_protocol::{OpId, TenantName};
+use paceline_protocol::operator::{Committed, KeyCreated};
 use paceline_sim::{Arrivals, Scenario};
+use serde_json::json;
 
 use node::{NodeArguments, Process};
 use offer::{End, Sample, Sender};
@@ -56,8 +55,7 @@ fn main() -> anyhow::Result<()> {
     let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR"))?;
     let nodes = Process::cluster(folder.path(), &scenario)?;
     let door = nodes.first().context("no node")?.http;
-    let keys = ["quiet", "noisy"].map(|tenant| key(&door.to_string(), tenant));
-    let [quiet, noisy] = keys;
+    let (quiet, noisy) = (key(door, "quiet")?, key(door, "noisy")?);
     let rate_of = |clients: usize| match scenario.clients[clients].workload.arrivals {
         Arrivals::Poisson { rate_per_s } => Ok(rate_per_s),
         _ => bail!("the scenario's arrivals are not Poisson"),
@@ -75,9 +73,9 @@ fn main() -> anyhow::Result<()> {
         rate,
     };
     let senders = vec![
-        sender(quiet?, SEED, Rc::new(move |_| own)),
+        sender(quiet, SEED, Rc::new(move |_| own)),
         sender(
-            noisy?,
+            noisy,
             SEED + 1,
             Rc::new(move |at_s| if is_loud(at_s) { 10 * rest } else { rest }),
         ),
@@ -116,21 +114,17 @@ fn main() -> anyhow::Result<()> {
 }
 
 /// Makes a tenant, and a key of it.
-fn key(address: &str, tenant: &str) -> anyhow::Result<String> {
-    let address: NodeAddress = address.parse()?;
-    let client = OperatorClient::new(address, Duration::from_secs(30));
-    let name = TenantName::new(tenant)?;
-    let request = TenantRequest {
-        weight: Some(1),
-        requests_per_s: None,
-        concurrency: None,
-        op: OpId(
-            tenant
-                .bytes()
-                .fold(7, |op, byte| op << 8 | u128::from(byte)),
-        ),
-    };
-    let set = client.set_tenant(&name, &request)?;
+fn key(door: SocketAddr, tenant: &str) -> anyhow::Result<String> {
+    let path = format!("http://{door}/v2/paceline/tenants/{tenant}");
+    let op: u128 = tenant
+        .bytes()
+        .fold(7, |op, byte| op << 8 | u128::from(byte));
+    let op = format!("{op:032x}");
+    let body = json!({ "weight": 1, "op": op }).to_string();
+    let set = ureq::put(&path).send(&body)?.into_body().read_to_string()?;
+    let set: Committed = serde_json::from_str(&set)?;
     ensure!(set.applied_on == set.nodes, "the tenant is not known yet");
-    Ok(client.add_key(&name)?.key)
+    let made = ureq::post(format!("{path}/keys")).send_empty()?;
+    let made = made.into_body().read_to_string()?;
+    Ok(serde_json::from_str::<KeyCreated>(&made)?.key)
 }

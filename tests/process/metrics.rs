@@ -86,7 +86,9 @@ fn names_and_labels_follow_the_rule() {
     );
     let text = answer.text();
     assert!(text.ends_with("# EOF\n"));
-    let components = ["build", "gateway", "device", "registry", "raft", "node"];
+    let components = [
+        "build", "gateway", "router", "device", "registry", "raft", "node",
+    ];
     let closed = BTreeSet::from([
         "model", "version", "protocol", "code", "stage", "reason", "le",
     ]);

@@ -8,6 +8,7 @@
 mod model;
 mod ops;
 mod replicas;
+mod revision;
 mod seat;
 mod tenants;
 mod traffic;
@@ -130,21 +131,6 @@ impl Registry {
     /// Replicas by id.
     pub fn replicas(&self) -> &BTreeMap<ReplicaId, Arc<Assignment>> {
         self.replicas.all()
-    }
-
-    fn change(&mut self, epoch: Epoch, command: &Command) -> Result<Reply, Refusal> {
-        if let Some(expected) = command.expected_revision {
-            self.check_revision(&command.change, expected)?;
-        }
-        let reply = self.perform(epoch, command)?;
-        let is_known = matches!(reply, Reply::Published { created: false, .. });
-        if !is_known
-            && let Some(name) = command.change.model()
-            && let Some(model) = self.models.get_mut(name)
-        {
-            Arc::make_mut(model).revision = epoch;
-        }
-        Ok(reply)
     }
 
     fn perform(&mut self, epoch: Epoch, command: &Command) -> Result<Reply, Refusal> {
@@ -366,21 +352,6 @@ impl Registry {
         self.replicas.remove_model(name);
         self.assignments_changed_at = epoch;
         Ok(Reply::Done)
-    }
-
-    /// Whether a model is as the author of a change has seen it.
-    fn check_revision(&self, change: &Change, expected: Epoch) -> Result<(), Refusal> {
-        let model = change.model().ok_or(Refusal::NoRevision)?;
-        let known = self.models.get(model);
-        let found = known.map_or(Epoch::default(), |known| known.revision);
-        if found == expected {
-            return Ok(());
-        }
-        Err(Refusal::RevisionDiffers {
-            model: model.clone(),
-            expected,
-            found,
-        })
     }
 
     fn check_current(&self, computed_at: Epoch) -> Result<(), Refusal> {

@@ -12,9 +12,9 @@ mod tenants;
 mod traffic;
 mod upload;
 mod view;
+mod writes;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::{DefaultBodyLimit, State};
@@ -29,13 +29,13 @@ use paceline_protocol::operator::{
     PublishRequest, Status,
 };
 use paceline_protocol::registry::{Change, ReplicaTarget};
-use paceline_protocol::{Digest, Epoch, ErrorCode, Failure, ModelName, OpId};
+use paceline_protocol::{Digest, Epoch, ErrorCode, Failure, ModelName};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
-use tokio::time::Instant;
 
 use self::access::{administrators, check_change};
 use self::extract::{InPath, InQuery, Whole};
+use self::writes::{OpQuery, SeenQuery, committed, op_of, write};
 use super::Readiness;
 use crate::artifacts::{ArtifactError, Artifacts};
 use crate::clock::Clock;
@@ -280,44 +280,6 @@ async fn deploy(
     write(&parts, op, (change, seen)).await
 }
 
-/// Writes a change of a model.
-async fn write(
-    parts: &OperatorParts,
-    op: OpId,
-    (change, seen): (Change, SeenQuery),
-) -> Result<Json<Committed>, Refused> {
-    let written = parts.registry.write_expecting(op, change, seen.revision());
-    let (epoch, _) = written.await?;
-    Ok(Json(committed(parts, epoch).await))
-}
-
-/// What the author of a write has seen of the model that it changes.
-#[derive(Deserialize)]
-struct SeenQuery {
-    expected_revision: Option<u64>,
-}
-
-impl SeenQuery {
-    fn revision(&self) -> Option<Epoch> {
-        self.expected_revision.map(Epoch)
-    }
-}
-
-/// The query of a write that has no body.
-#[derive(Deserialize)]
-struct OpQuery {
-    op: Option<String>,
-}
-
-fn op_of(query: OpQuery) -> Result<OpId, Failure> {
-    match query.op {
-        None => registry::fresh_op(),
-        Some(text) => text
-            .parse()
-            .map_err(|error| Failure::new(ErrorCode::ParameterInvalid, format!("op: {error}"))),
-    }
-}
-
 /// The query of a read.
 #[derive(Deserialize)]
 struct ReadQuery {
@@ -365,19 +327,6 @@ async fn method_not_allowed() -> Refused {
     ))
 }
 
-/// On how many ready nodes an epoch is applied; waits a moment for them. This node is one of
-/// them as long as it answers.
-async fn committed(parts: &OperatorParts, epoch: Epoch) -> Committed {
-    let deadline = Instant::now() + APPLIED_LIMIT;
-    let here = parts.router.wait_for(epoch, APPLIED_LIMIT).await;
-    let (applied, peers) = parts.observed.wait_applied(epoch, deadline).await;
-    Committed {
-        epoch,
-        applied_on: u32::from(here) + applied,
-        nodes: 1 + peers,
-    }
-}
-
 fn model_name(name: &str) -> Result<ModelName, Failure> {
     ModelName::new(name)
         .map_err(|error| Failure::new(ErrorCode::ParameterInvalid, format!("model name: {error}")))
@@ -399,6 +348,3 @@ impl IntoResponse for Refused {
         super::server::failed(&self.0).map(Body::new)
     }
 }
-
-/// How long a write waits for the ready nodes to apply it.
-const APPLIED_LIMIT: Duration = Duration::from_secs(2);

@@ -26,8 +26,10 @@ pub enum EncodingError {
         /// What is wrong.
         cause: WireError,
     },
-    /// A later release wrote it.
-    #[error("{what} has schema {found}, this release reads {supported}; start a later release")]
+    /// Another release wrote it.
+    #[error(
+        "{what} has schema {found}, this release reads {supported}; start the release that wrote it"
+    )]
     Schema {
         /// What it is.
         what: &'static str,
@@ -108,7 +110,7 @@ struct Layout {
 // Entries may exceed their command by log id and schema number.
 const ENTRY: Layout = Layout {
     what: "log entry",
-    schema: 1,
+    schema: 2,
     bytes_max: REGISTRY_ENTRY_BYTES_MAX + 64,
 };
 const VOTE: Layout = Layout {
@@ -188,7 +190,7 @@ pub(super) struct StoredEntry {
 #[derive(Serialize, Deserialize)]
 pub(super) enum StoredPayload {
     Blank,
-    Command(Command),
+    Command(Box<Command>),
     Membership(StoredMembership),
 }
 
@@ -268,7 +270,7 @@ impl From<&Entry> for StoredEntry {
     fn from(entry: &Entry) -> Self {
         let payload = match &entry.payload {
             EntryPayload::Blank => StoredPayload::Blank,
-            EntryPayload::Normal(command) => StoredPayload::Command(command.clone()),
+            EntryPayload::Normal(command) => StoredPayload::Command(Box::new(command.clone())),
             EntryPayload::Membership(members) => StoredPayload::Membership(members.into()),
         };
         Self {
@@ -282,7 +284,7 @@ impl StoredEntry {
     pub(super) fn restored(self) -> Result<Entry, EncodingError> {
         let payload = match self.payload {
             StoredPayload::Blank => EntryPayload::Blank,
-            StoredPayload::Command(command) => EntryPayload::Normal(command),
+            StoredPayload::Command(command) => EntryPayload::Normal(*command),
             StoredPayload::Membership(members) => EntryPayload::Membership(members.restored()?),
         };
         Ok(Entry {

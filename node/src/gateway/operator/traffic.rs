@@ -1,7 +1,5 @@
 //! Canaries: begun, promoted and aborted by hand, and the way back to what served before.
 
-use std::sync::Arc;
-
 use axum::extract::State;
 use axum::{Extension, Json};
 use paceline_core::registry::{Model, Registry};
@@ -10,7 +8,7 @@ use paceline_protocol::operator::{
 };
 use paceline_protocol::registry::{CanaryPlan, Change, ReplicaTarget};
 use paceline_protocol::report::{ArmCounts, latency_bucket_nanos};
-use paceline_protocol::{ErrorCode, Failure, ModelName, OpId};
+use paceline_protocol::{ErrorCode, Failure, ModelName};
 
 use super::access::check_change;
 use super::extract::{InPath, InQuery, Whole};
