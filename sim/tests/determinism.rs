@@ -56,7 +56,7 @@ fn prints_reports_with_a_hashed_order() {
 #[test]
 fn fresh_processes_print_the_same_bytes() {
     let reports = printed_by("prints_reports");
-    assert_eq!(reports[0].matches("\"requests\":").count() as u64, SEEDS);
+    assert_eq!(reports[0].matches("\"scenario\":").count() as u64, SEEDS);
     assert!(reports[0].contains("\"failed_over\":1"), "something broke");
     assert!(reports.iter().all(|report| *report == reports[0]));
 }
