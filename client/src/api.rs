@@ -217,26 +217,30 @@ impl OperatorClient {
     /// Tries a version beside the one that serves.
     ///
     /// # Errors
-    /// [`ApiError`]; repeated with the op-id until settled.
+    /// [`ApiError`]; repeated with the op-id until settled, but not after an objection (409).
     pub fn begin_canary(
         &self,
         name: &ModelName,
         request: &CanaryRequest,
     ) -> Result<Committed, ApiError> {
-        self.write(&self.model_write(name, "canary"), request)
+        self.write_unless(&self.model_write(name, "canary"), request, Conflict::Stands)
     }
 
     /// Promotes or aborts a canary, or goes back to the version that served before.
     ///
     /// # Errors
-    /// [`ApiError`]; repeated with the op-id until settled.
+    /// [`ApiError`]; repeated with the op-id until settled, but not after an objection (409).
     pub fn move_traffic(
         &self,
         name: &ModelName,
         to: TrafficMove,
         request: &TrafficRequest,
     ) -> Result<Committed, ApiError> {
-        self.write(&self.model_write(name, to.name()), request)
+        self.write_unless(
+            &self.model_write(name, to.name()),
+            request,
+            Conflict::Stands,
+        )
     }
 
     /// On how many ready nodes an epoch is applied; the node waits two seconds for them.

@@ -19,6 +19,7 @@ use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tokio::sync::watch;
 
 use crate::observed::Observed;
+use crate::supervisor::notify;
 use crate::{admission, device, registry};
 
 /// Who sends a request. What they may do beside that is [`Handle`]'s to say.
@@ -53,6 +54,8 @@ struct Table {
 pub(crate) enum Message {
     /// The registry has changed.
     Changed,
+    /// A peer has said something.
+    Heard,
     /// A second has passed.
     Tick,
 }
@@ -165,6 +168,8 @@ impl Actor for Tenants {
         arguments: Arguments,
     ) -> Result<State, ActorProcessingErr> {
         arguments.registry.tell(&myself, || Message::Changed);
+        let nodes = arguments.observed.watch_nodes();
+        notify(nodes, myself.clone(), || Message::Heard);
         myself.cast(Message::Changed)?;
         myself.send_interval(EVERY, || Message::Tick);
         Ok(State {
@@ -181,6 +186,9 @@ impl Actor for Tenants {
     ) -> Result<(), ActorProcessingErr> {
         match message {
             Message::Changed => state.look(),
+            // At once: until all divide by the same reports, their parts are more than the whole.
+            Message::Heard if state.tenants.is_empty() => {}
+            Message::Heard => state.divide(),
             Message::Tick => state.measure(),
         }
         Ok(())

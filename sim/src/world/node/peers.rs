@@ -178,6 +178,10 @@ impl Node {
             peer.number = told.number;
             let before = peer.told.replace(told.clone());
             self.learn(outside, before.as_deref(), &told);
+            let before = before.as_ref().map(|before| before.demands.as_slice());
+            if before.unwrap_or_default() != told.demands {
+                self.divide(outside);
+            }
         }
     }
 

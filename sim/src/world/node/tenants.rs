@@ -69,7 +69,8 @@ impl Node {
         self.divide(outside);
     }
 
-    fn divide(&mut self, outside: &Outside) {
+    /// Takes this node's parts of what tenants may send.
+    pub(super) fn divide(&mut self, outside: &Outside) {
         let parts = quota::parts(
             self.knowledge.registry(),
             &self.tenants.demands,
