@@ -9,6 +9,7 @@ mod error;
 mod http;
 mod inference;
 mod membership;
+mod models;
 mod retry;
 #[cfg(test)]
 pub(crate) mod scripted;
@@ -21,10 +22,9 @@ use std::fmt;
 use std::time::Duration;
 
 use paceline_protocol::operator::{
-    BlobQuery, BlobsMissing, CanaryRequest, Committed, DeployRequest, ModelView, NodeView,
-    PublishAnswer, PublishRequest, Status, TrafficRequest,
+    BlobQuery, BlobsMissing, Committed, ModelView, NodeView, Status,
 };
-use paceline_protocol::{Digest, Epoch, ModelName, OpId};
+use paceline_protocol::{Digest, Epoch, ModelName};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use ureq::http::Method;
@@ -33,10 +33,12 @@ pub use address::{AddressError, DEFAULT_PORT, NodeAddress};
 pub use error::ApiError;
 pub(crate) use inference::inference_path;
 pub use inference::{InferenceAnswer, ModelMetadata, OutputTensor, TensorMetadata};
+pub use models::TrafficMove;
 pub use upload::{UploadError, UploadSource};
 
 use doors::{Again, Doors};
 use http::{Answer, Call, Payload};
+use models::model_path;
 pub(crate) use retry::Deadline;
 use retry::{Conflict, until_settled};
 use upload::Exactly;
@@ -194,90 +196,12 @@ impl OperatorClient {
         settled?
     }
 
-    /// Publishes an artifact whose files have been uploaded.
-    ///
-    /// # Errors
-    /// [`ApiError`]; repeated with the request's op-id until settled.
-    pub fn publish(
-        &self,
-        name: &ModelName,
-        request: &PublishRequest,
-    ) -> Result<PublishAnswer, ApiError> {
-        self.write(&format!("{}/versions", model_path(name)), request)
-    }
-
-    /// Deploys a version. Returns when it is committed, not when it serves.
-    ///
-    /// # Errors
-    /// [`ApiError`]; repeated with the request's op-id until settled.
-    pub fn deploy(&self, name: &ModelName, request: &DeployRequest) -> Result<Committed, ApiError> {
-        self.write(&self.model_write(name, "deploy"), request)
-    }
-
-    /// Tries a version beside the one that serves.
-    ///
-    /// # Errors
-    /// [`ApiError`]; repeated with the op-id until settled, but not after an objection (409).
-    pub fn begin_canary(
-        &self,
-        name: &ModelName,
-        request: &CanaryRequest,
-    ) -> Result<Committed, ApiError> {
-        self.write_unless(&self.model_write(name, "canary"), request, Conflict::Stands)
-    }
-
-    /// Promotes or aborts a canary, or goes back to the version that served before.
-    ///
-    /// # Errors
-    /// [`ApiError`]; repeated with the op-id until settled, but not after an objection (409).
-    pub fn move_traffic(
-        &self,
-        name: &ModelName,
-        to: TrafficMove,
-        request: &TrafficRequest,
-    ) -> Result<Committed, ApiError> {
-        self.write_unless(
-            &self.model_write(name, to.name()),
-            request,
-            Conflict::Stands,
-        )
-    }
-
     /// On how many ready nodes an epoch is applied; the node waits two seconds for them.
     ///
     /// # Errors
     /// [`ApiError`]; each node is asked once.
     pub fn applied(&self, epoch: Epoch) -> Result<Committed, ApiError> {
         self.read(&format!("/v2/paceline/applied/{epoch}"))
-    }
-
-    /// Deletes a model with all its versions.
-    ///
-    /// # Errors
-    /// [`ApiError`]; repeated with the op-id until settled.
-    pub fn delete(&self, name: &ModelName, op: OpId) -> Result<Committed, ApiError> {
-        let mut path = format!("{}?op={op}", model_path(name));
-        if let Some(revision) = self.expected_revision {
-            path.push_str(&format!("&expected_revision={revision}"));
-        }
-        self.remove(&path, self.conflict())
-    }
-
-    /// Where a model is changed.
-    fn model_write(&self, name: &ModelName, what: &str) -> String {
-        let path = format!("{}/{what}", model_path(name));
-        match self.expected_revision {
-            None => path,
-            Some(revision) => format!("{path}?expected_revision={revision}"),
-        }
-    }
-
-    /// What a conflict says: that the model is another one than expected stays so.
-    fn conflict(&self) -> Conflict {
-        match self.expected_revision {
-            None => Conflict::Passes,
-            Some(_) => Conflict::Stands,
-        }
     }
 
     /// What the machines of the node were told last, as the bytes of a file.
@@ -390,31 +314,4 @@ impl fmt::Debug for OperatorClient {
             .field("timeout", &self.timeout)
             .finish_non_exhaustive()
     }
-}
-
-/// A model's name needs no escaping: its alphabet is a subset of what a path may hold.
-/// Where traffic is moved to by hand.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TrafficMove {
-    /// To the canary.
-    Promote,
-    /// Away from the canary.
-    Abort,
-    /// To the version that served before.
-    Rollback,
-}
-
-impl TrafficMove {
-    /// As paths and commands call it.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Promote => "promote",
-            Self::Abort => "abort",
-            Self::Rollback => "rollback",
-        }
-    }
-}
-
-fn model_path(name: &ModelName) -> String {
-    format!("/v2/paceline/models/{name}")
 }

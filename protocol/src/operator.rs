@@ -167,6 +167,7 @@ pub struct ModelView {
     pub previous: Option<VersionNumber>,
     /// The last entry that has changed anything of it but where its replicas are. A write that names
     /// it as `?expected_revision=N` is refused with 409 if it has changed since.
+    #[serde(default)]
     pub revision: Epoch,
     /// The epoch of this view.
     pub epoch: Epoch,

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use paceline_protocol::operator::{Committed, DeployRequest};
 use paceline_protocol::registry::ReplicaTarget;
-use paceline_protocol::{Epoch, VersionNumber};
+use paceline_protocol::{Epoch, OpId, VersionNumber};
 use serde_json::json;
 
 use super::scripted::{Reply, Scripted};

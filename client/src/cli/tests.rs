@@ -115,7 +115,7 @@ fn model(serving: Option<u32>, replicas: &[(u32, &str)]) -> Value {
         })
     };
     json!({
-        "name": "digits", "owner": "default", "serving": serving,
+        "name": "digits", "owner": "default", "serving": serving, "revision": 40,
         "deployed": { "version": 2, "replicas": { "count": 1 } },
         "ready": serving.is_some(), "versions": [version],
         "replicas": replicas.iter().map(replica).collect::<Vec<_>>(), "epoch": 13,
