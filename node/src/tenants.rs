@@ -22,7 +22,7 @@ use crate::observed::Observed;
 use crate::supervisor::notify;
 use crate::{admission, device, registry};
 
-/// Who sends a request. What they may do beside that is [`Handle`]'s to say.
+/// Who sends a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Caller {
     /// The tenant.

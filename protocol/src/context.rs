@@ -21,7 +21,8 @@ pub struct Context {
     /// against. A path that is not absolute is relative to the file's folder.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ca: Option<String>,
-    /// Who the client is. No node asks for a key yet; one that is given is sent.
+    /// Who the client is: an API key, as `paceline tenant key add` prints it. Without one the client is
+    /// the tenant `default`, where that is allowed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub api_key: Option<String>,
     /// The nodes, in the order in which they are tried.

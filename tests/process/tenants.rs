@@ -1,12 +1,15 @@
 //! Tenants: keys that are shown over HTTP, limits that hold, and what is whose.
 
+use std::path::Path;
 use std::time::Duration;
 
+use paceline_client::blocking::Client;
+use paceline_client::{ClientOptions, Tensor, Trust};
 use serde_json::{Value, json};
 
 use crate::cluster::Cluster;
 use crate::http::{Answer, Connection, Request};
-use crate::node::{Node, directory, example};
+use crate::node::{Node, address, directory, example};
 
 /// A request for the identity model, with a key if there is one.
 fn request(key: Option<&str>) -> Request {
@@ -105,15 +108,49 @@ fn keys_say_who_somebody_is_until_they_are_revoked() {
     assert_eq!(node.ask(&request(None)).status, 401);
     assert_eq!(node.ask(&request(Some("sk-other"))).status, 401);
     assert_eq!(node.ask(&request(Some(&second))).status, 200);
-    assert_eq!(node.get("/v2/health/ready").status, 200);
+    for path in [
+        "/v2",
+        "/v2/models",
+        "/v2/models/identity",
+        "/v2/paceline/nodes",
+    ] {
+        assert_eq!(node.get(path).status, 401, "{path}");
+    }
+    for path in ["/v2/health/live", "/v2/health/ready"] {
+        assert_eq!(node.get(path).status, 200, "{path}");
+    }
+    over_the_sdk(&node, data.path(), (&second, &admin));
     assert!(node.scrape().contains("paceline_"));
     assert_eq!(node.cli(&["status"]).status.code(), Some(1));
     let listed = node.cli(&["tenant", "list", "--api-key", &admin]);
-    assert!(listed.stdout.contains(id_of(&second)), "{listed:?}");
-    assert!(
-        !listed.stdout.contains(&second[20..60]),
-        "no secret is kept"
-    );
+    assert!(listed.stdout.contains(id_of(&admin)), "{listed:?}");
+    assert!(!listed.stdout.contains(id_of(&second)), "{listed:?}");
+    assert!(!listed.stdout.contains(&admin[20..60]), "no secret is kept");
+}
+
+/// The same over QUIC: who shows no key is not let in, and a key that is revoked is refused on the
+/// connection that has shown it.
+fn over_the_sdk(node: &Node, data: &Path, (key, admin): (&str, &str)) {
+    let connect = |key: Option<&str>| {
+        let pem = std::fs::read_to_string(data.join("ca.crt")).expect("it is there");
+        let options = ClientOptions {
+            api_key: key.map(|key| key.parse().expect("it is a key")),
+            ..ClientOptions::new(Trust::Authority(pem))
+        };
+        Client::connect([address(data, "sdk").to_string()], options)
+    };
+    let refused = connect(None).err().expect("a key is required");
+    assert!(refused.to_string().contains("API key"), "{refused}");
+    let client = connect(Some(key)).expect("the key is accepted");
+    let infer = || {
+        let row = Tensor::from_f32(2, &[1.0, 2.0]);
+        client.infer("identity").input("INPUT0", row).send()
+    };
+    infer().expect("blue may infer");
+    let revoke = ["tenant", "key", "revoke", id_of(key), "--api-key", admin];
+    assert!(node.cli(&revoke).status.success());
+    let refused = infer().expect_err("it was revoked").to_string();
+    assert!(refused.contains("revoked"), "{refused}");
 }
 
 #[test]

@@ -12,7 +12,7 @@ use super::trust::Trust;
 pub struct ClientOptions {
     /// What nodes are checked against. There is no way to check nothing.
     pub trust: Trust,
-    /// Who the client is. No node asks for a key yet; one that is given is sent.
+    /// Who the client is; without a key it is the tenant `default`, where that is allowed.
     pub api_key: Option<ApiKey>,
     /// Budget of a request that names none. Default: 10 s.
     pub budget: Duration,

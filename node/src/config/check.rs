@@ -127,7 +127,7 @@ fn check_exposure(
     if listen.ip().is_loopback() || insecure {
         return Ok(());
     }
-    let allowed = "a loopback address, since HTTP has no TLS and no keys yet; or set \
+    let allowed = "a loopback address, since HTTP has no TLS yet; or set \
                    node.insecure = true (--insecure) on a network that you trust. Other nodes and \
                    SDKs need no HTTP: for them, --advertise IP is enough";
     Err(wrong(key, listen, allowed))

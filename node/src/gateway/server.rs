@@ -165,8 +165,7 @@ async fn dispatch(
         return metrics(doors, request.uri().path());
     }
     let (mut parts, body) = request.into_parts();
-    let path = parts.uri.path().to_owned();
-    let route = Route::of(&path);
+    let route = Route::of(parts.uri.path());
     match route {
         Route::Operator => {
             parts.extensions.insert(caller(doors, &parts.headers)?);
@@ -210,7 +209,12 @@ async fn dispatch(
             };
             doors.serving.infer(request).await.map(answered)
         }
-        _ => about(doors, route),
+        // Who watches the node needs no key.
+        Route::Live | Route::Ready => about(doors, route),
+        _ => {
+            caller(doors, &parts.headers)?;
+            about(doors, route)
+        }
     }
 }
 

@@ -149,7 +149,7 @@ pub enum Refusal {
     )]
     TenantLimits,
     /// No such key.
-    #[error("there is no key {key}; `paceline tenant show NAME` lists a tenant's keys")]
+    #[error("there is no key {key}; `paceline tenant list` shows each tenant's keys")]
     KeyUnknown {
         /// What was named.
         key: KeyId,
