@@ -79,27 +79,7 @@ fn keys_say_who_somebody_is_until_they_are_revoked() {
     assert!(refused.text().contains("revoked"), "{}", refused.text());
     assert_eq!(connection.ask(&request(Some(&second))).status, 200);
 
-    // What a tenant owns is not another's to change, and only `default` administers.
-    let digits = example("digits");
-    let digits = digits.to_str().unwrap();
-    let as_blue = ["--api-key", second.as_str()];
-    let pushed = [&["model", "push", "blues", digits][..], &as_blue].concat();
-    assert!(node.cli(&pushed).status.success());
-    assert_eq!(
-        node.cli_json(&["model", "show", "blues"])["owner"],
-        json!("blue")
-    );
-    let foreign = [&["model", "delete", "identity", "--yes"][..], &as_blue].concat();
-    let refused = node.cli(&foreign);
-    assert_eq!(refused.status.code(), Some(3), "{refused:?}");
-    assert!(refused.stderr.contains("PERMISSION_DENIED"), "{refused:?}");
-    for command in [&["token", "create"][..], &["tenant", "list"]] {
-        let refused = node.cli(&[command, &as_blue[..]].concat());
-        assert_eq!(refused.status.code(), Some(3), "{refused:?}");
-        assert!(refused.stderr.contains("'default'"), "{refused:?}");
-    }
-    let owns = node.cli(&["tenant", "delete", "blue"]);
-    assert!(owns.stderr.contains("'blues'"), "{owns:?}");
+    each_to_its_own(&node, &second);
 
     // Where keys are required, nobody is anonymous, and who watches the node needs none.
     let admin = add_key(&node, "default");
@@ -126,6 +106,30 @@ fn keys_say_who_somebody_is_until_they_are_revoked() {
     assert!(listed.stdout.contains(id_of(&admin)), "{listed:?}");
     assert!(!listed.stdout.contains(id_of(&second)), "{listed:?}");
     assert!(!listed.stdout.contains(&admin[20..60]), "no secret is kept");
+}
+
+/// What a tenant owns is not another's to change, and only `default` administers.
+fn each_to_its_own(node: &Node, key: &str) {
+    let digits = example("digits");
+    let digits = digits.to_str().unwrap();
+    let as_blue = ["--api-key", key];
+    let pushed = [&["model", "push", "blues", digits][..], &as_blue].concat();
+    assert!(node.cli(&pushed).status.success());
+    assert_eq!(
+        node.cli_json(&["model", "show", "blues"])["owner"],
+        json!("blue")
+    );
+    let foreign = [&["model", "delete", "identity", "--yes"][..], &as_blue].concat();
+    let refused = node.cli(&foreign);
+    assert_eq!(refused.status.code(), Some(3), "{refused:?}");
+    assert!(refused.stderr.contains("PERMISSION_DENIED"), "{refused:?}");
+    for command in [&["token", "create"][..], &["tenant", "list"]] {
+        let refused = node.cli(&[command, &as_blue[..]].concat());
+        assert_eq!(refused.status.code(), Some(3), "{refused:?}");
+        assert!(refused.stderr.contains("'default'"), "{refused:?}");
+    }
+    let owns = node.cli(&["tenant", "delete", "blue"]);
+    assert!(owns.stderr.contains("'blues'"), "{owns:?}");
 }
 
 /// The same over QUIC: who shows no key is not let in, and a key that is revoked is refused on the
