@@ -111,7 +111,7 @@ fn keys_say_who_somebody_is_until_they_are_revoked() {
 /// What a tenant owns is not another's to change, and only `default` administers.
 fn each_to_its_own(node: &Node, key: &str) {
     let digits = example("digits");
-    let digits = digits.to_str().unwrap();
+    let digits = digits.to_str().expect("UTF-8");
     let as_blue = ["--api-key", key];
     let pushed = [&["model", "push", "blues", digits][..], &as_blue].concat();
     assert!(node.cli(&pushed).status.success());
