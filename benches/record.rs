@@ -85,7 +85,11 @@ impl Node {
             .step(self.now, black_box(arrive), &mut self.admitted);
         assert_eq!(self.admitted.pop(), Some(admission::Effect::Admit));
         let tenant = TenantId::DEFAULT;
-        let finish = admission::Input::Finish { tenant };
+        let times = Some(admission::Times {
+            waited_nanos: 20_000,
+            rest_nanos: 60_000,
+        });
+        let finish = admission::Input::Finish { tenant, times };
         self.admission
             .step(self.now, black_box(finish), &mut self.admitted);
     }

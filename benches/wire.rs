@@ -121,6 +121,7 @@ fn answer() -> Message {
             queued_rows: 12,
             row_ns: 41_000,
         },
+        waited_us: 350,
     }
 }
 

@@ -17,6 +17,8 @@ mod damage;
 mod http;
 #[path = "process/inference.rs"]
 mod inference;
+#[path = "process/labels.rs"]
+mod labels;
 #[path = "process/leaving.rs"]
 mod leaving;
 #[path = "process/lifecycle.rs"]

@@ -50,7 +50,8 @@ mod sdk;
 pub use paceline_protocol::frame::Execution;
 pub use paceline_protocol::tenant::{ApiKey, ApiKeyError};
 pub use paceline_protocol::{
-    Criticality, Dtype, Epoch, ErrorCode, NodeId, Shape, Tensor, VersionNumber, traffic::Unit,
+    Criticality, Dtype, Epoch, ErrorCode, Label, NodeId, Shape, Tensor, VersionNumber, VersionRef,
+    traffic::Unit,
 };
 
 pub use sdk::{

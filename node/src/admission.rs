@@ -5,7 +5,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use paceline_core::admission::{Admission, Effect, Input, Options, Refusal};
+use paceline_core::admission::{Admission, Effect, Input, Options, Refusal, Times};
 use paceline_core::quota::{Demand, Part};
 use paceline_core::record::Recorded;
 use paceline_core::{Instant, Machine};
@@ -30,6 +30,8 @@ struct State {
 pub struct Permit {
     handle: Handle,
     tenant: TenantId,
+    since: Instant,
+    waited_nanos: Option<u64>,
 }
 
 impl Handle {
@@ -66,6 +68,8 @@ impl Handle {
             Some(Effect::Admit) => Ok(Permit {
                 handle: self.clone(),
                 tenant,
+                since: now,
+                waited_nanos: None,
             }),
             Some(Effect::Refuse(refusal)) => Err(refusal),
             Some(Effect::Seen { .. }) | None => unreachable!("an arrival is always answered"),
@@ -86,6 +90,12 @@ impl Handle {
             });
             seen.collect()
         })
+    }
+
+    /// Requests that may be in, of those that may not be shed.
+    pub fn limit(&self) -> u32 {
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.machine.limit()
     }
 
     /// Requests that are in.
@@ -113,10 +123,24 @@ impl Handle {
     }
 }
 
+impl Permit {
+    /// The request was answered, and had waited so long for its batch, if that is known.
+    pub fn answered(mut self, waited_nanos: Option<u64>) {
+        self.waited_nanos = waited_nanos;
+    }
+}
+
 impl Drop for Permit {
     fn drop(&mut self) {
         let now = self.handle.clock.now();
-        let tenant = self.tenant;
-        self.handle.step(now, Input::Finish { tenant }, |_| ());
+        let times = self.waited_nanos.map(|waited_nanos| Times {
+            waited_nanos,
+            rest_nanos: now.nanos_since(self.since).saturating_sub(waited_nanos),
+        });
+        let finish = Input::Finish {
+            tenant: self.tenant,
+            times,
+        };
+        self.handle.step(now, finish, |_| ());
     }
 }

@@ -80,6 +80,7 @@ impl Arguments {
         });
         let gauges = &self.gauges;
         gauges.in_flight.set(i64::from(self.admission.in_flight()));
+        gauges.permits.set(i64::from(self.admission.limit()));
         gauges.running_batches.set(running);
         gauges.queued_rows.set(queued);
         gauges

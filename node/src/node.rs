@@ -297,7 +297,11 @@ impl NodeHandle {
         let op: OpId = registry::fresh_op()?;
         let published = self
             .publisher
-            .publish_stored((model.clone(), TenantName::default()), (digest, bytes), op)
+            .publish_stored(
+                (model.clone(), TenantName::default()),
+                (digest, bytes),
+                (op, None),
+            )
             .await?;
         let replicas = paceline_protocol::registry::ReplicaTarget::Each;
         let (model, version) = (model.clone(), published.version);

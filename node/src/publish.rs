@@ -57,7 +57,8 @@ impl Publisher {
         }
     }
 
-    /// Publishes the artifact of `manifest`, whose files have been uploaded, for its owner.
+    /// Publishes the artifact of `manifest`, whose files have been uploaded, for its owner, if the
+    /// model has the expected revision.
     ///
     /// # Errors
     /// The manifest or a file is malformed or missing, the model cannot be loaded or warmed
@@ -66,13 +67,13 @@ impl Publisher {
         &self,
         (model, owner): (ModelName, TenantName),
         manifest: Manifest,
-        op: OpId,
+        (op, expected): (OpId, Option<Epoch>),
     ) -> Result<Published, Failure> {
         let bytes = manifest.bytes();
         let artifacts = self.artifacts.clone();
         let threads = artifacts.threads();
         let digest = blocking(threads, move || Ok(artifacts.store(&manifest)?)).await?;
-        self.publish_stored((model, owner), (digest, bytes), op)
+        self.publish_stored((model, owner), (digest, bytes), (op, expected))
             .await
     }
 
@@ -84,7 +85,7 @@ impl Publisher {
         &self,
         (model, owner): (ModelName, TenantName),
         (digest, artifact_bytes): (Digest, u64),
-        op: OpId,
+        (op, expected): (OpId, Option<Epoch>),
     ) -> Result<Published, Failure> {
         let permit = self.measuring.clone().acquire_owned().await;
         let (artifacts, engine) = (self.artifacts.clone(), self.engine.clone());
@@ -100,7 +101,8 @@ impl Publisher {
             owner,
             version,
         };
-        match self.registry.write(op, change).await? {
+        let written = self.registry.write_expecting(op, change, expected);
+        match written.await? {
             (epoch, Reply::Published { version, created }) => Ok(Published {
                 version,
                 created,

@@ -11,7 +11,7 @@
 //!   operator                                             what operators read and write, as JSON
 //!   context                                              where a cluster is, as a file
 //!   criticality                                          who is served first
-//!   traffic                                              which version a request gets
+//!   traffic ── label                                     which version a request gets
 //!   record                                               what a node decided, as a file
 //!   error ── limits                                      what can go wrong, and where it stops
 //! ```
@@ -30,6 +30,7 @@ pub mod error;
 pub mod frame;
 mod id;
 pub mod join;
+mod label;
 pub mod limits;
 mod manifest;
 pub mod operator;
@@ -55,6 +56,7 @@ pub use id::{
     DeviceId, Digest, DigestError, Epoch, ModelName, NameError, NodeId, OpId, ReplicaId, TenantId,
     TenantName, TokenId, VersionNumber,
 };
+pub use label::{Label, LabelError, VersionRef, VersionRefError};
 pub use manifest::{Manifest, ManifestError, ManifestFile};
 pub use request::{Answer, InferRequest};
 pub use shape::{Dim, Shape, ShapeError, ShapePattern};

@@ -83,6 +83,10 @@ pub const TENANT_LIMIT_MAX: u32 = 10_000_000;
 pub const MODELS_MAX: usize = 10_000;
 /// Versions kept of a model; older ones that serve nothing are forgotten first.
 pub const VERSIONS_KEPT_MAX: usize = 100;
+/// Labels of a model: what people tell apart.
+pub const LABELS_MAX: usize = 16;
+/// A label, in bytes.
+pub const LABEL_BYTES_MAX: usize = 32;
 /// Canaries under way at a time: each has its counts in every node's report.
 pub const CANARIES_MAX: usize = 100;
 /// Stages of a canary.

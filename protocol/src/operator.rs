@@ -5,10 +5,15 @@
 mod tenants;
 mod traffic;
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
-pub use self::traffic::{ArmView, CanaryEndView, CanaryRequest, CanaryView, TrafficRequest};
+pub use self::traffic::{
+    ArmView, CanaryEndView, CanaryRequest, CanaryView, LabelRequest, TrafficRequest,
+};
 use crate::id::{Digest, Epoch, ModelName, NodeId, OpId, ReplicaId, TenantName, VersionNumber};
+use crate::label::Label;
 use crate::manifest::Manifest;
 use crate::registry::{DeviceKind, ReplicaTarget, VersionRecord};
 
@@ -165,6 +170,9 @@ pub struct ModelView {
     /// What `rollback` goes back to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub previous: Option<VersionNumber>,
+    /// Versions by their labels.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<Label, VersionNumber>,
     /// The last entry that has changed anything of it but where its replicas are. A write that names
     /// it as `?expected_revision=N` is refused with 409 if it has changed since.
     #[serde(default)]

@@ -14,6 +14,7 @@ pub use self::refusal::Refusal;
 use crate::id::{
     DeviceId, Digest, Epoch, ModelName, NodeId, OpId, ReplicaId, TenantName, TokenId, VersionNumber,
 };
+use crate::label::Label;
 use crate::signature::Signature;
 use crate::tenant::{KeyId, KeyRecord, TenantLimits};
 
@@ -224,6 +225,15 @@ pub enum Change {
     Rollback {
         /// The model.
         model: ModelName,
+    },
+    /// A version is called so from the index of this entry on, and no other one is.
+    SetLabel {
+        /// The model.
+        model: ModelName,
+        /// What it is called.
+        label: Label,
+        /// Which version; none if the label goes.
+        version: Option<VersionNumber>,
     },
 }
 

@@ -71,8 +71,8 @@ pub(crate) struct Dispatch {
 /// How an attempt ended.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Landing {
-    /// It ran.
-    Answered(Report),
+    /// It ran, after it had waited so many nanoseconds for its batch.
+    Answered(Report, u64),
     /// It did not, or failed.
     Missed(failover::End),
     /// Its replica is gone, says a node that has applied this.

@@ -378,7 +378,12 @@ fn new_node(
     disk: Disk,
 ) -> Node {
     let id = NodeId(u64::from(process.node.0) + 1);
-    Node::new((process, id), group, (scenario.cluster.permits, seed), disk)
+    Node::new(
+        (process, id),
+        group,
+        (scenario.cluster.admission(), seed),
+        disk,
+    )
 }
 
 /// After the last client has stopped sending, answers come, and what is broken is mended.

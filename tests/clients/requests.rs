@@ -48,7 +48,7 @@ async fn an_answer_has_names_version_epoch_and_node() {
     let asked = &door.double.asked()[0];
     assert_eq!(asked.inputs, ["b", "a"]);
     assert_eq!(asked.outputs, ["a"]);
-    assert_eq!(asked.version, Some(VersionNumber(3)));
+    assert_eq!(asked.version, Some(VersionNumber(3).into()));
     assert_eq!((asked.attempt, asked.idempotent), (1, true));
     assert!(asked.budget_us <= PATIENCE.as_micros() as u64 && asked.budget_us > 0);
     assert!(

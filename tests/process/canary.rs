@@ -57,6 +57,7 @@ pub(crate) fn from_first_share_to_rollback(cluster: &Cluster) {
         };
         cluster.node(number).wait_for(MODEL, is_counted);
     }
+    crate::labels::of_two_versions(cluster);
     let shown = done(cluster, &["show", "m"]).stdout;
     for words in ["version 2, 20% of the requests, stage 1 of 1", "0 failed"] {
         assert!(shown.contains(words), "{words:?} is not in\n{shown}");
@@ -79,6 +80,8 @@ pub(crate) fn from_first_share_to_rollback(cluster: &Cluster) {
     let shown = done(cluster, &["show", "m"]).stdout;
     assert!(shown.contains("version 2, aborted at"), "{shown}");
     assert!(shown.contains("answers look wrong"), "{shown}");
+
+    crate::labels::of_what_has_no_replica(cluster);
 
     // Version 2 had served before.
     done(cluster, &["rollback", "m"]);

@@ -7,7 +7,7 @@ use serde_json::Value;
 use crate::node::{Finished, Node, directory, example, paceline, serve};
 
 /// Every command that people type, without the binary's name.
-const COMMANDS: [&str; 29] = [
+const COMMANDS: [&str; 33] = [
     "up",
     "join",
     "token create",
@@ -31,6 +31,10 @@ const COMMANDS: [&str; 29] = [
     "model list",
     "model show",
     "model deploy",
+    "model promote",
+    "model abort",
+    "model rollback",
+    "model label",
     "model delete",
     "infer",
     "explain",

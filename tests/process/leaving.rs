@@ -119,7 +119,7 @@ fn deploy(cluster: &Cluster, version: u32) {
     );
 }
 
-fn sdk(cluster: &Cluster) -> Client {
+pub(crate) fn sdk(cluster: &Cluster) -> Client {
     let pem = std::fs::read_to_string(cluster.data(0).join("ca.crt"));
     let trust = Trust::Authority(pem.expect("the authority's certificate is there"));
     let seeds = (0..3).map(|number| address(&cluster.data(number), "sdk").to_string());

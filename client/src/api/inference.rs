@@ -1,6 +1,6 @@
 //! The Open Inference Protocol's JSON, as far as a command line needs it.
 
-use paceline_protocol::{Dtype, ModelName, ShapePattern, VersionNumber};
+use paceline_protocol::{Dtype, ModelName, ShapePattern, VersionRef};
 use serde::Deserialize;
 use serde_json::Value;
 use ureq::http::{HeaderMap, Method};
@@ -73,7 +73,7 @@ impl OperatorClient {
     pub fn metadata(
         &self,
         name: &ModelName,
-        version: Option<VersionNumber>,
+        version: Option<&VersionRef>,
     ) -> Result<ModelMetadata, ApiError> {
         self.read(&inference_path(name, version))
     }
@@ -86,7 +86,7 @@ impl OperatorClient {
     pub fn infer(
         &self,
         name: &ModelName,
-        version: Option<VersionNumber>,
+        version: Option<&VersionRef>,
         body: &[u8],
     ) -> Result<InferenceAnswer, ApiError> {
         let path = format!("{}/infer", inference_path(name, version));
@@ -110,7 +110,7 @@ impl OperatorClient {
     }
 }
 
-pub(crate) fn inference_path(name: &ModelName, version: Option<VersionNumber>) -> String {
+pub(crate) fn inference_path(name: &ModelName, version: Option<&VersionRef>) -> String {
     version.map_or_else(
         || format!("/v2/models/{name}"),
         |version| format!("/v2/models/{name}/versions/{version}"),

@@ -1,12 +1,14 @@
 //! Writes of models: what is published, deployed, tried, taken back and deleted.
 
 use paceline_protocol::operator::{
-    CanaryRequest, Committed, DeployRequest, PublishAnswer, PublishRequest, TrafficRequest,
+    CanaryRequest, Committed, DeployRequest, LabelRequest, PublishAnswer, PublishRequest,
+    TrafficRequest,
 };
-use paceline_protocol::{ModelName, OpId};
+use paceline_protocol::{Label, ModelName, OpId};
 
+use super::http::Payload;
 use super::retry::Conflict;
-use super::{ApiError, OperatorClient};
+use super::{ApiError, Method, OperatorClient};
 
 impl OperatorClient {
     /// Publishes an artifact whose files have been uploaded.
@@ -18,7 +20,7 @@ impl OperatorClient {
         name: &ModelName,
         request: &PublishRequest,
     ) -> Result<PublishAnswer, ApiError> {
-        self.write(&format!("{}/versions", model_path(name)), request)
+        self.write(&self.model_write(name, "versions"), request)
     }
 
     /// Deploys a version. Returns when it is committed, not when it serves.
@@ -63,11 +65,44 @@ impl OperatorClient {
     /// # Errors
     /// [`ApiError`]; repeated with the op-id until settled.
     pub fn delete(&self, name: &ModelName, op: OpId) -> Result<Committed, ApiError> {
-        let mut path = format!("{}?op={op}", model_path(name));
-        if let Some(revision) = self.expected_revision {
-            path.push_str(&format!("&expected_revision={revision}"));
+        self.remove(&self.removal(model_path(name), op), self.conflict())
+    }
+
+    /// Calls a version so from now on, and no other one.
+    ///
+    /// # Errors
+    /// [`ApiError`]; repeated with the request's op-id until settled.
+    pub fn set_label(
+        &self,
+        (name, label): (&ModelName, &Label),
+        request: &LabelRequest,
+    ) -> Result<Committed, ApiError> {
+        let path = self.model_write(name, &format!("labels/{label}"));
+        let body = serde_json::to_vec(request).expect("the operator API's types have text keys");
+        let put = || (Method::PUT, Payload::Json(&body));
+        let answer = self.settle(&path, self.conflict(), put)?;
+        self.doors.first().json(&path, &answer)
+    }
+
+    /// Forgets a label; the version stays.
+    ///
+    /// # Errors
+    /// [`ApiError`]; repeated with the op-id until settled.
+    pub fn delete_label(
+        &self,
+        (name, label): (&ModelName, &Label),
+        op: OpId,
+    ) -> Result<Committed, ApiError> {
+        let path = format!("{}/labels/{label}", model_path(name));
+        self.remove(&self.removal(path, op), self.conflict())
+    }
+
+    /// Where something of a model is taken away.
+    fn removal(&self, path: String, op: OpId) -> String {
+        match self.expected_revision {
+            None => format!("{path}?op={op}"),
+            Some(revision) => format!("{path}?op={op}&expected_revision={revision}"),
         }
-        self.remove(&path, self.conflict())
     }
 
     /// Where a model is changed.

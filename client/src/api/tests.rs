@@ -241,7 +241,7 @@ fn an_inference_names_version_and_epoch() {
         Reply::Answer(200, headers, serde_json::to_vec(&body).unwrap())
     });
     let answer = client(&server)
-        .infer(&name(), Some(VersionNumber(2)), b"{}")
+        .infer(&name(), Some(&VersionNumber(2).into()), b"{}")
         .unwrap();
     assert_eq!(answer.version.as_deref(), Some("2"));
     assert_eq!(answer.epoch.as_deref(), Some("812"));

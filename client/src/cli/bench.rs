@@ -129,9 +129,9 @@ impl BenchArgs {
         )?;
         let ModelTarget { name, version } = &self.target;
         // What does not work once is not worth measuring, and says better why.
-        let first = client.infer(name, *version, &body)?;
+        let first = client.infer(name, version.as_ref(), &body)?;
         let cluster = self.connection.cluster()?;
-        let path = format!("{}/infer", inference_path(name, *version));
+        let path = format!("{}/infer", inference_path(name, version.as_ref()));
         let connections = self.concurrency.unwrap_or(match self.rate {
             None => 16,
             Some(_) => 64,

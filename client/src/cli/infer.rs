@@ -91,7 +91,7 @@ impl InferArgs {
             (&client, terminal),
         )?;
         let ModelTarget { name, version } = &self.target;
-        let answer = client.infer(name, *version, &body)?;
+        let answer = client.infer(name, version.as_ref(), &body)?;
         tell(&terminal.talk(), &answer);
         match self.format.format {
             Format::Json => terminal.print_bytes(&answer.body),
@@ -115,7 +115,7 @@ impl Input {
         if let Some(source) = &self.json {
             return read_body(source, terminal);
         }
-        let metadata = client.metadata(&target.name, target.version)?;
+        let metadata = client.metadata(&target.name, target.version.as_ref())?;
         let rows = if self.text.is_empty() {
             Rows::Values(&self.row)
         } else {

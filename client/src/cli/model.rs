@@ -3,6 +3,7 @@
 mod canary;
 mod delete;
 mod deploy;
+mod label;
 mod list;
 mod push;
 mod show;
@@ -12,6 +13,7 @@ use clap::Subcommand;
 
 use delete::DeleteArgs;
 use deploy::DeployArgs;
+use label::LabelArgs;
 use list::ListArgs;
 use push::PushArgs;
 use show::ShowArgs;
@@ -38,6 +40,8 @@ pub enum ModelCommand {
     Abort(AbortArgs),
     /// Let the version serve that served before
     Rollback(RollbackArgs),
+    /// Give a version a name that clients may use instead of its number
+    Label(LabelArgs),
     /// Delete a model with all its versions
     Delete(DeleteArgs),
 }
@@ -52,6 +56,7 @@ impl ModelCommand {
             Self::Promote(args) => args.run(terminal),
             Self::Abort(args) => args.run(terminal),
             Self::Rollback(args) => args.run(terminal),
+            Self::Label(args) => args.run(terminal),
             Self::Delete(args) => args.run(terminal),
         }
     }

@@ -1,17 +1,17 @@
-//! `NAME@V`: a model, and perhaps one of its versions; and how many replicas.
+//! `NAME@V`: a model, and perhaps one of its versions, by number or label; and how many replicas.
 
 use std::fmt;
 use std::str::FromStr;
 
 use paceline_protocol::limits::REPLICAS_MAX;
 use paceline_protocol::registry::ReplicaTarget;
-use paceline_protocol::{ModelName, NameError, VersionNumber};
+use paceline_protocol::{ModelName, NameError, VersionRef, VersionRefError};
 
 /// A model, and the version meant if one is named.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ModelTarget {
     pub(crate) name: ModelName,
-    pub(crate) version: Option<VersionNumber>,
+    pub(crate) version: Option<VersionRef>,
 }
 
 /// Why a text is no target.
@@ -19,8 +19,8 @@ pub(crate) struct ModelTarget {
 pub(crate) enum TargetError {
     #[error(transparent)]
     Name(#[from] NameError),
-    #[error("'{text}' is not a version; a version is a number from 1, as in digits@2")]
-    Version { text: String },
+    #[error("{0}, as in digits@2 or digits@stable")]
+    Version(#[from] VersionRefError),
 }
 
 impl FromStr for ModelTarget {
@@ -28,7 +28,7 @@ impl FromStr for ModelTarget {
 
     fn from_str(text: &str) -> Result<Self, TargetError> {
         let (name, version) = match text.split_once('@') {
-            Some((name, version)) => (name, Some(checked_version(version)?)),
+            Some((name, version)) => (name, Some(version.parse()?)),
             None => (text, None),
         };
         let name = ModelName::new(name)?;
@@ -38,20 +38,10 @@ impl FromStr for ModelTarget {
 
 impl fmt::Display for ModelTarget {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.version {
+        match &self.version {
             Some(version) => write!(f, "{}@{version}", self.name),
             None => self.name.fmt(f),
         }
-    }
-}
-
-fn checked_version(text: &str) -> Result<VersionNumber, TargetError> {
-    let digits = text.bytes().all(|byte| byte.is_ascii_digit());
-    match text.parse() {
-        Ok(number) if digits && number > 0 => Ok(VersionNumber(number)),
-        _ => Err(TargetError::Version {
-            text: text.to_owned(),
-        }),
     }
 }
 
@@ -75,6 +65,8 @@ pub(crate) fn parse_replicas(text: &str) -> Result<ReplicaTarget, String> {
 
 #[cfg(test)]
 mod tests {
+    use paceline_protocol::VersionNumber;
+
     use super::*;
 
     #[test]
@@ -82,15 +74,17 @@ mod tests {
         let target: ModelTarget = "digits".parse().unwrap();
         assert_eq!((target.name.as_str(), target.version), ("digits", None));
         let target: ModelTarget = "a.b-c@12".parse().unwrap();
-        assert_eq!(target.version, Some(VersionNumber(12)));
+        assert_eq!(target.version, Some(VersionNumber(12).into()));
         assert_eq!(target.to_string(), "a.b-c@12");
+        let target: ModelTarget = "digits@stable".parse().unwrap();
+        assert_eq!(target.to_string(), "digits@stable");
         for (text, wanted) in [
-            ("digits@", "'' is not a version"),
-            ("digits@0", "'0' is not a version"),
-            ("digits@v2", "'v2' is not a version"),
-            ("digits@+2", "'+2' is not a version"),
-            ("digits@2@3", "'2@3' is not a version"),
-            ("digits@4294967296", "is not a version"),
+            ("digits@", "'' is neither a version nor a label"),
+            ("digits@0", "'0' is neither a version"),
+            ("digits@2a", "'2a' is neither a version"),
+            ("digits@+2", "'+2' is neither a version"),
+            ("digits@2@3", "'2@3' is neither a version"),
+            ("digits@4294967296", "is neither a version"),
             ("@2", "must not be empty"),
             ("Digits", "'D' at position 0"),
         ] {

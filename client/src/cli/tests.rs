@@ -181,7 +181,7 @@ fn the_arguments_are_consistent_and_every_command_shows_examples() {
         }
         waiting.extend(below);
     }
-    assert_eq!(leaves, 25);
+    assert_eq!(leaves, 26);
 }
 
 #[test]
@@ -189,7 +189,7 @@ fn wrong_use_is_told_before_any_node_is_asked() {
     assert!(usage(&["infer", "digits"]).contains("--row"));
     assert!(usage(&["infer", "digits", "--row", "1", "--text", "a"]).contains("cannot be used"));
     assert!(usage(&["model", "show", "Digits"]).contains("[a-z0-9]"));
-    assert!(usage(&["model", "deploy", "digits@x"]).contains("'x' is not a version"));
+    assert!(usage(&["model", "deploy", "digits@2x"]).contains("'2x' is neither a version"));
     assert!(usage(&["model", "deploy", "digits", "--replicas", "0"]).contains("'each'"));
     assert!(usage(&["status", "--addr", "https://a"]).contains("only http://"));
     assert!(usage(&["status", "--timeout", "soon"]).contains("500ms"));

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use paceline_protocol::traffic::Unit;
-use paceline_protocol::{Criticality, Epoch, Tensor, VersionNumber};
+use paceline_protocol::{Criticality, Epoch, Tensor, VersionRef};
 use tokio::runtime::{Builder, Runtime};
 
 use super::{Answer, ClientOptions, ConnectError, InferError};
@@ -78,8 +78,8 @@ impl Inference {
         self
     }
 
-    /// Asks for a certain version.
-    pub fn version(mut self, version: VersionNumber) -> Self {
+    /// Asks for a certain version, by its number or by a label.
+    pub fn version(mut self, version: impl Into<VersionRef>) -> Self {
         self.inference = self.inference.version(version);
         self
     }

@@ -6,9 +6,7 @@ use std::time::Duration;
 use paceline_protocol::frame::{ClientInfer, Execution, Frame, Message};
 use paceline_protocol::limits::{NAME_BYTES_MAX, REQUEST_BUDGET_MAX_MS, REROUTES_MAX, TENSORS_MAX};
 use paceline_protocol::traffic::Unit;
-use paceline_protocol::{
-    Criticality, ErrorCode, ModelName, NodeId, TenantId, Tensor, VersionNumber,
-};
+use paceline_protocol::{Criticality, ErrorCode, ModelName, NodeId, TenantId, Tensor, VersionRef};
 use tokio::time::{Instant, timeout_at};
 
 use super::Client;
@@ -23,7 +21,7 @@ use super::session::{Attempt, NotStarted, Outcome, Session};
 pub struct Inference {
     client: Client,
     model: String,
-    version: Option<VersionNumber>,
+    version: Option<VersionRef>,
     inputs: Vec<(String, Tensor)>,
     outputs: Vec<String>,
     budget: Duration,
@@ -68,9 +66,10 @@ impl Inference {
         self
     }
 
-    /// Asks for a certain version. Without it the model's traffic policy decides.
-    pub fn version(mut self, version: VersionNumber) -> Self {
-        self.version = Some(version);
+    /// Asks for a certain version, by its number or by a label. Without it the model's traffic policy
+    /// decides.
+    pub fn version(mut self, version: impl Into<VersionRef>) -> Self {
+        self.version = Some(version.into());
         self
     }
 
@@ -138,7 +137,7 @@ impl Inference {
         }
         let request = ClientInfer {
             model,
-            version: self.version,
+            version: self.version.clone(),
             budget_us: 0,
             attempt: 0,
             epoch_seen: pool.epoch(),

@@ -7,14 +7,20 @@
 //! thresholds for shared-memory packet switches", 1998). Alone it has eight ninths; a second one
 //! finds the last ninth, and then each may have eight seventeenths.
 //!
+//! Where requests wait for longer than they should, fewer are let in: the permits there are are then
+//! those that [`delay`] has learnt.
+//!
 //! A refusal costs nothing but the step and says when a retry makes sense: permits come back
 //! at the learnt rate of finished requests.
+
+mod delay;
 
 use std::time::Duration;
 
 use paceline_protocol::{Criticality, TenantId};
 use serde::{Deserialize, Serialize};
 
+use self::delay::DelayLimit;
 use crate::machine::Machine;
 use crate::planted::Bug;
 use crate::quota::{Demand, Limit, Part, Quotas};
@@ -27,6 +33,10 @@ pub struct Options {
     /// Requests in flight. Default 4,096: at 1 ms each that is four million a second, and at
     /// 64 KiB each 256 MiB. Lower it when requests are large, raise it when they are slow.
     pub permits: u32,
+    /// How long requests should wait for their batch when there is more to do than is done; zero
+    /// sets no limit. Default 2 s: with ten seconds to answer nobody hopes for more. Lower it where
+    /// answers are wanted sooner or not at all; raise it for work that may wait.
+    pub queue_delay_max: Duration,
 }
 
 /// What can happen.
@@ -45,6 +55,8 @@ pub enum Input {
     Finish {
         /// Who sent it.
         tenant: TenantId,
+        /// What it had taken, if it was answered.
+        times: Option<Times>,
     },
     /// The declared tenants, and what each may take of this node from now on.
     SetParts {
@@ -54,6 +66,15 @@ pub enum Input {
     /// What have tenants with limits asked for since this was asked last? A second is what it is
     /// meant for.
     Measure,
+}
+
+/// What a request has taken from when it was let in to its answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Times {
+    /// Waiting for its batch, in nanoseconds.
+    pub waited_nanos: u64,
+    /// Everything else, in nanoseconds.
+    pub rest_nanos: u64,
 }
 
 /// What shall be done.
@@ -107,6 +128,7 @@ pub enum LimitedBy {
 pub struct Admission {
     options: Options,
     in_flight: u32,
+    delay: DelayLimit,
     quotas: Quotas,
     last_finish: Option<Instant>,
     /// Learnt time between two ends while permits were short, in nanoseconds.
@@ -115,7 +137,10 @@ pub struct Admission {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { permits: 4_096 }
+        Self {
+            permits: 4_096,
+            queue_delay_max: Duration::from_secs(2),
+        }
     }
 }
 
@@ -129,6 +154,7 @@ impl Admission {
         Self {
             options,
             in_flight: 0,
+            delay: DelayLimit::new(options.queue_delay_max, options.permits),
             quotas: Quotas::default(),
             last_finish: None,
             finish_interval_nanos: 0,
@@ -143,13 +169,18 @@ impl Admission {
     /// The last eighth of all permits is not for what may be shed, and the one before it not for what
     /// may be shed first.
     fn permits_of(&self, criticality: Criticality) -> u32 {
-        let permits = self.options.permits;
+        let permits = self.delay.limit();
         let eighths = match criticality {
             Criticality::CriticalPlus | Criticality::Critical => 0,
             Criticality::SheddablePlus => 1,
             Criticality::Sheddable => 2,
         };
         permits - permits / 8 * eighths
+    }
+
+    /// Requests that may be in, of those that may not be shed.
+    pub fn limit(&self) -> u32 {
+        self.delay.limit()
     }
 
     /// Requests of a tenant that are in.
@@ -197,8 +228,11 @@ impl Admission {
         Duration::from_nanos(nanos.clamp(RETRY_NANOS_MIN, RETRY_NANOS_MAX))
     }
 
-    fn finish(&mut self, now: Instant, tenant: TenantId) {
+    fn finish(&mut self, now: Instant, tenant: TenantId, times: Option<Times>) {
         assert!(self.in_flight > 0, "more requests ended than were admitted");
+        if let Some(times) = times {
+            self.delay.ended(now, times);
+        }
         self.in_flight -= 1;
         self.quotas.finish(tenant);
         if let Some(last) = self.last_finish.replace(now) {
@@ -224,7 +258,7 @@ impl Machine for Admission {
                 Ok(()) => Effect::Admit,
                 Err(refusal) => Effect::Refuse(refusal),
             }),
-            Input::Finish { tenant } => self.finish(now, tenant),
+            Input::Finish { tenant, times } => self.finish(now, tenant, times),
             Input::SetParts { parts } => self.quotas.set(&parts),
             Input::Measure => self.quotas.measure(|tenant, demand| {
                 out.push(Effect::Seen { tenant, demand });
@@ -269,7 +303,20 @@ mod tests {
 
     const FINISH: Input = Input::Finish {
         tenant: TenantId::DEFAULT,
+        times: None,
     };
+
+    fn finish(tenant: TenantId) -> Input {
+        let times = None;
+        Input::Finish { tenant, times }
+    }
+
+    fn of_permits(permits: u32) -> Admission {
+        Admission::new(Options {
+            permits,
+            ..Options::default()
+        })
+    }
 
     fn step(admission: &mut Admission, now_ms: u64, input: Input) -> Vec<Effect> {
         let mut out = Vec::new();
@@ -293,7 +340,7 @@ mod tests {
     #[test]
     fn the_last_permits_are_for_who_may_not_be_shed() {
         use Criticality::{Critical, CriticalPlus, Sheddable, SheddablePlus};
-        let mut admission = Admission::new(Options { permits: 16 });
+        let mut admission = of_permits(16);
         let mut admitted = |criticality| {
             let deadline = Instant::from_nanos(1_000_000_000);
             let input = Input::Arrive {
@@ -315,7 +362,7 @@ mod tests {
 
     #[test]
     fn permits_are_given_until_they_are_out_and_come_back() {
-        let mut admission = Admission::new(Options { permits: 2 });
+        let mut admission = of_permits(2);
         assert_eq!(arrive(&mut admission, 0), [Effect::Admit]);
         assert_eq!(arrive(&mut admission, 0), [Effect::Admit]);
         let retry_after = Duration::from_millis(1);
@@ -330,7 +377,7 @@ mod tests {
 
     #[test]
     fn an_expired_request_takes_no_permit() {
-        let mut admission = Admission::new(Options { permits: 1 });
+        let mut admission = of_permits(1);
         let deadline = Instant::from_nanos(5);
         let refused = step(
             &mut admission,
@@ -347,7 +394,7 @@ mod tests {
 
     #[test]
     fn advice_on_retrying_follows_the_rate_of_ends() {
-        let mut admission = Admission::new(Options { permits: 1 });
+        let mut admission = of_permits(1);
         for round in 0..100 {
             arrive(&mut admission, round * 40);
             step(&mut admission, round * 40 + 40, FINISH);
@@ -385,7 +432,7 @@ mod tests {
 
     #[test]
     fn of_several_tenants_one_leaves_permits_for_others() {
-        let mut admission = Admission::new(Options { permits: 90 });
+        let mut admission = of_permits(90);
         let (first, second) = (TenantId(3), TenantId(4));
         let parts = vec![(first, Part::default()), (second, Part::default())];
         step(&mut admission, 0, Input::SetParts { parts });
@@ -398,16 +445,16 @@ mod tests {
         let (count, why) = fill(&mut admission, second);
         assert!(count == 9 && others(why), "{count}: {why:?}");
         for _ in 0..40 {
-            step(&mut admission, 0, Input::Finish { tenant: first });
+            step(&mut admission, 0, finish(first));
         }
         assert!(fill(&mut admission, second).0 > 30);
-        let mut alone = Admission::new(Options { permits: 90 });
+        let mut alone = of_permits(90);
         assert_eq!(fill(&mut alone, TenantId::DEFAULT).0, 90);
     }
 
     #[test]
     fn a_tenant_is_held_to_its_part_and_what_it_asked_for_is_told() {
-        let mut admission = Admission::new(Options { permits: 90 });
+        let mut admission = of_permits(90);
         let tenant = TenantId(3);
         let part = Part {
             rate_milli: Some(4_000),
@@ -419,7 +466,7 @@ mod tests {
         let by = LimitedBy::Concurrency;
         assert!(count == 3 && matches!(why, Refusal::Limited { by: other, .. } if other == by));
         for _ in 0..3 {
-            step(&mut admission, 0, Input::Finish { tenant });
+            step(&mut admission, 0, finish(tenant));
         }
         let (count, why) = fill(&mut admission, tenant);
         let limited = Refusal::Limited {

@@ -5,6 +5,7 @@
 //! has failed) is not in it. Applying reads no clock, draws nothing at random and uses no
 //! float, so every node computes the same state from the same log.
 
+mod labels;
 mod model;
 mod ops;
 mod replicas;
@@ -18,7 +19,8 @@ use std::sync::Arc;
 
 use paceline_protocol::limits::{MODELS_MAX, REPLICAS_MAX, VERSIONS_KEPT_MAX};
 use paceline_protocol::registry::{
-    Change, Command, NodeRecord, Outcome, Refusal, Reply, SCHEMA, TokenRecord, VersionRecord,
+    Change, Command, NodeRecord, Outcome, Refusal, ReplicaTarget, Reply, SCHEMA, TokenRecord,
+    VersionRecord,
 };
 use paceline_protocol::{
     Digest, Epoch, ModelName, NodeId, OpId, ReplicaId, TenantName, TokenId, VersionNumber,
@@ -145,14 +147,7 @@ impl Registry {
                 model,
                 version,
                 replicas,
-            } => self.deploy(
-                epoch,
-                model,
-                Deployment {
-                    version: *version,
-                    replicas: *replicas,
-                },
-            ),
+            } => self.deploy(epoch, model, (*version, *replicas)),
             Change::Activate {
                 model,
                 version,
@@ -202,7 +197,8 @@ impl Registry {
             | Change::AdvanceCanary { .. }
             | Change::PromoteCanary { .. }
             | Change::AbortCanary { .. }
-            | Change::Rollback { .. } => self.change_traffic(epoch, &command.change),
+            | Change::Rollback { .. }
+            | Change::SetLabel { .. } => self.change_traffic(epoch, &command.change),
         }
     }
 
@@ -288,13 +284,13 @@ impl Registry {
         &mut self,
         epoch: Epoch,
         name: &ModelName,
-        deployment: Deployment,
+        (version, replicas): (VersionNumber, ReplicaTarget),
     ) -> Result<Reply, Refusal> {
-        self.check_replicas(deployment.replicas)?;
+        self.check_replicas(replicas)?;
         let model = self.model_mut(name)?;
-        model.check_version(name, deployment.version)?;
-        model.check_no_canary(name, Some(deployment.version))?;
-        model.deployment = Some(deployment);
+        model.check_version(name, version)?;
+        model.check_no_canary(name, Some(version))?;
+        model.deployment = Some(Deployment { version, replicas });
         self.assignments_changed_at = epoch;
         Ok(Reply::Done)
     }

@@ -2,7 +2,9 @@
 
 use std::net::SocketAddr;
 
-use paceline_protocol::limits::{BODY_BYTES_MAX, NAME_BYTES_MAX, RECORD_BYTES_MAX};
+use paceline_protocol::limits::{
+    BODY_BYTES_MAX, NAME_BYTES_MAX, RECORD_BYTES_MAX, REQUEST_BUDGET_MAX_MS,
+};
 
 use super::{Config, ConfigError};
 
@@ -37,6 +39,13 @@ impl Config {
         check_range("http.header_timeout_ms", header, 100, 600_000)?;
         let permits = self.admission.permits.into();
         check_range("admission.permits", permits, 1, 1_000_000)?;
+        let delay = self.admission.queue_delay_max_ms;
+        check_range(
+            "admission.queue_delay_max_ms",
+            delay,
+            0,
+            REQUEST_BUDGET_MAX_MS,
+        )?;
         check_range("device.threads", self.device.threads.into(), 0, 1_024)?;
         let record = self.debug.record_bytes;
         if record != 0 && !(RECORD_BYTES_LEAST..=RECORD_BYTES_MOST).contains(&record) {

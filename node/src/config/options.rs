@@ -78,6 +78,10 @@ pub struct PeerOptions {
 pub struct AdmissionOptions {
     /// Requests in flight. Default 4,096, at most 1,000,000.
     pub permits: u32,
+    /// How long requests should wait for their batch, in milliseconds, when there is more to do than
+    /// is done: while all wait for longer, fewer are let in. Default 2,000; 0 sets no limit. Lower it
+    /// where a late answer is worth little, raise it for work that may wait.
+    pub queue_delay_max_ms: u64,
     /// Whether whoever shows no API key is refused, but for health and metrics. Default `false`:
     /// they are the tenant `default`. Make a key for that tenant before you set this, with
     /// `paceline tenant key add default`.
@@ -171,8 +175,10 @@ impl Default for PeerOptions {
 
 impl Default for AdmissionOptions {
     fn default() -> Self {
+        let known = paceline_core::admission::Options::default();
         Self {
-            permits: paceline_core::admission::Options::default().permits,
+            permits: known.permits,
+            queue_delay_max_ms: known.queue_delay_max.as_millis() as u64,
             keys_required: false,
         }
     }

@@ -57,6 +57,7 @@ impl Handler for Echo {
                     version,
                     epoch,
                     load: frame::LoadReport::default(),
+                    waited_us: 0,
                 },
                 tensors: frame.tensors,
             }

@@ -12,6 +12,7 @@ mod remote;
 mod tensors;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use paceline_core::Instant;
@@ -111,6 +112,25 @@ struct Pinned {
     is_named: bool,
     /// Where it is counted, while a canary is under way.
     arm: Option<Arm>,
+    waited: Waited,
+}
+
+/// How long a request has waited for its batch: the longest of its parts.
+#[derive(Default)]
+struct Waited {
+    /// In nanoseconds and one more; 0 while nothing is known.
+    nanos: AtomicU64,
+}
+
+impl Waited {
+    fn note(&self, nanos: u64) {
+        self.nanos
+            .fetch_max(nanos.saturating_add(1), Ordering::Relaxed);
+    }
+
+    fn nanos(&self) -> Option<u64> {
+        self.nanos.load(Ordering::Relaxed).checked_sub(1)
+    }
 }
 
 impl Pinned {
@@ -180,7 +200,7 @@ impl Serving {
         let permit = self
             .admission
             .admit(parsed_at, deadline, (criticality, tenant));
-        let _permit = permit.map_err(refused)?;
+        let permit = permit.map_err(refused)?;
         let rows = parsed.rows() as u32;
         let inputs = std::mem::take(&mut parsed.inputs);
         let terms = Terms {
@@ -197,6 +217,7 @@ impl Serving {
         let (outputs, pinned) = ran.map_err(|unanswered| unanswered.failure)?;
         let ran_at = self.clock.now();
         let rendered = oip::render(&view(&request, &pinned, &parsed, &outputs))?;
+        permit.answered(pinned.waited.nanos());
         let metrics = &pinned.version.metrics;
         metrics.stage(Stage::Render, self.clock.now().nanos_since(ran_at));
         let answered = Answered {
@@ -221,6 +242,7 @@ impl Serving {
             epoch: routes.epoch,
             stale_seconds,
             is_named: target.version.is_some(),
+            waited: Waited::default(),
         })
     }
 }

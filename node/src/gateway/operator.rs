@@ -6,6 +6,7 @@
 
 mod access;
 mod extract;
+mod labels;
 mod members;
 mod record;
 mod tenants;
@@ -132,6 +133,10 @@ impl Operator {
                 "/v2/paceline/models/{name}/rollback",
                 post(traffic::rollback),
             )
+            .route(
+                "/v2/paceline/models/{name}/labels/{label}",
+                put(labels::set).merge(delete(labels::remove)),
+            )
             .route("/v2/paceline/blobs/missing", post(blobs_missing))
             .route("/v2/paceline/blobs/{digest}", put(upload_blob))
             .merge(administration)
@@ -225,15 +230,17 @@ async fn publish(
     State(parts): Parts,
     Extension(caller): Extension<Caller>,
     InPath(name): InPath,
+    InQuery(seen): InQuery<SeenQuery>,
     Whole(body): Whole,
 ) -> Result<Json<PublishAnswer>, Refused> {
     let model = model_name(&name)?;
     check_change(&parts, caller, &model)?;
     let PublishRequest { manifest, op } = json(&body)?;
     let owner = parts.tenants.name_of(caller.tenant);
-    let publishing = parts
-        .publisher
-        .publish((model.clone(), owner), manifest, op);
+    let publishing =
+        parts
+            .publisher
+            .publish((model.clone(), owner), manifest, (op, seen.revision()));
     let published = publishing.await?;
     Ok(Json(PublishAnswer {
         model,

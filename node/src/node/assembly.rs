@@ -179,6 +179,7 @@ impl Assembly<'_> {
         let peers = dispatch::Peers::new(transport, self.config.http.body_bytes_max);
         let options = paceline_core::admission::Options {
             permits: self.config.admission.permits,
+            queue_delay_max: Duration::from_millis(self.config.admission.queue_delay_max_ms),
         };
         let admission = admission::Handle::new(options, self.clock, &records);
         let (node, seed) = (self.identity.node, self.ports.seed);

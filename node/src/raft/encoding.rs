@@ -131,7 +131,7 @@ const META: Layout = Layout {
 };
 const REGISTRY: Layout = Layout {
     what: "registry",
-    schema: 2,
+    schema: 3,
     bytes_max: REGISTRY_SNAPSHOT_BYTES_MAX,
 };
 

@@ -36,6 +36,8 @@ pub struct ModelRoute {
     pub(super) canary: Option<CanaryRoute>,
     /// Versions with replicas, and the one that serves.
     pub versions: BTreeMap<VersionNumber, Arc<VersionRoute>>,
+    /// What versions are called, whether they have replicas or not.
+    labels: BTreeMap<String, VersionNumber>,
 }
 
 /// A version that can be addressed.
@@ -98,17 +100,8 @@ impl Routes {
                 Failure::new(ErrorCode::ModelNotReady, message)
             }),
             Some(version) => {
-                let number = version.parse().ok().map(VersionNumber);
-                number.and_then(|number| route.versions.get(&number)).ok_or_else(|| {
-                    let known: Vec<String> =
-                        route.versions.keys().map(ToString::to_string).collect();
-                    let version: String = version.chars().take(32).collect();
-                    let known = known.join(", ");
-                    let message = format!(
-                        "model '{model}' has no version {version:?} that serves; those that do: {known}"
-                    );
-                    Failure::new(ErrorCode::VersionNotFound, message)
-                })
+                let version = route.named(version);
+                version.map_err(|unknown| unknown.failure(model, route))
             }
         }
     }
@@ -229,11 +222,13 @@ impl Routes {
                 let before = known.and_then(|known| known.canary.as_ref());
                 CanaryRoute::next(before, (name, canary), &versions)
             });
+            let labels = model.labels.iter();
             let route = ModelRoute {
                 owner: model.owner.clone(),
                 serving,
                 canary,
                 versions,
+                labels: labels.map(|(label, of)| (label.to_string(), *of)).collect(),
             };
             models.insert(name.as_str().to_owned(), route);
         }
@@ -246,6 +241,17 @@ impl Routes {
 }
 
 impl ModelRoute {
+    /// The version of this number or label, if it has replicas or serves.
+    fn named(&self, version: &str) -> Result<&Arc<VersionRoute>, Unrouted> {
+        let label = self.labels.get(version).copied();
+        let number = label.or_else(|| version.parse().ok().map(VersionNumber));
+        let found = number.and_then(|number| self.versions.get(&number));
+        found.ok_or_else(|| Unrouted {
+            named: version.chars().take(NAMED_CHARS_SHOWN).collect(),
+            label,
+        })
+    }
+
     /// Whether a request without a version would find a ready replica.
     pub fn is_ready(&self) -> bool {
         self.serving
@@ -274,6 +280,37 @@ impl VersionRoute {
             metrics,
             route,
         }
+    }
+}
+
+/// A version that was named, and that no request can go to.
+struct Unrouted {
+    named: String,
+    /// What a label of this name points to.
+    label: Option<VersionNumber>,
+}
+
+impl Unrouted {
+    fn failure(self, model: &str, route: &ModelRoute) -> Failure {
+        let Self { named, label } = self;
+        if let Some(version) = label {
+            let message = format!(
+                "model '{model}' has no replica of version {version}, which is its '{named}'; \
+                 deploy it, or set the label to another one"
+            );
+            return Failure::new(ErrorCode::ModelNotReady, message);
+        }
+        let known: Vec<String> = route.versions.keys().map(ToString::to_string).collect();
+        let known = known.join(", ");
+        let labels: Vec<&str> = route.labels.keys().map(String::as_str).collect();
+        let labels = match &labels[..] {
+            [] => String::new(),
+            labels => format!("; its labels: {}", labels.join(", ")),
+        };
+        let message = format!(
+            "model '{model}' has no version {named:?} that serves; those that do: {known}{labels}"
+        );
+        Failure::new(ErrorCode::VersionNotFound, message)
     }
 }
 
@@ -328,6 +365,9 @@ impl Numbers {
 /// So many versions come and go while a request waits for its answer, and no more: each costs
 /// the router a few words for ever.
 const REUSED_AFTER: u32 = 1_024;
+
+/// More of what was named for a version is not shown.
+const NAMED_CHARS_SHOWN: usize = 32;
 
 #[cfg(test)]
 mod tests {

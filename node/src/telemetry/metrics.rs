@@ -60,6 +60,8 @@ pub struct DeviceMetrics {
 pub struct Gauges {
     /// Requests in flight.
     pub in_flight: Gauge,
+    /// Requests that may be.
+    pub permits: Gauge,
     /// Clients connected over QUIC.
     pub quic_connections: Gauge,
     /// Rows that wait at devices.
@@ -369,73 +371,87 @@ impl DeviceMetrics {
 impl Gauges {
     fn register(registry: &mut Registry) -> Self {
         let gauges = Self::default();
-        let all = [
+        let all = gauges.of_requests().into_iter();
+        for (name, help, gauge) in all.chain(gauges.of_the_node()) {
+            registry.register(name, help, gauge.clone());
+        }
+        gauges
+    }
+
+    fn of_requests(&self) -> [(&'static str, &'static str, &Gauge); 7] {
+        [
             (
                 "paceline_gateway_in_flight",
                 "Requests in flight",
-                &gauges.in_flight,
+                &self.in_flight,
+            ),
+            (
+                "paceline_gateway_permits",
+                "Requests that may be in flight; fewer than are set while queues stand",
+                &self.permits,
             ),
             (
                 "paceline_gateway_quic_connections",
                 "Clients connected over QUIC",
-                &gauges.quic_connections,
+                &self.quic_connections,
             ),
             (
                 "paceline_device_queued_rows",
                 "Rows that wait",
-                &gauges.queued_rows,
+                &self.queued_rows,
             ),
             (
                 "paceline_device_running_batches",
                 "Batches that run",
-                &gauges.running_batches,
+                &self.running_batches,
             ),
             (
                 "paceline_device_memory_bytes",
                 "Memory of loaded replicas",
-                &gauges.memory_used,
+                &self.memory_used,
             ),
             (
                 "paceline_router_ejected_replicas",
                 "Replicas that this node sends nothing but probes, since they fail",
-                &gauges.ejected,
+                &self.ejected,
             ),
+        ]
+    }
+
+    fn of_the_node(&self) -> [(&'static str, &'static str, &Gauge); 7] {
+        [
             (
                 "paceline_registry_models_ready",
                 "Models that answer",
-                &gauges.models_ready,
+                &self.models_ready,
             ),
-            ("paceline_raft_term", "Current term", &gauges.raft_term),
+            ("paceline_raft_term", "Current term", &self.raft_term),
             (
                 "paceline_raft_is_leader",
                 "1 on the leader",
-                &gauges.raft_leader,
+                &self.raft_leader,
             ),
             (
                 "paceline_raft_last_log_index",
                 "Last entry in the log",
-                &gauges.raft_last_log,
+                &self.raft_last_log,
             ),
             (
                 "paceline_raft_committed_index",
                 "Last entry committed",
-                &gauges.raft_committed,
+                &self.raft_committed,
             ),
             (
                 "paceline_raft_applied_index",
                 "Last entry applied",
-                &gauges.raft_applied,
+                &self.raft_applied,
             ),
             (
                 "paceline_node_degraded_parts",
                 "Parts that were given up",
-                &gauges.degraded,
+                &self.degraded,
             ),
-        ];
-        for (name, help, gauge) in all {
-            registry.register(name, help, gauge.clone());
-        }
-        gauges
+        ]
     }
 }
 

@@ -117,6 +117,8 @@ pub(crate) fn seed(data: &Path) -> Result<(SocketAddr, SocketAddr), String> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
     use paceline_protocol::operator::{DeploymentView, ReplicaView};
     use paceline_protocol::registry::ReplicaTarget;
@@ -146,6 +148,7 @@ mod tests {
             canary: None,
             canary_ended: None,
             previous: None,
+            labels: BTreeMap::new(),
             revision: Epoch(1),
             epoch: Epoch(1),
         }

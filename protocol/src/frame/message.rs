@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::criticality::Criticality;
 use crate::error::Failure;
 use crate::id::{Epoch, ModelName, NodeId, ReplicaId, TenantId, VersionNumber};
+use crate::label::VersionRef;
 use crate::traffic::Unit;
 
 /// What a frame says. Variants are only ever appended.
@@ -38,6 +39,8 @@ pub enum Message {
         epoch: Epoch,
         /// How the replica is doing.
         load: LoadReport,
+        /// How long the request waited for its batch, in microseconds.
+        waited_us: u32,
     },
     /// The request ended otherwise.
     Failed {
@@ -76,7 +79,7 @@ pub struct ClientInfer {
     /// The model.
     pub model: ModelName,
     /// The version, if it must be this one.
-    pub version: Option<VersionNumber>,
+    pub version: Option<VersionRef>,
     /// What is left of the budget, in microseconds.
     pub budget_us: u64,
     /// Which attempt this is, from 1. A second one follows one whose node was lost, and is

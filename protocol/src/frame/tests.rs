@@ -49,7 +49,7 @@ fn client_messages(name: impl Strategy<Value = ModelName>) -> impl Strategy<Valu
         client_infer.prop_map(|(what, how, (inputs, outputs))| {
             Message::ClientInfer(ClientInfer {
                 model: what.0,
-                version: what.1.map(VersionNumber),
+                version: what.1.map(|number| VersionNumber(number).into()),
                 budget_us: what.2,
                 attempt: how.0,
                 epoch_seen: Epoch(how.1),
@@ -109,6 +109,7 @@ fn messages() -> impl Strategy<Value = Message> {
                 version: VersionNumber(version),
                 epoch: Epoch(epoch),
                 load,
+                waited_us: version,
             }
         }),
         (code, ".{0,40}", any::<Option<u32>>(), load).prop_map(|(code, message, wait, load)| {
@@ -221,7 +222,7 @@ fn the_layout_is_pinned_by_an_example() {
     assert_eq!(&bytes[..16], b"PLF1\x04\0\0\0\0\0\0\0\0\0\0\0");
     assert_eq!(
         &bytes[16..20],
-        [3, 5, 4, 0],
+        [4, 5, 4, 0],
         "schema, number, variant, no tensors"
     );
 }

@@ -71,6 +71,17 @@ pub struct CanaryRequest {
     pub op: OpId,
 }
 
+/// `PUT /v2/paceline/models/NAME/labels/LABEL`: what the version is called from now on. Answered with
+/// [`Committed`](super::Committed).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LabelRequest {
+    /// The version.
+    pub version: VersionNumber,
+    /// Names the intention.
+    pub op: OpId,
+}
+
 /// `POST /v2/paceline/models/NAME/promote`, `…/abort` and `…/rollback`: the canary shall serve, or
 /// ends, or the version that served before shall serve again. Answered with [`Committed`](super::Committed).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

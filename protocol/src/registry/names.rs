@@ -33,7 +33,8 @@ impl Change {
             | Self::AdvanceCanary { model, .. }
             | Self::PromoteCanary { model, .. }
             | Self::AbortCanary { model, .. }
-            | Self::Rollback { model } => Some(model),
+            | Self::Rollback { model }
+            | Self::SetLabel { model, .. } => Some(model),
             Self::RegisterNode(_)
             | Self::Assign { .. }
             | Self::Unassign { .. }
@@ -81,6 +82,7 @@ impl Change {
             Self::PromoteCanary { .. } => "promote-canary",
             Self::AbortCanary { .. } => "abort-canary",
             Self::Rollback { .. } => "rollback",
+            Self::SetLabel { .. } => "set-label",
         }
     }
 }

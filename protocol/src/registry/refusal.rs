@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::SCHEMA;
 use crate::error::{ErrorCode, Failure};
 use crate::id::{DeviceId, Epoch, ModelName, NodeId, ReplicaId, TenantName, VersionNumber};
+use crate::label::Label;
 use crate::limits::{TENANT_KEYS_MAX, TENANT_LIMIT_MAX, TENANT_WEIGHT_MAX};
 use crate::tenant::KeyId;
 
@@ -240,6 +241,16 @@ pub enum Refusal {
     /// Only models have revisions.
     #[error("only a write of a model can expect a revision")]
     NoRevision,
+    /// No such label.
+    #[error("model '{model}' has no label '{label}'; its labels: {known}")]
+    LabelUnknown {
+        /// The model.
+        model: ModelName,
+        /// What was named.
+        label: Label,
+        /// The labels there are, as text.
+        known: String,
+    },
 }
 
 impl Refusal {
@@ -273,6 +284,7 @@ impl Refusal {
             | Self::NoPrevious { .. }
             | Self::RevisionDiffers { .. } => ErrorCode::Conflict,
             Self::NoRevision => ErrorCode::ParameterInvalid,
+            Self::LabelUnknown { .. } => ErrorCode::VersionNotFound,
         }
     }
 }

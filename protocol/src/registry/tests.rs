@@ -11,6 +11,7 @@ use proptest::test_runner::TestRunner;
 
 use super::*;
 use crate::dtype::Dtype;
+use crate::label::Label;
 use crate::limits::{MANIFEST_BYTES_MAX, REGISTRY_ENTRY_BYTES_MAX};
 use crate::manifest::{Manifest, ManifestFile};
 use crate::shape::{Dim, ShapePattern};
@@ -198,6 +199,16 @@ fn canaries() -> impl Strategy<Value = Change> {
             reason
         }),
         models().prop_map(|model| Change::Rollback { model }),
+        (
+            models(),
+            "[a-z][a-z0-9_-]{0,31}",
+            proptest::option::of(1..9_u32)
+        )
+            .prop_map(|(model, label, version)| Change::SetLabel {
+                model,
+                label: Label::new(label).unwrap(),
+                version: version.map(VersionNumber),
+            }),
     ]
 }
 
@@ -396,6 +407,7 @@ fn change_number(change: &Change) -> u8 {
         Change::PromoteCanary { .. } => 22,
         Change::AbortCanary { .. } => 23,
         Change::Rollback { .. } => 24,
+        Change::SetLabel { .. } => 25,
     }
 }
 
@@ -436,6 +448,7 @@ fn refusal_number(refusal: &Refusal) -> u8 {
         Refusal::NoPrevious { .. } => 31,
         Refusal::RevisionDiffers { .. } => 32,
         Refusal::NoRevision => 33,
+        Refusal::LabelUnknown { .. } => 34,
     }
 }
 

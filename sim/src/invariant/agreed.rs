@@ -132,7 +132,8 @@ impl Agreed {
             | Change::AddKey { .. }
             | Change::RevokeKey { .. }
             | Change::AdvanceCanary { .. }
-            | Change::Rollback { .. } => {}
+            | Change::Rollback { .. }
+            | Change::SetLabel { .. } => {}
         }
     }
 

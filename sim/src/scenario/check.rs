@@ -1,8 +1,8 @@
 //! Whether a scenario can be run, and where it cannot.
 
 use paceline_protocol::limits::{
-    DRAIN_DEADLINE_MAX_MS, MODELS_MAX, ROWS_MAX, TENANT_LIMIT_MAX, TENANT_WEIGHT_MAX, TENANTS_MAX,
-    VERSIONS_KEPT_MAX,
+    DRAIN_DEADLINE_MAX_MS, MODELS_MAX, REQUEST_BUDGET_MAX_MS, ROWS_MAX, TENANT_LIMIT_MAX,
+    TENANT_WEIGHT_MAX, TENANTS_MAX, VERSIONS_KEPT_MAX,
 };
 use paceline_protocol::registry::ReplicaTarget;
 use paceline_protocol::{ModelName, TenantName, VersionNumber};
@@ -98,6 +98,8 @@ impl Check {
         let nodes = scenario.nodes() as u64;
         self.within("groups", nodes, (1, NODES_MAX as u64));
         self.within("permits", u64::from(cluster.permits), (1, 1 << 20));
+        let delay = cluster.queue_delay_max_ms;
+        self.within("queue_delay_max_ms", delay, (0, REQUEST_BUDGET_MAX_MS));
         for (position, group) in cluster.groups.iter().enumerate() {
             self.inside(&format!("groups.{position}"), |check| check.group(group));
         }

@@ -1,5 +1,8 @@
 //! Where a scenario runs: nodes in zones and regions, what lies between them, and what takes time.
 
+use std::time::Duration;
+
+use paceline_core::admission;
 use serde::{Deserialize, Serialize};
 
 /// The nodes and the network between them.
@@ -11,6 +14,10 @@ pub struct Cluster {
     /// Requests that a node admits at a time.
     #[serde(default = "permits")]
     pub permits: u32,
+    /// How long requests should wait for their batch when there is more to do than is done, in
+    /// milliseconds; 0 sets no limit.
+    #[serde(default = "queue_delay_max_ms")]
+    pub queue_delay_max_ms: u64,
     /// What lies between nodes.
     #[serde(default)]
     pub network: Network,
@@ -99,7 +106,21 @@ impl Default for Delays {
 }
 
 fn permits() -> u32 {
-    paceline_core::admission::Options::default().permits
+    admission::Options::default().permits
+}
+
+fn queue_delay_max_ms() -> u64 {
+    admission::Options::default().queue_delay_max.as_millis() as u64
+}
+
+impl Cluster {
+    /// How much each node takes on.
+    pub(crate) fn admission(&self) -> admission::Options {
+        admission::Options {
+            permits: self.permits,
+            queue_delay_max: Duration::from_millis(self.queue_delay_max_ms),
+        }
+    }
 }
 
 fn zone() -> String {

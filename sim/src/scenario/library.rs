@@ -50,9 +50,10 @@ impl fmt::Display for UnknownScenario {
 
 impl std::error::Error for UnknownScenario {}
 
-const TEXTS: [&str; 24] = [
+const TEXTS: [&str; 25] = [
     include_str!("../../scenarios/steady.toml"),
     include_str!("../../scenarios/overload.toml"),
+    include_str!("../../scenarios/standing-queue.toml"),
     include_str!("../../scenarios/flash-crowd.toml"),
     include_str!("../../scenarios/slow-replica.toml"),
     include_str!("../../scenarios/node-kill.toml"),

@@ -282,7 +282,8 @@ fn touched(
             | Change::AdvanceCanary { model, .. }
             | Change::PromoteCanary { model, .. }
             | Change::AbortCanary { model, .. }
-            | Change::Rollback { model },
+            | Change::Rollback { model }
+            | Change::SetLabel { model, .. },
             _,
         ) => of_model(model),
         // Nodes look at all tenants there are, with each entry.

@@ -112,15 +112,15 @@ impl Node {
     pub(super) fn new(
         (process, id): (Process, NodeId),
         group: &Group,
-        (permits, seed): (u32, u64),
+        (admission, seed): (admission::Options, u64),
         disk: Disk,
     ) -> Self {
         Self {
             process,
             id,
             is_up: false,
-            permits,
-            admission: Admission::new(admission::Options { permits }),
+            permits: admission.permits,
+            admission: Admission::new(admission),
             budget: Budget::default(),
             router: Router::new(id, seed),
             device: Device::new(group.lanes),

@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::Args;
 use paceline_protocol::operator::{Committed, DeployRequest, ModelView, ReplicaView};
 use paceline_protocol::registry::ReplicaTarget;
-use paceline_protocol::{ModelName, OpId, VersionNumber};
+use paceline_protocol::{Label, ModelName, OpId, VersionNumber, VersionRef};
 use serde::Serialize;
 
 use crate::api::{ApiError, Deadline, OperatorClient};
@@ -27,6 +27,7 @@ The version that serves now goes on serving until the replicas of the new one ar
 Examples:
   paceline model deploy digits               the newest version
   paceline model deploy digits@2 --replicas 3
+  paceline model deploy digits@next          the version that has this label now
   paceline model deploy digits@2 --replicas each --timeout 10m
   paceline model deploy digits@1 --detach    commit, and do not wait
 
@@ -36,7 +37,7 @@ itself as soon as it is worse than its guards allow, beyond chance. The command 
   paceline model deploy digits@2 --canary 10%
   paceline model deploy digits@2 --canary 1%,10%,50% --hold 5m --max-errors 0.5% --max-latency 150%")]
 pub struct DeployArgs {
-    /// NAME@V, or NAME for its newest version
+    /// NAME@V (a number or a label), or NAME for its newest version
     #[arg(value_name = "NAME[@V]")]
     target: ModelTarget,
     #[command(flatten)]
@@ -98,10 +99,7 @@ const LOOK_TIMEOUT: Duration = Duration::from_secs(5);
 impl DeployArgs {
     pub(crate) fn run(self, terminal: &mut Terminal) -> Result<(), Failure> {
         let client = self.connection.client(terminal, WRITE_TIMEOUT)?;
-        let version = match self.target.version {
-            Some(version) => version,
-            None => newest(&client, &self.target.name)?,
-        };
+        let version = chosen(&client, &self.target)?;
         let op = self.operation.op()?;
         if self.trial.is_given() {
             let (what, replicas) = ((self.target.name, version), self.rollout.replicas);
@@ -126,10 +124,30 @@ impl DeployArgs {
 }
 
 /// Named here rather than left to the node, so that what is awaited is what was deployed.
-fn newest(client: &OperatorClient, name: &ModelName) -> Result<VersionNumber, Failure> {
-    let versions = client.model(name)?.versions;
-    let newest = versions.iter().map(|version| version.version).max();
-    newest.ok_or_else(|| Failure::Failed(format!("model '{name}' has no version to deploy")))
+pub(super) fn chosen(
+    client: &OperatorClient,
+    target: &ModelTarget,
+) -> Result<VersionNumber, Failure> {
+    let ModelTarget { name, version } = target;
+    if let Some(VersionRef::Number(number)) = version {
+        return Ok(*number);
+    }
+    let ModelView {
+        versions, labels, ..
+    } = client.model(name)?;
+    let Some(VersionRef::Label(label)) = version else {
+        let newest = versions.iter().map(|version| version.version).max();
+        return newest
+            .ok_or_else(|| Failure::Failed(format!("model '{name}' has no version to deploy")));
+    };
+    labels.get(label).copied().ok_or_else(|| {
+        let known: Vec<&str> = labels.keys().map(Label::as_str).collect();
+        let known = match &known[..] {
+            [] => "it has none".to_owned(),
+            known => format!("its labels: {}", known.join(", ")),
+        };
+        Failure::Failed(format!("model '{name}' has no label '{label}'; {known}"))
+    })
 }
 
 impl Rollout {
@@ -384,6 +402,7 @@ mod tests {
             canary: None,
             canary_ended: None,
             previous: None,
+            labels: std::collections::BTreeMap::new(),
             revision: Epoch(1),
             epoch: Epoch(12),
         }

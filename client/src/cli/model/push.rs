@@ -43,6 +43,8 @@ pub struct PushArgs {
     #[command(flatten)]
     rollout: Rollout,
     #[command(flatten)]
+    expectation: Expectation,
+    #[command(flatten)]
     operation: Operation,
     #[command(flatten)]
     connection: Connection,
@@ -75,8 +77,10 @@ impl PushArgs {
         let manifest = folder.manifest(&mut Progress::reading(talk.clone(), folder.totals()))?;
         announce(&talk, &folder);
         let client = self.connection.client(terminal, TIMEOUT)?;
+        let client = client.expecting(self.expectation.revision());
         let push = Push {
             client: &client,
+            expectation: self.expectation,
             talk: &talk,
             path: &self.path,
             folder: &folder,
@@ -106,6 +110,7 @@ impl PushArgs {
 
 struct Push<'a> {
     client: &'a OperatorClient,
+    expectation: Expectation,
     talk: &'a Talk,
     path: &'a Path,
     folder: &'a Folder,
@@ -134,6 +139,7 @@ impl Push<'_> {
                 }
                 Err(error) => {
                     let command = format!("model push {name} {}", self.path.display());
+                    let command = self.expectation.added_to(command);
                     return Err(unsettled(&command, op)(error));
                 }
             }

@@ -60,6 +60,9 @@ fn text(model: &ModelView) -> String {
         ("revision", model.revision.to_string()),
         ("epoch", model.epoch.to_string()),
     ];
+    for (label, version) in &model.labels {
+        pairs.push(("label", format!("{label} is version {version}")));
+    }
     if let Some(canary) = &model.canary {
         pairs.extend(tried(canary));
     }

@@ -21,6 +21,10 @@ use crate::router::{self, RouteId, Router, Target};
 
 const FINISH: admission::Input = admission::Input::Finish {
     tenant: TenantId::DEFAULT,
+    times: Some(admission::Times {
+        waited_nanos: 2_500,
+        rest_nanos: 700,
+    }),
 };
 const NODE: NodeId = NodeId(1);
 
@@ -139,7 +143,13 @@ fn fault() -> router::Input {
 
 /// Some steps of each kind of machine.
 fn some_of_all() -> Vec<Kept> {
-    let mut admission = Recorded::new(Admission::new(admission::Options { permits: 1 }), 4_096);
+    let mut admission = Recorded::new(
+        Admission::new(admission::Options {
+            permits: 1,
+            ..admission::Options::default()
+        }),
+        4_096,
+    );
     for turn in 0..3 {
         let deadline = at(5);
         let arrive = admission::Input::Arrive {
@@ -350,8 +360,8 @@ fn the_layout_of_all_machines_is_the_one_that_the_schema_stands_for() {
     );
 }
 
-/// Of layout 3.
-const LAYOUT: u64 = 12_481_765_289_574_103_480;
+/// Of layout 4.
+const LAYOUT: u64 = 2_276_198_644_355_554_937;
 
 impl<M: Recordable> Tape<M> {
     fn segment(&mut self, position: usize) -> &mut Segment<M> {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use paceline_protocol::registry::{Refusal, ReplicaTarget, VersionRecord};
-use paceline_protocol::{DeviceId, Epoch, ModelName, NodeId, TenantName, VersionNumber};
+use paceline_protocol::{DeviceId, Epoch, Label, ModelName, NodeId, TenantName, VersionNumber};
 use serde::{Deserialize, Serialize};
 
 use super::traffic::{Canary, CanaryEnd};
@@ -25,6 +25,8 @@ pub struct Model {
     pub ended: Option<CanaryEnd>,
     /// What served before.
     pub previous: Option<VersionNumber>,
+    /// Versions by what clients may call them.
+    pub labels: BTreeMap<Label, VersionNumber>,
     /// The last entry that has changed any of this.
     pub revision: Epoch,
     pub(super) next_version: VersionNumber,
@@ -71,6 +73,7 @@ impl Model {
             canary: None,
             ended: None,
             previous: None,
+            labels: BTreeMap::new(),
             revision: Epoch::default(),
             next_version: VersionNumber(1),
         }
@@ -90,5 +93,14 @@ impl Model {
             version,
             known: known.join(", "),
         })
+    }
+
+    /// What its versions are called, for errors.
+    pub(super) fn labels_as_text(&self) -> String {
+        let labels: Vec<&str> = self.labels.keys().map(Label::as_str).collect();
+        match &labels[..] {
+            [] => "none".to_owned(),
+            labels => labels.join(", "),
+        }
     }
 }

@@ -168,7 +168,8 @@ impl Registry {
             | Change::AdvanceCanary { .. }
             | Change::PromoteCanary { .. }
             | Change::AbortCanary { .. }
-            | Change::Rollback { .. } => unreachable!("not a change of members"),
+            | Change::Rollback { .. }
+            | Change::SetLabel { .. } => unreachable!("not a change of members"),
         }
     }
 

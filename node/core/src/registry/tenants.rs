@@ -63,7 +63,8 @@ impl Registry {
             | Change::AdvanceCanary { .. }
             | Change::PromoteCanary { .. }
             | Change::AbortCanary { .. }
-            | Change::Rollback { .. } => unreachable!("not a change of tenants"),
+            | Change::Rollback { .. }
+            | Change::SetLabel { .. } => unreachable!("not a change of tenants"),
         }
     }
 

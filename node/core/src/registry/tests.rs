@@ -6,6 +6,7 @@ use paceline_protocol::{DeviceId, Digest, Dtype, OpId, ShapePattern, Signature, 
 
 use super::*;
 
+mod labels;
 mod members;
 mod tenants;
 mod traffic;

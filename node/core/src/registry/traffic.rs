@@ -56,12 +56,15 @@ impl Model {
     }
 
     /// Versions that must not be forgotten, beside those with replicas: they serve, shall serve,
-    /// are tried, or have served before.
+    /// are tried, have served before, or have a label.
     pub(super) fn versions_named(&self) -> impl Iterator<Item = VersionNumber> {
         let deployed = self.deployment.map(|deployment| deployment.version);
         let canary = self.canary.as_ref().map(|canary| canary.plan.version);
         let named = [self.serving, deployed, canary, self.previous];
-        named.into_iter().flatten()
+        named
+            .into_iter()
+            .flatten()
+            .chain(self.labels.values().copied())
     }
 
     /// Nothing but the number of replicas may be deployed anew while a canary is under way.
@@ -136,6 +139,11 @@ impl Registry {
                 reason,
             } => self.abort_canary(epoch, (model, *since), reason)?,
             Change::Rollback { model } => self.rollback(epoch, model)?,
+            Change::SetLabel {
+                model,
+                label,
+                version,
+            } => self.set_label(model, label, *version)?,
             Change::RegisterNode(_)
             | Change::PublishVersion { .. }
             | Change::Deploy { .. }

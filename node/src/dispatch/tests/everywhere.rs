@@ -62,6 +62,7 @@ impl Scripted {
             version,
             epoch,
             load: LoadReport::default(),
+            waited_us: 0,
         };
         Frame { message, ..request }
     }

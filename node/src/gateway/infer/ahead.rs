@@ -103,7 +103,7 @@ impl Serving {
             .map(|spec| spec.name.clone());
         let head = ClientInfer {
             model: version.model.clone(),
-            version: pinned.is_named.then_some(version.version),
+            version: pinned.is_named.then_some(version.version.into()),
             budget_us: 0,
             attempt: 1,
             epoch_seen: seen,

@@ -12,7 +12,7 @@ use paceline_protocol::frame::{Execution, Frame, Message};
 use paceline_protocol::{Criticality, Epoch, ErrorCode, Failure, TenantId, Tensor};
 
 use super::missed::{dropped, gone};
-use super::{Pinned, Serving};
+use super::{Pinned, Serving, Waited};
 use crate::device::{End, Submission, Work};
 use crate::dispatch::Lost;
 use crate::router::Picked;
@@ -23,6 +23,7 @@ use crate::transport::Boxed;
 pub(super) struct Flight<'a> {
     serving: &'a Serving,
     metrics: &'a VersionMetrics,
+    waited: &'a Waited,
     /// There until it has landed.
     picked: Option<Picked<'a>>,
     way: Way<'a>,
@@ -96,6 +97,7 @@ impl<'a> Flight<'a> {
         Self {
             serving,
             metrics: &pinned.version.metrics,
+            waited: &pinned.waited,
             picked: Some(picked),
             way,
         }
@@ -152,6 +154,7 @@ impl<'a> Flight<'a> {
             End::Ran(ran) => {
                 self.metrics.stage(Stage::Queue, ran.queue_nanos);
                 self.metrics.stage(Stage::Run, ran.run_nanos);
+                self.waited.note(ran.queue_nanos);
                 let load = self.serving.device.load(batcher);
                 self.report(Report {
                     queued_rows: load.queued_rows,
@@ -180,7 +183,10 @@ impl<'a> Flight<'a> {
             Err(lost) => return Landed::lost(&lost),
         };
         match frame.message {
-            Message::Answer { load, .. } => {
+            Message::Answer {
+                load, waited_us, ..
+            } => {
+                self.waited.note(u64::from(waited_us) * 1_000);
                 let took_nanos = self.serving.clock.now().nanos_since(sent_at);
                 self.report(Report {
                     queued_rows: load.queued_rows,

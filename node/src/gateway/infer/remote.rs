@@ -71,6 +71,7 @@ impl Serving {
                     version,
                     epoch,
                     load,
+                    waited_us: u32::try_from(ran.queue_nanos / 1_000).unwrap_or(u32::MAX),
                 },
                 tensors: ran.outputs,
             },

@@ -5,7 +5,7 @@ use paceline_core::failover::Terms;
 use paceline_protocol::frame::Execution;
 use paceline_protocol::traffic::Unit;
 use paceline_protocol::{
-    Criticality, Epoch, ErrorCode, Failure, NodeId, TenantId, Tensor, VersionNumber,
+    Criticality, Epoch, ErrorCode, Failure, NodeId, TenantId, Tensor, VersionNumber, VersionRef,
 };
 
 use super::{Pinned, Serving, Target, Unanswered, budget_nanos, refused};
@@ -18,7 +18,7 @@ pub struct TensorRequest {
     /// The model.
     pub model: String,
     /// The version, if it must be this one.
-    pub version: Option<VersionNumber>,
+    pub version: Option<VersionRef>,
     /// Inputs by name, in any order.
     pub inputs: Vec<(String, Tensor)>,
     /// Outputs that are wanted; all of them if it names none.
@@ -60,7 +60,7 @@ impl Serving {
     /// Exactly one [`Unanswered`], by the request's deadline.
     pub async fn infer_tensors(&self, request: TensorRequest) -> Result<TensorAnswer, Unanswered> {
         let arrived = self.clock.now();
-        let version = request.version.map(|version| version.to_string());
+        let version = request.version.as_ref().map(ToString::to_string);
         let target = Target {
             model: &request.model,
             version: version.as_deref(),
@@ -105,7 +105,7 @@ impl Serving {
             .metrics
             .stage(Stage::Parse, arranged_at.nanos_since(arrived));
         let deadline = arrived.plus_nanos(budget_nanos(Some(request.budget_us)));
-        let _permit = self
+        let permit = self
             .admission
             .admit(arranged_at, deadline, (request.criticality, request.tenant))
             .map_err(refused)?;
@@ -137,6 +137,7 @@ impl Serving {
             epoch: pinned.epoch,
             stale_seconds: pinned.stale_seconds,
         };
+        permit.answered(pinned.waited.nanos());
         Ok((rows, answer))
     }
 }

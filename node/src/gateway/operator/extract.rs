@@ -14,8 +14,8 @@ use super::Refused;
 /// A body, read whole within the API's limit.
 pub(super) struct Whole(pub(super) Bytes);
 
-/// The one part of the path that is not fixed, decoded.
-pub(super) struct InPath(pub(super) String);
+/// The parts of the path that are not fixed, decoded: one, or a tuple.
+pub(super) struct InPath<T = String>(pub(super) T);
 
 /// The query.
 pub(super) struct InQuery<T>(pub(super) T);
@@ -37,12 +37,12 @@ impl<S: Send + Sync> FromRequest<S> for Whole {
     }
 }
 
-impl<S: Send + Sync> FromRequestParts<S> for InPath {
+impl<S: Send + Sync, T: DeserializeOwned + Send> FromRequestParts<S> for InPath<T> {
     type Rejection = Refused;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refused> {
-        let read = Path::<String>::from_request_parts(parts, state).await;
-        read.map(|Path(text)| Self(text))
+        let read = Path::<T>::from_request_parts(parts, state).await;
+        read.map(|Path(read)| Self(read))
             .map_err(|rejection| invalid("path", &rejection.body_text()))
     }
 }

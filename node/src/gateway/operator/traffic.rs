@@ -87,7 +87,11 @@ pub(super) async fn rollback(
 }
 
 /// A model that the caller may change.
-fn changed(parts: &OperatorParts, caller: Caller, name: &str) -> Result<ModelName, Failure> {
+pub(super) fn changed(
+    parts: &OperatorParts,
+    caller: Caller,
+    name: &str,
+) -> Result<ModelName, Failure> {
     let model = model_name(name)?;
     check_change(parts, caller, &model)?;
     Ok(model)

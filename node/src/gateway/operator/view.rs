@@ -178,6 +178,7 @@ pub(super) fn model(
         canary: traffic::canary(parts, registry, name),
         canary_ended: traffic::ended(model),
         previous: model.previous,
+        labels: model.labels.clone(),
         revision: model.revision,
         epoch: registry.epoch(),
     })

@@ -30,7 +30,7 @@ pub(super) struct SeenQuery {
 }
 
 impl SeenQuery {
-    fn revision(&self) -> Option<Epoch> {
+    pub(super) fn revision(&self) -> Option<Epoch> {
         self.expected_revision.map(Epoch)
     }
 }

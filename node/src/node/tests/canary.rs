@@ -24,7 +24,7 @@ async fn publish(node: &NodeHandle, name: &str) -> VersionNumber {
     let published = node.publisher.publish_stored(
         (model(), TenantName::default()),
         stored,
-        fresh_op().unwrap(),
+        (fresh_op().unwrap(), None),
     );
     published.await.unwrap().version
 }

@@ -92,6 +92,7 @@ impl Peer {
                     version,
                     epoch,
                     load,
+                    waited_us: 0,
                 },
                 (None, act) => Message::ClientAnswer {
                     version: VersionNumber(1),

@@ -11,7 +11,13 @@ use super::*;
 /// A record of three machines: of ten steps, of one, and of none.
 fn kept() -> [Kept; 3] {
     let at = |ms: u64| Instant::from_nanos(ms * 1_000_000);
-    let mut admission = Recorded::new(Admission::new(Options { permits: 3 }), 65_536);
+    let mut admission = Recorded::new(
+        Admission::new(Options {
+            permits: 3,
+            ..Options::default()
+        }),
+        65_536,
+    );
     for turn in 0..10 {
         let deadline = at(5);
         admission.step(

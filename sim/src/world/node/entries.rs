@@ -36,6 +36,8 @@ pub(super) struct Entry {
     pub(super) has_run: bool,
     /// Whether its end is watched by a timer of its own.
     pub(super) is_watched: bool,
+    /// How long it had waited for its batch, once it has run.
+    pub(super) waited_nanos: Option<u64>,
     /// How often it was pinned.
     pins: u8,
     arrived: Instant,
@@ -108,6 +110,7 @@ impl Node {
             end: None,
             has_run: false,
             is_watched: false,
+            waited_nanos: None,
             pins: 1,
             arrived: outside.now,
         });
@@ -267,7 +270,12 @@ impl Node {
         let is_lost = outside.planted == Some(Planted::LostPermit) && self.finishes == PLANTED_AT;
         if !is_lost {
             let tenant = entry.tenant;
-            let finish = admission::Input::Finish { tenant };
+            let took_nanos = outside.now.nanos_since(entry.arrived);
+            let times = entry.waited_nanos.map(|waited_nanos| admission::Times {
+                waited_nanos,
+                rest_nanos: took_nanos.saturating_sub(waited_nanos),
+            });
+            let finish = admission::Input::Finish { tenant, times };
             self.admission
                 .step(outside.now, finish, &mut self.admission_effects);
         }

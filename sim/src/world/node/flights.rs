@@ -155,7 +155,8 @@ impl Node {
         };
         let rows = entry.request.rows;
         let end = match landing {
-            Landing::Answered(report) => {
+            Landing::Answered(report, waited) => {
+                entry.waited_nanos = Some(waited);
                 let took = outside.now.nanos_since(sent.at);
                 let is_here = sent.to == self.process;
                 let report = Report {

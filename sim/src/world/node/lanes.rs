@@ -20,6 +20,8 @@ pub(super) struct Lane {
     run: u32,
     /// How long the run will have taken, or how it will have failed.
     result: Result<u64, failover::End>,
+    /// When it began.
+    began: Instant,
     /// Rows that its replica takes at once.
     rows_max: u32,
     /// Whether the task that brought a request runs it.
@@ -33,6 +35,7 @@ impl Default for Lane {
             runs: None,
             run: 0,
             result: Ok(0),
+            began: Instant::ZERO,
             rows_max: 0,
             in_place: false,
         }
@@ -159,7 +162,7 @@ impl Node {
             nanos,
         }));
         let seat = &mut self.lanes[usize::from(lane.0)];
-        (seat.result, seat.rows_max) = (result, rows_max);
+        (seat.result, seat.rows_max, seat.began) = (result, rows_max, outside.now);
         (seat.runs, seat.run) = (batcher, seat.run.wrapping_add(1));
         let run = seat.run;
         self.watch_deadlines(outside, lane, outside.now.plus_nanos(nanos));
@@ -178,14 +181,17 @@ impl Node {
             return;
         }
         let (result, in_place, rows_max) = (seat.result, seat.in_place, seat.rows_max);
+        let began = seat.began;
         let mut served = std::mem::take(&mut seat.served);
         for slot in served.drain(..) {
-            let batcher = self.served.get(slot).map(|served| {
+            let ran = self.served.get(slot).map(|served| {
                 served.lane = None;
-                served.batcher
+                (served.batcher, began.nanos_since(served.arrived))
             });
-            let landing = match (batcher, result) {
-                (Some(batcher), Ok(_)) => Landing::Answered(self.load_report(batcher, rows_max)),
+            let landing = match (ran, result) {
+                (Some((batcher, waited)), Ok(_)) => {
+                    Landing::Answered(self.load_report(batcher, rows_max), waited)
+                }
                 (_, Err(end)) => Landing::Missed(end),
                 (None, Ok(_)) => Landing::Missed(failover::End::Passing),
             };

@@ -5,7 +5,7 @@
 use paceline_core::batcher::DropReason;
 use paceline_core::device::{self, BatcherId, LaneId};
 use paceline_core::router::Report;
-use paceline_core::{RequestMeta, Slot, failover};
+use paceline_core::{Instant, RequestMeta, Slot, failover};
 use paceline_protocol::VersionNumber;
 
 use super::entries::PLANTED_AT;
@@ -21,6 +21,8 @@ pub(super) struct Served {
     pub(super) flight: Flight,
     pub(super) request: RequestNumber,
     pub(super) meta: RequestMeta,
+    /// When.
+    pub(super) arrived: Instant,
     pub(super) tokens: u64,
     /// What the request is pinned to.
     pub(super) version: (u16, VersionNumber),
@@ -65,6 +67,7 @@ impl Node {
                 flight: dispatch.flight,
                 request: dispatch.request,
                 meta: of,
+                arrived: outside.now,
                 tokens: dispatch.tokens,
                 version,
                 batcher,
