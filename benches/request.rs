@@ -12,6 +12,8 @@
 
 #[path = "request/answer.rs"]
 mod answer;
+#[path = "request/bare.rs"]
+mod bare;
 #[path = "request/body.rs"]
 mod body;
 mod echo;
@@ -74,7 +76,10 @@ fn main() -> anyhow::Result<()> {
     ensure!(arguments.windows > 0, "--windows 0 measures nothing");
     provenance::print("request: identity through a node, beside a bare server");
     let kinds = body::kinds();
-    let servers = [Server::node(&kinds[0].bytes)?, Server::echo()?];
+    let servers = [
+        Server::serving(&["--demo"], &[], &kinds[0].bytes)?,
+        Server::echo()?,
+    ];
     let mut cells = Vec::new();
     for kind in &kinds {
         for connections in CONNECTIONS {

@@ -1,6 +1,5 @@
-//! The two servers, each a process of its own: the node, and this program as the bare echo.
+//! A server as a process of its own: a node.
 
-use std::io::{BufRead, BufReader};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -14,22 +13,27 @@ use crate::load::{ask_once, thread_cpu};
 /// A server that is answering. It ends when this is dropped.
 pub(crate) struct Server {
     pub(crate) address: SocketAddr,
-    child: Child,
+    pub(crate) child: Child,
     /// The node's data, which is removed with the server.
-    _data: Option<TempDir>,
+    pub(crate) _data: Option<TempDir>,
 }
 
 impl Server {
-    /// A node with the demo's models, as `paceline serve` starts it. Returns once `request` is
-    /// answered.
-    pub(crate) fn node(request: &[u8]) -> anyhow::Result<Self> {
+    /// A node as `paceline serve` starts it, with these arguments and this environment besides.
+    /// Returns once `request` is answered.
+    pub(crate) fn serving(
+        arguments: &[&str],
+        environment: &[(&str, &str)],
+        request: &[u8],
+    ) -> anyhow::Result<Self> {
         let data = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR"))?;
         let folder = data.path().join("node");
         let log = data.path().join("stderr");
         let mut command = Command::new(env!("CARGO_BIN_EXE_paceline"));
         command
-            .args(["serve", "--demo", "--http-port", "0", "--data-dir"])
+            .args(["serve", "--http-port", "0", "--data-dir"])
             .arg(&folder)
+            .args(arguments)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(std::fs::File::create(&log)?);
@@ -39,6 +43,7 @@ impl Server {
                 command.env_remove(name);
             }
         }
+        command.envs(environment.iter().copied());
         let child = command.spawn().context("the node does not start")?;
         let mut server = Self {
             address: (Ipv4Addr::LOCALHOST, 0).into(),
@@ -49,29 +54,6 @@ impl Server {
             let said = std::fs::read_to_string(&log).unwrap_or_default();
             format!("the node is not ready; it said:\n{said}")
         })?;
-        Ok(server)
-    }
-
-    /// The bare server.
-    pub(crate) fn echo() -> anyhow::Result<Self> {
-        let mut child = Command::new(std::env::current_exe()?)
-            .arg("--echo")
-            // Held open: the server ends with us.
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .context("the echo server does not start")?;
-        let output = child.stdout.take().context("its output is piped")?;
-        let mut server = Self {
-            address: (Ipv4Addr::LOCALHOST, 0).into(),
-            child,
-            _data: None,
-        };
-        let mut port = String::new();
-        BufReader::new(output).read_line(&mut port)?;
-        server
-            .address
-            .set_port(port.trim().parse().context("it says its port")?);
         Ok(server)
     }
 

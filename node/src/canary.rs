@@ -14,6 +14,7 @@ use ractor::{Actor, ActorProcessingErr, ActorRef};
 
 use crate::clock::Clock;
 use crate::observed::Observed;
+use crate::record::{Records, Share, Stepped};
 use crate::registry::{self, fresh_op};
 use crate::router;
 
@@ -39,6 +40,8 @@ pub(crate) struct Arguments {
     pub router: router::Handle,
     /// What peers have counted.
     pub observed: Observed,
+    /// What is kept of its decisions.
+    pub records: Records,
 }
 
 /// The actor.
@@ -48,7 +51,7 @@ pub(crate) struct CanaryActor;
 pub(crate) struct State {
     arguments: Arguments,
     /// On the leader.
-    machine: Canaries,
+    machine: Option<Stepped<Canaries>>,
     /// The epoch at which there was no canary.
     none_at: Option<Epoch>,
 }
@@ -66,7 +69,7 @@ impl Actor for CanaryActor {
         myself.send_interval(PERIOD, || Message::Tick);
         Ok(State {
             arguments,
-            machine: Canaries::default(),
+            machine: None,
             none_at: None,
         })
     }
@@ -92,12 +95,13 @@ impl State {
             registry,
             router,
             observed,
+            records,
         } = &self.arguments;
         let reports = router.routes().canary_reports();
         observed.note_canaries(reports);
         let current = registry.current();
         if !registry.is_leader() {
-            (self.machine, self.none_at) = (Canaries::default(), None);
+            (self.machine, self.none_at) = (None, None);
             return;
         }
         if self.none_at == Some(current.epoch()) {
@@ -108,13 +112,17 @@ impl State {
         self.none_at = has_none.then(|| current.epoch());
         let now = clock.now();
         let mut effects = Vec::new();
+        let machine = self.machine.get_or_insert_with(|| {
+            let place = (Share::Canaries, "");
+            records.stepped(place, Canaries::default())
+        });
         // What is known of a stage that has begun meanwhile was answered before it.
         let heard = observed.canaries(*node).into_iter();
         for (node, report) in heard {
             let heard = Input::Heard { node, report };
-            self.machine.step(now, heard, &mut effects);
+            machine.step(now, heard, &mut effects);
         }
-        self.machine.step(now, canaries, &mut effects);
+        machine.step(now, canaries, &mut effects);
         for effect in effects {
             self.perform(effect);
         }

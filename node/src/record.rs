@@ -23,12 +23,14 @@ pub struct Records {
 /// that all three reach about as far back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Share {
-    /// The device: two fifths.
+    /// The device: three eighths.
     Device,
     /// The router: a quarter and a bit.
     Router,
     /// Admission: a seventh.
     Admission,
+    /// Canaries, on the leader: a sixty-fourth.
+    Canaries,
     /// One of those that watch peers or the node itself: they share an eighth.
     Watcher,
     /// One of those that start failed parts again, which are hardly ever stepped: a sixteenth for
@@ -125,9 +127,10 @@ impl Share {
     /// Of [`PARTS`], for each machine.
     fn parts(self) -> usize {
         match self {
-            Self::Device => 1_600,
+            Self::Device => 1_536,
             Self::Router => 1_152,
             Self::Admission => 576,
+            Self::Canaries => 64,
             Self::Watcher => 8,
             Self::Restart => 1,
         }
@@ -137,7 +140,7 @@ impl Share {
     /// have, and a restart for each of what a node runs, within reason.
     fn machines_max(self) -> usize {
         match self {
-            Self::Device | Self::Router | Self::Admission => 1,
+            Self::Device | Self::Router | Self::Admission | Self::Canaries => 1,
             Self::Watcher => 64,
             Self::Restart => 256,
         }
@@ -214,12 +217,13 @@ mod tests {
             Share::Device,
             Share::Router,
             Share::Admission,
+            Share::Canaries,
             Share::Watcher,
             Share::Restart,
         ];
         let parts = shares.map(|share| share.parts() * share.machines_max());
         assert_eq!(parts.iter().sum::<usize>(), PARTS);
-        assert_eq!(Records::new(8 << 20).bytes(Share::Device), 3_276_800);
+        assert_eq!(Records::new(8 << 20).bytes(Share::Device), 3_145_728);
     }
 
     #[test]

@@ -13,21 +13,24 @@ mod verdict;
 
 use std::collections::BTreeMap;
 
-use paceline_protocol::report::{ArmCounts, CanaryReport};
+use paceline_protocol::registry::CanaryStage;
+use paceline_protocol::report::{ArmCounts, CanaryReport, LATENCY_BUCKETS};
 use paceline_protocol::{Epoch, ModelName, NodeId};
+use serde::{Deserialize, Serialize};
 
 pub use self::verdict::{Both, Verdict, judge};
+use crate::record::{Recordable, Recording, Tape};
 use crate::registry::{Canary, Registry};
 use crate::{Instant, Machine};
 
 /// Watches over all canaries.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Canaries {
     watched: BTreeMap<ModelName, Watch>,
 }
 
 /// What can happen.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Input {
     /// The canaries that are under way and not promoted; all others are over.
     UnderWay(Vec<(ModelName, Canary)>),
@@ -41,7 +44,7 @@ pub enum Input {
 }
 
 /// What shall be written. If it is not, it is said again two seconds later.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Effect {
     /// The canary enters a stage.
     Advance {
@@ -71,7 +74,7 @@ pub enum Effect {
 }
 
 /// A canary, and what is known of it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 struct Watch {
     canary: Canary,
     entered: Instant,
@@ -146,6 +149,30 @@ impl Machine for Canaries {
         wakeups.min()
     }
 }
+
+impl Recordable for Canaries {
+    fn state_bytes(&self) -> usize {
+        let watches = self.watched.values().map(|watch| {
+            let reports = watch.nodes.len() * REPORT_BYTES;
+            size_of::<Watch>() + watch.canary.plan.stages.len() * size_of::<CanaryStage>() + reports
+        });
+        watches.sum()
+    }
+
+    fn input_bytes(input: &Input) -> usize {
+        match input {
+            Input::UnderWay(canaries) => size_of_val(&canaries[..]),
+            Input::Heard { .. } => REPORT_BYTES,
+        }
+    }
+
+    fn recording(tape: Tape<Self>) -> Recording {
+        Recording::Canaries(tape)
+    }
+}
+
+/// A report with the buckets of both latencies.
+const REPORT_BYTES: usize = size_of::<CanaryReport>() + 2 * LATENCY_BUCKETS * size_of::<u64>();
 
 impl Watch {
     fn begin(now: Instant, canary: Canary) -> Self {

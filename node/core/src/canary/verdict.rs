@@ -22,9 +22,10 @@
 
 use paceline_protocol::registry::CanaryGuards;
 use paceline_protocol::report::{ArmCounts, latency_bucket, latency_bucket_nanos};
+use serde::{Deserialize, Serialize};
 
 /// What both versions have answered.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Both {
     /// The version that serves.
     pub stable: ArmCounts,

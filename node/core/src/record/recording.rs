@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Recordable, Replay, Said, Segment, Tape, replay};
 use crate::admission::Admission;
+use crate::canary::Canaries;
 use crate::detector::Detector;
 use crate::device::Device;
 use crate::drain::Drain;
@@ -36,6 +37,8 @@ pub enum Recording {
     Drain(Tape<Drain>),
     /// When a failed part is started again.
     Restart(Tape<Restart>),
+    /// How canaries go on, as their leader sees it.
+    Canaries(Tape<Canaries>),
 }
 
 impl Recording {
@@ -48,6 +51,7 @@ impl Recording {
             Self::Detector(tape) => replay(tape),
             Self::Drain(tape) => replay(tape),
             Self::Restart(tape) => replay(tape),
+            Self::Canaries(tape) => replay(tape),
         }
     }
 }
@@ -73,6 +77,7 @@ impl Recording {
             Self::Detector(tape) => lines_of(tape),
             Self::Drain(tape) => lines_of(tape),
             Self::Restart(tape) => lines_of(tape),
+            Self::Canaries(tape) => lines_of(tape),
         }
     }
 }
@@ -97,6 +102,7 @@ impl Kept {
             Recording::Detector(tape) => self.summary_of("detector", tape),
             Recording::Drain(tape) => self.summary_of("drain", tape),
             Recording::Restart(tape) => self.summary_of("restart", tape),
+            Recording::Canaries(tape) => self.summary_of("canaries", tape),
         }
     }
 
@@ -109,6 +115,7 @@ impl Kept {
             Recording::Detector(tape) => tape.is_whole(),
             Recording::Drain(tape) => tape.is_whole(),
             Recording::Restart(tape) => tape.is_whole(),
+            Recording::Canaries(tape) => tape.is_whole(),
         }
     }
 

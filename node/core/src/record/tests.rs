@@ -4,17 +4,22 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use paceline_protocol::record::RecordError;
-use paceline_protocol::{Criticality, NodeId, ReplicaId, TenantId};
+use paceline_protocol::registry::{CanaryGuards, CanaryPlan, CanaryStage, ReplicaTarget};
+use paceline_protocol::report::{ArmCounts, CanaryReport};
+use paceline_protocol::{
+    Criticality, Epoch, ModelName, NodeId, ReplicaId, TenantId, VersionNumber,
+};
 
 use super::*;
 use crate::admission::{self, Admission};
 use crate::batcher;
+use crate::canary::{self, Canaries};
 use crate::cost::CostFit;
 use crate::detector::{self, Detector};
 use crate::device::{self, BatcherId, Device, LaneId};
 use crate::drain::{self, Drain};
 use crate::random::Random;
-use crate::registry::NodeState;
+use crate::registry::{Canary, NodeState};
 use crate::request::{BucketId, RequestMeta, Slot};
 use crate::restart::{self, Restart, RestartBudget};
 use crate::router::{self, RouteId, Router, Target};
@@ -141,6 +146,40 @@ fn fault() -> router::Input {
     }
 }
 
+/// A canary whose node tells that it fails every request, and which is aborted.
+fn canary_inputs() -> [canary::Input; 2] {
+    let model = ModelName::new("m").unwrap();
+    let since = Epoch(7);
+    let stage = CanaryStage {
+        weight: 1_000,
+        hold_ms: 60_000,
+    };
+    let begun = Canary {
+        since,
+        plan: CanaryPlan {
+            version: VersionNumber(2),
+            replicas: ReplicaTarget::Count(1),
+            stages: vec![stage],
+            guards: CanaryGuards::default(),
+        },
+        stage: Some(0),
+    };
+    let arm = |failures| ArmCounts {
+        requests: 1_000,
+        failures,
+        latencies: vec![1_000],
+    };
+    let report = CanaryReport {
+        model: model.clone(),
+        since,
+        life: 1,
+        stable: arm(0),
+        canary: arm(1_000),
+    };
+    let heard = canary::Input::Heard { node: NODE, report };
+    [canary::Input::UnderWay(vec![(model, begun)]), heard]
+}
+
 /// Some steps of each kind of machine.
 fn some_of_all() -> Vec<Kept> {
     let mut admission = Recorded::new(
@@ -178,6 +217,10 @@ fn some_of_all() -> Vec<Kept> {
     drain.step(at(1), applied, &mut Vec::new());
     let mut restart = Recorded::new(Restart::new(RestartBudget::default(), 1), 4_096);
     restart.step(at(1), restart::Input::Failed, &mut Vec::new());
+    let mut canaries = Recorded::new(Canaries::default(), 16_384);
+    for input in canary_inputs() {
+        canaries.step(at(1), input, &mut Vec::new());
+    }
     let device = busy_device(256 << 10, 2_000);
     let all = [
         admission.recording(),
@@ -186,6 +229,7 @@ fn some_of_all() -> Vec<Kept> {
         detector.recording(),
         drain.recording(),
         restart.recording(),
+        canaries.recording(),
     ];
     let kept = all.into_iter().map(|recording| Kept {
         instance: "one".to_owned(),
@@ -320,6 +364,7 @@ fn a_file_is_read_back_and_says_what_is_in_it() {
         "detector",
         "drain",
         "restart",
+        "canaries",
     ];
     assert_eq!(machines, all);
     assert!(header.machines.iter().all(|m| m.steps > 0));
@@ -361,7 +406,7 @@ fn the_layout_of_all_machines_is_the_one_that_the_schema_stands_for() {
 }
 
 /// Of layout 4.
-const LAYOUT: u64 = 2_276_198_644_355_554_937;
+const LAYOUT: u64 = 16_937_644_612_552_898_215;
 
 impl<M: Recordable> Tape<M> {
     fn segment(&mut self, position: usize) -> &mut Segment<M> {

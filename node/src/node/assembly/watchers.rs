@@ -78,6 +78,7 @@ impl Assembly<'_> {
             registry: self.registry.clone(),
             router: shared.router.clone(),
             observed: shared.observed.clone(),
+            records: shared.records.clone(),
         }
     }
 
