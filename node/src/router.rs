@@ -6,6 +6,7 @@
 //! requests go on with the last snapshot, and its successor builds a new one.
 
 mod routes;
+mod shadow;
 mod traffic;
 
 use std::collections::BTreeMap;
@@ -28,7 +29,8 @@ use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use self::routes::View;
-pub(crate) use self::routes::{ModelRoute, Routes, VersionRoute};
+pub(crate) use self::routes::{Chosen, ModelRoute, Routes, VersionRoute};
+pub(crate) use self::shadow::ShadowRoute;
 pub(crate) use self::traffic::Arm;
 use crate::clock::Clock;
 use crate::detector::Suspects;

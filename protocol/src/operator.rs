@@ -7,7 +7,9 @@ mod traffic;
 
 use serde::{Deserialize, Serialize};
 
-pub use self::traffic::{ArmView, CanaryEndView, CanaryRequest, CanaryView, TrafficRequest};
+pub use self::traffic::{
+    ArmView, CanaryEndView, CanaryRequest, CanaryView, ShadowRequest, ShadowView, TrafficRequest,
+};
 use crate::id::{Digest, Epoch, ModelName, NodeId, OpId, ReplicaId, TenantName, VersionNumber};
 use crate::manifest::Manifest;
 use crate::registry::{DeviceKind, ReplicaTarget, VersionRecord};
@@ -59,6 +61,9 @@ pub struct Status {
     pub models: usize,
     /// How many models have a ready replica.
     pub models_ready: usize,
+    /// How many have a shadow, which gets copies of their requests.
+    #[serde(default)]
+    pub shadows: usize,
     /// Seconds since the node started.
     pub uptime_seconds: u64,
     /// Devices and what they do.
@@ -162,6 +167,9 @@ pub struct ModelView {
     /// How the last canary ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub canary_ended: Option<CanaryEndView>,
+    /// What gets copies of requests.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shadow: Option<ShadowView>,
     /// What `rollback` goes back to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub previous: Option<VersionNumber>,

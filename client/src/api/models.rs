@@ -1,7 +1,8 @@
 //! Writes of models: what is published, deployed, tried, taken back and deleted.
 
 use paceline_protocol::operator::{
-    CanaryRequest, Committed, DeployRequest, PublishAnswer, PublishRequest, TrafficRequest,
+    CanaryRequest, Committed, DeployRequest, PublishAnswer, PublishRequest, ShadowRequest,
+    TrafficRequest,
 };
 use paceline_protocol::{ModelName, OpId};
 
@@ -58,16 +59,40 @@ impl OperatorClient {
         )
     }
 
+    /// Lets a version get copies of a share of the requests, whose answers nobody waits for.
+    ///
+    /// # Errors
+    /// [`ApiError`]; repeated with the op-id until settled, but not after an objection (409).
+    pub fn set_shadow(
+        &self,
+        name: &ModelName,
+        request: &ShadowRequest,
+    ) -> Result<Committed, ApiError> {
+        self.write_unless(&self.model_write(name, "shadow"), request, Conflict::Stands)
+    }
+
+    /// Ends the shadow of a model.
+    ///
+    /// # Errors
+    /// [`ApiError`]; repeated with the op-id until settled, but not after an objection (409).
+    pub fn end_shadow(&self, name: &ModelName, op: OpId) -> Result<Committed, ApiError> {
+        self.remove(&self.removal(&format!("{}/shadow", model_path(name)), op), Conflict::Stands)
+    }
+
     /// Deletes a model with all its versions.
     ///
     /// # Errors
     /// [`ApiError`]; repeated with the op-id until settled.
     pub fn delete(&self, name: &ModelName, op: OpId) -> Result<Committed, ApiError> {
-        let mut path = format!("{}?op={op}", model_path(name));
-        if let Some(revision) = self.expected_revision {
-            path.push_str(&format!("&expected_revision={revision}"));
+        self.remove(&self.removal(&model_path(name), op), self.conflict())
+    }
+
+    /// How what is under a path is removed.
+    fn removal(&self, path: &str, op: OpId) -> String {
+        match self.expected_revision {
+            None => format!("{path}?op={op}"),
+            Some(revision) => format!("{path}?op={op}&expected_revision={revision}"),
         }
-        self.remove(&path, self.conflict())
     }
 
     /// Where a model is changed.

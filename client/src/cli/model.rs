@@ -10,6 +10,8 @@ mod traffic;
 
 use clap::Subcommand;
 
+pub(super) use canary::{parse_share, share};
+
 use delete::DeleteArgs;
 use deploy::DeployArgs;
 use list::ListArgs;

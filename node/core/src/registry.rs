@@ -10,6 +10,7 @@ mod ops;
 mod replicas;
 mod revision;
 mod seat;
+mod shadow;
 mod tenants;
 mod traffic;
 
@@ -32,6 +33,7 @@ use self::ops::RememberedOps;
 use self::replicas::Replicas;
 pub use self::seat::NodeState;
 use self::seat::{NodesMax, Seat};
+pub use self::shadow::Shadow;
 pub use self::tenants::Tenant;
 pub use self::traffic::{Canary, CanaryEnd};
 
@@ -203,6 +205,8 @@ impl Registry {
             | Change::PromoteCanary { .. }
             | Change::AbortCanary { .. }
             | Change::Rollback { .. } => self.change_traffic(epoch, &command.change),
+            Change::SetShadow { model, plan } => self.set_shadow(epoch, model, *plan),
+            Change::EndShadow { model } => self.end_shadow(epoch, model),
         }
     }
 

@@ -9,6 +9,7 @@ mod flight;
 mod missed;
 mod part;
 mod remote;
+mod shadow;
 mod tensors;
 
 use std::sync::Arc;
@@ -23,12 +24,13 @@ use paceline_protocol::{Epoch, Failure, Tensor, VersionNumber};
 pub use self::missed::Unanswered;
 use self::missed::refused;
 pub use self::remote::PeerDoor;
+pub use self::shadow::Copies;
 pub use self::tensors::{TensorAnswer, TensorRequest};
 use super::oip::{self, AnswerView, ParseOptions, ParsedRequest, Rendered};
 use crate::clock::Clock;
 use crate::detector::Suspects;
 use crate::observed::Observed;
-use crate::router::{Arm, Routes, VersionRoute};
+use crate::router::{Arm, Chosen, Routes, ShadowRoute, VersionRoute};
 use crate::telemetry::metrics::{Metrics, Protocol, Stage};
 use crate::tenants::Caller;
 use crate::{admission, budget, contact, device, dispatch, router, tenants};
@@ -56,6 +58,8 @@ pub struct Serving {
     pub observed: Observed,
     /// How old what is known may be.
     pub contact: contact::Handle,
+    /// Places of copies for shadows.
+    pub copies: Copies,
     /// Where requests are counted.
     pub metrics: Metrics,
 }
@@ -111,6 +115,8 @@ struct Pinned {
     is_named: bool,
     /// Where it is counted, while a canary is under way.
     arm: Option<Arm>,
+    /// What gets a copy of it.
+    shadow: Option<Arc<ShadowRoute>>,
 }
 
 impl Pinned {
@@ -211,13 +217,18 @@ impl Serving {
     fn pin(&self, target: Target<'_>) -> Result<Pinned, Failure> {
         let stale_seconds = self.contact.check()?;
         let routes = self.router.routes();
-        let (version, arm) = match target.version {
-            Some(_) => (routes.resolve(target.model, target.version)?, None),
+        let chosen = match target.version {
+            Some(_) => Chosen {
+                version: routes.resolve(target.model, target.version)?,
+                arm: None,
+                shadow: None,
+            },
             None => routes.choose(target.model, |salt| self.bucket(salt, target))?,
         };
         Ok(Pinned {
-            version: version.clone(),
-            arm,
+            version: chosen.version.clone(),
+            arm: chosen.arm,
+            shadow: chosen.shadow.cloned(),
             epoch: routes.epoch,
             stale_seconds,
             is_named: target.version.is_some(),

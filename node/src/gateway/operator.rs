@@ -132,6 +132,10 @@ impl Operator {
                 "/v2/paceline/models/{name}/rollback",
                 post(traffic::rollback),
             )
+            .route(
+                "/v2/paceline/models/{name}/shadow",
+                post(traffic::set_shadow).merge(delete(traffic::end_shadow)),
+            )
             .route("/v2/paceline/blobs/missing", post(blobs_missing))
             .route("/v2/paceline/blobs/{digest}", put(upload_blob))
             .merge(administration)

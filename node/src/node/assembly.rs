@@ -20,7 +20,7 @@ use crate::config::Config;
 use crate::detector::{Detector, Suspects};
 use crate::drain::Drain;
 use crate::gateway::{
-    self, Doors, Gateway, Guests, Listener, Operator, OperatorParts, PeerDoor, Readiness, Serving,
+    self, Copies, Doors, Gateway, Guests, Listener, Operator, OperatorParts, PeerDoor, Readiness, Serving,
     quic,
 };
 use crate::identity::Identity;
@@ -92,6 +92,7 @@ struct Shared {
     fetcher: Fetcher,
     publisher: Publisher,
     peers: dispatch::Peers,
+    copies: Copies,
     suspects: Suspects,
     contact: contact::Handle,
     records: Records,
@@ -199,6 +200,7 @@ impl Assembly<'_> {
             fetcher,
             publisher,
             peers,
+            copies: Copies::default(),
             suspects: Suspects::default(),
             contact: contact::Handle::new(known, self.clock, self.config.node.contact()),
             records,
@@ -318,6 +320,7 @@ impl Assembly<'_> {
             suspects: shared.suspects.clone(),
             observed: shared.observed.clone(),
             contact: shared.contact.clone(),
+            copies: shared.copies.clone(),
             metrics: shared.metrics.clone(),
         }
     }

@@ -145,6 +145,7 @@ mod tests {
             }],
             canary: None,
             canary_ended: None,
+            shadow: None,
             previous: None,
             revision: Epoch(1),
             epoch: Epoch(1),

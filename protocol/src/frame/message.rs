@@ -23,7 +23,8 @@ pub enum Message {
         /// What is left of the budget, in microseconds.
         budget_us: u64,
         /// Which execution this would be, from 1. A second one shares its batch with nobody: it
-        /// may be what silenced the node of the first.
+        /// may be what silenced the node of the first. 0 is a copy for a shadow, which nobody
+        /// waits for, nor a node that stops.
         attempt: u8,
         /// How much it matters.
         criticality: Criticality,

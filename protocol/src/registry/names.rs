@@ -33,7 +33,9 @@ impl Change {
             | Self::AdvanceCanary { model, .. }
             | Self::PromoteCanary { model, .. }
             | Self::AbortCanary { model, .. }
-            | Self::Rollback { model } => Some(model),
+            | Self::Rollback { model }
+            | Self::SetShadow { model, .. }
+            | Self::EndShadow { model } => Some(model),
             Self::RegisterNode(_)
             | Self::Assign { .. }
             | Self::Unassign { .. }
@@ -81,6 +83,8 @@ impl Change {
             Self::PromoteCanary { .. } => "promote-canary",
             Self::AbortCanary { .. } => "abort-canary",
             Self::Rollback { .. } => "rollback",
+            Self::SetShadow { .. } => "set-shadow",
+            Self::EndShadow { .. } => "end-shadow",
         }
     }
 }

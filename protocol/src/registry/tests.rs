@@ -198,6 +198,16 @@ fn canaries() -> impl Strategy<Value = Change> {
             reason
         }),
         models().prop_map(|model| Change::Rollback { model }),
+        (models(), versions(), any::<u16>()).prop_map(|(model, version, weight)| {
+            let replicas = ReplicaTarget::Each;
+            let plan = ShadowPlan {
+                version,
+                replicas,
+                weight,
+            };
+            Change::SetShadow { model, plan }
+        }),
+        models().prop_map(|model| Change::EndShadow { model }),
     ]
 }
 
@@ -321,6 +331,10 @@ fn refusals() -> impl Strategy<Value = Refusal> {
             tenant: TenantName::default()
         }),
         canary_refusals(),
+        any::<u16>().prop_map(|weight| Refusal::ShadowShare { weight }),
+        (models(), versions()).prop_map(|(model, version)| Refusal::IsShadow { model, version }),
+        (models(), versions()).prop_map(|(model, version)| Refusal::IsCanary { model, version }),
+        models().prop_map(|model| Refusal::NoShadow { model }),
     ]
 }
 
@@ -396,6 +410,8 @@ fn change_number(change: &Change) -> u8 {
         Change::PromoteCanary { .. } => 22,
         Change::AbortCanary { .. } => 23,
         Change::Rollback { .. } => 24,
+        Change::SetShadow { .. } => 25,
+        Change::EndShadow { .. } => 26,
     }
 }
 
@@ -436,6 +452,10 @@ fn refusal_number(refusal: &Refusal) -> u8 {
         Refusal::NoPrevious { .. } => 31,
         Refusal::RevisionDiffers { .. } => 32,
         Refusal::NoRevision => 33,
+        Refusal::ShadowShare { .. } => 34,
+        Refusal::IsShadow { .. } => 35,
+        Refusal::IsCanary { .. } => 36,
+        Refusal::NoShadow { .. } => 37,
     }
 }
 
@@ -458,8 +478,8 @@ fn hold_numbers<T: Serialize + fmt::Debug>(
 
 #[test]
 fn variants_keep_their_numbers() {
-    hold_numbers(changes(), change_number, 25);
-    hold_numbers(refusals(), refusal_number, 34);
+    hold_numbers(changes(), change_number, 27);
+    hold_numbers(refusals(), refusal_number, 38);
 }
 
 #[test]

@@ -132,7 +132,9 @@ impl Agreed {
             | Change::AddKey { .. }
             | Change::RevokeKey { .. }
             | Change::AdvanceCanary { .. }
-            | Change::Rollback { .. } => {}
+            | Change::Rollback { .. }
+            | Change::SetShadow { .. }
+            | Change::EndShadow { .. } => {}
         }
     }
 

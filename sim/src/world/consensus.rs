@@ -282,7 +282,9 @@ fn touched(
             | Change::AdvanceCanary { model, .. }
             | Change::PromoteCanary { model, .. }
             | Change::AbortCanary { model, .. }
-            | Change::Rollback { model },
+            | Change::Rollback { model }
+            | Change::SetShadow { model, .. }
+            | Change::EndShadow { model },
             _,
         ) => of_model(model),
         // Nodes look at all tenants there are, with each entry.

@@ -383,6 +383,7 @@ mod tests {
             replicas: states.iter().enumerate().map(replica).collect(),
             canary: None,
             canary_ended: None,
+            shadow: None,
             previous: None,
             revision: Epoch(1),
             epoch: Epoch(12),

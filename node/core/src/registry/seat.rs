@@ -168,7 +168,9 @@ impl Registry {
             | Change::AdvanceCanary { .. }
             | Change::PromoteCanary { .. }
             | Change::AbortCanary { .. }
-            | Change::Rollback { .. } => unreachable!("not a change of members"),
+            | Change::Rollback { .. }
+            | Change::SetShadow { .. }
+            | Change::EndShadow { .. } => unreachable!("not a change of members"),
         }
     }
 

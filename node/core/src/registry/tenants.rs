@@ -63,7 +63,9 @@ impl Registry {
             | Change::AdvanceCanary { .. }
             | Change::PromoteCanary { .. }
             | Change::AbortCanary { .. }
-            | Change::Rollback { .. } => unreachable!("not a change of tenants"),
+            | Change::Rollback { .. }
+            | Change::SetShadow { .. }
+            | Change::EndShadow { .. } => unreachable!("not a change of tenants"),
         }
     }
 

@@ -7,6 +7,7 @@ use paceline_protocol::{DeviceId, Digest, Dtype, OpId, ShapePattern, Signature, 
 use super::*;
 
 mod members;
+mod shadow;
 mod tenants;
 mod traffic;
 

@@ -56,11 +56,12 @@ impl Model {
     }
 
     /// Versions that must not be forgotten, beside those with replicas: they serve, shall serve,
-    /// are tried, or have served before.
+    /// are tried, get copies, or have served before.
     pub(super) fn versions_named(&self) -> impl Iterator<Item = VersionNumber> {
         let deployed = self.deployment.map(|deployment| deployment.version);
         let canary = self.canary.as_ref().map(|canary| canary.plan.version);
-        let named = [self.serving, deployed, canary, self.previous];
+        let shadow = self.shadow.map(|shadow| shadow.plan.version);
+        let named = [self.serving, deployed, canary, shadow, self.previous];
         named.into_iter().flatten()
     }
 
@@ -91,6 +92,8 @@ impl Model {
         if canary.is_some_and(|canary| canary.plan.version == version) {
             self.end_canary(epoch, None);
         }
+        // What answers everybody is nobody's shadow.
+        self.shadow = self.shadow.filter(|shadow| shadow.plan.version != version);
     }
 
     fn end_canary(&mut self, until: Epoch, aborted: Option<String>) {
@@ -155,7 +158,9 @@ impl Registry {
             | Change::SetTenant { .. }
             | Change::DeleteTenant { .. }
             | Change::AddKey { .. }
-            | Change::RevokeKey { .. } => unreachable!("no change of traffic"),
+            | Change::RevokeKey { .. }
+            | Change::SetShadow { .. }
+            | Change::EndShadow { .. } => unreachable!("no change of a canary"),
         }
         Ok(Reply::Done)
     }
@@ -173,6 +178,7 @@ impl Registry {
         let model = self.model_mut(name)?;
         model.check_version(name, plan.version)?;
         model.check_no_canary(name, None)?;
+        model.check_no_shadow(name, plan.version)?;
         let deployed = model.deployment.map(|deployment| deployment.version);
         if model.serving.is_none() || model.serving != deployed {
             return Err(Refusal::NoStableVersion {

@@ -210,7 +210,7 @@ impl Part<'_> {
             deadline: self.terms.deadline,
             criticality: self.terms.criticality,
             tenant: self.terms.tenant,
-            is_alone,
+            attempt: 1 + u8::from(is_alone),
         };
         let flight = Flight::begin(serving, self.pinned, picked, cargo);
         self.flights[attempt.place()] = Some(Sent {
