@@ -29,6 +29,8 @@ mod metrics;
 mod node;
 #[path = "process/record.rs"]
 mod record;
+#[path = "process/shadow.rs"]
+mod shadow;
 #[path = "process/survival.rs"]
 mod survival;
 #[path = "process/tenants.rs"]

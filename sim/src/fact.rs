@@ -89,6 +89,9 @@ pub(crate) enum Fact<'a> {
         weight: u16,
         is_canary: bool,
     },
+    /// What became of a copy for a shadow. Copies are in no batch of these facts: no client has sent
+    /// them.
+    Copied(CopyEnd),
     /// A request whose replica went away unexecuted was sent to another one.
     SentAgain,
     /// A request whose node fell silent was sent to another one.
@@ -144,6 +147,15 @@ pub(crate) enum Fact<'a> {
     },
     /// A node has applied the log up to here.
     Followed { node: NodeIndex, index: u64 },
+}
+
+/// What becomes of a copy: it is sent, then answered or failed, or it is dropped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum CopyEnd {
+    Sent,
+    Answered,
+    Failed,
+    Dropped,
 }
 
 /// A queue of a replica.

@@ -80,6 +80,7 @@ impl Measured {
             | Fact::Admitted { .. }
             | Fact::Disclaimed { .. }
             | Fact::Split { .. }
+            | Fact::Copied(_)
             | Fact::Loaded { .. }
             | Fact::Left { .. }
             | Fact::Stray { .. }

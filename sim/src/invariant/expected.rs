@@ -6,7 +6,7 @@ use paceline_protocol::registry::Change;
 
 use super::Invariant;
 use super::agreed::news;
-use crate::fact::{End, Fact, RequestNumber};
+use crate::fact::{CopyEnd, End, Fact, RequestNumber};
 use crate::scenario::{Expect, Scenario};
 
 pub(super) struct Expected {
@@ -22,6 +22,7 @@ pub(super) struct Expected {
     /// The model whose version is looked at, and the one that serves.
     first: Option<ModelName>,
     serving: u32,
+    copies: u64,
 }
 
 /// What clients of a kind demand, and get.
@@ -63,6 +64,7 @@ impl Expected {
             latencies: Latencies::default(),
             first: first.and_then(|model| ModelName::new(model.name.as_str()).ok()),
             serving: 0,
+            copies: 0,
         }
     }
 
@@ -135,6 +137,7 @@ impl Invariant for Expected {
         {
             self.serving = version.0;
         }
+        self.copies += u64::from(matches!(fact, Fact::Copied(CopyEnd::Sent)));
         if let Fact::Ended { request, end, .. } = *fact {
             self.ended(now, (request, end));
         }
@@ -152,6 +155,12 @@ impl Invariant for Expected {
             let (serving, wanted) = (self.serving, expect.serving);
             return Err(format!(
                 "version {serving} of the first model serves at the end; {wanted} is expected"
+            ));
+        }
+        if self.copies < expect.copies_min {
+            let (copies, wanted) = (self.copies, expect.copies_min);
+            return Err(format!(
+                "{copies} copies were sent to shadows; {wanted} are expected"
             ));
         }
         for (position, of) in self.clients.iter().enumerate() {

@@ -50,7 +50,7 @@ impl fmt::Display for UnknownScenario {
 
 impl std::error::Error for UnknownScenario {}
 
-const TEXTS: [&str; 24] = [
+const TEXTS: [&str; 25] = [
     include_str!("../../scenarios/steady.toml"),
     include_str!("../../scenarios/overload.toml"),
     include_str!("../../scenarios/flash-crowd.toml"),
@@ -67,6 +67,7 @@ const TEXTS: [&str; 24] = [
     include_str!("../../scenarios/region-latency.toml"),
     include_str!("../../scenarios/cold-start.toml"),
     include_str!("../../scenarios/bad-canary.toml"),
+    include_str!("../../scenarios/shadow.toml"),
     include_str!("../../scenarios/bad-version.toml"),
     include_str!("../../scenarios/engine-crash.toml"),
     include_str!("../../scenarios/given-up.toml"),

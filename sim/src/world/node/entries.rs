@@ -13,6 +13,7 @@ use paceline_protocol::{Epoch, TenantId, VersionNumber};
 
 use super::Node;
 use super::canaries::Arm;
+use super::copies::ToCopy;
 use super::flights::Sent;
 use super::knowledge::node_id;
 use crate::agenda::Timer;
@@ -36,6 +37,8 @@ pub(super) struct Entry {
     pub(super) has_run: bool,
     /// Whether its end is watched by a timer of its own.
     pub(super) is_watched: bool,
+    /// The shadow that gets a copy of it once it is answered.
+    shadow: Option<VersionNumber>,
     /// How often it was pinned.
     pins: u8,
     arrived: Instant,
@@ -48,6 +51,18 @@ pub(super) struct Pinned {
     pub(super) epoch: Epoch,
     /// Where it is counted while a canary is under way.
     arm: Option<Arm>,
+}
+
+impl Entry {
+    /// The copy of it, if it is copied.
+    pub(super) fn copy(&self, attempt: Attempt) -> Option<ToCopy> {
+        let (request, version) = (self.request, self.shadow?);
+        Some(ToCopy {
+            request,
+            version: (request.model, version),
+            attempt,
+        })
+    }
 }
 
 impl Node {
@@ -93,6 +108,7 @@ impl Node {
             is_second: request.lost.is_some(),
             via: request.via,
         });
+        let shadow = self.draw(outside, &request, pinned);
         let (failover, first) = Failover::begin(terms(request, tenant));
         let mut been = Been::default();
         if let Some(lost) = request.lost {
@@ -108,6 +124,7 @@ impl Node {
             end: None,
             has_run: false,
             is_watched: false,
+            shadow,
             pins: 1,
             arrived: outside.now,
         });
