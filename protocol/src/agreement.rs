@@ -29,7 +29,10 @@ pub fn compare<'a>(
         });
         let Some(other) = other else {
             let different = rows;
-            return Agreement { equal: 0, different };
+            return Agreement {
+                equal: 0,
+                different,
+            };
         };
         mark(one, other, &mut differs);
     }

@@ -31,7 +31,7 @@ pub const CLIENT_PROTOCOL: &[u8] = b"paceline-client/1";
 /// The same for nodes that want to join.
 pub const JOIN_PROTOCOL: &[u8] = b"paceline-join/1";
 /// The first number in a [`Hello`] and in a [`Welcome`]; it rises when old readers could not go on.
-pub const CLIENT_SCHEMA: u16 = 4;
+pub const CLIENT_SCHEMA: u16 = 5;
 /// Largest hello: a key, a release, and room.
 pub const HELLO_BYTES_MAX: usize = 4 << 10;
 /// Largest greeting: the addresses of 64 nodes, each as long as a name may be.

@@ -2,6 +2,7 @@
 
 use paceline_core::{BucketId, Instant};
 use paceline_protocol::registry::{Command, Outcome};
+use paceline_protocol::traffic::Sequence;
 use paceline_protocol::{Epoch, ReplicaId, VersionNumber};
 
 use crate::agenda::{NodeIndex, Process};
@@ -92,6 +93,11 @@ pub(crate) enum Fact<'a> {
     /// What became of a copy for a shadow. Copies are in no batch of these facts: no client has sent
     /// them.
     Copied(CopyEnd),
+    /// A request of a sequence is sent to a replica.
+    Sequenced {
+        sequence: Sequence,
+        replica: ReplicaId,
+    },
     /// A request whose replica went away unexecuted was sent to another one.
     SentAgain,
     /// A request whose node fell silent was sent to another one.

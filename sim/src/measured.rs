@@ -81,6 +81,7 @@ impl Measured {
             | Fact::Disclaimed { .. }
             | Fact::Split { .. }
             | Fact::Copied(_)
+            | Fact::Sequenced { .. }
             | Fact::Loaded { .. }
             | Fact::Left { .. }
             | Fact::Stray { .. }

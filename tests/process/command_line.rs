@@ -7,7 +7,7 @@ use serde_json::Value;
 use crate::node::{Finished, Node, directory, example, paceline, serve};
 
 /// Every command that people type, without the binary's name.
-const COMMANDS: [&str; 29] = [
+const COMMANDS: [&str; 30] = [
     "up",
     "join",
     "token create",
@@ -32,6 +32,7 @@ const COMMANDS: [&str; 29] = [
     "model show",
     "model deploy",
     "model delete",
+    "shadow",
     "infer",
     "explain",
     "sim run",

@@ -74,7 +74,10 @@ pub(crate) fn that_disagrees(cluster: &Cluster) {
         assert!((50..=150).contains(&drawn), "{drawn} of {ASKED}");
         assert_eq!(copies("failed"), 0);
         // Another threshold gives another label; each answer has one row.
-        assert_eq!(counted("rows", ("agreement", "different")), copies("answered"));
+        assert_eq!(
+            counted("rows", ("agreement", "different")),
+            copies("answered")
+        );
         assert_eq!(counted("rows", ("agreement", "equal")), 0);
         sent += copies("sent");
     }

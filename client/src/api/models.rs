@@ -76,7 +76,10 @@ impl OperatorClient {
     /// # Errors
     /// [`ApiError`]; repeated with the op-id until settled, but not after an objection (409).
     pub fn end_shadow(&self, name: &ModelName, op: OpId) -> Result<Committed, ApiError> {
-        self.remove(&self.removal(&format!("{}/shadow", model_path(name)), op), Conflict::Stands)
+        self.remove(
+            &self.removal(&format!("{}/shadow", model_path(name)), op),
+            Conflict::Stands,
+        )
     }
 
     /// Deletes a model with all its versions.

@@ -20,8 +20,8 @@ use crate::config::Config;
 use crate::detector::{Detector, Suspects};
 use crate::drain::Drain;
 use crate::gateway::{
-    self, Copies, Doors, Gateway, Guests, Listener, Operator, OperatorParts, PeerDoor, Readiness, Serving,
-    quic,
+    self, Copies, Doors, Gateway, Guests, Listener, Operator, OperatorParts, PeerDoor, Readiness,
+    Serving, quic,
 };
 use crate::identity::Identity;
 use crate::identity::authority::key_in_certificate;

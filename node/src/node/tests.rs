@@ -121,6 +121,7 @@ async fn infer(serving: &Serving, parameters: &str) -> Result<Bytes, ErrorCode> 
         epoch_seen: None,
         caller: Caller::ANONYMOUS,
         unit: None,
+        sequence: None,
     };
     let answered = serving.infer(body).await;
     answered

@@ -99,8 +99,10 @@ pub struct ClientInfer {
     /// Who sends it. What a client says here is not believed: the node that has seen its key fills
     /// it in, for peers that it sends the request on to.
     pub tenant: TenantId,
-    /// What it belongs to that shall always get the same version.
+    /// What it belongs to that shall always get the same version; if it says nothing, its sequence.
     pub unit: Option<Unit>,
+    /// The sequence that it belongs to: its requests go to one replica, and none is executed twice.
+    pub sequence: Option<Unit>,
 }
 
 /// Whether a failed attempt may have been executed.

@@ -1,8 +1,11 @@
 //! I14 and what a scenario itself demands: so many answers, in all and once all is mended.
 
+use std::collections::BTreeMap;
+
 use paceline_core::Instant;
-use paceline_protocol::ModelName;
 use paceline_protocol::registry::Change;
+use paceline_protocol::traffic::Sequence;
+use paceline_protocol::{ModelName, ReplicaId};
 
 use super::Invariant;
 use super::agreed::news;
@@ -23,6 +26,15 @@ pub(super) struct Expected {
     first: Option<ModelName>,
     serving: u32,
     copies: u64,
+    sticky: Sticky,
+}
+
+/// Where requests of sequences go.
+#[derive(Default)]
+struct Sticky {
+    last: BTreeMap<Sequence, ReplicaId>,
+    stayed: u64,
+    moved: u64,
 }
 
 /// What clients of a kind demand, and get.
@@ -65,6 +77,7 @@ impl Expected {
             first: first.and_then(|model| ModelName::new(model.name.as_str()).ok()),
             serving: 0,
             copies: 0,
+            sticky: Sticky::default(),
         }
     }
 
@@ -104,6 +117,29 @@ impl Latencies {
     }
 }
 
+impl Sticky {
+    fn see(&mut self, sequence: Sequence, replica: ReplicaId) {
+        match self.last.insert(sequence, replica) {
+            Some(before) if before == replica => self.stayed += 1,
+            Some(_) => self.moved += 1,
+            None => {}
+        }
+    }
+
+    fn judge(&self, permille_min: u64) -> Result<(), String> {
+        let Self { stayed, moved, .. } = self;
+        let all = stayed + moved;
+        // A run in which nothing follows proves nothing.
+        if permille_min == 0 || (all > 0 && stayed * 1_000 >= all * permille_min) {
+            return Ok(());
+        }
+        Err(format!(
+            "{stayed} of {all} requests of sequences went where the one before had gone; \
+             {permille_min} of a thousand are expected"
+        ))
+    }
+}
+
 impl Share {
     fn count(&mut self, end: End) {
         self.stayed += u64::from(end != End::Cancelled);
@@ -137,6 +173,9 @@ impl Invariant for Expected {
         {
             self.serving = version.0;
         }
+        if let Fact::Sequenced { sequence, replica } = *fact {
+            self.sticky.see(sequence, replica);
+        }
         self.copies += u64::from(matches!(fact, Fact::Copied(CopyEnd::Sent)));
         if let Fact::Ended { request, end, .. } = *fact {
             self.ended(now, (request, end));
@@ -157,6 +196,7 @@ impl Invariant for Expected {
                 "version {serving} of the first model serves at the end; {wanted} is expected"
             ));
         }
+        self.sticky.judge(expect.sticky_permille_min)?;
         if self.copies < expect.copies_min {
             let (copies, wanted) = (self.copies, expect.copies_min);
             return Err(format!(
@@ -180,6 +220,32 @@ mod tests {
     use paceline_protocol::Epoch;
 
     use super::*;
+
+    #[test]
+    fn a_sequence_that_moves_too_often_and_copies_that_were_not_sent_are_found() {
+        let mut scenario = Scenario::named("node-kill").unwrap();
+        scenario.expect = Expect {
+            sticky_permille_min: 500,
+            copies_min: 1,
+            ..Expect::default()
+        };
+        let mut expected = Expected::new(&scenario);
+        let mut see = |fact: Fact<'_>| {
+            expected.observe(Instant::ZERO, &fact).unwrap();
+            expected.end(Instant::ZERO)
+        };
+        let sent = |replica| Fact::Sequenced {
+            sequence: Sequence(7),
+            replica: ReplicaId(replica),
+        };
+        let none = see(sent(1)).unwrap_err();
+        assert!(none.starts_with("0 of 0 requests of sequences"), "{none}");
+        assert!(see(sent(1)).unwrap_err().starts_with("0 copies were sent"));
+        assert_eq!(see(Fact::Copied(CopyEnd::Sent)), Ok(()));
+        assert_eq!(see(sent(2)), Ok(()), "every other one");
+        let moved = see(sent(3)).unwrap_err();
+        assert!(moved.starts_with("1 of 3 requests of sequences"), "{moved}");
+    }
 
     fn judge(expect: Expect, ends: &[(u64, End)]) -> bool {
         let mut scenario = Scenario::named("node-kill").unwrap();

@@ -87,6 +87,8 @@ impl Check {
                 expect.answered_permille_min,
                 permille,
             );
+            let sticky = expect.sticky_permille_min;
+            check.within("sticky_permille_min", sticky, permille);
             let calm = expect.calm_answered_permille_min;
             check.within("calm_answered_permille_min", calm, permille);
             let calm_from = (0, scenario.ends_ms());

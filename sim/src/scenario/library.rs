@@ -50,7 +50,7 @@ impl fmt::Display for UnknownScenario {
 
 impl std::error::Error for UnknownScenario {}
 
-const TEXTS: [&str; 25] = [
+const TEXTS: [&str; 26] = [
     include_str!("../../scenarios/steady.toml"),
     include_str!("../../scenarios/overload.toml"),
     include_str!("../../scenarios/flash-crowd.toml"),
@@ -74,6 +74,7 @@ const TEXTS: [&str; 25] = [
     include_str!("../../scenarios/out-of-memory.toml"),
     include_str!("../../scenarios/failing-replica.toml"),
     include_str!("../../scenarios/failing-model.toml"),
+    include_str!("../../scenarios/sequences.toml"),
     include_str!("../../scenarios/criticality.toml"),
     include_str!("../../scenarios/mixed-clients.toml"),
 ];

@@ -4,6 +4,7 @@
 //! unless its request must not run twice; the first answer wins.
 
 use paceline_core::{BucketId, Instant, Random};
+use paceline_protocol::traffic::{self, Sequence, Unit};
 use paceline_protocol::{Criticality, Epoch};
 
 use super::doors::{Door, ReadyDoors};
@@ -71,12 +72,24 @@ pub(crate) struct Request {
     pub(crate) tenant: Option<u16>,
     /// Whether it must not run twice.
     pub(crate) is_once: bool,
+    /// The sequence that it belongs to, if it does.
+    pub(crate) sequence: Option<Sequence>,
     /// The node that its client has lost, and that may have run it.
     pub(crate) lost: Option<NodeIndex>,
     /// The highest epoch that the client has seen.
     pub(crate) seen: Epoch,
     /// The node that has sent it on, since it was behind that.
     pub(crate) via: Option<Process>,
+}
+
+impl Request {
+    /// Its bucket: that of its sequence, or its own.
+    pub(crate) fn bucket_under(&self, salt: &str) -> u16 {
+        match self.sequence {
+            Some(sequence) => traffic::bucket(salt, &sequence.0.to_le_bytes()),
+            None => traffic::bucket(salt, &self.number.0.to_le_bytes()),
+        }
+    }
 }
 
 impl Clients {
@@ -157,6 +170,10 @@ impl Clients {
             criticality: of.criticality,
             tenant: clients.tenants[sending.tenant as usize],
             is_once: sending.sequence.is_some() || clients.budgets.below(1_000) < of.once_permille,
+            sequence: sending.sequence.map(|number| {
+                let name = Unit::new(format!("{group}-{number}"));
+                Sequence::named(&name.expect("two numbers are a unit"))
+            }),
             lost: None,
             seen: Epoch::default(),
             via: None,

@@ -125,6 +125,7 @@ fn pick() -> router::Input {
         bytes: 64,
         may_probe: true,
         again: None,
+        sequence: None,
     }
 }
 
@@ -350,7 +351,7 @@ fn the_layout_of_all_machines_is_the_one_that_the_schema_stands_for() {
     );
 }
 
-/// Of layout 3.
+/// Of layout 4.
 const LAYOUT: u64 = 12_481_765_289_574_103_480;
 
 impl<M: Recordable> Tape<M> {

@@ -185,6 +185,7 @@ impl Part<'_> {
             rows: self.rows,
             bytes: self.bytes,
             may_repeat: self.terms.is_idempotent,
+            sequence: self.terms.sequence,
             again: Again {
                 been: self.been,
                 is_alone,

@@ -161,6 +161,7 @@ impl Copied {
             bytes,
             // Nobody waits for it: it is what a replica that failed is best tried with.
             may_repeat: true,
+            sequence: None,
             again: Again::default(),
         };
         let picked = serving.router.pick(&self.pinned.version, wanted)?;
@@ -182,17 +183,15 @@ impl Copied {
 }
 
 /// The inputs of a request as a shadow takes them, if it does. Their bytes are shared.
-fn taken(
-    inputs: &[Tensor],
-    serves: &VersionRoute,
-    shadow: &VersionRoute,
-) -> Option<Vec<Tensor>> {
+fn taken(inputs: &[Tensor], serves: &VersionRoute, shadow: &VersionRoute) -> Option<Vec<Tensor>> {
     let is_alike = serves.signature.inputs == shadow.signature.inputs;
     if is_alike && (serves.finite_inputs || !shadow.finite_inputs) {
         return Some(inputs.to_vec());
     }
     let specs = serves.signature.inputs.iter();
-    let named = specs.map(|spec| spec.name.clone()).zip(inputs.iter().cloned());
+    let named = specs
+        .map(|spec| spec.name.clone())
+        .zip(inputs.iter().cloned());
     let options = ParseOptions {
         finite_inputs: shadow.finite_inputs,
     };

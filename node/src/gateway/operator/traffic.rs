@@ -14,9 +14,7 @@ use paceline_protocol::{ErrorCode, Failure, ModelName, VersionNumber};
 
 use super::access::check_change;
 use super::extract::{InPath, InQuery, Whole};
-use super::{
-    OpQuery, OperatorParts, Parts, Refused, SeenQuery, json, model_name, op_of, write,
-};
+use super::{OpQuery, OperatorParts, Parts, Refused, SeenQuery, json, model_name, op_of, write};
 use crate::router::Routes;
 use crate::tenants::Caller;
 

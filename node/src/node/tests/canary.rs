@@ -87,6 +87,7 @@ pub(super) async fn ask(serving: &Serving, unit: Option<&str>) -> Result<u32, Er
         epoch_seen: None,
         caller: Caller::ANONYMOUS,
         unit: unit.map(|unit| Unit::new(unit).unwrap()),
+        sequence: None,
     };
     let answered = serving.infer(body).await;
     let answered = answered.map_err(|failure| failure.code)?;

@@ -7,7 +7,7 @@ use paceline_core::router::{self, Heard};
 use paceline_core::shadow::{Choice, Offer, choose};
 use paceline_core::{Machine, Slot};
 use paceline_protocol::limits::SHADOW_COPIES_MAX;
-use paceline_protocol::{Criticality, TenantId, VersionNumber, traffic};
+use paceline_protocol::{Criticality, TenantId, VersionNumber};
 
 use super::Node;
 use super::entries::Pinned;
@@ -49,8 +49,7 @@ impl Node {
             weight: shade.weight,
             is_ready: self.knowledge.is_routed((request.model, shade.version)),
         };
-        let bucket = || traffic::bucket(&shade.salt, &request.number.0.to_le_bytes());
-        match choose(offer, bucket) {
+        match choose(offer, || request.bucket_under(&shade.salt)) {
             Choice::Alone => None,
             Choice::Copied => Some(shade.version),
             Choice::Dropped(_) => {
@@ -85,6 +84,7 @@ impl Node {
             bytes: request.bytes,
             may_probe: true,
             again: None,
+            sequence: None,
         };
         self.router
             .step(outside.now, pick, &mut self.router_effects);

@@ -334,6 +334,7 @@ fn terms(request: Request, tenant: TenantId) -> Terms {
         lost: request.lost.map(node_id),
         criticality: request.criticality,
         tenant,
+        sequence: request.sequence,
     }
 }
 

@@ -64,6 +64,7 @@ impl Node {
             bytes: request.bytes,
             may_probe: !request.is_once,
             again: (again != Again::default()).then(|| Box::new(again)),
+            sequence: request.sequence,
         };
         self.router
             .step(outside.now, pick, &mut self.router_effects);
@@ -81,6 +82,9 @@ impl Node {
             Why::First => {}
             Why::Reroute | Why::Retry => outside.record(&Fact::SentAgain),
             Why::Failover => outside.record(&Fact::FailedOver),
+        }
+        if let Some(sequence) = request.sequence {
+            outside.record(&Fact::Sequenced { sequence, replica });
         }
         let to = self.process_of(node);
         let sent = Sent {
@@ -157,12 +161,7 @@ impl Node {
     }
 
     /// An attempt has ended.
-    pub(super) fn landed(
-        &mut self,
-        outside: &mut Outside,
-        flight: Flight,
-        landing: Landing,
-    ) {
+    pub(super) fn landed(&mut self, outside: &mut Outside, flight: Flight, landing: Landing) {
         let Flight { slot, attempt, .. } = flight;
         if flight.is_copy {
             self.copy_landed(outside, slot, landing);
