@@ -80,7 +80,9 @@ fn is_same(dtype: Dtype, a: &[u8], b: &[u8]) -> bool {
         (Some(a), Some(b)) => {
             let apart = (a - b).abs();
             let scale = a.abs().max(b.abs());
-            a == b || (a.is_nan() && b.is_nan()) || apart <= ABSOLUTE || apart <= RELATIVE * scale
+            let is_near = apart <= ABSOLUTE || apart <= RELATIVE * scale;
+            // Infinity is as far from all numbers as from none.
+            a == b || (a.is_nan() && b.is_nan()) || (is_near && scale.is_finite())
         }
         (None, _) | (_, None) => a == b,
     }

@@ -31,7 +31,7 @@ pub const WEIGHT_ALL: u16 = 10_000;
 /// nowhere.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
-pub struct Unit(String);
+pub struct Unit(Box<str>);
 
 /// A sequence, as routers know it: the high 64 bits of XXH3-128 (seed 0) of its name, which is a text
 /// like a [`Unit`].
@@ -108,7 +108,7 @@ impl Unit {
         }
         match text.find(char::is_control) {
             Some(at) => Err(UnitError::Control { at }),
-            None => Ok(Self(text)),
+            None => Ok(Self(text.into_boxed_str())),
         }
     }
 
@@ -148,7 +148,7 @@ impl TryFrom<String> for Unit {
 
 impl From<Unit> for String {
     fn from(unit: Unit) -> Self {
-        unit.0
+        unit.0.into_string()
     }
 }
 

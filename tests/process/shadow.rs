@@ -48,38 +48,10 @@ pub(crate) fn that_disagrees(cluster: &Cluster) {
         let model = cluster.node(number).wait_for(MODEL, has_all);
         assert_eq!(model["shadow"]["weight"], 5_000);
     }
-    for number in 0..3 {
-        let mut connection = Connection::open(cluster.node(number).http);
-        for _ in 0..ASKED {
-            let answer = connection.ask(&Request::post("/v2/models/likely/infer", INPUT));
-            assert_eq!(answer.status, 200, "{}", answer.text());
-            assert_eq!(version_of(&answer), 1);
-            assert!(answer.text().contains("\"ok\""), "{}", answer.text());
-        }
-    }
+    asked_of_all(cluster);
     let mut sent = 0;
     for number in 0..3 {
-        let node = cluster.node(number);
-        let counted = |name: &str, label: (&str, &str)| {
-            let name = format!("paceline_shadow_{name}_total");
-            let labels = [("model", "likely"), ("version", "2"), label];
-            value(&samples(&node.scrape()), &name, &labels) as u64
-        };
-        let copies = |end| counted("copies", ("end", end));
-        until(Duration::from_secs(20), "copies end", || {
-            copies("sent") == copies("answered") + copies("failed")
-        });
-        // Half of 200, with a standard deviation of 7.
-        let drawn = copies("sent") + copies("dropped_full");
-        assert!((50..=150).contains(&drawn), "{drawn} of {ASKED}");
-        assert_eq!(copies("failed"), 0);
-        // Another threshold gives another label; each answer has one row.
-        assert_eq!(
-            counted("rows", ("agreement", "different")),
-            copies("answered")
-        );
-        assert_eq!(counted("rows", ("agreement", "equal")), 0);
-        sent += copies("sent");
+        sent += copied(cluster, number);
     }
     assert!(sent > 0, "no copy was sent");
     let shown = done(cluster, &["model", "show", "likely"]).stdout;
@@ -98,6 +70,42 @@ pub(crate) fn that_disagrees(cluster: &Cluster) {
     let again = cluster.node(2).cli(&["shadow", "likely", "--off"]);
     assert!(again.stderr.contains("has no shadow"), "{again:?}");
     done(cluster, &["model", "delete", "likely", "--yes"]);
+}
+
+/// Every node answers by the version that serves.
+fn asked_of_all(cluster: &Cluster) {
+    for number in 0..3 {
+        let mut connection = Connection::open(cluster.node(number).http);
+        for _ in 0..ASKED {
+            let answer = connection.ask(&Request::post("/v2/models/likely/infer", INPUT));
+            assert_eq!(answer.status, 200, "{}", answer.text());
+            assert_eq!(version_of(&answer), 1);
+            assert!(answer.text().contains("\"ok\""), "{}", answer.text());
+        }
+    }
+}
+
+/// Copies that a node has sent: half of the requests, and every one is answered otherwise.
+fn copied(cluster: &Cluster, number: usize) -> u64 {
+    let node = cluster.node(number);
+    let counted = |name: &str, label: (&str, &str)| {
+        let name = format!("paceline_shadow_{name}_total");
+        let labels = [("model", "likely"), ("version", "2"), label];
+        value(&samples(&node.scrape()), &name, &labels) as u64
+    };
+    let copies = |end| counted("copies", ("end", end));
+    until(Duration::from_secs(20), "copies end", || {
+        copies("sent") == copies("answered") + copies("failed")
+    });
+    // Half of 200, with a standard deviation of 7.
+    let drawn = copies("sent") + copies("dropped_full");
+    assert!((50..=150).contains(&drawn), "{drawn} of {ASKED}");
+    assert_eq!(copies("failed"), 0);
+    // Another threshold gives another label; each answer has one row.
+    let different = counted("rows", ("agreement", "different"));
+    assert_eq!(different, copies("answered"));
+    assert_eq!(counted("rows", ("agreement", "equal")), 0);
+    copies("sent")
 }
 
 /// The model that tells failures of machines, which calls a failure what is this likely.

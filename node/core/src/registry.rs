@@ -147,14 +147,10 @@ impl Registry {
                 model,
                 version,
                 replicas,
-            } => self.deploy(
-                epoch,
-                model,
-                Deployment {
-                    version: *version,
-                    replicas: *replicas,
-                },
-            ),
+            } => {
+                let (version, replicas) = (*version, *replicas);
+                self.deploy(epoch, model, Deployment { version, replicas })
+            }
             Change::Activate {
                 model,
                 version,

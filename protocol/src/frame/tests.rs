@@ -222,7 +222,7 @@ fn the_layout_is_pinned_by_an_example() {
     assert_eq!(&bytes[..16], b"PLF1\x04\0\0\0\0\0\0\0\0\0\0\0");
     assert_eq!(
         &bytes[16..20],
-        [3, 5, 4, 0],
+        [4, 5, 4, 0],
         "schema, number, variant, no tensors"
     );
 }

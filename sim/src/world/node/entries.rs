@@ -19,8 +19,8 @@ use super::knowledge::node_id;
 use crate::agenda::Timer;
 use crate::fact::{End, Fact};
 use crate::planted::Planted;
-use crate::world::clients::Request;
 use crate::world::outside::Outside;
+use crate::world::request::Request;
 
 /// A request that was let in here.
 pub(super) struct Entry {
