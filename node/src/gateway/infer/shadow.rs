@@ -49,7 +49,8 @@ impl Serving {
         inputs: &[Tensor],
         (terms, target): (Terms, Target<'_>),
     ) -> Option<Box<Copied>> {
-        let shadow = pinned.shadow.as_ref()?;
+        // A copy would be a second execution of what must not have one.
+        let shadow = pinned.shadow.as_ref().filter(|_| terms.is_idempotent)?;
         let why = match choose(shadow.offer(), || self.bucket(&shadow.salt, target)) {
             Choice::Alone => return None,
             Choice::Copied => Dropped::Inputs,

@@ -42,7 +42,8 @@ impl Node {
         pinned: Pinned,
     ) -> Option<VersionNumber> {
         let shade = self.knowledge.shadow(request.model)?;
-        if self.knowledge.serving(request.model) != Some(pinned.version.1) {
+        let is_of_serving = self.knowledge.serving(request.model) == Some(pinned.version.1);
+        if !is_of_serving || request.is_once {
             return None;
         }
         let offer = Offer {
