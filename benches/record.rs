@@ -106,6 +106,7 @@ impl Node {
             bytes: 64,
             may_probe: true,
             again: None,
+            sequence: None,
         };
         self.router
             .step(self.now, black_box(pick), &mut self.picked);

@@ -75,6 +75,7 @@ impl Traffic {
             bytes: 64,
             may_probe: true,
             again: None,
+            sequence: None,
         };
         self.router.step(self.now, black_box(input), &mut self.out);
         match black_box(self.out.pop()) {

@@ -31,6 +31,10 @@ mod metrics;
 mod node;
 #[path = "process/record.rs"]
 mod record;
+#[path = "process/sequences.rs"]
+mod sequences;
+#[path = "process/shadow.rs"]
+mod shadow;
 #[path = "process/survival.rs"]
 mod survival;
 #[path = "process/tenants.rs"]

@@ -32,7 +32,7 @@ use ureq::http::Method;
 pub use address::{AddressError, DEFAULT_PORT, NodeAddress};
 pub use error::ApiError;
 pub(crate) use inference::inference_path;
-pub use inference::{InferenceAnswer, ModelMetadata, OutputTensor, TensorMetadata};
+pub use inference::{Belonging, InferenceAnswer, ModelMetadata, OutputTensor, TensorMetadata};
 pub use models::TrafficMove;
 pub use upload::{UploadError, UploadSource};
 

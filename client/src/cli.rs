@@ -18,6 +18,7 @@ mod node;
 mod nodes;
 mod operation;
 mod progress;
+mod shadow;
 mod status;
 mod table;
 mod target;
@@ -38,6 +39,7 @@ use failure::Failure;
 use infer::InferArgs;
 use model::ModelCommand;
 use nodes::NodesArgs;
+use shadow::ShadowArgs;
 use status::StatusArgs;
 use tenant::TenantCommand;
 use terminal::Terminal;
@@ -54,6 +56,8 @@ pub enum Command {
     /// Push, list, show, deploy and delete models
     #[command(subcommand)]
     Model(ModelCommand),
+    /// Send a version copies of a share of the requests, and compare its answers
+    Shadow(ShadowArgs),
     /// Send one request to a model and print its answer
     Infer(InferArgs),
     /// Make load on a model and measure how it answers
@@ -107,6 +111,7 @@ impl Command {
             Self::Status(args) => args.run(terminal),
             Self::Nodes(args) => args.run(terminal),
             Self::Model(command) => command.run(terminal),
+            Self::Shadow(args) => args.run(terminal),
             Self::Infer(args) => args.run(terminal),
             Self::Bench(args) => args.run(terminal),
             Self::Token(command) => command.run(terminal),

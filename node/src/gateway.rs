@@ -23,7 +23,7 @@ use tokio::sync::watch;
 
 pub use self::front::{Door, Front, Listener, MemoryFront};
 pub use self::guests::Guests;
-pub use self::infer::{PeerDoor, Serving};
+pub use self::infer::{Copies, PeerDoor, Serving};
 pub use self::operator::{Operator, OperatorParts};
 pub use self::server::HttpOptions;
 use crate::observer::OwnFacts;

@@ -6,6 +6,7 @@
 //! requests go on with the last snapshot, and its successor builds a new one.
 
 mod routes;
+mod shadow;
 mod traffic;
 
 use std::collections::BTreeMap;
@@ -22,13 +23,15 @@ use paceline_core::router::{
     Again, Condition, Effect, Heard, Input, Report, RouteId, Router, Target,
 };
 use paceline_core::{Machine, Slot};
+use paceline_protocol::traffic::Sequence;
 use paceline_protocol::{Epoch, NodeId, ReplicaId};
 use prometheus_client::metrics::counter::Counter;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use self::routes::View;
-pub(crate) use self::routes::{ModelRoute, Routes, VersionRoute};
+pub(crate) use self::routes::{Chosen, ModelRoute, Routes, VersionRoute};
+pub(crate) use self::shadow::ShadowRoute;
 pub(crate) use self::traffic::Arm;
 use crate::clock::Clock;
 use crate::detector::Suspects;
@@ -66,6 +69,8 @@ pub struct Wanted {
     pub bytes: u64,
     /// Whether it could run once more if its replica fails.
     pub may_repeat: bool,
+    /// The sequence that it belongs to, if it does.
+    pub sequence: Option<Sequence>,
     /// What is to be minded if it was sent before.
     pub again: Again,
 }
@@ -176,6 +181,7 @@ impl Handle {
             rows,
             bytes,
             may_repeat,
+            sequence,
             again,
         } = wanted;
         let is_first = again == Again::default();
@@ -191,6 +197,7 @@ impl Handle {
             bytes,
             may_probe: may_repeat,
             again: (!is_first).then(|| Box::new(again)),
+            sequence,
         })?;
         match effect {
             Effect::Dispatch {

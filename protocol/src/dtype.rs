@@ -80,6 +80,27 @@ impl Dtype {
         }
     }
 
+    /// The value of one element of a float type; `None` for other types, and for bytes of any other
+    /// length than an element's.
+    pub fn float(self, bytes: &[u8]) -> Option<f64> {
+        match self {
+            Self::Fp16 => Some(half::f16::from_le_bytes(bytes.try_into().ok()?).to_f64()),
+            Self::Bf16 => Some(half::bf16::from_le_bytes(bytes.try_into().ok()?).to_f64()),
+            Self::Fp32 => Some(f32::from_le_bytes(bytes.try_into().ok()?).into()),
+            Self::Fp64 => Some(f64::from_le_bytes(bytes.try_into().ok()?)),
+            Self::Bool
+            | Self::Uint8
+            | Self::Uint16
+            | Self::Uint32
+            | Self::Uint64
+            | Self::Int8
+            | Self::Int16
+            | Self::Int32
+            | Self::Int64
+            | Self::Bytes => None,
+        }
+    }
+
     /// Whether values of this type can be NaN or infinite.
     pub const fn is_float(self) -> bool {
         matches!(self, Self::Fp16 | Self::Bf16 | Self::Fp32 | Self::Fp64)

@@ -47,6 +47,11 @@ pub struct TokenId(pub [u8; 8]);
 )]
 pub struct TenantId(pub u64);
 
+impl TenantId {
+    /// Whose copies for shadows are: no tenant's, so that none is charged for them.
+    pub const SHADOWS: Self = Self(u64::MAX);
+}
+
 /// Names one intended write, chosen by its author. A repeat with the same id is answered with
 /// the first answer and changes nothing.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

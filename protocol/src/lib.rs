@@ -21,6 +21,7 @@
 //! Deliberately absent: async, clocks, sockets, and every decision. A value in this crate
 //! can be built, checked, encoded and decoded; what to do with it is decided elsewhere.
 
+pub mod agreement;
 mod buffer;
 pub mod client;
 pub mod context;

@@ -95,6 +95,11 @@ pub const CANARY_STAGES_MAX: u64 = 16;
 pub const CANARY_HOLD_MAX_MS: u64 = 30 * 24 * 3_600_000;
 /// Why a canary was aborted, in bytes: a few sentences.
 pub const ABORT_REASON_BYTES_MAX: usize = 512;
+/// Models with a shadow at a time: each has replicas that answer nobody.
+pub const SHADOWS_MAX: usize = 100;
+/// Copies for shadows under way at a node: enough for a batch on a device, few enough that what
+/// nobody waits for holds little memory. Above that copies are dropped.
+pub const SHADOW_COPIES_MAX: usize = 32;
 /// What a request names as its unit (a user, a session), in bytes: room for a digest in
 /// hexadecimal digits or two UUIDs.
 pub const UNIT_BYTES_MAX: usize = 128;

@@ -10,7 +10,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 pub use self::traffic::{
-    ArmView, CanaryEndView, CanaryRequest, CanaryView, LabelRequest, TrafficRequest,
+    ArmView, CanaryEndView, CanaryRequest, CanaryView, LabelRequest, ShadowRequest, ShadowView,
+    TrafficRequest,
 };
 use crate::id::{Digest, Epoch, ModelName, NodeId, OpId, ReplicaId, TenantName, VersionNumber};
 use crate::label::Label;
@@ -64,6 +65,9 @@ pub struct Status {
     pub models: usize,
     /// How many models have a ready replica.
     pub models_ready: usize,
+    /// How many have a shadow, which gets copies of their requests.
+    #[serde(default)]
+    pub shadows: usize,
     /// Seconds since the node started.
     pub uptime_seconds: u64,
     /// Devices and what they do.
@@ -167,6 +171,9 @@ pub struct ModelView {
     /// How the last canary ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub canary_ended: Option<CanaryEndView>,
+    /// What gets copies of requests.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shadow: Option<ShadowView>,
     /// What `rollback` goes back to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub previous: Option<VersionNumber>,

@@ -6,11 +6,13 @@
 mod canary;
 mod names;
 mod refusal;
+mod shadow;
 
 use serde::{Deserialize, Serialize};
 
 pub use self::canary::{CanaryGuards, CanaryPlan, CanaryStage};
 pub use self::refusal::Refusal;
+pub use self::shadow::ShadowPlan;
 use crate::id::{
     DeviceId, Digest, Epoch, ModelName, NodeId, OpId, ReplicaId, TenantName, TokenId, VersionNumber,
 };
@@ -234,6 +236,19 @@ pub enum Change {
         label: Label,
         /// Which version; none if the label goes.
         version: Option<VersionNumber>,
+    },
+    /// A version gets replicas, and once they are ready copies of a share of the requests, whose
+    /// answers nobody waits for. Set anew for the same version its share or replicas change.
+    SetShadow {
+        /// The model.
+        model: ModelName,
+        /// Which version, and how much.
+        plan: ShadowPlan,
+    },
+    /// The shadow gets no copy from the index of this entry on, and its replicas go.
+    EndShadow {
+        /// The model.
+        model: ModelName,
     },
 }
 

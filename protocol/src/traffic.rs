@@ -1,4 +1,5 @@
-//! Policy of traffic: which version of a model a request gets while a canary is tried.
+//! Policy of traffic: which version of a model a request gets while a canary is tried, and which
+//! replica a request of a sequence prefers.
 //!
 //! A request belongs to a *unit*: a user, a session, or itself alone. The unit and the canary's
 //! salt give a *bucket*, 0 to 9,999, and a canary of weight w gets the buckets below w. So a unit
@@ -6,13 +7,19 @@
 //! rising weights keep those who are in; and another canary has another salt, so it is not always
 //! the same users who try what is new. The vectors in `protocol/testdata/buckets.json` hold the
 //! function for other languages.
+//!
+//! Requests of a *sequence* go to one replica: each has a [`preference`] of the sequence, the same at
+//! every node and after every restart, and the one with the highest is taken (rendezvous hashing:
+//! Thaler and Ravishankar, "Using Name-Based Mappings to Increase Hit Rates", 1998). So when a
+//! replica goes, only its own sequences move. The vectors are in
+//! `protocol/testdata/preferences.json`.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 use twox_hash::XxHash3_128;
 
-use crate::id::{Epoch, ModelName};
+use crate::id::{Epoch, ModelName, ReplicaId};
 use crate::limits::UNIT_BYTES_MAX;
 
 /// All requests, in units of a weight: 1/10,000.
@@ -24,7 +31,12 @@ pub const WEIGHT_ALL: u16 = 10_000;
 /// nowhere.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
-pub struct Unit(String);
+pub struct Unit(Box<str>);
+
+/// A sequence, as routers know it: the high 64 bits of XXH3-128 (seed 0) of its name, which is a text
+/// like a [`Unit`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Sequence(pub u64);
 
 /// Why a text is no unit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -69,6 +81,15 @@ pub fn bucket(salt: &str, unit: &[u8]) -> u16 {
     (share >> 64) as u16
 }
 
+/// How much a sequence prefers a replica: the high 64 bits of XXH3-128 (seed 0) of the sequence and
+/// the replica's id, each as eight bytes, the lowest first. Costs some 5 ns.
+pub fn preference(sequence: Sequence, replica: ReplicaId) -> u64 {
+    let mut bytes = [0; 16];
+    bytes[..8].copy_from_slice(&sequence.0.to_le_bytes());
+    bytes[8..].copy_from_slice(&replica.0.to_le_bytes());
+    (XxHash3_128::oneshot(&bytes) >> 64) as u64
+}
+
 /// Whether a bucket belongs to a version of this weight.
 pub fn is_in(bucket: u16, weight: u16) -> bool {
     bucket < weight
@@ -87,7 +108,7 @@ impl Unit {
         }
         match text.find(char::is_control) {
             Some(at) => Err(UnitError::Control { at }),
-            None => Ok(Self(text)),
+            None => Ok(Self(text.into_boxed_str())),
         }
     }
 
@@ -99,6 +120,13 @@ impl Unit {
     /// What is hashed.
     pub fn as_bytes(&self) -> &[u8] {
         self.0.as_bytes()
+    }
+}
+
+impl Sequence {
+    /// The sequence of this name.
+    pub fn named(name: &Unit) -> Self {
+        Self((XxHash3_128::oneshot(name.as_bytes()) >> 64) as u64)
     }
 }
 
@@ -120,7 +148,7 @@ impl TryFrom<String> for Unit {
 
 impl From<Unit> for String {
     fn from(unit: Unit) -> Self {
-        unit.0
+        unit.0.into_string()
     }
 }
 
@@ -157,6 +185,30 @@ mod tests {
                 bucket,
                 "{salt} {unit}"
             );
+        }
+    }
+
+    #[derive(Deserialize)]
+    struct Preferred {
+        sequence: String,
+        replica: u64,
+        preference: u64,
+    }
+
+    #[test]
+    fn preferences_are_those_of_the_vectors() {
+        let text = include_str!("../testdata/preferences.json");
+        let vectors: Vec<Preferred> = serde_json::from_str(text).unwrap();
+        assert!(vectors.len() >= 32, "{}", vectors.len());
+        for Preferred {
+            sequence,
+            replica,
+            preference,
+        } in vectors
+        {
+            let name = Unit::new(sequence.as_str()).unwrap();
+            let found = super::preference(Sequence::named(&name), ReplicaId(replica));
+            assert_eq!(found, preference, "{sequence} {replica}");
         }
     }
 

@@ -68,6 +68,8 @@ pub(crate) enum Timer {
     Restart(ReplicaId),
     /// A request's time is over.
     Deadline(Slot),
+    /// The time of a copy for a shadow is over.
+    Copy(Slot),
     /// A request has waited for this node to catch up as long as it may, or its time is over.
     Ahead(RequestNumber),
     /// A request has waited for a replica as long as it may.

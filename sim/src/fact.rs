@@ -2,6 +2,7 @@
 
 use paceline_core::{BucketId, Instant};
 use paceline_protocol::registry::{Command, Outcome};
+use paceline_protocol::traffic::Sequence;
 use paceline_protocol::{Epoch, ReplicaId, VersionNumber};
 
 use crate::agenda::{NodeIndex, Process};
@@ -89,6 +90,14 @@ pub(crate) enum Fact<'a> {
         weight: u16,
         is_canary: bool,
     },
+    /// What became of a copy for a shadow. Copies are in no batch of these facts: no client has sent
+    /// them.
+    Copied(CopyEnd),
+    /// A request of a sequence is sent to a replica.
+    Sequenced {
+        sequence: Sequence,
+        replica: ReplicaId,
+    },
     /// A request whose replica went away unexecuted was sent to another one.
     SentAgain,
     /// A request whose node fell silent was sent to another one.
@@ -144,6 +153,15 @@ pub(crate) enum Fact<'a> {
     },
     /// A node has applied the log up to here.
     Followed { node: NodeIndex, index: u64 },
+}
+
+/// What becomes of a copy: it is sent, then answered or failed, or it is dropped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum CopyEnd {
+    Sent,
+    Answered,
+    Failed,
+    Dropped,
 }
 
 /// A queue of a replica.

@@ -80,6 +80,8 @@ impl Measured {
             | Fact::Admitted { .. }
             | Fact::Disclaimed { .. }
             | Fact::Split { .. }
+            | Fact::Copied(_)
+            | Fact::Sequenced { .. }
             | Fact::Loaded { .. }
             | Fact::Left { .. }
             | Fact::Stray { .. }

@@ -49,6 +49,8 @@ pub(crate) struct Flight {
     pub(crate) from: Process,
     pub(crate) slot: Slot,
     pub(crate) attempt: Attempt,
+    /// Whether it is a copy for a shadow, with a slot among those.
+    pub(crate) is_copy: bool,
 }
 
 /// A request on its way to a replica.

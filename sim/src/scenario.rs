@@ -66,6 +66,11 @@ pub struct Expect {
     pub p99_us_max: u64,
     /// The version of the first model that serves at the end; 0 is any.
     pub serving: u32,
+    /// Of a thousand requests of sequences, after the first of each, so many go where the one before
+    /// went.
+    pub sticky_permille_min: u64,
+    /// Copies for shadows that were sent, at least.
+    pub copies_min: u64,
 }
 
 impl Scenario {

@@ -11,6 +11,7 @@ mod network;
 mod node;
 mod operator;
 mod outside;
+mod request;
 mod slots;
 
 use std::collections::BTreeMap;
@@ -18,7 +19,6 @@ use std::collections::BTreeMap;
 use paceline_core::{Instant, Random};
 use paceline_protocol::NodeId;
 
-pub(crate) use self::clients::Request;
 use self::clients::{Clients, Next};
 use self::consensus::{Consensus, Voter};
 use self::doors::{Door, ReadyDoors};
@@ -26,6 +26,7 @@ use self::node::{Disk, Node};
 use self::operator::Operator;
 use self::outside::Outside;
 pub(crate) use self::outside::Word;
+pub(crate) use self::request::Request;
 use crate::agenda::{Event, NodeIndex, Process};
 use crate::fact::RequestNumber;
 use crate::ledger::Broken;

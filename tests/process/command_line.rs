@@ -7,7 +7,7 @@ use serde_json::Value;
 use crate::node::{Finished, Node, directory, example, paceline, serve};
 
 /// Every command that people type, without the binary's name.
-const COMMANDS: [&str; 33] = [
+const COMMANDS: [&str; 34] = [
     "up",
     "join",
     "token create",
@@ -36,6 +36,7 @@ const COMMANDS: [&str; 33] = [
     "model rollback",
     "model label",
     "model delete",
+    "shadow",
     "infer",
     "explain",
     "sim run",

@@ -33,6 +33,8 @@ fn epochs_hold_while_traffic_moves_and_the_leader_leaves() {
     let cluster = Cluster::of_three();
     flips(&cluster);
     crate::canary::from_first_share_to_rollback(&cluster);
+    crate::shadow::that_disagrees(&cluster);
+    crate::sequences::stay_on_one_replica(&cluster, &sdk(&cluster));
     the_leader_leaves(&cluster);
     a_drain_is_repeated(&cluster);
 }

@@ -87,10 +87,18 @@ fn names_and_labels_follow_the_rule() {
     let text = answer.text();
     assert!(text.ends_with("# EOF\n"));
     let components = [
-        "build", "gateway", "router", "device", "registry", "raft", "node",
+        "build", "gateway", "router", "shadow", "device", "registry", "raft", "node",
     ];
     let closed = BTreeSet::from([
-        "model", "version", "protocol", "code", "stage", "reason", "le",
+        "model",
+        "version",
+        "protocol",
+        "code",
+        "stage",
+        "reason",
+        "le",
+        "end",
+        "agreement",
     ]);
     let samples = samples(text);
     assert!(samples.len() > 100, "{}", samples.len());

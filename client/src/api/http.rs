@@ -9,6 +9,7 @@ use serde::de::DeserializeOwned;
 use ureq::http::{HeaderMap, Method, Request, header};
 use ureq::{Agent, Body, SendBody};
 
+use super::Belonging;
 use super::{ApiError, NodeAddress};
 
 /// Reaching a node takes one round trip, or a few when packets are lost; past this it is away.
@@ -39,6 +40,8 @@ pub(crate) struct Call<'a> {
 pub(crate) enum Payload<'a> {
     None,
     Json(&'a [u8]),
+    /// A request to a model, and what it belongs to.
+    Inference(&'a [u8], &'a Belonging),
     /// Exactly so many bytes from a reader.
     Bytes {
         reader: &'a mut dyn Read,
@@ -122,6 +125,21 @@ impl Door {
                 request = request
                     .header(header::CONTENT_TYPE, "application/json")
                     .header(header::CONTENT_LENGTH, bytes.len());
+                self.run(request.body(bytes)?, limit)
+            }
+            Payload::Inference(bytes, belonging) => {
+                request = request
+                    .header(header::CONTENT_TYPE, "application/json")
+                    .header(header::CONTENT_LENGTH, bytes.len());
+                let named = [
+                    ("paceline-unit", &belonging.unit),
+                    ("paceline-sequence", &belonging.sequence),
+                ];
+                for (name, value) in named {
+                    if let Some(value) = value {
+                        request = request.header(name, value.as_bytes());
+                    }
+                }
                 self.run(request.body(bytes)?, limit)
             }
             Payload::Bytes { reader, length } => {

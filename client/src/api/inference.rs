@@ -1,5 +1,6 @@
 //! The Open Inference Protocol's JSON, as far as a command line needs it.
 
+use paceline_protocol::traffic::Unit;
 use paceline_protocol::{Dtype, ModelName, ShapePattern, VersionRef};
 use serde::Deserialize;
 use serde_json::Value;
@@ -65,6 +66,15 @@ struct Outputs {
     outputs: Vec<OutputTensor>,
 }
 
+/// What a request belongs to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Belonging {
+    /// What always gets the same version: a user, a session.
+    pub unit: Option<Unit>,
+    /// Whose requests go to one replica; its unit, too, if none is named.
+    pub sequence: Option<Unit>,
+}
+
 impl OperatorClient {
     /// What a model, or one version of it, takes and gives.
     ///
@@ -89,12 +99,25 @@ impl OperatorClient {
         version: Option<&VersionRef>,
         body: &[u8],
     ) -> Result<InferenceAnswer, ApiError> {
+        self.infer_of(name, version, (body, &Belonging::default()))
+    }
+
+    /// The same of a request that belongs to something.
+    ///
+    /// # Errors
+    /// [`ApiError`].
+    pub fn infer_of(
+        &self,
+        name: &ModelName,
+        version: Option<&VersionRef>,
+        (body, belonging): (&[u8], &Belonging),
+    ) -> Result<InferenceAnswer, ApiError> {
         let path = format!("{}/infer", inference_path(name, version));
         let answer = self.doors.ask(self.timeout, Again::Unsent, |door, limit| {
             let call = Call {
                 method: Method::POST,
                 path: &path,
-                body: Payload::Json(body),
+                body: Payload::Inference(body, belonging),
             };
             door.exchange(call, limit)
         })?;

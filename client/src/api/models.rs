@@ -2,7 +2,7 @@
 
 use paceline_protocol::operator::{
     CanaryRequest, Committed, DeployRequest, LabelRequest, PublishAnswer, PublishRequest,
-    TrafficRequest,
+    ShadowRequest, TrafficRequest,
 };
 use paceline_protocol::{Label, ModelName, OpId};
 
@@ -60,12 +60,35 @@ impl OperatorClient {
         )
     }
 
+    /// Lets a version get copies of a share of the requests, whose answers nobody waits for.
+    ///
+    /// # Errors
+    /// [`ApiError`]; repeated with the op-id until settled, but not after an objection (409).
+    pub fn set_shadow(
+        &self,
+        name: &ModelName,
+        request: &ShadowRequest,
+    ) -> Result<Committed, ApiError> {
+        self.write_unless(&self.model_write(name, "shadow"), request, Conflict::Stands)
+    }
+
+    /// Ends the shadow of a model.
+    ///
+    /// # Errors
+    /// [`ApiError`]; repeated with the op-id until settled, but not after an objection (409).
+    pub fn end_shadow(&self, name: &ModelName, op: OpId) -> Result<Committed, ApiError> {
+        self.remove(
+            &self.removal(&format!("{}/shadow", model_path(name)), op),
+            Conflict::Stands,
+        )
+    }
+
     /// Deletes a model with all its versions.
     ///
     /// # Errors
     /// [`ApiError`]; repeated with the op-id until settled.
     pub fn delete(&self, name: &ModelName, op: OpId) -> Result<Committed, ApiError> {
-        self.remove(&self.removal(model_path(name), op), self.conflict())
+        self.remove(&self.removal(&model_path(name), op), self.conflict())
     }
 
     /// Calls a version so from now on, and no other one.
@@ -94,11 +117,11 @@ impl OperatorClient {
         op: OpId,
     ) -> Result<Committed, ApiError> {
         let path = format!("{}/labels/{label}", model_path(name));
-        self.remove(&self.removal(path, op), self.conflict())
+        self.remove(&self.removal(&path, op), self.conflict())
     }
 
     /// Where something of a model is taken away.
-    fn removal(&self, path: String, op: OpId) -> String {
+    fn removal(&self, path: &str, op: OpId) -> String {
         match self.expected_revision {
             None => format!("{path}?op={op}"),
             Some(revision) => format!("{path}?op={op}&expected_revision={revision}"),

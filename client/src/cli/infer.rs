@@ -11,8 +11,9 @@ use std::time::Duration;
 use clap::Args;
 use paceline_protocol::Criticality;
 use paceline_protocol::limits::{BODY_BYTES_MAX, REQUEST_BUDGET_DEFAULT_MS, REQUEST_BUDGET_MAX_MS};
+use paceline_protocol::traffic::Unit;
 
-use crate::api::{InferenceAnswer, OperatorClient};
+use crate::api::{Belonging, InferenceAnswer, OperatorClient};
 
 use super::connection::{Connection, Format, Output};
 use super::failure::Failure;
@@ -32,6 +33,7 @@ Examples:
   paceline infer digits@2 --row \"$(head -1 pixels.csv)\" --output label
   paceline infer sentiment --text 'I like it'
   paceline infer identity --row 1,2,3 --criticality sheddable
+  paceline infer identity --row 1,2,3 --unit user-7 --sequence order-12
   echo '{\"inputs\":[…]}' | paceline infer identity --json - -o json")]
 pub struct InferArgs {
     /// The model, and perhaps its version
@@ -44,6 +46,12 @@ pub struct InferArgs {
     output: Vec<String>,
     #[command(flatten)]
     importance: Importance,
+    /// What the request belongs to that always gets the same version: a user, a session
+    #[arg(long, value_name = "TEXT")]
+    unit: Option<Unit>,
+    /// The sequence that it belongs to: its requests go to one replica, and none runs twice
+    #[arg(long, value_name = "TEXT")]
+    sequence: Option<Unit>,
     #[command(flatten)]
     connection: Connection,
     #[command(flatten)]
@@ -91,7 +99,11 @@ impl InferArgs {
             (&client, terminal),
         )?;
         let ModelTarget { name, version } = &self.target;
-        let answer = client.infer(name, version.as_ref(), &body)?;
+        let belonging = Belonging {
+            unit: self.unit,
+            sequence: self.sequence,
+        };
+        let answer = client.infer_of(name, version.as_ref(), (&body, &belonging))?;
         tell(&terminal.talk(), &answer);
         match self.format.format {
             Format::Json => terminal.print_bytes(&answer.body),

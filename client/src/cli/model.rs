@@ -11,8 +11,11 @@ mod traffic;
 
 use clap::Subcommand;
 
+pub(super) use canary::{parse_share, share};
+
 use delete::DeleteArgs;
 use deploy::DeployArgs;
+pub(super) use deploy::chosen;
 use label::LabelArgs;
 use list::ListArgs;
 use push::PushArgs;

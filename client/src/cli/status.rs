@@ -52,10 +52,7 @@ fn text(status: &Status) -> String {
         ("raft", raft(&status.raft)),
         ("quorum", quorum(status)),
         ("losses", losses(status.survivable_losses)),
-        (
-            "models",
-            format!("{} of {} ready", status.models_ready, status.models),
-        ),
+        ("models", models(status)),
     ];
     for warning in &status.warnings {
         pairs.push(("warning", warning.clone()));
@@ -64,6 +61,14 @@ fn text(status: &Status) -> String {
         pairs.push(("degraded", reason.clone()));
     }
     format!("{}\n{}", fields(&pairs), devices(&status.devices))
+}
+
+fn models(status: &Status) -> String {
+    let ready = format!("{} of {} ready", status.models_ready, status.models);
+    match status.shadows {
+        0 => ready,
+        shadows => format!("{ready}, {shadows} with a shadow"),
+    }
 }
 
 fn raft(raft: &RaftStatus) -> String {

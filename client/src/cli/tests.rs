@@ -537,7 +537,7 @@ fn what_is_read_is_printed_as_tables_and_as_json() {
             "applied": 812, "voters": [1, 2, 3],
         },
         "survivable_losses": 0, "quorum": false, "stale_seconds": 75,
-        "warnings": ["two nodes: no loss is survivable"], "models": 3, "models_ready": 2, "uptime_seconds": 200,
+        "warnings": ["two nodes: no loss is survivable"], "models": 3, "models_ready": 2, "shadows": 0, "uptime_seconds": 200,
         "devices": [{
             "kind": "cpu", "lanes": 2, "running": 1, "queued_rows": 5,
             "memory_used_bytes": 1_048_576, "memory_bytes": 1_073_741_824u64,

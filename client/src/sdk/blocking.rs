@@ -108,6 +108,12 @@ impl Inference {
         self
     }
 
+    /// See [`Inference::sequence`](crate::sdk::Inference::sequence).
+    pub fn sequence(mut self, name: Unit) -> Self {
+        self.inference = self.inference.sequence(name);
+        self
+    }
+
     /// Sends the request and waits for its end.
     ///
     /// # Errors

@@ -28,6 +28,7 @@ pub struct Inference {
     is_idempotent: bool,
     criticality: Criticality,
     unit: Option<Unit>,
+    sequence: Option<Unit>,
 }
 
 /// A request that is complete, and when it must have ended.
@@ -51,6 +52,7 @@ impl Inference {
             is_idempotent: true,
             criticality: Criticality::default(),
             unit: None,
+            sequence: None,
         }
     }
 
@@ -101,6 +103,14 @@ impl Inference {
         self
     }
 
+    /// The sequence that the request belongs to: its requests go to one replica of the version, as
+    /// long as that can take them, and none is executed twice, so a request whose node is lost is not
+    /// tried again. The sequence is its unit, too, if [`unit`](Self::unit) names none.
+    pub fn sequence(mut self, name: Unit) -> Self {
+        self.sequence = Some(name);
+        self
+    }
+
     /// Sends the request and waits for its end. Dropping the future cancels the request, also at
     /// the node: rows that have not started are not computed.
     ///
@@ -141,13 +151,14 @@ impl Inference {
             budget_us: 0,
             attempt: 0,
             epoch_seen: pool.epoch(),
-            idempotent: self.is_idempotent,
+            idempotent: self.is_idempotent && self.sequence.is_none(),
             criticality: self.criticality,
             tenant: TenantId::DEFAULT,
             inputs,
             outputs: self.outputs.clone(),
             lost: None,
             unit: self.unit.clone(),
+            sequence: self.sequence.clone(),
         };
         Ok(Sending {
             pool,

@@ -25,6 +25,7 @@ use std::time::Duration;
 
 use paceline_protocol::frame::Execution;
 use paceline_protocol::limits::{EXECUTIONS_MAX, REROUTES_MAX};
+use paceline_protocol::traffic::Sequence;
 use paceline_protocol::{Criticality, NodeId, TenantId};
 
 pub use self::end::End;
@@ -48,6 +49,8 @@ pub struct Terms {
     pub criticality: Criticality,
     /// Who sends it.
     pub tenant: TenantId,
+    /// The sequence that it belongs to, if it does: then it is not idempotent either.
+    pub sequence: Option<Sequence>,
 }
 
 /// Names an attempt of one request while it is under way.

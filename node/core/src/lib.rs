@@ -12,7 +12,7 @@
 //!
 //!   registry.apply(command) ─▶ placement ─▶ next change         what the cluster wants
 //!                          └─▶ copies                          what each node keeps of it
-//!   canary                                                      which version is good enough
+//!   canary, shadow                                              which version is good enough
 //!
 //!   up                                                          processes of a local cluster
 //!   record                                                      what a machine was told, kept
@@ -57,6 +57,7 @@ pub mod renewal;
 mod request;
 pub mod restart;
 pub mod router;
+pub mod shadow;
 mod time;
 pub mod up;
 

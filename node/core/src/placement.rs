@@ -55,6 +55,8 @@ struct Kept {
     replicas: ReplicaTarget,
     /// Whether it gets replicas beside those that replace what it has lost.
     may_grow: bool,
+    /// Whether somebody waits for its answers: its replicas are replaced before they go.
+    answers: bool,
 }
 
 /// Replicas' conditions as their nodes report them.
@@ -180,7 +182,8 @@ impl Look<'_> {
         })
     }
 
-    /// A replica on a node that is down or leaves, once as many as are wanted can serve elsewhere.
+    /// A replica on a node that is down or leaves, once as many as are wanted can serve elsewhere; of
+    /// a shadow at once, since nobody waits for it.
     /// What stands on each node is wanted again when a node that is down comes back, so it stays.
     fn replaced(&self, name: &ModelName, kept: Kept) -> Option<ReplicaId> {
         let (registry, version) = (self.registry, kept.version);
@@ -194,7 +197,7 @@ impl Look<'_> {
         let ready = standing.iter().filter(|(id, _)| {
             self.observed.get(id) == Some(&ReplicaState::Ready) || Bug::ReplacedEarly.is_planted()
         });
-        if wanted == 0 || ready.count() < wanted {
+        if wanted == 0 || (kept.answers && ready.count() < wanted) {
             return None;
         }
         let is_each = kept.replicas == ReplicaTarget::Each;
@@ -331,13 +334,14 @@ impl Look<'_> {
     }
 }
 
-/// The versions of a model that have replicas: the one that serves, the deployed one, and the one
-/// that is tried. Each once.
+/// The versions of a model that have replicas: the one that serves, the deployed one, the one that
+/// is tried, and the one that gets copies. Each once.
 fn kept(model: &Model) -> impl Iterator<Item = Kept> + use<> {
     let deployed = model.deployment.map(|deployment| Kept {
         version: deployment.version,
         replicas: deployment.replicas,
         may_grow: true,
+        answers: true,
     });
     let serving = model.serving.zip(deployed);
     let serving = serving.map(|(version, deployed)| Kept {
@@ -351,8 +355,17 @@ fn kept(model: &Model) -> impl Iterator<Item = Kept> + use<> {
         version: canary.plan.version,
         replicas: canary.plan.replicas,
         may_grow: true,
+        answers: true,
     });
-    [serving, canary, deployed].into_iter().flatten()
+    let shadow = model.shadow.map(|shadow| Kept {
+        version: shadow.plan.version,
+        replicas: shadow.plan.replicas,
+        may_grow: true,
+        answers: false,
+    });
+    // It is about to serve, then.
+    let shadow = shadow.filter(|kept| Some(kept.version) != deployed.map(|kept| kept.version));
+    [serving, canary, shadow, deployed].into_iter().flatten()
 }
 
 /// Whether a node can be given replicas: it is neither down nor about to leave.

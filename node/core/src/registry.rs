@@ -11,6 +11,7 @@ mod ops;
 mod replicas;
 mod revision;
 mod seat;
+mod shadow;
 mod tenants;
 mod traffic;
 
@@ -34,6 +35,7 @@ use self::ops::RememberedOps;
 use self::replicas::Replicas;
 pub use self::seat::NodeState;
 use self::seat::{NodesMax, Seat};
+pub use self::shadow::Shadow;
 pub use self::tenants::Tenant;
 pub use self::traffic::{Canary, CanaryEnd};
 
@@ -199,6 +201,8 @@ impl Registry {
             | Change::AbortCanary { .. }
             | Change::Rollback { .. }
             | Change::SetLabel { .. } => self.change_traffic(epoch, &command.change),
+            Change::SetShadow { model, plan } => self.set_shadow(epoch, model, *plan),
+            Change::EndShadow { model } => self.end_shadow(epoch, model),
         }
     }
 

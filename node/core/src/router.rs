@@ -24,16 +24,21 @@
 //! and comes back by a single request that it answers ([`health`]). Of a version's replicas one in
 //! ten may be out at a time, and none if more than half fail: others that fail are picked seldom.
 //! Only failures eject: what is slow is used as far as it is worth, also when all are busy.
+//!
+//! A request of a sequence goes where the sequence's others went: the replica is the one that the
+//! sequence prefers, of all there are, as long as it is not loaded more than others ([`sticky`]).
 
 mod been;
 mod ejection;
 mod health;
 mod language;
 mod route;
+mod sticky;
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
+use paceline_protocol::traffic::Sequence;
 use paceline_protocol::{NodeId, ReplicaId};
 use serde::{Deserialize, Serialize};
 
@@ -101,6 +106,7 @@ struct Asks<'a> {
     bytes: u64,
     may_probe: bool,
     again: Option<&'a Again>,
+    sequence: Option<Sequence>,
 }
 
 impl Condition {
@@ -138,10 +144,11 @@ impl Router {
         route.map_or(0, |route| route.candidates.len())
     }
 
-    /// Rows of this router's requests that are under way to replicas which it considers. Costs
+    /// Rows of this router's requests that are under way to replicas that it knows. Costs
     /// O(routes).
     pub fn in_flight_rows(&self) -> u64 {
-        let candidates = self.routes.iter().flat_map(|route| &route.candidates);
+        let routes = self.routes.iter();
+        let candidates = routes.flat_map(|route| route.candidates.iter().chain(&route.beyond));
         candidates.map(|candidate| candidate.in_flight_rows).sum()
     }
 
@@ -162,15 +169,22 @@ impl Router {
             let rank = rank(target, conditions);
             (rank, Reverse(affinity(node, target.replica)))
         });
-        keep_subset(&mut targets, conditions);
-        let known = std::mem::take(&mut self.routes[index]).candidates;
-        let candidates = targets.into_iter().map(|target| {
-            let same = known
-                .iter()
-                .find(|known| known.target.replica == target.replica);
+        let beyond = keep_subset(&mut targets, conditions);
+        let Route {
+            candidates,
+            beyond: others,
+            ..
+        } = std::mem::take(&mut self.routes[index]);
+        let known = candidates.into_iter().chain(others);
+        let known: BTreeMap<ReplicaId, Candidate> =
+            known.map(|known| (known.target.replica, known)).collect();
+        let candidate = |target: Target| {
+            let same = known.get(&target.replica);
             same.map_or_else(|| Candidate::new(target), |known| known.renewed(target))
-        });
-        self.routes[index] = Route::ordered(now, candidates.collect(), conditions);
+        };
+        let beyond = beyond.into_iter().map(candidate).collect();
+        let candidates = targets.into_iter().map(candidate).collect();
+        self.routes[index] = Route::ordered(now, (candidates, beyond), conditions);
     }
 
     fn set_conditions(&mut self, now: Instant, conditions: BTreeMap<NodeId, Condition>) {
@@ -179,14 +193,21 @@ impl Router {
         }
         self.conditions = conditions;
         for route in &mut self.routes {
-            let candidates = std::mem::take(&mut route.candidates);
-            *route = Route::ordered(now, candidates, &self.conditions);
+            let Route {
+                candidates, beyond, ..
+            } = std::mem::take(route);
+            *route = Route::ordered(now, (candidates, beyond), &self.conditions);
         }
     }
 
     fn pick(&mut self, now: Instant, (route, slot): (RouteId, Slot), asks: Asks<'_>) -> Effect {
-        let random = &mut self.random;
+        let (random, conditions) = (&mut self.random, &self.conditions);
         let picked = self.routes.get_mut(route.0 as usize).and_then(|route| {
+            if let Some(sequence) = asks.sequence {
+                let been = asks.again.map(|again| &again.been);
+                let place = route.sticky(sequence, (asks.rows, been), conditions)?;
+                return route.at_mut(place);
+            }
             let wish = Wish {
                 rows: asks.rows,
                 bytes: asks.bytes,
@@ -236,7 +257,11 @@ impl Router {
         let route = self.routes.get_mut(route.0 as usize)?;
         let mut candidates = route.candidates.iter();
         // A replica that was taken away meanwhile has nothing to learn any more.
-        let position = candidates.position(|candidate| candidate.target.replica == replica)?;
+        let position = candidates.position(|candidate| candidate.target.replica == replica);
+        let Some(position) = position else {
+            route.done_beyond(now, (replica, rows), heard);
+            return None;
+        };
         let candidate = &mut route.candidates[position];
         candidate.in_flight_rows = candidate.in_flight_rows.saturating_sub(u64::from(rows));
         let node = candidate.target.node;
@@ -277,12 +302,14 @@ impl Machine for Router {
                 bytes,
                 may_probe,
                 again,
+                sequence,
             } => {
                 let asks = Asks {
                     rows,
                     bytes,
                     may_probe,
                     again: again.as_deref(),
+                    sequence,
                 };
                 out.push(self.pick(now, (route, slot), asks));
             }

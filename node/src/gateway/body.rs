@@ -96,15 +96,24 @@ pub(super) fn epoch_seen(headers: &HeaderMap) -> Result<Option<Epoch>, Failure> 
 
 /// What the request belongs to that shall always get the same version, if it says so.
 pub(super) fn unit(headers: &HeaderMap) -> Result<Option<Unit>, Failure> {
-    let Some(value) = headers.get(UNIT) else {
+    named(headers, &UNIT)
+}
+
+/// The sequence that the request belongs to, if it says so.
+pub(super) fn sequence(headers: &HeaderMap) -> Result<Option<Unit>, Failure> {
+    named(headers, &SEQUENCE)
+}
+
+fn named(headers: &HeaderMap, header: &HeaderName) -> Result<Option<Unit>, Failure> {
+    let Some(value) = headers.get(header) else {
         return Ok(None);
     };
     let invalid = |error: String| {
-        let message = format!("paceline-unit: {error}");
+        let message = format!("{header}: {error}");
         Failure::new(ErrorCode::ParameterInvalid, message)
     };
     let text = std::str::from_utf8(value.as_bytes());
-    let text = text.map_err(|_| invalid("a unit is UTF-8".to_owned()))?;
+    let text = text.map_err(|_| invalid("it is not UTF-8".to_owned()))?;
     let unit = Unit::new(text).map_err(|error| invalid(error.to_string()))?;
     Ok(Some(unit))
 }
@@ -184,6 +193,7 @@ impl Body for AnswerBody {
 /// Says how many bytes of a body are JSON; the rest are binary tensors.
 pub(super) const EPOCH: HeaderName = HeaderName::from_static("paceline-epoch");
 const UNIT: HeaderName = HeaderName::from_static("paceline-unit");
+const SEQUENCE: HeaderName = HeaderName::from_static("paceline-sequence");
 pub(super) const JSON_BYTES: HeaderName =
     HeaderName::from_static("inference-header-content-length");
 /// How long a body may take to arrive: as long as a request may take that names no budget.

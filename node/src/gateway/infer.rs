@@ -9,6 +9,7 @@ mod flight;
 mod missed;
 mod part;
 mod remote;
+mod shadow;
 mod tensors;
 
 use std::sync::Arc;
@@ -18,19 +19,20 @@ use bytes::Bytes;
 use paceline_core::Instant;
 use paceline_core::failover::Terms;
 use paceline_protocol::limits::{REQUEST_BUDGET_DEFAULT_MS, REQUEST_BUDGET_MAX_MS};
-use paceline_protocol::traffic::{self, Unit};
+use paceline_protocol::traffic::{self, Sequence, Unit};
 use paceline_protocol::{Epoch, Failure, Tensor, VersionNumber};
 
 pub use self::missed::Unanswered;
 use self::missed::refused;
 pub use self::remote::PeerDoor;
+pub use self::shadow::Copies;
 pub use self::tensors::{TensorAnswer, TensorRequest};
 use super::oip::{self, AnswerView, ParseOptions, ParsedRequest, Rendered};
 use crate::clock::Clock;
 use crate::detector::Suspects;
 use crate::observed::Observed;
-use crate::router::{Arm, Routes, VersionRoute};
-use crate::telemetry::metrics::{Metrics, Protocol, Stage};
+use crate::router::{Arm, Chosen, Routes, ShadowRoute, VersionRoute};
+use crate::telemetry::metrics::{Metrics, Protocol, Stage, VersionMetrics};
 use crate::tenants::Caller;
 use crate::{admission, budget, contact, device, dispatch, router, tenants};
 
@@ -57,6 +59,8 @@ pub struct Serving {
     pub observed: Observed,
     /// How old what is known may be.
     pub contact: contact::Handle,
+    /// Places of copies for shadows.
+    pub copies: Copies,
     /// Where requests are counted.
     pub metrics: Metrics,
 }
@@ -88,6 +92,8 @@ pub struct InferBody<'a> {
     pub caller: Caller,
     /// What the request belongs to that shall always get the same version, if it says so.
     pub unit: Option<Unit>,
+    /// The sequence that it belongs to, if a header says so.
+    pub sequence: Option<Unit>,
 }
 
 /// An answer, ready to be sent.
@@ -112,6 +118,8 @@ struct Pinned {
     is_named: bool,
     /// Where it is counted, while a canary is under way.
     arm: Option<Arm>,
+    /// What gets a copy of it.
+    shadow: Option<Arc<ShadowRoute>>,
     waited: Waited,
 }
 
@@ -134,6 +142,11 @@ impl Waited {
 }
 
 impl Pinned {
+    /// Where what becomes of it is counted.
+    fn counted(&self) -> (VersionMetrics, Option<Arm>) {
+        (self.version.metrics.clone(), self.arm.clone())
+    }
+
     /// The version as it is routed now, if a request like this would be pinned to it again.
     fn stays<'a>(&self, routes: &'a Routes) -> Option<&'a Arc<VersionRoute>> {
         let version = routes.same(&self.version)?;
@@ -164,13 +177,16 @@ impl Serving {
                 None => failure,
             });
         let pinned = pinned.inspect_err(refused)?;
-        let metrics = pinned.version.metrics.clone();
-        let arm = pinned.arm.clone();
+        let mut counted = pinned.counted();
         let answered = match ahead {
-            None => self.infer_pinned(arrived, pinned, request).await,
+            None => {
+                let reading = (request, &mut counted);
+                self.infer_pinned(arrived, pinned, reading).await
+            }
             Some(seen) => self.infer_ahead((arrived, seen), pinned, request).await,
         };
         let nanos = self.clock.now().nanos_since(arrived);
+        let (metrics, arm) = counted;
         match &answered {
             Ok((rows, _)) => metrics.succeeded(Protocol::Http, *rows, nanos),
             Err(failure) => metrics.failed(Protocol::Http, failure.code),
@@ -185,11 +201,23 @@ impl Serving {
     async fn infer_pinned(
         &self,
         arrived: Instant,
-        pinned: Pinned,
-        request: InferBody<'_>,
+        mut pinned: Pinned,
+        (mut request, counted): (InferBody<'_>, &mut (VersionMetrics, Option<Arm>)),
     ) -> Result<(u32, Answered), Failure> {
+        let mut parsed = request.parsed(&pinned.version)?;
+        if request.sequence.is_none() && parsed.parameters.sequence.is_some() {
+            request.sequence = request.sequence_of(&parsed);
+            // Its version is that of its sequence, which only the body has named.
+            if pinned.arm.is_some() {
+                let before = pinned.version.version;
+                pinned = self.pin(request.target(arrived))?;
+                *counted = pinned.counted();
+                if pinned.version.version != before {
+                    parsed = request.parsed(&pinned.version)?;
+                }
+            }
+        }
         let version = &pinned.version;
-        let mut parsed = request.parsed(version)?;
         let parsed_at = self.clock.now();
         version
             .metrics
@@ -205,11 +233,12 @@ impl Serving {
         let inputs = std::mem::take(&mut parsed.inputs);
         let terms = Terms {
             deadline,
-            is_idempotent: parsed.parameters.may_run_twice(),
+            is_idempotent: request.may_run_twice(&parsed),
             is_second: false,
             lost: None,
             criticality,
             tenant,
+            sequence: request.sequence.as_ref().map(Sequence::named),
         };
         let ran = self
             .execute(pinned, inputs, terms, request.target(arrived))
@@ -232,13 +261,18 @@ impl Serving {
     fn pin(&self, target: Target<'_>) -> Result<Pinned, Failure> {
         let stale_seconds = self.contact.check()?;
         let routes = self.router.routes();
-        let (version, arm) = match target.version {
-            Some(_) => (routes.resolve(target.model, target.version)?, None),
+        let chosen = match target.version {
+            Some(_) => Chosen {
+                version: routes.resolve(target.model, target.version)?,
+                arm: None,
+                shadow: None,
+            },
             None => routes.choose(target.model, |salt| self.bucket(salt, target))?,
         };
         Ok(Pinned {
-            version: version.clone(),
-            arm,
+            version: chosen.version.clone(),
+            arm: chosen.arm,
+            shadow: chosen.shadow.cloned(),
             epoch: routes.epoch,
             stale_seconds,
             is_named: target.version.is_some(),
@@ -271,9 +305,19 @@ impl<'a> InferBody<'a> {
         Target {
             model: self.model,
             version: self.version,
-            unit: self.unit.as_ref(),
+            unit: self.unit.as_ref().or(self.sequence.as_ref()),
             arrived,
         }
+    }
+
+    /// The sequence that it belongs to, by its header or its parameters.
+    fn sequence_of(&self, parsed: &ParsedRequest) -> Option<Unit> {
+        let in_body = parsed.parameters.sequence.as_ref();
+        self.sequence.as_ref().or(in_body).cloned()
+    }
+
+    fn may_run_twice(&self, parsed: &ParsedRequest) -> bool {
+        self.sequence.is_none() && parsed.parameters.may_run_twice()
     }
 
     /// What is in it, read by a version's signature.

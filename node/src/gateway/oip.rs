@@ -11,9 +11,9 @@
 //!
 //! Sources: the REST part of the Open Inference Protocol (kserve/open-inference-protocol) and
 //! Triton's extensions `binary_tensor_data` (with its raw binary request) and `classification`.
-//! Of `schedule_policy` a request's `timeout` counts; its `priority`, those of sequences, and
+//! Of `schedule_policy` a request's `timeout` and `priority` count, of `sequence` its `sequence_id`;
 //! parameters of other names are read and checked, and nothing is done with them yet: so neither
-//! that extension nor `parameters` is advertised.
+//! these extensions nor `parameters` is advertised.
 //!
 //! Deliberately absent: shared memory regions, which are refused by name, and every
 //! conversion between element types: what a client sends is what an engine sees.
@@ -27,7 +27,7 @@ pub use answer::{AnswerView, Rendered, render, render_failure};
 pub use metadata::{ModelMetadata, live, model, model_ready, models, ready, server};
 pub use request::{
     ID_BYTES_MAX, PARAMETERS_MAX, ParameterValue, ParseOptions, ParsedRequest, RequestParameters,
-    SequenceId, WantedOutput, arrange, arrange_outputs, parse,
+    WantedOutput, arrange, arrange_outputs, parse,
 };
 
 /// Protocol extensions that this codec carries out by itself, as `GET /v2` names them. A door

@@ -137,6 +137,10 @@ impl Operator {
                 "/v2/paceline/models/{name}/labels/{label}",
                 put(labels::set).merge(delete(labels::remove)),
             )
+            .route(
+                "/v2/paceline/models/{name}/shadow",
+                post(traffic::set_shadow).merge(delete(traffic::end_shadow)),
+            )
             .route("/v2/paceline/blobs/missing", post(blobs_missing))
             .route("/v2/paceline/blobs/{digest}", put(upload_blob))
             .merge(administration)

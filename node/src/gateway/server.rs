@@ -28,7 +28,7 @@ use self::host::check_host;
 pub(super) use self::respond::failed;
 use self::respond::{STALE, VERSION, answered, respond};
 use super::Doors;
-use super::body::{AnswerBody, epoch_seen, read_inference, unit};
+use super::body::{AnswerBody, epoch_seen, read_inference, sequence, unit};
 use super::front::{Accepted, Accepting, Door};
 use super::infer::InferBody;
 use super::path::Route;
@@ -196,6 +196,7 @@ async fn dispatch(
             let caller = caller(doors, headers).inspect_err(refused)?;
             let epoch_seen = epoch_seen(headers).inspect_err(refused)?;
             let unit = unit(headers).inspect_err(refused)?;
+            let sequence = sequence(headers).inspect_err(refused)?;
             let read = read_inference(headers, body, limit).await;
             let (json_bytes, body) = read.inspect_err(refused)?;
             let request = InferBody {
@@ -206,6 +207,7 @@ async fn dispatch(
                 epoch_seen,
                 caller,
                 unit,
+                sequence,
             };
             doors.serving.infer(request).await.map(answered)
         }

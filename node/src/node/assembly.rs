@@ -20,8 +20,8 @@ use crate::config::Config;
 use crate::detector::{Detector, Suspects};
 use crate::drain::Drain;
 use crate::gateway::{
-    self, Doors, Gateway, Guests, Listener, Operator, OperatorParts, PeerDoor, Readiness, Serving,
-    quic,
+    self, Copies, Doors, Gateway, Guests, Listener, Operator, OperatorParts, PeerDoor, Readiness,
+    Serving, quic,
 };
 use crate::identity::Identity;
 use crate::identity::authority::key_in_certificate;
@@ -92,6 +92,7 @@ struct Shared {
     fetcher: Fetcher,
     publisher: Publisher,
     peers: dispatch::Peers,
+    copies: Copies,
     suspects: Suspects,
     contact: contact::Handle,
     records: Records,
@@ -200,6 +201,7 @@ impl Assembly<'_> {
             fetcher,
             publisher,
             peers,
+            copies: Copies::default(),
             suspects: Suspects::default(),
             contact: contact::Handle::new(known, self.clock, self.config.node.contact()),
             records,
@@ -319,6 +321,7 @@ impl Assembly<'_> {
             suspects: shared.suspects.clone(),
             observed: shared.observed.clone(),
             contact: shared.contact.clone(),
+            copies: shared.copies.clone(),
             metrics: shared.metrics.clone(),
         }
     }

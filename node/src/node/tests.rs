@@ -5,6 +5,7 @@ mod canary;
 mod copies;
 mod failover;
 mod leaving;
+mod shadow;
 mod tensors;
 mod trio;
 
@@ -120,6 +121,7 @@ async fn infer(serving: &Serving, parameters: &str) -> Result<Bytes, ErrorCode> 
         epoch_seen: None,
         caller: Caller::ANONYMOUS,
         unit: None,
+        sequence: None,
     };
     let answered = serving.infer(body).await;
     answered

@@ -12,6 +12,7 @@ use paceline_protocol::{
     Epoch, ErrorCode, Failure, ModelName, NodeId, Signature, TenantName, VersionNumber,
 };
 
+use super::ShadowRoute;
 use super::traffic::{Arm, CanaryRoute};
 use crate::observed::Observations;
 use crate::telemetry::metrics::{Metrics, VersionMetrics};
@@ -34,10 +35,22 @@ pub struct ModelRoute {
     pub serving: Option<Arc<VersionRoute>>,
     /// The version that is tried beside it.
     pub(super) canary: Option<CanaryRoute>,
+    /// What gets copies of its requests.
+    shadow: Option<Arc<ShadowRoute>>,
     /// Versions with replicas, and the one that serves.
     pub versions: BTreeMap<VersionNumber, Arc<VersionRoute>>,
     /// What versions are called, whether they have replicas or not.
     labels: BTreeMap<String, VersionNumber>,
+}
+
+/// The version that a request gets that names none.
+pub struct Chosen<'a> {
+    /// The version.
+    pub version: &'a Arc<VersionRoute>,
+    /// Where it is counted while a canary is under way.
+    pub arm: Option<Arm>,
+    /// What may get a copy of it: only of what the version gets that serves.
+    pub shadow: Option<&'a Arc<ShadowRoute>>,
 }
 
 /// A version that can be addressed.
@@ -106,8 +119,8 @@ impl Routes {
         }
     }
 
-    /// The version that a request gets that names none, and where it is counted while a canary is
-    /// under way. `bucket` gives the bucket of the request under a salt; it is asked only then.
+    /// The version that a request gets that names none. `bucket` gives the bucket of the request
+    /// under a salt; it is asked only while a canary is under way.
     ///
     /// # Errors
     /// `MODEL_NOT_FOUND` or `MODEL_NOT_READY`, by name.
@@ -115,14 +128,16 @@ impl Routes {
         &self,
         model: &str,
         bucket: impl FnOnce(&str) -> u16,
-    ) -> Result<(&Arc<VersionRoute>, Option<Arm>), Failure> {
-        let stable = self.resolve(model, None)?;
-        let canary = self.model(model)?.canary.as_ref();
-        let canary = canary.map(|canary| canary.choose(bucket));
-        Ok(match canary {
-            None => (stable, None),
-            Some((None, arm)) => (stable, Some(arm)),
-            Some((Some(canary), arm)) => (canary, Some(arm)),
+    ) -> Result<Chosen<'_>, Failure> {
+        let serving = self.resolve(model, None)?;
+        let model = self.model(model)?;
+        let canary = model.canary.as_ref();
+        let (canary, arm) = canary.map(|canary| canary.choose(bucket)).unzip();
+        let canary = canary.flatten();
+        Ok(Chosen {
+            version: canary.unwrap_or(serving),
+            arm,
+            shadow: model.shadow.as_ref().filter(|_| canary.is_none()),
         })
     }
 
@@ -223,10 +238,20 @@ impl Routes {
                 CanaryRoute::next(before, (name, canary), &versions)
             });
             let labels = model.labels.iter();
+            let shadow = model.shadow.map(|shadow| {
+                let before = known.and_then(|known| known.shadow.as_deref());
+                Arc::new(ShadowRoute::next(
+                    before,
+                    (name, shadow),
+                    &versions,
+                    metrics,
+                ))
+            });
             let route = ModelRoute {
                 owner: model.owner.clone(),
                 serving,
                 canary,
+                shadow,
                 versions,
                 labels: labels.map(|(label, of)| (label.to_string(), *of)).collect(),
             };

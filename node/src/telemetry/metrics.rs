@@ -10,6 +10,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use paceline_core::batcher::DropReason;
 use paceline_core::failover::Why;
+use paceline_core::shadow::Dropped;
+use paceline_protocol::agreement::Agreement;
 use paceline_protocol::{ErrorCode, VersionNumber};
 use prometheus_client::encoding::{EncodeLabelSet, text};
 use prometheus_client::metrics::counter::Counter;
@@ -29,6 +31,7 @@ pub struct Metrics {
     rows: Family<VersionLabels, Counter>,
     extra_attempts: Family<ExtraLabels, Counter>,
     ejections: Counter,
+    shadows: Shadows,
     /// What the monitor samples.
     pub gauges: Gauges,
     device: DeviceMetrics,
@@ -44,6 +47,23 @@ pub struct VersionMetrics {
     rows: Counter,
     duration: Histogram,
     stages: [Histogram; 4],
+}
+
+/// Copies of requests for shadows.
+#[derive(Clone)]
+struct Shadows {
+    copies: Family<CopyLabels, Counter>,
+    duration: Family<VersionLabels, Histogram>,
+    rows: Family<AgreementLabels, Counter>,
+}
+
+/// Copies for one shadow, with its labels looked up already.
+#[derive(Clone)]
+pub struct ShadowMetrics {
+    copies: [Counter; 7],
+    duration: Histogram,
+    equal: Counter,
+    different: Counter,
 }
 
 /// Batches of one device.
@@ -132,6 +152,20 @@ struct StageLabels {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct CopyLabels {
+    model: String,
+    version: u32,
+    end: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct AgreementLabels {
+    model: String,
+    version: u32,
+    agreement: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct DropLabels {
     reason: &'static str,
 }
@@ -186,6 +220,7 @@ impl Metrics {
             "How often a replica was left out for a while, since it failed",
             ejections.clone(),
         );
+        let shadows = Shadows::register(&mut registry);
         let device = DeviceMetrics::register(&mut registry);
         let gauges = Gauges::register(&mut registry);
         let log_syncs = latency();
@@ -204,6 +239,7 @@ impl Metrics {
             rows,
             extra_attempts,
             ejections,
+            shadows,
             gauges,
             device,
             log_syncs,
@@ -235,6 +271,36 @@ impl Metrics {
                 self.stages.get_or_create_owned(&labels)
             }),
             labels,
+        }
+    }
+
+    /// The labels of one shadow, at zero from its first day.
+    pub fn shadow(&self, model: &str, version: VersionNumber) -> ShadowMetrics {
+        let (model, version) = (model.to_owned(), version.0);
+        let copies = ShadowMetrics::ENDS.map(|end| {
+            let model = model.clone();
+            let labels = CopyLabels {
+                model,
+                version,
+                end,
+            };
+            self.shadows.copies.get_or_create_owned(&labels)
+        });
+        let [equal, different] = ["equal", "different"].map(|agreement| {
+            let model = model.clone();
+            let labels = AgreementLabels {
+                model,
+                version,
+                agreement,
+            };
+            self.shadows.rows.get_or_create_owned(&labels)
+        });
+        let duration = &self.shadows.duration;
+        ShadowMetrics {
+            copies,
+            duration: duration.get_or_create_owned(&VersionLabels { model, version }),
+            equal,
+            different,
         }
     }
 
@@ -310,6 +376,78 @@ impl VersionMetrics {
     /// Takes the nanoseconds of one stage.
     pub fn stage(&self, stage: Stage, nanos: u64) {
         self.stages[stage as usize].observe(seconds(nanos));
+    }
+}
+
+impl Shadows {
+    fn register(registry: &mut Registry) -> Self {
+        let copies = Family::default();
+        registry.register(
+            "paceline_shadow_copies",
+            "Copies of requests for shadows, by what became of them; every one that is sent is also \
+             answered or failed in the end",
+            copies.clone(),
+        );
+        let duration = Family::new_with_constructor(latency as fn() -> Histogram);
+        registry.register_with_unit(
+            "paceline_shadow_duration",
+            "Time that a shadow took to answer a copy",
+            Unit::Seconds,
+            duration.clone(),
+        );
+        let rows = Family::default();
+        registry.register(
+            "paceline_shadow_rows",
+            "Rows of answers of shadows, by whether the version that serves has said the same",
+            rows.clone(),
+        );
+        Self {
+            copies,
+            duration,
+            rows,
+        }
+    }
+}
+
+impl ShadowMetrics {
+    /// What can become of a copy: it is sent, then answered or failed, or it is dropped.
+    const ENDS: [&'static str; 7] = [
+        "sent",
+        "answered",
+        "failed",
+        "dropped_not_ready",
+        "dropped_inputs",
+        "dropped_unanswered",
+        "dropped_full",
+    ];
+
+    /// Counts a copy that is sent.
+    pub fn sent(&self) {
+        self.copies[0].inc();
+    }
+
+    /// Counts a copy that was answered, with the nanoseconds that it took, and what it has said.
+    pub fn answered(&self, nanos: u64, agreement: Agreement) {
+        self.copies[1].inc();
+        self.duration.observe(seconds(nanos));
+        self.equal.inc_by(agreement.equal);
+        self.different.inc_by(agreement.different);
+    }
+
+    /// Counts a copy that was not answered.
+    pub fn failed(&self) {
+        self.copies[2].inc();
+    }
+
+    /// Counts a request that was drawn and not copied.
+    pub fn dropped(&self, why: Dropped) {
+        let place = match why {
+            Dropped::NotReady => 3,
+            Dropped::Inputs => 4,
+            Dropped::Unanswered => 5,
+            Dropped::Full => 6,
+        };
+        self.copies[place].inc();
     }
 }
 

@@ -147,6 +147,7 @@ mod tests {
             }],
             canary: None,
             canary_ended: None,
+            shadow: None,
             previous: None,
             labels: BTreeMap::new(),
             revision: Epoch(1),

@@ -24,7 +24,8 @@ pub enum Message {
         /// What is left of the budget, in microseconds.
         budget_us: u64,
         /// Which execution this would be, from 1. A second one shares its batch with nobody: it
-        /// may be what silenced the node of the first.
+        /// may be what silenced the node of the first. 0 is a copy for a shadow, which nobody
+        /// waits for, nor a node that stops.
         attempt: u8,
         /// How much it matters.
         criticality: Criticality,
@@ -101,8 +102,10 @@ pub struct ClientInfer {
     /// Who sends it. What a client says here is not believed: the node that has seen its key fills
     /// it in, for peers that it sends the request on to.
     pub tenant: TenantId,
-    /// What it belongs to that shall always get the same version.
+    /// What it belongs to that shall always get the same version; if it says nothing, its sequence.
     pub unit: Option<Unit>,
+    /// The sequence that it belongs to: its requests go to one replica, and none is executed twice.
+    pub sequence: Option<Unit>,
 }
 
 /// Whether a failed attempt may have been executed.

@@ -62,6 +62,7 @@ fn client_messages(name: impl Strategy<Value = ModelName>) -> impl Strategy<Valu
                 unit: how
                     .3
                     .map(|id| crate::traffic::Unit::new(id.to_string()).unwrap()),
+                sequence: how.2.then(|| crate::traffic::Unit::new("s-1").unwrap()),
             })
         }),
         (any::<u32>(), any::<u64>(), names, any::<Option<u32>>()).prop_map(

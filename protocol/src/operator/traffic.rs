@@ -1,9 +1,9 @@
-//! What operators read and write of canaries.
+//! What operators read and write of canaries and shadows.
 
 use serde::{Deserialize, Serialize};
 
 use crate::id::{Epoch, OpId, VersionNumber};
-use crate::registry::{CanaryGuards, CanaryPlan, CanaryStage, ReplicaTarget};
+use crate::registry::{CanaryGuards, CanaryPlan, CanaryStage, ReplicaTarget, ShadowPlan};
 
 /// A canary that is under way.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -90,6 +90,37 @@ pub struct TrafficRequest {
     /// Why, for `abort`; kept, and shown with the model.
     #[serde(default)]
     pub reason: Option<String>,
+    /// Names the intention.
+    pub op: OpId,
+}
+
+/// A version that gets copies of requests.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ShadowView {
+    /// The entry that began it; it salts the choice of what is copied.
+    pub since: Epoch,
+    /// Which version, and how much.
+    #[serde(flatten)]
+    pub plan: ShadowPlan,
+    /// Whether a replica of it is ready, so that it gets copies.
+    pub ready: bool,
+}
+
+/// `POST /v2/paceline/models/NAME/shadow`: a version gets copies of a share of the requests, whose
+/// answers nobody waits for. Answered with [`Committed`](super::Committed).
+///
+/// `DELETE /v2/paceline/models/NAME/shadow?op=OP` ends that, and is answered likewise.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ShadowRequest {
+    /// The version; the newest if absent.
+    #[serde(default)]
+    pub version: Option<VersionNumber>,
+    /// Replicas; as many as the version that serves has if absent.
+    #[serde(default)]
+    pub replicas: Option<ReplicaTarget>,
+    /// The share of the requests that are copied, in units of 1/10,000.
+    pub weight: u16,
     /// Names the intention.
     pub op: OpId,
 }

@@ -34,7 +34,9 @@ impl Change {
             | Self::PromoteCanary { model, .. }
             | Self::AbortCanary { model, .. }
             | Self::Rollback { model }
-            | Self::SetLabel { model, .. } => Some(model),
+            | Self::SetLabel { model, .. }
+            | Self::SetShadow { model, .. }
+            | Self::EndShadow { model } => Some(model),
             Self::RegisterNode(_)
             | Self::Assign { .. }
             | Self::Unassign { .. }
@@ -83,6 +85,8 @@ impl Change {
             Self::AbortCanary { .. } => "abort-canary",
             Self::Rollback { .. } => "rollback",
             Self::SetLabel { .. } => "set-label",
+            Self::SetShadow { .. } => "set-shadow",
+            Self::EndShadow { .. } => "end-shadow",
         }
     }
 }

@@ -251,6 +251,38 @@ pub enum Refusal {
         /// The labels there are, as text.
         known: String,
     },
+    /// No share of the requests.
+    #[error("a shadow's share, in 1/10,000, is {weight}; allowed are 1 to 10000")]
+    ShadowShare {
+        /// What was wanted.
+        weight: u16,
+    },
+    /// The version is its model's shadow.
+    #[error(
+        "version {version} is the shadow of model '{model}'; `paceline shadow {model} --off` ends that first"
+    )]
+    IsShadow {
+        /// The model.
+        model: ModelName,
+        /// The version.
+        version: VersionNumber,
+    },
+    /// The version is tried as a canary.
+    #[error(
+        "version {version} of model '{model}' is tried as its canary: its answers are given, and need no copies"
+    )]
+    IsCanary {
+        /// The model.
+        model: ModelName,
+        /// The version.
+        version: VersionNumber,
+    },
+    /// There is nothing to switch off.
+    #[error("model '{model}' has no shadow; `paceline shadow {model}@V --traffic 10%` makes one")]
+    NoShadow {
+        /// The model.
+        model: ModelName,
+    },
 }
 
 impl Refusal {
@@ -283,7 +315,10 @@ impl Refusal {
             | Self::CanaryStage { .. }
             | Self::NoPrevious { .. }
             | Self::RevisionDiffers { .. } => ErrorCode::Conflict,
-            Self::NoRevision => ErrorCode::ParameterInvalid,
+            Self::NoRevision | Self::ShadowShare { .. } => ErrorCode::ParameterInvalid,
+            Self::IsShadow { .. } | Self::IsCanary { .. } | Self::NoShadow { .. } => {
+                ErrorCode::Conflict
+            }
             Self::LabelUnknown { .. } => ErrorCode::VersionNotFound,
         }
     }

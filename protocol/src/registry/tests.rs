@@ -209,6 +209,16 @@ fn canaries() -> impl Strategy<Value = Change> {
                 label: Label::new(label).unwrap(),
                 version: version.map(VersionNumber),
             }),
+        (models(), versions(), any::<u16>()).prop_map(|(model, version, weight)| {
+            let replicas = ReplicaTarget::Each;
+            let plan = ShadowPlan {
+                version,
+                replicas,
+                weight,
+            };
+            Change::SetShadow { model, plan }
+        }),
+        models().prop_map(|model| Change::EndShadow { model }),
     ]
 }
 
@@ -332,6 +342,10 @@ fn refusals() -> impl Strategy<Value = Refusal> {
             tenant: TenantName::default()
         }),
         canary_refusals(),
+        any::<u16>().prop_map(|weight| Refusal::ShadowShare { weight }),
+        (models(), versions()).prop_map(|(model, version)| Refusal::IsShadow { model, version }),
+        (models(), versions()).prop_map(|(model, version)| Refusal::IsCanary { model, version }),
+        models().prop_map(|model| Refusal::NoShadow { model }),
     ]
 }
 
@@ -408,6 +422,8 @@ fn change_number(change: &Change) -> u8 {
         Change::AbortCanary { .. } => 23,
         Change::Rollback { .. } => 24,
         Change::SetLabel { .. } => 25,
+        Change::SetShadow { .. } => 26,
+        Change::EndShadow { .. } => 27,
     }
 }
 
@@ -449,6 +465,10 @@ fn refusal_number(refusal: &Refusal) -> u8 {
         Refusal::RevisionDiffers { .. } => 32,
         Refusal::NoRevision => 33,
         Refusal::LabelUnknown { .. } => 34,
+        Refusal::ShadowShare { .. } => 35,
+        Refusal::IsShadow { .. } => 36,
+        Refusal::IsCanary { .. } => 37,
+        Refusal::NoShadow { .. } => 38,
     }
 }
 
@@ -471,8 +491,8 @@ fn hold_numbers<T: Serialize + fmt::Debug>(
 
 #[test]
 fn variants_keep_their_numbers() {
-    hold_numbers(changes(), change_number, 25);
-    hold_numbers(refusals(), refusal_number, 34);
+    hold_numbers(changes(), change_number, 27);
+    hold_numbers(refusals(), refusal_number, 38);
 }
 
 #[test]

@@ -133,7 +133,9 @@ impl Agreed {
             | Change::RevokeKey { .. }
             | Change::AdvanceCanary { .. }
             | Change::Rollback { .. }
-            | Change::SetLabel { .. } => {}
+            | Change::SetLabel { .. }
+            | Change::SetShadow { .. }
+            | Change::EndShadow { .. } => {}
         }
     }
 

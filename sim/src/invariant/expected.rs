@@ -1,12 +1,15 @@
 //! I14 and what a scenario itself demands: so many answers, in all and once all is mended.
 
+use std::collections::BTreeMap;
+
 use paceline_core::Instant;
-use paceline_protocol::ModelName;
 use paceline_protocol::registry::Change;
+use paceline_protocol::traffic::Sequence;
+use paceline_protocol::{ModelName, ReplicaId};
 
 use super::Invariant;
 use super::agreed::news;
-use crate::fact::{End, Fact, RequestNumber};
+use crate::fact::{CopyEnd, End, Fact, RequestNumber};
 use crate::scenario::{Expect, Scenario};
 
 pub(super) struct Expected {
@@ -22,6 +25,16 @@ pub(super) struct Expected {
     /// The model whose version is looked at, and the one that serves.
     first: Option<ModelName>,
     serving: u32,
+    copies: u64,
+    sticky: Sticky,
+}
+
+/// Where requests of sequences go.
+#[derive(Default)]
+struct Sticky {
+    last: BTreeMap<Sequence, ReplicaId>,
+    stayed: u64,
+    moved: u64,
 }
 
 /// What clients of a kind demand, and get.
@@ -63,6 +76,8 @@ impl Expected {
             latencies: Latencies::default(),
             first: first.and_then(|model| ModelName::new(model.name.as_str()).ok()),
             serving: 0,
+            copies: 0,
+            sticky: Sticky::default(),
         }
     }
 
@@ -102,6 +117,29 @@ impl Latencies {
     }
 }
 
+impl Sticky {
+    fn see(&mut self, sequence: Sequence, replica: ReplicaId) {
+        match self.last.insert(sequence, replica) {
+            Some(before) if before == replica => self.stayed += 1,
+            Some(_) => self.moved += 1,
+            None => {}
+        }
+    }
+
+    fn judge(&self, permille_min: u64) -> Result<(), String> {
+        let Self { stayed, moved, .. } = self;
+        let all = stayed + moved;
+        // A run in which nothing follows proves nothing.
+        if permille_min == 0 || (all > 0 && stayed * 1_000 >= all * permille_min) {
+            return Ok(());
+        }
+        Err(format!(
+            "{stayed} of {all} requests of sequences went where the one before had gone; \
+             {permille_min} of a thousand are expected"
+        ))
+    }
+}
+
 impl Share {
     fn count(&mut self, end: End) {
         self.stayed += u64::from(end != End::Cancelled);
@@ -135,6 +173,10 @@ impl Invariant for Expected {
         {
             self.serving = version.0;
         }
+        if let Fact::Sequenced { sequence, replica } = *fact {
+            self.sticky.see(sequence, replica);
+        }
+        self.copies += u64::from(matches!(fact, Fact::Copied(CopyEnd::Sent)));
         if let Fact::Ended { request, end, .. } = *fact {
             self.ended(now, (request, end));
         }
@@ -154,6 +196,13 @@ impl Invariant for Expected {
                 "version {serving} of the first model serves at the end; {wanted} is expected"
             ));
         }
+        self.sticky.judge(expect.sticky_permille_min)?;
+        if self.copies < expect.copies_min {
+            let (copies, wanted) = (self.copies, expect.copies_min);
+            return Err(format!(
+                "{copies} copies were sent to shadows; {wanted} are expected"
+            ));
+        }
         for (position, of) in self.clients.iter().enumerate() {
             let whose = format!(" of clients {position}");
             of.share.judge(&whose[1..], of.answered_permille_min)?;
@@ -171,6 +220,32 @@ mod tests {
     use paceline_protocol::Epoch;
 
     use super::*;
+
+    #[test]
+    fn a_sequence_that_moves_too_often_and_copies_that_were_not_sent_are_found() {
+        let mut scenario = Scenario::named("node-kill").unwrap();
+        scenario.expect = Expect {
+            sticky_permille_min: 500,
+            copies_min: 1,
+            ..Expect::default()
+        };
+        let mut expected = Expected::new(&scenario);
+        let mut see = |fact: Fact<'_>| {
+            expected.observe(Instant::ZERO, &fact).unwrap();
+            expected.end(Instant::ZERO)
+        };
+        let sent = |replica| Fact::Sequenced {
+            sequence: Sequence(7),
+            replica: ReplicaId(replica),
+        };
+        let none = see(sent(1)).unwrap_err();
+        assert!(none.starts_with("0 of 0 requests of sequences"), "{none}");
+        assert!(see(sent(1)).unwrap_err().starts_with("0 copies were sent"));
+        assert_eq!(see(Fact::Copied(CopyEnd::Sent)), Ok(()));
+        assert_eq!(see(sent(2)), Ok(()), "every other one");
+        let moved = see(sent(3)).unwrap_err();
+        assert!(moved.starts_with("1 of 3 requests of sequences"), "{moved}");
+    }
 
     fn judge(expect: Expect, ends: &[(u64, End)]) -> bool {
         let mut scenario = Scenario::named("node-kill").unwrap();

@@ -5,6 +5,7 @@ use paceline_protocol::limits::{
     TENANT_WEIGHT_MAX, TENANTS_MAX, VERSIONS_KEPT_MAX,
 };
 use paceline_protocol::registry::ReplicaTarget;
+use paceline_protocol::traffic::WEIGHT_ALL;
 use paceline_protocol::{ModelName, TenantName, VersionNumber};
 
 use super::event::node_position;
@@ -86,6 +87,8 @@ impl Check {
                 expect.answered_permille_min,
                 permille,
             );
+            let sticky = expect.sticky_permille_min;
+            check.within("sticky_permille_min", sticky, permille);
             let calm = expect.calm_answered_permille_min;
             check.within("calm_answered_permille_min", calm, permille);
             let calm_from = (0, scenario.ends_ms());
@@ -153,6 +156,12 @@ impl Check {
             let allowed =
                 "a canary from the second version on: it is compared with one that serves";
             self.hold("versions.0.canary", "a canary", !is_first, allowed);
+            if version.shadow.is_some() {
+                let is_beside = position > 0 && version.canary.is_none();
+                let allowed = "a shadow from the second version on, that is no canary";
+                let path = format!("versions.{position}.shadow");
+                self.hold(&path, "a shadow", is_beside, allowed);
+            }
             self.inside(&format!("versions.{position}"), |check| {
                 check.version(version)
             });
@@ -170,6 +179,9 @@ impl Check {
             version.load_fails_permille,
             (0, 1_000),
         );
+        if let Some(weight) = version.shadow {
+            self.within("shadow", u64::from(weight), (1, u64::from(WEIGHT_ALL)));
+        }
         if let Some(canary) = &version.canary {
             let plan = canary.plan(VersionNumber(1), ReplicaTarget::Each);
             let weights = format!("{:?} of {} ms", canary.weights, canary.hold_ms);

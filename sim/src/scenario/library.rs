@@ -50,7 +50,7 @@ impl fmt::Display for UnknownScenario {
 
 impl std::error::Error for UnknownScenario {}
 
-const TEXTS: [&str; 25] = [
+const TEXTS: [&str; 27] = [
     include_str!("../../scenarios/steady.toml"),
     include_str!("../../scenarios/overload.toml"),
     include_str!("../../scenarios/standing-queue.toml"),
@@ -68,12 +68,14 @@ const TEXTS: [&str; 25] = [
     include_str!("../../scenarios/region-latency.toml"),
     include_str!("../../scenarios/cold-start.toml"),
     include_str!("../../scenarios/bad-canary.toml"),
+    include_str!("../../scenarios/shadow.toml"),
     include_str!("../../scenarios/bad-version.toml"),
     include_str!("../../scenarios/engine-crash.toml"),
     include_str!("../../scenarios/given-up.toml"),
     include_str!("../../scenarios/out-of-memory.toml"),
     include_str!("../../scenarios/failing-replica.toml"),
     include_str!("../../scenarios/failing-model.toml"),
+    include_str!("../../scenarios/sequences.toml"),
     include_str!("../../scenarios/criticality.toml"),
     include_str!("../../scenarios/mixed-clients.toml"),
 ];

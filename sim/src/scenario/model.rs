@@ -39,6 +39,10 @@ pub struct Version {
     /// Then it is tried as a canary, rather than deployed, once a version serves.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub canary: Option<Trial>,
+    /// Then it is deployed never, and gets copies of so many ten-thousandths of the requests, once a
+    /// version serves.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shadow: Option<u16>,
     /// Largest batch, in rows.
     pub rows_max: u32,
     /// Most tokens in a batch; 0 is any number.

@@ -4,11 +4,13 @@
 //! unless its request must not run twice; the first answer wins.
 
 use paceline_core::{BucketId, Instant, Random};
-use paceline_protocol::{Criticality, Epoch};
+use paceline_protocol::Epoch;
+use paceline_protocol::traffic::{Sequence, Unit};
 
 use super::doors::{Door, ReadyDoors};
 use super::outside::{Outside, Word};
-use crate::agenda::{Event, NodeIndex, Process};
+use super::request::Request;
+use crate::agenda::{Event, Process};
 use crate::draws;
 use crate::fact::{End, Fact, RequestNumber};
 use crate::traces::Traces;
@@ -51,32 +53,6 @@ pub(super) enum Next {
     Withdraw(Process),
     /// Another node is asked.
     Elsewhere,
-}
-
-/// A request as its client sends it.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Request {
-    pub(crate) number: RequestNumber,
-    /// The clients that it comes from.
-    pub(crate) group: u16,
-    pub(crate) model: u16,
-    pub(crate) deadline: Instant,
-    pub(crate) rows: u32,
-    /// That go in, and that are asked for.
-    pub(crate) tokens: u64,
-    pub(crate) bytes: u64,
-    pub(crate) bucket: BucketId,
-    pub(crate) criticality: Criticality,
-    /// Which of the scenario's tenants sends it, if one does.
-    pub(crate) tenant: Option<u16>,
-    /// Whether it must not run twice.
-    pub(crate) is_once: bool,
-    /// The node that its client has lost, and that may have run it.
-    pub(crate) lost: Option<NodeIndex>,
-    /// The highest epoch that the client has seen.
-    pub(crate) seen: Epoch,
-    /// The node that has sent it on, since it was behind that.
-    pub(crate) via: Option<Process>,
 }
 
 impl Clients {
@@ -157,6 +133,10 @@ impl Clients {
             criticality: of.criticality,
             tenant: clients.tenants[sending.tenant as usize],
             is_once: sending.sequence.is_some() || clients.budgets.below(1_000) < of.once_permille,
+            sequence: sending.sequence.map(|number| {
+                let name = Unit::new(format!("{group}-{number}"));
+                Sequence::named(&name.expect("two numbers are a unit"))
+            }),
             lost: None,
             seen: Epoch::default(),
             via: None,

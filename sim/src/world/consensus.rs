@@ -283,7 +283,9 @@ fn touched(
             | Change::PromoteCanary { model, .. }
             | Change::AbortCanary { model, .. }
             | Change::Rollback { model }
-            | Change::SetLabel { model, .. },
+            | Change::SetLabel { model, .. }
+            | Change::SetShadow { model, .. }
+            | Change::EndShadow { model },
             _,
         ) => of_model(model),
         // Nodes look at all tenants there are, with each entry.

@@ -6,6 +6,7 @@
 
 mod ahead;
 mod canaries;
+mod copies;
 mod duties;
 mod entries;
 mod flights;
@@ -32,6 +33,7 @@ use paceline_protocol::{Epoch, NodeId, ReplicaId};
 
 use self::ahead::Behind;
 use self::canaries::Trials;
+use self::copies::Copied;
 use self::duties::Duties;
 use self::entries::Entry;
 use self::knowledge::Knowledge;
@@ -69,6 +71,8 @@ pub(super) struct Node {
     duties: Duties,
     trials: Trials,
     entries: Slots<Entry>,
+    /// Copies for shadows that are under way.
+    copies: Slots<Copied>,
     served: Slots<Served>,
     replicas: BTreeMap<ReplicaId, Replica>,
     /// By number.
@@ -132,6 +136,7 @@ impl Node {
             duties: Duties::default(),
             trials: Trials::default(),
             entries: Slots::default(),
+            copies: Slots::default(),
             served: Slots::default(),
             replicas: BTreeMap::new(),
             queues: Vec::new(),
@@ -202,6 +207,7 @@ impl Node {
             Timer::Loaded(replica) => self.loaded(outside, replica),
             Timer::Restart(replica) => self.restart(outside, replica),
             Timer::Deadline(slot) => self.late(outside, slot),
+            Timer::Copy(slot) => self.copy_late(outside, slot),
             Timer::Ahead(request) => self.catch_up_over(outside, request),
             Timer::Patience(slot, attempt) => self.resume(outside, (slot, attempt)),
             Timer::Tick => self.tick(outside),
@@ -215,9 +221,7 @@ impl Node {
         match message {
             Message::Dispatch(dispatch) => self.take(outside, dispatch),
             Message::Cancel(flight) => self.cancel_served(outside, flight),
-            Message::Landed(flight, landing) => {
-                self.landed(outside, (flight.slot, flight.attempt), landing);
-            }
+            Message::Landed(flight, landing) => self.landed(outside, flight, landing),
             Message::Told(from, told) => self.told(outside, (from, told)),
             Message::Counted(node, report) => self.hear_counted(outside, (node, *report)),
             Message::Outcome(op, is_done) => self.outcome(outside, (op, is_done)),
@@ -255,7 +259,7 @@ impl Node {
             is_idle: self.device.is_idle(outside.now),
             // Adding them up costs something, and is exact only then: what a replica's router had
             // counted is forgotten when the replica goes.
-            forgotten_rows: match self.entries.len() {
+            forgotten_rows: match self.entries.len() + self.copies.len() {
                 0 => self.router.in_flight_rows(),
                 _ => 0,
             },

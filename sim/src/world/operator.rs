@@ -7,7 +7,7 @@ use paceline_core::membership::{self, View};
 use paceline_core::registry::Registry;
 use paceline_protocol::registry::{
     Change, Command, DeviceKind, DeviceRecord, NodeAddresses, NodeRecord, Outcome, Refusal, SCHEMA,
-    VersionRecord,
+    ShadowPlan, VersionRecord,
 };
 use paceline_protocol::{
     Digest, Dim, Dtype, ModelName, NodeId, OpId, ShapePattern, Signature, TenantName, TensorSpec,
@@ -26,6 +26,7 @@ pub(super) enum Wish {
     Publish(u16, u32),
     Deploy(u16, u32),
     Try(u16, u32),
+    Shadow(u16, u32),
     Do(Operation),
 }
 
@@ -48,10 +49,14 @@ impl Operator {
                 let (model, number) = (model as u16, position as u32 + 1);
                 [
                     (version.deploy_ms, Wish::Publish(model, number)),
-                    match version.canary {
-                        Some(_) => (version.deploy_ms, Wish::Try(model, number)),
-                        None => (version.deploy_ms, Wish::Deploy(model, number)),
-                    },
+                    (
+                        version.deploy_ms,
+                        match (&version.canary, version.shadow) {
+                            (Some(_), _) => Wish::Try(model, number),
+                            (None, Some(_)) => Wish::Shadow(model, number),
+                            (None, None) => Wish::Deploy(model, number),
+                        },
+                    ),
                 ]
             })
         });
@@ -157,6 +162,19 @@ impl World {
                     model: name,
                     plan: Box::new(trial.plan(version, of.replicas.target())),
                 }
+            }
+            Wish::Shadow(model, number) => {
+                let (name, of) = (name(*model)?, &scenario.models[usize::from(*model)]);
+                let known = registry.models().get(&name)?;
+                let version = VersionNumber(*number);
+                known.versions.get(&version)?;
+                known.serving?;
+                let plan = ShadowPlan {
+                    version,
+                    replicas: of.replicas.target(),
+                    weight: of.versions[*number as usize - 1].shadow?,
+                };
+                Change::SetShadow { model: name, plan }
             }
             Wish::Do(Operation::Drain {
                 node, deadline_ms, ..

@@ -105,12 +105,12 @@ impl Begun {
 }
 
 /// A weight, for people.
-pub(super) fn share(weight: u16) -> String {
+pub(in crate::cli) fn share(weight: u16) -> String {
     format!("{}%", f64::from(weight) / 100.0)
 }
 
 /// `10%` in units of 1/10,000.
-fn parse_share(text: &str) -> Result<u16, String> {
+pub(in crate::cli) fn parse_share(text: &str) -> Result<u16, String> {
     let weight = percent(text).map(|percent| percent * 100.0);
     let allowed = || format!("'{text}' is no share; allowed are 0.01% to 100%, with two decimals");
     let weight = weight.filter(|weight| (1.0..=f64::from(WEIGHT_ALL)).contains(weight));

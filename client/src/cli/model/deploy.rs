@@ -124,7 +124,7 @@ impl DeployArgs {
 }
 
 /// Named here rather than left to the node, so that what is awaited is what was deployed.
-pub(super) fn chosen(
+pub(in crate::cli) fn chosen(
     client: &OperatorClient,
     target: &ModelTarget,
 ) -> Result<VersionNumber, Failure> {
@@ -401,6 +401,7 @@ mod tests {
             replicas: states.iter().enumerate().map(replica).collect(),
             canary: None,
             canary_ended: None,
+            shadow: None,
             previous: None,
             labels: std::collections::BTreeMap::new(),
             revision: Epoch(1),

@@ -69,6 +69,15 @@ fn text(model: &ModelView) -> String {
     if let Some(ended) = &model.canary_ended {
         pairs.push(("last canary", last(ended)));
     }
+    if let Some(shadow) = &model.shadow {
+        let (plan, ready) = (shadow.plan, shadow.ready);
+        let copies = share(plan.weight);
+        let at = match ready {
+            true => format!("copies of {copies} of the requests"),
+            false => format!("copies of {copies} of the requests once a replica is ready"),
+        };
+        pairs.push(("shadow", format!("version {}, {at}", plan.version)));
+    }
     // What clients talk to; before the first deployment, what they will talk to.
     let spoken = model.serving.and_then(|serving| {
         let mut versions = model.versions.iter();

@@ -12,6 +12,7 @@ const TERMS: Terms = Terms {
     lost: None,
     criticality: Criticality::Critical,
     tenant: TenantId::DEFAULT,
+    sequence: None,
 };
 const ONCE: Terms = Terms {
     is_idempotent: false,

@@ -4,7 +4,7 @@ mod given_up;
 
 use paceline_protocol::registry::{
     CanaryGuards, CanaryPlan, CanaryStage, Command, DeviceKind, DeviceRecord, NodeAddresses,
-    NodeRecord, SCHEMA, VersionRecord,
+    NodeRecord, SCHEMA, ShadowPlan, VersionRecord,
 };
 use paceline_protocol::{
     Digest, Dim, Dtype, OpId, ShapePattern, Signature, TenantName, TensorSpec,
@@ -372,6 +372,35 @@ fn a_canary_has_its_replicas_beside_what_serves_and_begins_when_they_are_ready()
         (cluster.nodes_of(1).len(), cluster.nodes_of(2).len()),
         (0, 2)
     );
+}
+
+#[test]
+fn a_shadow_has_its_replicas_beside_what_serves_and_keeps_no_node() {
+    let mut cluster = Cluster::serving(ReplicaTarget::Count(2));
+    cluster.publish(2, 10);
+    let plan = ShadowPlan {
+        version: VersionNumber(2),
+        replicas: ReplicaTarget::Each,
+        weight: 1_000,
+    };
+    cluster.apply(Change::SetShadow {
+        model: model(),
+        plan,
+    });
+    assert_eq!(cluster.settle(), ["assign"; 3]);
+    assert_eq!(cluster.nodes_of(2), [1, 2, 3]);
+    // None of them is ready, and that of a node that leaves goes all the same.
+    let (node, computed_at) = (NodeId(3), cluster.registry.epoch());
+    cluster.apply(Change::Drain {
+        node,
+        deadline_ms: 1_000,
+        computed_at,
+    });
+    assert_eq!(cluster.settle(), ["unassign"]);
+    assert_eq!(cluster.nodes_of(2), [1, 2]);
+    cluster.apply(Change::EndShadow { model: model() });
+    assert_eq!(cluster.settle(), ["unassign"; 2]);
+    assert_eq!(cluster.nodes_of(1), [1, 2]);
 }
 
 #[test]

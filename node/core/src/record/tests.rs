@@ -134,6 +134,7 @@ fn pick() -> router::Input {
         bytes: 64,
         may_probe: true,
         again: None,
+        sequence: None,
     }
 }
 

@@ -6,6 +6,7 @@ use paceline_protocol::registry::{Refusal, ReplicaTarget, VersionRecord};
 use paceline_protocol::{DeviceId, Epoch, Label, ModelName, NodeId, TenantName, VersionNumber};
 use serde::{Deserialize, Serialize};
 
+use super::shadow::Shadow;
 use super::traffic::{Canary, CanaryEnd};
 
 /// A model: what its owner has published and deployed.
@@ -23,6 +24,8 @@ pub struct Model {
     pub canary: Option<Canary>,
     /// How the last canary ended.
     pub ended: Option<CanaryEnd>,
+    /// What gets copies of requests.
+    pub shadow: Option<Shadow>,
     /// What served before.
     pub previous: Option<VersionNumber>,
     /// Versions by what clients may call them.
@@ -72,6 +75,7 @@ impl Model {
             serving: None,
             canary: None,
             ended: None,
+            shadow: None,
             previous: None,
             labels: BTreeMap::new(),
             revision: Epoch::default(),

@@ -169,7 +169,9 @@ impl Registry {
             | Change::PromoteCanary { .. }
             | Change::AbortCanary { .. }
             | Change::Rollback { .. }
-            | Change::SetLabel { .. } => unreachable!("not a change of members"),
+            | Change::SetLabel { .. }
+            | Change::SetShadow { .. }
+            | Change::EndShadow { .. } => unreachable!("not a change of members"),
         }
     }
 

@@ -64,7 +64,9 @@ impl Registry {
             | Change::PromoteCanary { .. }
             | Change::AbortCanary { .. }
             | Change::Rollback { .. }
-            | Change::SetLabel { .. } => unreachable!("not a change of tenants"),
+            | Change::SetLabel { .. }
+            | Change::SetShadow { .. }
+            | Change::EndShadow { .. } => unreachable!("not a change of tenants"),
         }
     }
 

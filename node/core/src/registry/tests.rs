@@ -8,6 +8,7 @@ use super::*;
 
 mod labels;
 mod members;
+mod shadow;
 mod tenants;
 mod traffic;
 

@@ -56,15 +56,14 @@ impl Model {
     }
 
     /// Versions that must not be forgotten, beside those with replicas: they serve, shall serve,
-    /// are tried, have served before, or have a label.
+    /// are tried, get copies, have served before, or have a label.
     pub(super) fn versions_named(&self) -> impl Iterator<Item = VersionNumber> {
         let deployed = self.deployment.map(|deployment| deployment.version);
         let canary = self.canary.as_ref().map(|canary| canary.plan.version);
-        let named = [self.serving, deployed, canary, self.previous];
-        named
-            .into_iter()
-            .flatten()
-            .chain(self.labels.values().copied())
+        let shadow = self.shadow.map(|shadow| shadow.plan.version);
+        let named = [self.serving, deployed, canary, shadow, self.previous];
+        let named = named.into_iter().flatten();
+        named.chain(self.labels.values().copied())
     }
 
     /// Nothing but the number of replicas may be deployed anew while a canary is under way.
@@ -94,6 +93,8 @@ impl Model {
         if canary.is_some_and(|canary| canary.plan.version == version) {
             self.end_canary(epoch, None);
         }
+        // What answers everybody is nobody's shadow.
+        self.shadow = self.shadow.filter(|shadow| shadow.plan.version != version);
     }
 
     fn end_canary(&mut self, until: Epoch, aborted: Option<String>) {
@@ -163,7 +164,9 @@ impl Registry {
             | Change::SetTenant { .. }
             | Change::DeleteTenant { .. }
             | Change::AddKey { .. }
-            | Change::RevokeKey { .. } => unreachable!("no change of traffic"),
+            | Change::RevokeKey { .. }
+            | Change::SetShadow { .. }
+            | Change::EndShadow { .. } => unreachable!("no change of a canary"),
         }
         Ok(Reply::Done)
     }
@@ -181,6 +184,7 @@ impl Registry {
         let model = self.model_mut(name)?;
         model.check_version(name, plan.version)?;
         model.check_no_canary(name, None)?;
+        model.check_no_shadow(name, plan.version)?;
         let deployed = model.deployment.map(|deployment| deployment.version);
         if model.serving.is_none() || model.serving != deployed {
             return Err(Refusal::NoStableVersion {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use paceline_protocol::traffic::Sequence;
 use paceline_protocol::{NodeId, ReplicaId};
 use serde::{Deserialize, Serialize};
 
@@ -42,6 +43,8 @@ pub enum Input {
         may_probe: bool,
         /// What is to be minded if it was sent before; `None` for nearly all.
         again: Option<Box<Again>>,
+        /// The sequence that it belongs to, if it does.
+        sequence: Option<Sequence>,
     },
     /// A request that was dispatched has ended.
     Done {

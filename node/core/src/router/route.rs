@@ -16,6 +16,8 @@ use crate::time::Instant;
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(super) struct Route {
     pub(super) candidates: Vec<Candidate>,
+    /// Those that are not considered but for sequences.
+    pub(super) beyond: Vec<Candidate>,
     near_end: usize,
     far_end: usize,
     pub(super) draining_end: usize,
@@ -68,11 +70,12 @@ impl Route {
     /// What was known of the candidates stays; of those that are out as many return as may not be.
     pub(super) fn ordered(
         now: Instant,
-        candidates: Vec<Candidate>,
+        (candidates, beyond): (Vec<Candidate>, Vec<Candidate>),
         conditions: &BTreeMap<NodeId, Condition>,
     ) -> Self {
         let mut route = Self {
             candidates,
+            beyond,
             ..Self::default()
         };
         route.arrange(conditions);
@@ -121,7 +124,8 @@ impl Route {
 
     /// Memory that it takes.
     pub(super) fn bytes(&self) -> usize {
-        size_of::<Self>() + self.candidates.len() * size_of::<Candidate>()
+        let candidates = self.candidates.len() + self.beyond.len();
+        size_of::<Self>() + candidates * size_of::<Candidate>()
     }
 
     /// For a request that has been nowhere: as good as at random, in constant time.
@@ -265,14 +269,19 @@ impl Candidate {
 }
 
 /// Keeps as many of the ordered targets as are considered: the best, and a few that are not of
-/// this zone, or not good, for when those are full or lost.
-pub(super) fn keep_subset(targets: &mut Vec<Target>, conditions: &BTreeMap<NodeId, Condition>) {
+/// this zone, or not good, for when those are full or lost. Gives the others.
+pub(super) fn keep_subset(
+    targets: &mut Vec<Target>,
+    conditions: &BTreeMap<NodeId, Condition>,
+) -> Vec<Target> {
     let near = targets.partition_point(|target| rank(target, conditions) < Rank::Far);
     let spare = SPARE_MIN.min(targets.len() - near);
+    let mut beyond = Vec::new();
     if near + spare > SUBSET_MAX {
-        targets.drain(SUBSET_MAX - spare..near);
+        beyond.extend(targets.drain(SUBSET_MAX - spare..near));
     }
-    targets.truncate(SUBSET_MAX);
+    beyond.extend(targets.drain(SUBSET_MAX.min(targets.len())..));
+    beyond
 }
 
 pub(super) fn rank(target: &Target, conditions: &BTreeMap<NodeId, Condition>) -> Rank {

@@ -1,6 +1,7 @@
 //! The router: state, input, exact effects; and the balance that two choices promise.
 
 mod health;
+mod sticky;
 
 use super::route::{SPARE_MIN, SUBSET_MAX};
 use super::*;
@@ -53,6 +54,7 @@ fn pick_with(router: &mut Router, at_ms: u64, (rows, bytes): (u32, u64)) -> Opti
             bytes,
             may_probe: true,
             again: None,
+            sequence: None,
         },
         &mut out,
     );
@@ -91,6 +93,7 @@ fn the_only_replica_is_picked_with_all_that_the_driver_needs() {
         bytes: 8,
         may_probe: true,
         again: None,
+        sequence: None,
     };
     router.step(Instant::ZERO, input, &mut out);
     let local = Some(BatcherId(9));
@@ -153,6 +156,7 @@ fn a_reported_queue_is_believed_while_it_is_fresh() {
             bytes: 0,
             may_probe: true,
             again: None,
+            sequence: None,
         },
         &mut out,
     );
@@ -317,6 +321,7 @@ fn pick_another(router: &mut Router, nodes: &[u64], is_alone: bool) -> Option<u6
         bytes: 0,
         may_probe: true,
         again: Some(Box::new(Again { been, is_alone })),
+        sequence: None,
     };
     router.step(Instant::ZERO, input, &mut out);
     match out[..] {

@@ -107,13 +107,14 @@ impl Serving {
             budget_us: 0,
             attempt: 1,
             epoch_seen: seen,
-            idempotent: parsed.parameters.may_run_twice(),
+            idempotent: request.may_run_twice(&parsed),
             inputs: inputs.collect(),
             outputs: Vec::new(),
             lost: None,
             criticality: parsed.parameters.criticality(),
             tenant: request.caller.tenant,
             unit: request.unit.clone(),
+            sequence: request.sequence_of(&parsed),
         };
         let inputs = std::mem::take(&mut parsed.inputs);
         let request_ahead = ClientRequest { head, inputs };

@@ -17,6 +17,21 @@ impl Serving {
     /// version there takes the same inputs.
     pub(super) async fn execute(
         &self,
+        pinned: Pinned,
+        inputs: Vec<Tensor>,
+        terms: Terms,
+        target: Target<'_>,
+    ) -> Result<(Vec<Tensor>, Pinned), Unanswered> {
+        let copied = self.copied(&pinned, &inputs, (terms, target));
+        let ended = self.execute_alone(pinned, inputs, terms, target).await;
+        if let Some(copied) = copied {
+            copied.send(ended.as_ref().ok().map(|(outputs, _)| outputs));
+        }
+        ended
+    }
+
+    async fn execute_alone(
+        &self,
         mut pinned: Pinned,
         mut inputs: Vec<Tensor>,
         terms: Terms,

@@ -47,8 +47,8 @@ pub(super) struct Cargo<'a> {
     pub(super) deadline: Instant,
     pub(super) criticality: Criticality,
     pub(super) tenant: TenantId,
-    /// Whether it is a second execution, which shares its batch with nobody.
-    pub(super) is_alone: bool,
+    /// As the wire has it: a second execution shares its batch with nobody, and 0 is a copy.
+    pub(super) attempt: u8,
 }
 
 /// What is heard of an attempt.
@@ -88,7 +88,7 @@ impl<'a> Flight<'a> {
                     deadline: cargo.deadline,
                     criticality: cargo.criticality,
                     tenant: cargo.tenant,
-                    is_alone: cargo.is_alone,
+                    is_alone: cargo.attempt > 1,
                 });
                 Way::Here(batcher, submission)
             }
@@ -244,7 +244,7 @@ impl<'a> Way<'a> {
                 replica: picked.replica,
                 epoch: pinned.epoch,
                 budget_us: cargo.deadline.nanos_since(now) / 1_000,
-                attempt: 1 + u8::from(cargo.is_alone),
+                attempt: cargo.attempt,
                 criticality: cargo.criticality,
                 tenant: cargo.tenant,
             },

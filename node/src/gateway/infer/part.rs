@@ -185,6 +185,7 @@ impl Part<'_> {
             rows: self.rows,
             bytes: self.bytes,
             may_repeat: self.terms.is_idempotent,
+            sequence: self.terms.sequence,
             again: Again {
                 been: self.been,
                 is_alone,
@@ -210,7 +211,7 @@ impl Part<'_> {
             deadline: self.terms.deadline,
             criticality: self.terms.criticality,
             tenant: self.terms.tenant,
-            is_alone,
+            attempt: 1 + u8::from(is_alone),
         };
         let flight = Flight::begin(serving, self.pinned, picked, cargo);
         self.flights[attempt.place()] = Some(Sent {

@@ -99,8 +99,10 @@ pub struct PeerDoor {
 
 impl Handler for PeerDoor {
     fn serve(&self, _peer: NodeId, frame: Frame) -> Boxed<'_, Frame> {
+        // Nobody waits for a copy, nor does who stops.
+        let is_copy = matches!(frame.message, Message::Infer { attempt: 0, .. });
         // Counted first: who stops waits for those that were let in before it said so.
-        let inside = self.guests.enter();
+        let inside = (!is_copy).then(|| self.guests.enter());
         Box::pin(async move {
             let _inside = inside;
             if *self.stopping.borrow() {

@@ -3,7 +3,7 @@
 use paceline_core::Instant;
 use paceline_core::failover::Terms;
 use paceline_protocol::frame::Execution;
-use paceline_protocol::traffic::Unit;
+use paceline_protocol::traffic::{Sequence, Unit};
 use paceline_protocol::{
     Criticality, Epoch, ErrorCode, Failure, NodeId, TenantId, Tensor, VersionNumber, VersionRef,
 };
@@ -37,6 +37,8 @@ pub struct TensorRequest {
     pub tenant: TenantId,
     /// What it belongs to that shall always get the same version, if it says so.
     pub unit: Option<Unit>,
+    /// The sequence that it belongs to, if it does: then it never runs twice.
+    pub sequence: Option<Unit>,
 }
 
 /// Its answer.
@@ -64,7 +66,7 @@ impl Serving {
         let target = Target {
             model: &request.model,
             version: version.as_deref(),
-            unit: request.unit.as_ref(),
+            unit: request.unit.as_ref().or(request.sequence.as_ref()),
             arrived,
         };
         let pinned = self.pin(target).inspect_err(|failure| {
@@ -112,11 +114,12 @@ impl Serving {
         let rows = inputs.first().map_or(0, Tensor::rows) as u32;
         let terms = Terms {
             deadline,
-            is_idempotent: request.is_idempotent,
+            is_idempotent: request.is_idempotent && request.sequence.is_none(),
             is_second: request.is_second,
             lost: request.lost,
             criticality: request.criticality,
             tenant: request.tenant,
+            sequence: request.sequence.as_ref().map(Sequence::named),
         };
         let (mut outputs, pinned) = self.execute(pinned, inputs, terms, target).await?;
         let names = &pinned.version.signature.outputs;

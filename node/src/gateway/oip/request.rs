@@ -15,7 +15,7 @@ use paceline_protocol::{ErrorCode, Failure, Shape, Signature, Tensor, TensorSpec
 use super::json::{Keys, Reader};
 pub use named::{arrange, arrange_outputs};
 pub use output::WantedOutput;
-pub use parameters::{PARAMETERS_MAX, ParameterValue, RequestParameters, SequenceId};
+pub use parameters::{PARAMETERS_MAX, ParameterValue, RequestParameters};
 
 /// Longest `id` that is echoed, in bytes: room for any trace id, and no way to have a body
 /// sent back.

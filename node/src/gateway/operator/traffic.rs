@@ -1,18 +1,21 @@
-//! Canaries: begun, promoted and aborted by hand, and the way back to what served before.
+//! Canaries: begun, promoted and aborted by hand, and the way back to what served before. Shadows:
+//! set and ended.
 
 use axum::extract::State;
 use axum::{Extension, Json};
 use paceline_core::registry::{Model, Registry};
 use paceline_protocol::operator::{
-    ArmView, CanaryEndView, CanaryRequest, CanaryView, Committed, TrafficRequest,
+    ArmView, CanaryEndView, CanaryRequest, CanaryView, Committed, ShadowRequest, ShadowView,
+    TrafficRequest,
 };
-use paceline_protocol::registry::{CanaryPlan, Change, ReplicaTarget};
+use paceline_protocol::registry::{CanaryPlan, Change, ReplicaTarget, ShadowPlan};
 use paceline_protocol::report::{ArmCounts, latency_bucket_nanos};
-use paceline_protocol::{ErrorCode, Failure, ModelName};
+use paceline_protocol::{ErrorCode, Failure, ModelName, VersionNumber};
 
 use super::access::check_change;
 use super::extract::{InPath, InQuery, Whole};
-use super::{OperatorParts, Parts, Refused, SeenQuery, json, model_name, write};
+use super::{OpQuery, OperatorParts, Parts, Refused, SeenQuery, json, model_name, op_of, write};
+use crate::router::Routes;
 use crate::tenants::Caller;
 
 pub(super) async fn begin(
@@ -24,18 +27,11 @@ pub(super) async fn begin(
 ) -> Result<Json<Committed>, Refused> {
     let model = changed(&parts, caller, &name)?;
     let request: CanaryRequest = json(&body)?;
-    let registry = parts.registry.current();
-    let known = registry.models().get(&model);
-    let newest = known.and_then(|known| known.versions.keys().next_back().copied());
-    let version = request.version.or(newest).ok_or_else(|| {
-        let message = format!("there is no model '{model}'");
-        Failure::new(ErrorCode::ModelNotFound, message)
-    })?;
-    let deployment = known.and_then(|known| known.deployment);
-    let replicas = request.replicas.or(deployment.map(|known| known.replicas));
+    let beside = (request.version, request.replicas);
+    let (version, replicas) = beside_serving(&parts, &model, beside)?;
     let plan = Box::new(CanaryPlan {
         version,
-        replicas: replicas.unwrap_or(ReplicaTarget::Count(1)),
+        replicas,
         stages: request.stages,
         guards: request.guards,
     });
@@ -86,6 +82,61 @@ pub(super) async fn rollback(
     write(&parts, op, (Change::Rollback { model }, seen)).await
 }
 
+pub(super) async fn set_shadow(
+    State(parts): Parts,
+    Extension(caller): Extension<Caller>,
+    InPath(name): InPath,
+    InQuery(seen): InQuery<SeenQuery>,
+    Whole(body): Whole,
+) -> Result<Json<Committed>, Refused> {
+    let model = changed(&parts, caller, &name)?;
+    let request: ShadowRequest = json(&body)?;
+    let beside = (request.version, request.replicas);
+    let (version, replicas) = beside_serving(&parts, &model, beside)?;
+    let plan = ShadowPlan {
+        version,
+        replicas,
+        weight: request.weight,
+    };
+    write(
+        &parts,
+        request.op,
+        (Change::SetShadow { model, plan }, seen),
+    )
+    .await
+}
+
+pub(super) async fn end_shadow(
+    State(parts): Parts,
+    Extension(caller): Extension<Caller>,
+    InPath(name): InPath,
+    InQuery(seen): InQuery<SeenQuery>,
+    InQuery(query): InQuery<OpQuery>,
+) -> Result<Json<Committed>, Refused> {
+    let model = changed(&parts, caller, &name)?;
+    let op = op_of(query)?;
+    write(&parts, op, (Change::EndShadow { model }, seen)).await
+}
+
+/// The version that shall run beside the one that serves: the one that is named, or the newest; and
+/// its replicas: those that are wanted, or as many as are deployed.
+fn beside_serving(
+    parts: &OperatorParts,
+    model: &ModelName,
+    (version, replicas): (Option<VersionNumber>, Option<ReplicaTarget>),
+) -> Result<(VersionNumber, ReplicaTarget), Failure> {
+    let registry = parts.registry.current();
+    let known = registry.models().get(model);
+    let newest = known.and_then(|known| known.versions.keys().next_back().copied());
+    let version = version.or(newest).ok_or_else(|| {
+        let message = format!("there is no model '{model}'");
+        Failure::new(ErrorCode::ModelNotFound, message)
+    })?;
+    let deployment = known.and_then(|known| known.deployment);
+    let replicas = replicas.or(deployment.map(|known| known.replicas));
+    Ok((version, replicas.unwrap_or(ReplicaTarget::Count(1))))
+}
+
 /// A model that the caller may change.
 pub(super) fn changed(
     parts: &OperatorParts,
@@ -120,6 +171,18 @@ pub(super) fn canary(
         promoting: model.is_promoting(),
         stable: arm(&stable),
         canary: arm(&tried),
+    })
+}
+
+/// The shadow of a model, as this node would send it copies.
+pub(super) fn shadow(model: &Model, routes: &Routes, name: &ModelName) -> Option<ShadowView> {
+    let shadow = model.shadow?;
+    let route = routes.model(name.as_str()).ok();
+    let version = route.and_then(|route| route.versions.get(&shadow.plan.version));
+    Some(ShadowView {
+        since: shadow.since,
+        plan: shadow.plan,
+        ready: version.is_some_and(|version| version.ready > 0),
     })
 }
 

@@ -59,6 +59,11 @@ pub(super) fn status(parts: &OperatorParts) -> Status {
         warnings: warnings(registry.nodes().len(), quorum, survivable),
         models: registry.models().len(),
         models_ready: parts.router.routes().ready_models(),
+        shadows: registry
+            .models()
+            .values()
+            .filter(|model| model.shadow.is_some())
+            .count(),
         uptime_seconds: parts.clock.now().as_nanos() / 1_000_000_000,
         devices,
         degraded: parts.health.degraded(),
@@ -177,6 +182,7 @@ pub(super) fn model(
         replicas: replicas.collect(),
         canary: traffic::canary(parts, registry, name),
         canary_ended: traffic::ended(model),
+        shadow: traffic::shadow(model, &routes, name),
         previous: model.previous,
         labels: model.labels.clone(),
         revision: model.revision,

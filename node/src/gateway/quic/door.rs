@@ -104,6 +104,7 @@ impl Serving {
             criticality: head.criticality,
             tenant: head.tenant,
             unit: head.unit,
+            sequence: head.sequence,
         };
         match self.infer_tensors(request).await {
             Ok(TensorAnswer {

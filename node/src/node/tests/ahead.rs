@@ -26,6 +26,7 @@ fn request(idempotent: bool, budget_us: u64) -> ClientRequest {
         criticality: Criticality::default(),
         tenant: TenantId::DEFAULT,
         unit: None,
+        sequence: None,
     };
     let inputs = vec![Tensor::from_f32(2, &[1.0, 2.0])];
     ClientRequest { head, inputs }
@@ -96,6 +97,7 @@ async fn an_answer_of_outputs_that_are_not_known_here_is_told_as_such() {
         epoch_seen: Some(AHEAD),
         caller: Caller::ANONYMOUS,
         unit: None,
+        sequence: None,
     };
     trio.set(&[Act::AnswerElse]);
     let failure = trio.serving.infer(body()).await.err().unwrap();

@@ -13,7 +13,7 @@ use crate::registry::fresh_op;
 use crate::tenants::Caller;
 
 /// Another version of the model, which its author calls by this name.
-async fn publish(node: &NodeHandle, name: &str) -> VersionNumber {
+pub(super) async fn publish(node: &NodeHandle, name: &str) -> VersionNumber {
     let toml = std::str::from_utf8(FILES[0].1).unwrap();
     let toml = toml.replace("name = \"m\"", &format!("name = \"{name}\""));
     let toml: &'static str = Box::leak(toml.into_boxed_str());
@@ -63,7 +63,7 @@ async fn begin(node: &NodeHandle, version: VersionNumber, stages: &[(u16, u64)])
     since
 }
 
-async fn until(node: &NodeHandle, what: &str, is_so: impl Fn(&Model) -> bool) {
+pub(super) async fn until(node: &NodeHandle, what: &str, is_so: impl Fn(&Model) -> bool) {
     let waiting = async {
         while !is_so(&node.registry.current().models()[&model()]) {
             tokio::time::sleep(Duration::from_millis(5)).await;
@@ -78,7 +78,7 @@ async fn until(node: &NodeHandle, what: &str, is_so: impl Fn(&Model) -> bool) {
 }
 
 /// The version that answers a unit, or the error.
-async fn ask(serving: &Serving, unit: Option<&str>) -> Result<u32, ErrorCode> {
+pub(super) async fn ask(serving: &Serving, unit: Option<&str>) -> Result<u32, ErrorCode> {
     let body = InferBody {
         model: "m",
         version: None,
@@ -87,13 +87,14 @@ async fn ask(serving: &Serving, unit: Option<&str>) -> Result<u32, ErrorCode> {
         epoch_seen: None,
         caller: Caller::ANONYMOUS,
         unit: unit.map(|unit| Unit::new(unit).unwrap()),
+        sequence: None,
     };
     let answered = serving.infer(body).await;
     let answered = answered.map_err(|failure| failure.code)?;
     Ok(answered.version.0)
 }
 
-async fn started(world: &World) -> NodeHandle {
+pub(super) async fn started(world: &World) -> NodeHandle {
     let node = world.start().await.unwrap();
     node.install(&model(), FILES).await.unwrap();
     assert!(node.wait_ready(&model(), LIMIT).await);

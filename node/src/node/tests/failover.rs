@@ -26,6 +26,7 @@ fn request() -> TensorRequest {
         criticality: Criticality::default(),
         tenant: TenantId::DEFAULT,
         unit: None,
+        sequence: None,
     }
 }
 
@@ -201,6 +202,7 @@ async fn what_may_not_run_twice_and_what_a_client_sends_again_runs_once() {
             epoch_seen: None,
             caller: Caller::ANONYMOUS,
             unit: None,
+            sequence: None,
         };
         let failure = trio.serving.infer(body).await.err().unwrap();
         assert_eq!(failure.code, ErrorCode::Unreachable);

@@ -34,6 +34,7 @@ fn request(input: &str) -> TensorRequest {
         criticality: Criticality::default(),
         tenant: TenantId::DEFAULT,
         unit: None,
+        sequence: None,
     }
 }
 
@@ -51,6 +52,7 @@ fn client_request(epoch_seen: Epoch) -> ClientRequest {
         criticality: Criticality::default(),
         tenant: TenantId::DEFAULT,
         unit: None,
+        sequence: None,
     };
     let inputs = vec![Tensor::from_f32(2, &[1.0, 2.0])];
     ClientRequest { head, inputs }
@@ -216,6 +218,7 @@ fn body(input: &str) -> InferBody<'static> {
         epoch_seen: Some(AHEAD),
         caller: Caller::ANONYMOUS,
         unit: None,
+        sequence: None,
     }
 }
 

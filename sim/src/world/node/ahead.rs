@@ -16,8 +16,8 @@ use crate::agenda::{NodeIndex, Process, Timer};
 use crate::fact::{End, RequestNumber};
 use crate::message::Message;
 use crate::planted::Planted;
-use crate::world::clients::Request;
 use crate::world::outside::{Outside, Word};
+use crate::world::request::Request;
 
 /// A request whose client has seen more than this node.
 pub(super) struct Behind {

@@ -51,7 +51,7 @@ impl Node {
         else {
             return (None, None);
         };
-        let bucket = || traffic::bucket(salt, &request.number.0.to_le_bytes());
+        let bucket = || request.bucket_under(salt);
         let is_routed = self.knowledge.is_routed((request.model, *version));
         let is_canary = is_routed && traffic::is_in(bucket(), *weight);
         let arm = Arm {

@@ -13,13 +13,14 @@ use paceline_protocol::{Epoch, TenantId, VersionNumber};
 
 use super::Node;
 use super::canaries::Arm;
+use super::copies::ToCopy;
 use super::flights::Sent;
 use super::knowledge::node_id;
 use crate::agenda::Timer;
 use crate::fact::{End, Fact};
 use crate::planted::Planted;
-use crate::world::clients::Request;
 use crate::world::outside::Outside;
+use crate::world::request::Request;
 
 /// A request that was let in here.
 pub(super) struct Entry {
@@ -38,6 +39,8 @@ pub(super) struct Entry {
     pub(super) is_watched: bool,
     /// How long it had waited for its batch, once it has run.
     pub(super) waited_nanos: Option<u64>,
+    /// The shadow that gets a copy of it once it is answered.
+    shadow: Option<VersionNumber>,
     /// How often it was pinned.
     pins: u8,
     arrived: Instant,
@@ -50,6 +53,18 @@ pub(super) struct Pinned {
     pub(super) epoch: Epoch,
     /// Where it is counted while a canary is under way.
     arm: Option<Arm>,
+}
+
+impl Entry {
+    /// The copy of it, if it is copied.
+    pub(super) fn copy(&self, attempt: Attempt) -> Option<ToCopy> {
+        let (request, version) = (self.request, self.shadow?);
+        Some(ToCopy {
+            request,
+            version: (request.model, version),
+            attempt,
+        })
+    }
 }
 
 impl Node {
@@ -95,6 +110,7 @@ impl Node {
             is_second: request.lost.is_some(),
             via: request.via,
         });
+        let shadow = self.draw(outside, &request, pinned);
         let (failover, first) = Failover::begin(terms(request, tenant));
         let mut been = Been::default();
         if let Some(lost) = request.lost {
@@ -111,6 +127,7 @@ impl Node {
             has_run: false,
             is_watched: false,
             waited_nanos: None,
+            shadow,
             pins: 1,
             arrived: outside.now,
         });
@@ -325,6 +342,7 @@ fn terms(request: Request, tenant: TenantId) -> Terms {
         lost: request.lost.map(node_id),
         criticality: request.criticality,
         tenant,
+        sequence: request.sequence,
     }
 }
 

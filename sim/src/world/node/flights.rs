@@ -27,6 +27,20 @@ pub(super) struct Sent {
     pub(super) at: Instant,
 }
 
+impl Sent {
+    /// What an answer says that came now to this process.
+    pub(super) fn report(&self, report: Report, (now, process): (Instant, Process)) -> Report {
+        let took = now.nanos_since(self.at);
+        Report {
+            rest_nanos: match self.to == process {
+                true => report.rest_nanos,
+                false => took.saturating_sub(report.row_nanos),
+            },
+            ..report
+        }
+    }
+}
+
 impl Node {
     /// Sends a request to a replica, or says what it means that there is none to be had.
     pub(super) fn send_anywhere(
@@ -50,6 +64,7 @@ impl Node {
             bytes: request.bytes,
             may_probe: !request.is_once,
             again: (again != Again::default()).then(|| Box::new(again)),
+            sequence: request.sequence,
         };
         self.router
             .step(outside.now, pick, &mut self.router_effects);
@@ -68,6 +83,9 @@ impl Node {
             Why::Reroute | Why::Retry => outside.record(&Fact::SentAgain),
             Why::Failover => outside.record(&Fact::FailedOver),
         }
+        if let Some(sequence) = request.sequence {
+            outside.record(&Fact::Sequenced { sequence, replica });
+        }
         let to = self.process_of(node);
         let sent = Sent {
             attempt,
@@ -85,6 +103,7 @@ impl Node {
                 from: self.process,
                 slot,
                 attempt,
+                is_copy: false,
             },
             request: request.number,
             replica,
@@ -116,7 +135,7 @@ impl Node {
     }
 
     /// The process that a node was last heard as.
-    fn process_of(&self, node: NodeId) -> Process {
+    pub(super) fn process_of(&self, node: NodeId) -> Process {
         let known = self.peers.process_of(node);
         known.unwrap_or(Process {
             node: node_index(node),
@@ -124,7 +143,7 @@ impl Node {
         })
     }
 
-    fn dispatch(
+    pub(super) fn dispatch(
         &mut self,
         outside: &mut Outside,
         (to, local): (Process, Option<BatcherId>),
@@ -134,18 +153,20 @@ impl Node {
             self.take(outside, dispatch);
             return;
         }
-        self.watch(outside, dispatch.flight.slot);
+        if !dispatch.flight.is_copy {
+            self.watch(outside, dispatch.flight.slot);
+        }
         let message = Message::Dispatch(dispatch);
         outside.send(self.index(), to, dispatch.bytes, message);
     }
 
     /// An attempt has ended.
-    pub(super) fn landed(
-        &mut self,
-        outside: &mut Outside,
-        (slot, attempt): (Slot, Attempt),
-        landing: Landing,
-    ) {
+    pub(super) fn landed(&mut self, outside: &mut Outside, flight: Flight, landing: Landing) {
+        let Flight { slot, attempt, .. } = flight;
+        if flight.is_copy {
+            self.copy_landed(outside, slot, landing);
+            return;
+        }
         let Some(entry) = self.entries.get(slot) else {
             return;
         };
@@ -157,18 +178,14 @@ impl Node {
         let end = match landing {
             Landing::Answered(report, waited) => {
                 entry.waited_nanos = Some(waited);
-                let took = outside.now.nanos_since(sent.at);
-                let is_here = sent.to == self.process;
-                let report = Report {
-                    rest_nanos: match is_here {
-                        true => report.rest_nanos,
-                        false => took.saturating_sub(report.row_nanos),
-                    },
-                    ..report
-                };
+                let report = sent.report(report, (outside.now, self.process));
                 entry.flights[attempt.place()] = None;
+                let copied = entry.copy(attempt);
                 self.done(outside, (sent, rows), Heard::Answer(report));
                 self.leave(outside, slot, Some(End::Answered));
+                if let Some(copied) = copied {
+                    self.copy(outside, copied);
+                }
                 return;
             }
             Landing::Missed(end) => end,
@@ -240,6 +257,7 @@ impl Node {
         end: failover::End,
     ) {
         self.unheard_ahead(outside, process, end);
+        self.unheard_copies(outside, process);
         let is_there = |sent: &Sent| sent.to == process;
         let found = self
             .entries
@@ -262,6 +280,7 @@ impl Node {
             from: self.process,
             slot,
             attempt: sent.attempt,
+            is_copy: false,
         };
         if sent.to == self.process {
             self.cancel_served(outside, flight);
@@ -271,7 +290,7 @@ impl Node {
         self.done(outside, (sent, rows), Heard::Nothing);
     }
 
-    fn done(&mut self, outside: &mut Outside, (sent, rows): (Sent, u32), heard: Heard) {
+    pub(super) fn done(&mut self, outside: &mut Outside, (sent, rows): (Sent, u32), heard: Heard) {
         let done = router::Input::Done {
             route: sent.route,
             replica: sent.replica,

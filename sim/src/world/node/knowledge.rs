@@ -29,6 +29,7 @@ pub(super) struct Knowledge {
     serving: BTreeMap<u16, VersionNumber>,
     /// Canaries that are under way.
     canaries: BTreeMap<u16, Try>,
+    shadows: BTreeMap<u16, Shade>,
     /// Of nodes that are not good, as the router was told.
     conditions: BTreeMap<NodeId, Condition>,
     /// Versions that are routed to: that have a replica which serves, or shall serve.
@@ -54,6 +55,13 @@ pub(super) struct Try {
     pub(super) salt: String,
 }
 
+/// A shadow, as requests are copied for it.
+pub(super) struct Shade {
+    pub(super) version: VersionNumber,
+    pub(super) weight: u16,
+    pub(super) salt: String,
+}
+
 impl Knowledge {
     pub(super) fn new(disk: Disk) -> Self {
         Self {
@@ -61,6 +69,7 @@ impl Knowledge {
             registry: disk.registry,
             serving: BTreeMap::new(),
             canaries: BTreeMap::new(),
+            shadows: BTreeMap::new(),
             conditions: BTreeMap::new(),
             routes: BTreeMap::new(),
             stale: BTreeSet::new(),
@@ -93,6 +102,11 @@ impl Knowledge {
 
     pub(super) fn canary(&self, model: u16) -> Option<&Try> {
         self.canaries.get(&model)
+    }
+
+    /// The shadow of a model, if it has one.
+    pub(super) fn shadow(&self, model: u16) -> Option<&Shade> {
+        self.shadows.get(&model)
     }
 
     pub(super) fn has_canaries(&self) -> bool {

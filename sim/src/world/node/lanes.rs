@@ -120,11 +120,15 @@ impl Node {
 
     fn run(&mut self, outside: &mut Outside, lane: LaneId, rows: u32) {
         self.members.clear();
-        let (mut tokens, mut batcher) = (0, None);
+        let (mut tokens, mut batcher, mut copied_rows) = (0, None, 0);
         for slot in &self.lanes[usize::from(lane.0)].served {
             if let Some(served) = self.served.get(*slot) {
                 tokens += served.tokens;
                 batcher = Some(served.batcher);
+                if served.flight.is_copy {
+                    copied_rows += served.meta.rows;
+                    continue;
+                }
                 self.members.push(Member {
                     request: served.request,
                     door: served.flight.from,
@@ -154,13 +158,15 @@ impl Node {
             () if fails || errs || rows > self.rows_that_fit() => Err(failover::End::Passing),
             () => Ok(nanos),
         };
-        outside.record(&Fact::Ran(Batch {
-            version,
-            members: &self.members,
-            rows,
-            rows_max,
-            nanos,
-        }));
+        if copied_rows < rows || copied_rows == 0 {
+            outside.record(&Fact::Ran(Batch {
+                version,
+                members: &self.members,
+                rows: rows - copied_rows,
+                rows_max,
+                nanos,
+            }));
+        }
         let seat = &mut self.lanes[usize::from(lane.0)];
         (seat.result, seat.rows_max, seat.began) = (result, rows_max, outside.now);
         (seat.runs, seat.run) = (batcher, seat.run.wrapping_add(1));
@@ -214,7 +220,9 @@ impl Node {
             let Some(served) = self.served.get(slot).copied() else {
                 continue;
             };
-            if served.flight.from == self.process && served.meta.deadline < until {
+            let is_copy = served.flight.is_copy;
+            let is_here = served.flight.from == self.process && !is_copy;
+            if is_here && served.meta.deadline < until {
                 self.watch(outside, served.flight.slot);
             }
         }

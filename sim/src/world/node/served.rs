@@ -143,7 +143,7 @@ impl Node {
 
     fn reply(&mut self, outside: &mut Outside, flight: Flight, landing: Landing) {
         if flight.from == self.process {
-            self.landed(outside, (flight.slot, flight.attempt), landing);
+            self.landed(outside, flight, landing);
         } else {
             let message = Message::Landed(flight, landing);
             outside.send(self.index(), flight.from, ANSWER_BYTES, message);

@@ -2,7 +2,7 @@
 //! changes after which traffic goes to what does not exist.
 
 use paceline_protocol::limits::{ABORT_REASON_BYTES_MAX, CANARIES_MAX};
-use paceline_protocol::registry::{CanaryGuards, CanaryPlan, CanaryStage};
+use paceline_protocol::registry::{CanaryGuards, CanaryPlan, CanaryStage, ShadowPlan};
 use proptest::prelude::*;
 
 use super::*;
@@ -357,6 +357,16 @@ fn changes() -> impl Strategy<Value = Change> {
             reason: "r".into(),
         }),
         model().prop_map(|model| Change::Rollback { model }),
+        (model(), version(), 0..10_002_u16).prop_map(|(model, version, weight)| {
+            let replicas = ReplicaTarget::Count(1);
+            let plan = ShadowPlan {
+                version,
+                replicas,
+                weight,
+            };
+            Change::SetShadow { model, plan }
+        }),
+        model().prop_map(|model| Change::EndShadow { model }),
         Just(Change::DeleteModel { model: name("n") }),
     ]
 }
@@ -370,6 +380,13 @@ fn check(model: &Model) {
     assert!(is_known(
         model.deployment.map(|deployment| deployment.version)
     ));
+    if let Some(shadow) = model.shadow {
+        let version = Some(shadow.plan.version);
+        assert!(is_known(version) && version != model.serving);
+        let canary = model.canary.as_ref();
+        assert_ne!(version, canary.map(|canary| canary.plan.version));
+        assert_eq!(shadow.plan.check(), Ok(()));
+    }
     let Some(canary) = &model.canary else {
         return;
     };

@@ -66,6 +66,7 @@ fn pick_once(router: &mut Router, now: Instant) -> u64 {
         bytes: 0,
         may_probe: false,
         again: None,
+        sequence: None,
     };
     router.step(now, input, &mut out);
     match out[..] {

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use paceline_protocol::limits::REQUEST_BUDGET_MAX_MS;
+use paceline_protocol::traffic::Unit;
 use paceline_protocol::{Criticality, ErrorCode, Failure};
 
 use super::super::json::{Keys, Reader};
@@ -28,15 +29,6 @@ pub enum ParameterValue {
     Text(String),
 }
 
-/// Which sequence a request belongs to.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum SequenceId {
-    /// By number, never 0.
-    Number(u64),
-    /// By text, never empty.
-    Text(String),
-}
-
 /// Parameters of a request.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct RequestParameters {
@@ -44,11 +36,12 @@ pub struct RequestParameters {
     pub timeout_us: Option<u64>,
     /// 1 is the most urgent; `None` says nothing, which a client may write as 0.
     pub priority: Option<u64>,
-    /// The sequence, unless the request stands alone.
-    pub sequence: Option<SequenceId>,
-    /// Whether this request opens its sequence.
+    /// The sequence, unless the request stands alone; a number is its digits.
+    pub sequence: Option<Unit>,
+    /// Whether this request opens its sequence. Where a sequence goes follows from its name, so
+    /// nothing is to be done.
     pub sequence_start: bool,
-    /// Whether this request closes its sequence.
+    /// Whether this request closes its sequence; likewise.
     pub sequence_end: bool,
     /// Whether the client says that running the request twice does no harm, or does.
     pub idempotent: Option<bool>,
@@ -106,16 +99,22 @@ impl RequestParameters {
     }
 }
 
-fn sequence(name: &str, value: ParameterValue) -> Result<Option<SequenceId>, Failure> {
-    match value {
-        ParameterValue::Text(text) if text.is_empty() => Ok(None),
-        ParameterValue::Text(text) => Ok(Some(SequenceId::Text(text))),
+fn sequence(name: &str, value: ParameterValue) -> Result<Option<Unit>, Failure> {
+    let text = match &value {
+        ParameterValue::Text(text) => text.clone(),
         other => match other.unsigned() {
-            Some(0) => Ok(None),
-            Some(number) => Ok(Some(SequenceId::Number(number))),
-            None => Err(bad(name, &other, "a whole number from 0, or a string")),
+            Some(0) => return Ok(None),
+            Some(number) => number.to_string(),
+            None => return Err(bad(name, &value, "a whole number from 0, or a string")),
         },
+    };
+    if text.is_empty() {
+        return Ok(None);
     }
+    let allowed = "a string of at most 128 bytes without control characters";
+    Unit::new(text)
+        .map(Some)
+        .map_err(|_| bad(name, &value, allowed))
 }
 
 impl ParameterValue {

@@ -8,7 +8,7 @@ use paceline_core::router::{self, Condition, Target};
 use paceline_core::{Instant, Machine};
 use paceline_protocol::{NodeId, ReplicaId, traffic};
 
-use super::{Try, Version};
+use super::{Shade, Try, Version};
 use crate::world::node::{Node, Replica};
 use crate::world::outside::Outside;
 
@@ -46,6 +46,18 @@ impl Node {
                     knowledge.canaries.insert(model, canary);
                 }
                 _ => drop(knowledge.canaries.remove(&model)),
+            }
+            let shadow = known.and_then(|model| model.shadow);
+            match (shadow, outside.name(model)) {
+                (Some(shadow), Some(name)) => {
+                    let shade = Shade {
+                        version: shadow.plan.version,
+                        weight: shadow.plan.weight,
+                        salt: traffic::salt(name, shadow.since),
+                    };
+                    knowledge.shadows.insert(model, shade);
+                }
+                _ => drop(knowledge.shadows.remove(&model)),
             }
             let versions = known.into_iter().flat_map(|model| model.versions.keys());
             let versions = versions.map(|version| (model, *version));

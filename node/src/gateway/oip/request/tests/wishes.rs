@@ -1,5 +1,7 @@
 //! Requested outputs and parameters.
 
+use paceline_protocol::traffic::Unit;
+
 use super::*;
 
 #[test]
@@ -83,7 +85,7 @@ fn parameters_are_read_checked_and_passed_on() {
         (parameters.timeout_us, parameters.priority),
         (Some(1500), Some(2))
     );
-    assert_eq!(parameters.sequence, Some(SequenceId::Number(7)));
+    assert_eq!(parameters.sequence, Unit::new("7").ok());
     assert_eq!(
         (parameters.sequence_start, parameters.sequence_end),
         (true, false)
@@ -115,7 +117,7 @@ fn parameters_are_read_checked_and_passed_on() {
         .unwrap()
         .parameters
         .sequence;
-    assert_eq!(text, Some(SequenceId::Text("s".into())));
+    assert_eq!(text, Unit::new("s").ok());
 }
 
 #[test]
