@@ -317,7 +317,7 @@ fn header_span(header_bytes: usize) -> usize {
     padded(PRELUDE_BYTES + header_bytes) - PRELUDE_BYTES
 }
 
-const SCHEMA: u16 = 3;
+const SCHEMA: u16 = 4;
 const MAGIC: [u8; 4] = *b"PLF1";
 const PADDING: [u8; TENSOR_ALIGN_BYTES] = [0; TENSOR_ALIGN_BYTES];
 

@@ -149,6 +149,7 @@ impl Inference {
             outputs: self.outputs.clone(),
             lost: None,
             unit: self.unit.clone(),
+            in_parts: false,
         };
         Ok(Sending {
             pool,

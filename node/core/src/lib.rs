@@ -4,6 +4,7 @@
 //!   gateway ─▶ admission ─▶ router ─▶ device ─▶ batcher        the life of a request
 //!                                       │
 //!              failover, budget      restart                   what fails is tried or started again
+//!              stream                                          parts of an answer, as their client takes them
 //!   drain                                                      leaving without losing a request
 //!
 //!   guesses, renewal, authority                                who gets in, and stays in
@@ -57,6 +58,7 @@ pub mod renewal;
 mod request;
 pub mod restart;
 pub mod router;
+pub mod stream;
 mod time;
 pub mod up;
 

@@ -4,11 +4,13 @@
 //! stepped through their handles. Every way out is one typed status.
 
 mod ahead;
+mod events;
 mod execute;
 mod flight;
 mod missed;
 mod part;
 mod remote;
+mod stream;
 mod tensors;
 
 use std::sync::Arc;
@@ -20,10 +22,12 @@ use paceline_protocol::limits::{REQUEST_BUDGET_DEFAULT_MS, REQUEST_BUDGET_MAX_MS
 use paceline_protocol::traffic::{self, Unit};
 use paceline_protocol::{Epoch, Failure, Tensor, VersionNumber};
 
+pub use self::events::EventPart;
 pub use self::missed::Unanswered;
 use self::missed::refused;
 pub use self::remote::PeerDoor;
-pub use self::tensors::{TensorAnswer, TensorRequest};
+pub use self::stream::{Disconnected, Moved, Taker};
+pub use self::tensors::{TensorAnswer, TensorPart, TensorRequest};
 use super::oip::{self, AnswerView, ParseOptions, ParsedRequest, Rendered};
 use crate::clock::Clock;
 use crate::detector::Suspects;

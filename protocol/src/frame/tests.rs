@@ -62,16 +62,33 @@ fn client_messages(name: impl Strategy<Value = ModelName>) -> impl Strategy<Valu
                 unit: how
                     .3
                     .map(|id| crate::traffic::Unit::new(id.to_string()).unwrap()),
+                in_parts: how.2,
             })
         }),
+        (
+            any::<u32>(),
+            any::<u64>(),
+            names.clone(),
+            any::<Option<u32>>()
+        )
+            .prop_map(
+                |(version, epoch, outputs, stale_seconds)| Message::ClientAnswer {
+                    version: VersionNumber(version),
+                    epoch: Epoch(epoch),
+                    outputs,
+                    stale_seconds,
+                }
+            ),
         (any::<u32>(), any::<u64>(), names, any::<Option<u32>>()).prop_map(
-            |(version, epoch, outputs, stale_seconds)| Message::ClientAnswer {
+            |(version, first_row, outputs, stale_seconds)| Message::ClientPart {
+                first_row,
                 version: VersionNumber(version),
-                epoch: Epoch(epoch),
+                epoch: Epoch(first_row),
                 outputs,
                 stale_seconds,
             }
         ),
+        any::<u64>().prop_map(|rows| Message::ClientEnd { rows }),
     ]
 }
 
@@ -221,7 +238,7 @@ fn the_layout_is_pinned_by_an_example() {
     assert_eq!(&bytes[..16], b"PLF1\x04\0\0\0\0\0\0\0\0\0\0\0");
     assert_eq!(
         &bytes[16..20],
-        [3, 5, 4, 0],
+        [4, 5, 4, 0],
         "schema, number, variant, no tensors"
     );
 }
