@@ -10,7 +10,8 @@ use paceline_client::{ClientOptions, Trust};
 use paceline_node::Caller;
 use paceline_node::gateway::Guests;
 use paceline_node::gateway::quic::{
-    self, ClientAnswer, ClientFailure, ClientRequest, Door, QuicDoors, QuicOptions, QuicParts,
+    self, ClientAnswer, ClientFailure, ClientRequest, Door, Moved, QuicDoors, QuicOptions,
+    QuicParts, Taker, TensorAnswer, TensorPart,
 };
 use paceline_node::identity::authority::{Authority, request};
 use paceline_node::identity::credentials::Credentials;
@@ -282,6 +283,35 @@ impl Door for Double {
                     execution: Execution::NotExecuted,
                 }),
             }
+        })
+    }
+
+    /// One row a part.
+    fn stream<'a>(
+        &'a self,
+        request: ClientRequest,
+        taker: &'a mut dyn Taker<TensorPart>,
+    ) -> Boxed<'a, Result<u64, ClientFailure>> {
+        Box::pin(async move {
+            let answer = self.infer(request).await?;
+            let rows = answer.outputs.first().map_or(0, |(_, first)| first.rows());
+            for row in 0..rows {
+                let outputs = answer.outputs.iter();
+                let outputs =
+                    outputs.map(|(name, tensor)| (name.clone(), tensor.slice_rows(row..row + 1)));
+                let part = TensorPart {
+                    first_row: row,
+                    answer: TensorAnswer {
+                        outputs: outputs.collect(),
+                        version: answer.version,
+                        epoch: answer.epoch,
+                        stale_seconds: None,
+                    },
+                };
+                taker.begin(part).unwrap();
+                while taker.moved().await.unwrap() == Moved::Some {}
+            }
+            Ok(rows)
         })
     }
 }

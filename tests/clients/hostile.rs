@@ -40,6 +40,7 @@ fn request(number: u64, model: &str) -> Frame {
             criticality: Criticality::default(),
             tenant: TenantId(5),
             unit: None,
+            in_parts: false,
         }),
         tensors: Vec::new(),
     }

@@ -51,6 +51,7 @@ fn client_request(epoch_seen: Epoch) -> ClientRequest {
         criticality: Criticality::default(),
         tenant: TenantId::DEFAULT,
         unit: None,
+        in_parts: false,
     };
     let inputs = vec![Tensor::from_f32(2, &[1.0, 2.0])];
     ClientRequest { head, inputs }
