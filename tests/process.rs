@@ -11,8 +11,12 @@ mod canary;
 mod cluster;
 #[path = "process/command_line.rs"]
 mod command_line;
+#[path = "process/counting.rs"]
+mod counting;
 #[path = "process/damage.rs"]
 mod damage;
+#[path = "process/events.rs"]
+mod events;
 #[path = "process/http.rs"]
 mod http;
 #[path = "process/inference.rs"]
@@ -29,6 +33,8 @@ mod metrics;
 mod node;
 #[path = "process/record.rs"]
 mod record;
+#[path = "process/streams.rs"]
+mod streams;
 #[path = "process/survival.rs"]
 mod survival;
 #[path = "process/tenants.rs"]
