@@ -1,5 +1,6 @@
 //! Real processes: the binary as people run it, spoken to over sockets and command lines,
-//! killed, restarted, misused, and watched for what it loses. It loses nothing.
+//! killed, restarted, misused, and watched for what it loses. It loses nothing. Only `streams` has a
+//! node of its own in this process, since it counts what an engine runs.
 
 #[path = "process/about.rs"]
 mod about;
