@@ -238,6 +238,8 @@ impl Double {
             // As a node that is alone: what is behind the client is not shown to it.
             "fresh" if head.epoch_seen > self.epoch() => Err(ErrorCode::Stale),
             "fresh" => Ok(echo()),
+            // As a stream it says nothing after its first part.
+            "stuck-midway" => Ok(echo()),
             "gone" => Err(ErrorCode::VersionGone),
             _ => Err(ErrorCode::ModelNotFound),
         }
@@ -293,6 +295,7 @@ impl Door for Double {
         taker: &'a mut dyn Taker<TensorPart>,
     ) -> Boxed<'a, Result<u64, ClientFailure>> {
         Box::pin(async move {
+            let is_stuck = request.head.model.as_str() == "stuck-midway";
             let answer = self.infer(request).await?;
             let rows = answer.outputs.first().map_or(0, |(_, first)| first.rows());
             for row in 0..rows {
@@ -310,6 +313,9 @@ impl Door for Double {
                 };
                 taker.begin(part).unwrap();
                 while taker.moved().await.unwrap() == Moved::Some {}
+                if is_stuck {
+                    std::future::pending::<()>().await;
+                }
             }
             Ok(rows)
         })

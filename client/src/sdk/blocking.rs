@@ -5,7 +5,6 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::StreamExt;
 use paceline_protocol::traffic::Unit;
 use paceline_protocol::{Criticality, Epoch, Tensor, VersionNumber};
 use tokio::runtime::{Builder, Runtime};

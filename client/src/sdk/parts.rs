@@ -116,6 +116,12 @@ impl Parts {
         let inner = stream::unfold(state, State::next).boxed();
         Self { inner }
     }
+
+    /// The next part; `None` after the last one, or after the one [`InferError`]. The same as the
+    /// `next` of futures' `StreamExt`, for who has no other use for that.
+    pub async fn next(&mut self) -> Option<Result<Part, InferError>> {
+        self.inner.next().await
+    }
 }
 
 impl Stream for Parts {
