@@ -226,6 +226,10 @@ impl Double {
                 tokio::time::sleep(Duration::from_millis(5)).await;
                 Ok(echo())
             }
+            "slow" => {
+                tokio::time::sleep(Duration::from_secs(4)).await;
+                Ok(echo())
+            }
             // Answers a second attempt only.
             "stuck-once" if head.attempt == 2 => Ok(echo()),
             // Refuses a second attempt.

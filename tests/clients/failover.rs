@@ -215,6 +215,22 @@ async fn a_silent_node_may_still_answer_when_there_is_no_other() {
         .expect("it is well again");
 }
 
+/// Signs of life are acknowledged although nothing else is said: a slow answer is no lost node.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_works_for_longer_than_silence_may_last_is_not_given_up() {
+    let cluster = Cluster::found();
+    let door = cluster.door(1);
+    let options = ClientOptions {
+        suspect_after: Duration::from_secs(1),
+        lost_after: Duration::from_secs(2),
+        ..cluster.options()
+    };
+    let client = Client::connect([door.seed()], options).await.unwrap();
+    let answer = client.infer("slow").deadline(PATIENCE).send().await;
+    assert_eq!(answer.unwrap().attempt, 1);
+    assert_eq!(door.double.asked_for("slow"), 1);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_that_dies_and_comes_back_is_found_again() {
     let cluster = Cluster::found();
