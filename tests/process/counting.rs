@@ -62,10 +62,12 @@ activation = "relu"
 head = "softmax"
 labels = ["no", "yes"]
 "#;
-const FILES: [(&str, &[(&str, &[u8])]); 2] = [
+const FILES: [(&str, Files); 2] = [
     ("steps", &[("model.toml", STEPS.as_bytes())]),
     ("wide", &[("model.toml", WIDE_ONE.as_bytes())]),
 ];
+/// Files of a model by their names.
+type Files = &'static [(&'static str, &'static [u8])];
 /// How long something may take that must happen, on a machine that is busy with others.
 const LIMIT: Duration = Duration::from_secs(60);
 
