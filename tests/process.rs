@@ -1,5 +1,6 @@
 //! Real processes: the binary as people run it, spoken to over sockets and command lines,
-//! killed, restarted, misused, and watched for what it loses. It loses nothing.
+//! killed, restarted, misused, and watched for what it loses. It loses nothing. Only `streams` has a
+//! node of its own in this process, since it counts what an engine runs.
 
 #[path = "process/about.rs"]
 mod about;
@@ -11,8 +12,12 @@ mod canary;
 mod cluster;
 #[path = "process/command_line.rs"]
 mod command_line;
+#[path = "process/counting.rs"]
+mod counting;
 #[path = "process/damage.rs"]
 mod damage;
+#[path = "process/events.rs"]
+mod events;
 #[path = "process/http.rs"]
 mod http;
 #[path = "process/inference.rs"]
@@ -35,6 +40,8 @@ mod record;
 mod sequences;
 #[path = "process/shadow.rs"]
 mod shadow;
+#[path = "process/streams.rs"]
+mod streams;
 #[path = "process/survival.rs"]
 mod survival;
 #[path = "process/tenants.rs"]

@@ -6,6 +6,7 @@
 mod address;
 mod doors;
 mod error;
+mod events;
 mod http;
 mod inference;
 mod membership;
@@ -31,6 +32,7 @@ use ureq::http::Method;
 
 pub use address::{AddressError, DEFAULT_PORT, NodeAddress};
 pub use error::ApiError;
+pub use events::{InferenceEnd, InferencePart};
 pub(crate) use inference::inference_path;
 pub use inference::{Belonging, InferenceAnswer, ModelMetadata, OutputTensor, TensorMetadata};
 pub use models::TrafficMove;

@@ -29,6 +29,8 @@
 //! # }
 //! ```
 //!
+//! [`Inference::stream`] is the same for an answer that comes in parts ([`Parts`], a `Stream`).
+//!
 //! The client stays connected with two nodes and knows the addresses of all. A request goes to
 //! the one with less in flight. If that node falls silent for 300 ms, or is lost, a request that
 //! may run twice is sent once more, to another node; what a node has answered is final, since
@@ -55,6 +57,6 @@ pub use paceline_protocol::{
 };
 
 pub use sdk::{
-    Answer, Client, ClientOptions, ConnectError, ContextError, InferError, Inference, Trust,
-    TrustError, blocking,
+    Answer, Client, ClientOptions, ConnectError, ContextError, InferError, Inference, Part, Parts,
+    Trust, TrustError, blocking,
 };

@@ -9,6 +9,7 @@ mod frames;
 mod inference;
 mod known;
 mod options;
+mod parts;
 mod pool;
 mod session;
 mod silence;
@@ -27,6 +28,7 @@ use self::dialling::Dialler;
 pub use self::error::{ConnectError, InferError};
 pub use self::inference::Inference;
 pub use self::options::ClientOptions;
+pub use self::parts::{Part, Parts};
 use self::pool::Pool;
 pub use self::trust::{Trust, TrustError};
 

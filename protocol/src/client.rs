@@ -8,6 +8,8 @@
 //!     │                                                       │
 //!     │  any other stream:  frames ────────────────────────►  │  ClientInfer, Cancel
 //!     │  ◄─────────────────────────────────────────── frames  │  ClientAnswer, Failed
+//!     │  one stream each:   frames ────────────────────────►  │  ClientInfer in parts, Cancel
+//!     │  ◄─────────────────────────────────────────── frames  │  ClientPart …, ClientEnd, Failed
 //! ```
 //!
 //! The first stream carries these messages, each behind its length as four bytes, the lowest
@@ -15,7 +17,9 @@
 //! requests, told apart by their numbers, which are unique on their connection and begin at 1.
 //! Requests with a body over [`LANE_BYTES_MAX`] have a stream of their own. Answers come back on
 //! the stream of their request; only a larger one to a request that was not comes on a stream
-//! that the node opens, so that nothing waits behind it. A client that is no longer interested
+//! that the node opens, so that nothing waits behind it. A request whose answer shall come in parts
+//! has a stream of its own, too: QUIC's flow control on it is what holds the node back, and it ends
+//! with exactly one `ClientEnd` or `Failed`. A client that is no longer interested
 //! says `Cancel`, or stops the stream. A frame with number 0 ends its stream as a whole. A node
 //! that stops says that it goes away, refuses what arrives from then on, answers what it has, and
 //! closes the connection with [`CLOSED_ANSWERED`].

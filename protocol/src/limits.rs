@@ -9,6 +9,18 @@ pub const REQUEST_BUDGET_DEFAULT_MS: u64 = 10_000;
 /// Largest budget that a client may ask for, in milliseconds: ten minutes covers the slowest
 /// batch job that still wants an answer on the same connection.
 pub const REQUEST_BUDGET_MAX_MS: u64 = 600_000;
+/// Parts of a streamed answer that are under way at a time, from their start until the client's
+/// connection has taken them: one that is being taken, one that is ready behind it, and two at
+/// devices, so that none has to wait for its next rows. What a stream holds in memory is this many
+/// batches, however slow its client is.
+pub const STREAM_PARTS_MAX: usize = 4;
+/// Budget of each part of a streamed answer whose client names none, in milliseconds: half a
+/// minute behind other work is a slow batch job, and more looks like a stream that hangs. The
+/// whole stream has [`REQUEST_BUDGET_MAX_MS`].
+pub const STREAM_PART_BUDGET_DEFAULT_MS: u64 = 30_000;
+/// How long a client may take nothing of a part, in milliseconds: as long as a connection may stand
+/// still in the middle of anything else. Then its stream ends, and rows that wait are cancelled.
+pub const STREAM_STALL_MS: u64 = 10_000;
 /// How long after its deadline a request may still be open, in milliseconds: one scheduler
 /// hiccup on a loaded machine, and small beside any deadline that a client would choose.
 pub const STATUS_GRACE_MS: u64 = 250;

@@ -10,7 +10,8 @@ use paceline_client::{ClientOptions, Trust};
 use paceline_node::Caller;
 use paceline_node::gateway::Guests;
 use paceline_node::gateway::quic::{
-    self, ClientAnswer, ClientFailure, ClientRequest, Door, QuicDoors, QuicOptions, QuicParts,
+    self, ClientAnswer, ClientFailure, ClientRequest, Door, Moved, QuicDoors, QuicOptions,
+    QuicParts, Taker, TensorAnswer, TensorPart,
 };
 use paceline_node::identity::authority::{Authority, request};
 use paceline_node::identity::credentials::Credentials;
@@ -225,6 +226,10 @@ impl Double {
                 tokio::time::sleep(Duration::from_millis(5)).await;
                 Ok(echo())
             }
+            "slow" => {
+                tokio::time::sleep(Duration::from_secs(4)).await;
+                Ok(echo())
+            }
             // Answers a second attempt only.
             "stuck-once" if head.attempt == 2 => Ok(echo()),
             // Refuses a second attempt.
@@ -237,6 +242,8 @@ impl Double {
             // As a node that is alone: what is behind the client is not shown to it.
             "fresh" if head.epoch_seen > self.epoch() => Err(ErrorCode::Stale),
             "fresh" => Ok(echo()),
+            // As a stream it says nothing after its first part.
+            "stuck-midway" => Ok(echo()),
             "gone" => Err(ErrorCode::VersionGone),
             _ => Err(ErrorCode::ModelNotFound),
         }
@@ -282,6 +289,39 @@ impl Door for Double {
                     execution: Execution::NotExecuted,
                 }),
             }
+        })
+    }
+
+    /// One row a part.
+    fn stream<'a>(
+        &'a self,
+        request: ClientRequest,
+        taker: &'a mut dyn Taker<TensorPart>,
+    ) -> Boxed<'a, Result<u64, ClientFailure>> {
+        Box::pin(async move {
+            let is_stuck = request.head.model.as_str() == "stuck-midway";
+            let answer = self.infer(request).await?;
+            let rows = answer.outputs.first().map_or(0, |(_, first)| first.rows());
+            for row in 0..rows {
+                let outputs = answer.outputs.iter();
+                let outputs =
+                    outputs.map(|(name, tensor)| (name.clone(), tensor.slice_rows(row..row + 1)));
+                let part = TensorPart {
+                    first_row: row,
+                    answer: TensorAnswer {
+                        outputs: outputs.collect(),
+                        version: answer.version,
+                        epoch: answer.epoch,
+                        stale_seconds: None,
+                    },
+                };
+                taker.begin(part).unwrap();
+                while taker.moved().await.unwrap() == Moved::Some {}
+                if is_stuck {
+                    std::future::pending::<()>().await;
+                }
+            }
+            Ok(rows)
         })
     }
 }

@@ -4,7 +4,7 @@ use std::net::UdpSocket;
 use std::sync::Arc;
 use std::time::Duration;
 
-use paceline_client::{Client, ClientOptions, ErrorCode, Execution, NodeId};
+use paceline_client::{Client, ClientOptions, ErrorCode, Execution, NodeId, Tensor};
 
 use super::door::{Cluster, PATIENCE, Running, limits};
 use super::proxy::Proxy;
@@ -100,6 +100,38 @@ async fn a_node_that_vanishes_without_a_word_is_replaced_within_the_request() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stream_goes_to_another_node_only_before_its_first_part() {
+    let pair = Pair::start().await;
+    let stream = |model: &str| {
+        let rows = Tensor::from_f32(1, &[1.0, 2.0, 3.0]);
+        pair.client.infer(model).input("x", rows).stream()
+    };
+    let mut parts = stream("stuck-once");
+    let taking = tokio::spawn(async move { (parts.next().await, parts) });
+    let vanished = pair.asked("stuck-once").await;
+    let other = 1 - vanished;
+    pair.wires[vanished].cut();
+    let (first, mut parts) = taking.await.unwrap();
+    let first = first.unwrap().unwrap();
+    assert_eq!(first.node, pair.doors[other].node);
+    assert_eq!(parts.next().await.unwrap().unwrap().first_row, 1);
+    assert_eq!(parts.next().await.unwrap().unwrap().first_row, 2);
+    assert!(parts.next().await.is_none(), "three rows, and the end");
+    assert_eq!(pair.doors[other].double.asked()[0].attempt, 2);
+
+    let mut parts = stream("stuck-midway");
+    assert_eq!(parts.next().await.unwrap().unwrap().first_row, 0);
+    pair.wires[other].cut();
+    let lost = parts.next().await.unwrap().unwrap_err();
+    assert_eq!(lost.code, ErrorCode::Unreachable);
+    assert_eq!(lost.execution, Execution::Unknown);
+    assert!(parts.next().await.is_none(), "there is one end");
+    let asked = pair.doors.iter().map(|door| &door.double);
+    let asked: usize = asked.map(|double| double.asked_for("stuck-midway")).sum();
+    assert_eq!(asked, 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_request_that_may_not_run_twice_is_not_sent_twice() {
     let pair = Pair::start().await;
     let request = pair.client.infer("stuck-once").idempotent(false);
@@ -181,6 +213,22 @@ async fn a_silent_node_may_still_answer_when_there_is_no_other() {
         .send()
         .await
         .expect("it is well again");
+}
+
+/// Signs of life are acknowledged although nothing else is said: a slow answer is no lost node.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_works_for_longer_than_silence_may_last_is_not_given_up() {
+    let cluster = Cluster::found();
+    let door = cluster.door(1);
+    let options = ClientOptions {
+        suspect_after: Duration::from_secs(1),
+        lost_after: Duration::from_secs(2),
+        ..cluster.options()
+    };
+    let client = Client::connect([door.seed()], options).await.unwrap();
+    let answer = client.infer("slow").deadline(PATIENCE).send().await;
+    assert_eq!(answer.unwrap().attempt, 1);
+    assert_eq!(door.double.asked_for("slow"), 1);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

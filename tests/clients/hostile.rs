@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use paceline_node::gateway::quic::QuicOptions;
 use paceline_protocol::client::{CLIENT_PROTOCOL, CLIENT_SCHEMA, Greeting, Hello, LENGTH_BYTES};
-use paceline_protocol::frame::{ClientInfer, Frame, Message};
+use paceline_protocol::frame::{ClientInfer, Frame, FrameDecoder, Message};
 use paceline_protocol::{Criticality, Epoch, ErrorCode, ModelName, TenantId, Tensor};
 use quinn::crypto::rustls::QuicClientConfig;
 use quinn::{ApplicationClose, Connection, ConnectionError, RecvStream, SendStream};
 
-use super::door::{Cluster, PATIENCE, Running, limits};
+use super::door::{Cluster, Double, PATIENCE, Running, limits};
 
 const REFUSED: u32 = 2;
 const MALFORMED: u32 = 4;
@@ -41,6 +41,7 @@ fn request(number: u64, model: &str) -> Frame {
             tenant: TenantId(5),
             unit: None,
             sequence: None,
+            in_parts: false,
         }),
         tensors: Vec::new(),
     }
@@ -183,6 +184,54 @@ async fn frames_that_make_no_sense_end_the_connection() {
     let frame = answer(&mut receive).await;
     assert_eq!(frame.number, 7);
     assert!(matches!(frame.message, Message::ClientAnswer { .. }));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_answer_in_parts_shares_its_stream_with_nobody() {
+    let cluster = Cluster::found();
+    let door = cluster.door(1);
+    let (_endpoint, connection, _greetings) = greeted(&cluster, &door).await;
+    let in_parts = |number| {
+        let mut frame = request(number, "stuck");
+        if let Message::ClientInfer(head) = &mut frame.message {
+            head.in_parts = true;
+        }
+        frame
+    };
+    // Behind another request it is told so, and the other one is none the worse.
+    let (mut send, mut receive) = connection.open_bi().await.unwrap();
+    send_all(&mut send, &request(1, "echo")).await;
+    send_all(&mut send, &in_parts(2)).await;
+    send.finish().unwrap();
+    let bytes = receive.read_to_end(1 << 20).await.unwrap();
+    let (mut rest, mut decoder) = (&bytes[..], FrameDecoder::new(1 << 20));
+    let mut codes = std::collections::BTreeMap::new();
+    while let Some(frame) = decoder.feed(&mut rest).unwrap() {
+        let code = match frame.message {
+            Message::Failed { failure, .. } => Some(failure.code),
+            _ => None,
+        };
+        codes.insert(frame.number, code);
+    }
+    assert_eq!(codes[&1], None);
+    assert_eq!(codes[&2], Some(ErrorCode::Unsupported));
+    // On its own it runs until its client cancels it.
+    let (mut send, _receive) = connection.open_bi().await.unwrap();
+    send_all(&mut send, &in_parts(3)).await;
+    let asked = |double: &Double| double.asked_for("stuck") == 1;
+    door.double.until(asked).await;
+    let cancel = Frame {
+        number: 3,
+        message: Message::Cancel,
+        tensors: Vec::new(),
+    };
+    send_all(&mut send, &cancel).await;
+    door.double.until(|double| double.cancelled() == 1).await;
+    // Another one behind it makes no sense.
+    let (mut send, _receive) = connection.open_bi().await.unwrap();
+    send_all(&mut send, &in_parts(4)).await;
+    send_all(&mut send, &request(5, "echo")).await;
+    assert_eq!(closed_with(&connection).await, MALFORMED);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

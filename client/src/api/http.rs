@@ -7,7 +7,7 @@ use paceline_protocol::limits::BODY_BYTES_MAX;
 use paceline_protocol::operator::ErrorBody;
 use serde::de::DeserializeOwned;
 use ureq::http::{HeaderMap, Method, Request, header};
-use ureq::{Agent, Body, SendBody};
+use ureq::{Agent, Body, BodyReader, SendBody};
 
 use super::Belonging;
 use super::{ApiError, NodeAddress};
@@ -18,6 +18,8 @@ const CONNECT_MAX: Duration = Duration::from_secs(5);
 const TIMEOUT_MIN: Duration = Duration::from_millis(1);
 /// Most of an answer that is no JSON which a message quotes, in characters.
 const EXCERPT_CHARS: usize = 200;
+const ANYTHING: &str = "*/*";
+const EVENT_STREAM: &str = "text/event-stream";
 
 /// The door of one node.
 #[derive(Debug)]
@@ -82,7 +84,8 @@ impl Door {
     /// Sends `call` and reads the whole answer, all within `limit`.
     pub(crate) fn exchange(&self, call: Call<'_>, limit: Duration) -> Result<Answer, ApiError> {
         let path = call.path;
-        let mut response = self.send(call, limit).map_err(|e| self.lost(path, e))?;
+        let sent = self.send(call, ANYTHING, limit);
+        let mut response = sent.map_err(|e| self.lost(path, e))?;
         let status = response.status().as_u16();
         let body = response
             .body_mut()
@@ -98,6 +101,30 @@ impl Door {
         }
     }
 
+    /// Sends `call` and asks for events, which are then read from the body; `limit` is that of all.
+    pub(crate) fn events(
+        &self,
+        call: Call<'_>,
+        limit: Duration,
+    ) -> Result<(HeaderMap, BodyReader<'static>), ApiError> {
+        let path = call.path;
+        let mut response = self
+            .send(call, EVENT_STREAM, limit)
+            .map_err(|e| self.lost(path, e))?;
+        let status = response.status().as_u16();
+        if status != 200 {
+            let body = response.body_mut().read_to_vec();
+            let body = body.map_err(|e| self.lost(path, e))?;
+            return Err(refusal(status, &response.into_parts().0.headers, &body));
+        }
+        let (parts, body) = response.into_parts();
+        let kind = parts.headers.get(header::CONTENT_TYPE);
+        if kind.is_none_or(|kind| kind != EVENT_STREAM) {
+            return Err(self.malformed(path, "an answer that is no stream of events".to_owned()));
+        }
+        Ok((parts.headers, body.into_reader()))
+    }
+
     /// Reads the JSON of an answer.
     pub(crate) fn json<T: DeserializeOwned>(
         &self,
@@ -110,11 +137,13 @@ impl Door {
     fn send(
         &self,
         call: Call<'_>,
+        accept: &str,
         limit: Duration,
     ) -> Result<ureq::http::Response<Body>, ureq::Error> {
         let limit = limit.max(TIMEOUT_MIN);
         let mut request = Request::builder()
             .method(call.method)
+            .header(header::ACCEPT, accept)
             .uri(self.address.url(call.path));
         if let Some(authorization) = &self.authorization {
             request = request.header(header::AUTHORIZATION, authorization);
@@ -165,7 +194,7 @@ impl Door {
         self.agent.run(request)
     }
 
-    fn malformed(&self, path: &str, reason: String) -> ApiError {
+    pub(crate) fn malformed(&self, path: &str, reason: String) -> ApiError {
         ApiError::Malformed {
             address: self.address.clone(),
             path: path.to_owned(),

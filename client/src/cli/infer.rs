@@ -1,4 +1,4 @@
-//! `paceline infer`: one request, one answer.
+//! `paceline infer`: one request, one answer, whole or in parts.
 
 mod answer;
 mod request;
@@ -13,7 +13,7 @@ use paceline_protocol::Criticality;
 use paceline_protocol::limits::{BODY_BYTES_MAX, REQUEST_BUDGET_DEFAULT_MS, REQUEST_BUDGET_MAX_MS};
 use paceline_protocol::traffic::Unit;
 
-use crate::api::{Belonging, InferenceAnswer, OperatorClient};
+use crate::api::{Belonging, InferencePart, OperatorClient};
 
 use super::connection::{Connection, Format, Output};
 use super::failure::Failure;
@@ -34,6 +34,7 @@ Examples:
   paceline infer sentiment --text 'I like it'
   paceline infer identity --row 1,2,3 --criticality sheddable
   paceline infer identity --row 1,2,3 --unit user-7 --sequence order-12
+  paceline infer digits --json many-rows.json --stream
   echo '{\"inputs\":[…]}' | paceline infer identity --json - -o json")]
 pub struct InferArgs {
     /// The model, and perhaps its version
@@ -44,6 +45,10 @@ pub struct InferArgs {
     /// Ask for this output only; may be repeated
     #[arg(long, value_name = "NAME", conflicts_with = "json")]
     output: Vec<String>,
+    /// Print the answer in parts, each as soon as it is there: ranges of rows, in order. JSON has one
+    /// part a line; --timeout is that of each part
+    #[arg(long)]
+    stream: bool,
     #[command(flatten)]
     importance: Importance,
     /// What the request belongs to that always gets the same version: a user, a session
@@ -98,20 +103,58 @@ impl InferArgs {
             (budget, self.importance),
             (&client, terminal),
         )?;
+        if self.stream {
+            return self.print_parts(&client, &body, terminal);
+        }
         let ModelTarget { name, version } = &self.target;
-        let belonging = Belonging {
-            unit: self.unit,
-            sequence: self.sequence,
-        };
+        let belonging = self.belonging();
         let answer = client.infer_of(name, version.as_ref(), (&body, &belonging))?;
-        tell(&terminal.talk(), &answer);
+        let origin = [&answer.version, &answer.epoch, &answer.stale_seconds];
+        tell(&terminal.talk(), origin);
         match self.format.format {
             Format::Json => terminal.print_bytes(&answer.body),
             Format::Table => {
-                let table = answer::table(&answer.outputs).map_err(Failure::Failed)?;
+                let table = answer::table(&answer.outputs, 0).map_err(Failure::Failed)?;
                 terminal.print(&table)
             }
         }
+    }
+
+    fn belonging(&self) -> Belonging {
+        Belonging {
+            unit: self.unit.clone(),
+            sequence: self.sequence.clone(),
+        }
+    }
+
+    /// Prints each part as it comes, with its talk at the end.
+    fn print_parts(
+        &self,
+        client: &OperatorClient,
+        body: &[u8],
+        terminal: &mut Terminal,
+    ) -> Result<(), Failure> {
+        let ModelTarget { name, version } = &self.target;
+        let limit = Duration::from_millis(REQUEST_BUDGET_MAX_MS) + GRACE;
+        let print = |part: InferencePart| {
+            match self.format.format {
+                Format::Json => terminal.print_bytes(&part.json)?,
+                Format::Table => {
+                    let table = answer::table(&part.outputs, part.first_row);
+                    terminal.print(&table.map_err(Failure::Failed)?)?;
+                }
+            }
+            Ok(terminal.flush()?)
+        };
+        let end = client.infer_in_parts::<Failure>(
+            (name, version.as_ref()),
+            (body, &self.belonging()),
+            limit,
+            print,
+        )?;
+        let origin = [&end.version, &end.epoch, &end.stale_seconds];
+        tell(&terminal.talk(), origin);
+        Ok(())
     }
 }
 
@@ -147,14 +190,11 @@ impl Input {
 }
 
 /// The answer's origin is talk: it does not belong among the data.
-fn tell(talk: &Talk, answer: &InferenceAnswer) {
-    let origin = [
-        ("version", &answer.version),
-        ("epoch", &answer.epoch),
-        ("stale for seconds", &answer.stale_seconds),
-    ];
-    let known: Vec<String> = origin
+fn tell(talk: &Talk, origin: [&Option<String>; 3]) {
+    let names = ["version", "epoch", "stale for seconds"];
+    let known: Vec<String> = names
         .into_iter()
+        .zip(origin)
         .filter_map(|(name, value)| Some(format!("{name} {}", value.as_ref()?)))
         .collect();
     if !known.is_empty() {

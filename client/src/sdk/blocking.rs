@@ -9,7 +9,7 @@ use paceline_protocol::traffic::Unit;
 use paceline_protocol::{Criticality, Epoch, Tensor, VersionRef};
 use tokio::runtime::{Builder, Runtime};
 
-use super::{Answer, ClientOptions, ConnectError, InferError};
+use super::{Answer, ClientOptions, ConnectError, InferError, Part};
 
 /// A blocking client of one cluster, with a runtime of one thread of its own. Cheap to clone, to
 /// be shared by threads, and not to be used or dropped within a runtime.
@@ -123,6 +123,34 @@ impl Inference {
     /// Within a runtime, whose thread must not be blocked.
     pub fn send(self) -> Result<Answer, InferError> {
         self.runtime.block_on(self.inference.send())
+    }
+
+    /// Has the answer come in parts, as [`Inference::stream`](super::Inference::stream) does.
+    pub fn stream(self) -> Parts {
+        Parts {
+            parts: self.inference.stream(),
+            runtime: self.runtime,
+        }
+    }
+}
+
+/// The parts of an answer; each one blocks its thread until it is there. Dropping it cancels the
+/// rest.
+///
+/// # Panics
+/// Within a runtime, whose thread must not be blocked.
+#[must_use = "nothing is sent until the first part is asked for"]
+#[derive(Debug)]
+pub struct Parts {
+    parts: super::Parts,
+    runtime: Arc<Runtime>,
+}
+
+impl Iterator for Parts {
+    type Item = Result<Part, InferError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.runtime.block_on(self.parts.next())
     }
 }
 

@@ -118,7 +118,8 @@ fn transport() -> TransportConfig {
         .stream_receive_window(STREAM_WINDOW_BYTES)
         .receive_window(WINDOW_BYTES)
         .send_window(SEND_WINDOW_BYTES)
-        .datagram_receive_buffer_size(None)
+        // Nodes send none; but who takes none sends none either, and ours are signs of life.
+        .datagram_receive_buffer_size(Some(DATAGRAM_BYTES_MAX))
         .keep_alive_interval(Some(KEEP_ALIVE))
         .max_idle_timeout(Some(idle));
     config
@@ -135,6 +136,7 @@ const LARGE_ANSWERS_MAX: VarInt = VarInt::from_u32(64);
 const STREAM_WINDOW_BYTES: VarInt = VarInt::from_u32(8 << 20);
 const WINDOW_BYTES: VarInt = VarInt::from_u32(32 << 20);
 const SEND_WINDOW_BYTES: u64 = 32 << 20;
+const DATAGRAM_BYTES_MAX: usize = 1 << 10;
 /// Keeps an idle connection open; while an answer is due, life signs are sent more often.
 const KEEP_ALIVE: Duration = Duration::from_secs(5);
 const IDLE_MAX: Duration = Duration::from_secs(30);

@@ -12,6 +12,7 @@ use tokio::time::{Instant, timeout_at};
 use super::Client;
 use super::answer::Answer;
 use super::error::InferError;
+use super::parts::Parts;
 use super::pool::Pool;
 use super::session::{Attempt, NotStarted, Outcome, Session};
 
@@ -24,7 +25,8 @@ pub struct Inference {
     version: Option<VersionRef>,
     inputs: Vec<(String, Tensor)>,
     outputs: Vec<String>,
-    budget: Duration,
+    /// The client's own unless given.
+    budget: Option<Duration>,
     is_idempotent: bool,
     criticality: Criticality,
     unit: Option<Unit>,
@@ -41,14 +43,13 @@ struct Sending<'a> {
 
 impl Inference {
     pub(super) fn new(client: Client, model: String) -> Self {
-        let budget = client.pool().options.budget;
         Self {
             client,
             model,
             version: None,
             inputs: Vec::new(),
             outputs: Vec::new(),
-            budget,
+            budget: None,
             is_idempotent: true,
             criticality: Criticality::default(),
             unit: None,
@@ -75,10 +76,11 @@ impl Inference {
         self
     }
 
-    /// How long the answer may take, from [`send`](Self::send) on; at most ten minutes. What is
-    /// left of it travels with the request, and work whose time is over is not done.
+    /// How long the answer may take, from [`send`](Self::send) on, or else each part of a
+    /// [`stream`](Self::stream); at most ten minutes. What is left of it travels with the request,
+    /// and work whose time is over is not done.
     pub fn deadline(mut self, budget: Duration) -> Self {
-        self.budget = budget;
+        self.budget = Some(budget);
         self
     }
 
@@ -118,9 +120,8 @@ impl Inference {
     /// Exactly one [`InferError`], at the latest at the deadline.
     pub async fn send(self) -> Result<Answer, InferError> {
         let pool = self.client.pool();
-        let budget = self
-            .budget
-            .min(Duration::from_millis(REQUEST_BUDGET_MAX_MS));
+        let budget = self.budget.unwrap_or(pool.options.budget);
+        let budget = budget.min(Duration::from_millis(REQUEST_BUDGET_MAX_MS));
         let deadline = Instant::now() + budget;
         let _permit = self.client.permit().ok_or_else(|| {
             let message = "as many requests are in flight as the client's options allow";
@@ -132,7 +133,34 @@ impl Inference {
         ended.unwrap_or_else(|_late| Err(late(pool, was_sent)))
     }
 
+    /// Has the answer come in [`Parts`]: ranges of rows, in order, each as soon as it and all before
+    /// it are there. A part may take 30 s unless [`deadline`](Self::deadline) says otherwise, and
+    /// all of them ten minutes.
+    pub fn stream(self) -> Parts {
+        Parts::new(self)
+    }
+
+    pub(super) fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// The budget that was given.
+    pub(super) fn own_budget(&self) -> Option<Duration> {
+        self.budget
+    }
+
     fn sending<'a>(&self, pool: &'a Pool, deadline: Instant) -> Result<Sending<'a>, InferError> {
+        let (request, tensors) = self.request(pool)?;
+        Ok(Sending {
+            pool,
+            request,
+            tensors,
+            deadline,
+        })
+    }
+
+    /// What is asked, without the budget and number of an attempt, and the tensors that go along.
+    pub(super) fn request(&self, pool: &Pool) -> Result<(ClientInfer, Vec<Tensor>), InferError> {
         let invalid = |message: String| InferError::local(ErrorCode::ParameterInvalid, message);
         let model = ModelName::new(self.model.as_str());
         let model = model.map_err(|error| invalid(format!("the model's name: {error}")))?;
@@ -159,13 +187,9 @@ impl Inference {
             lost: None,
             unit: self.unit.clone(),
             sequence: self.sequence.clone(),
+            in_parts: false,
         };
-        Ok(Sending {
-            pool,
-            request,
-            tensors,
-            deadline,
-        })
+        Ok((request, tensors))
     }
 }
 
@@ -346,7 +370,7 @@ fn has_not_run(frame: &Frame) -> bool {
 }
 
 /// Whether a node says that it did nothing about a request, for this reason.
-fn is_turned_away(frame: &Frame, why: ErrorCode) -> bool {
+pub(super) fn is_turned_away(frame: &Frame, why: ErrorCode) -> bool {
     let Message::Failed {
         failure, execution, ..
     } = &frame.message
@@ -356,7 +380,7 @@ fn is_turned_away(frame: &Frame, why: ErrorCode) -> bool {
     failure.code == why && *execution == Execution::NotExecuted
 }
 
-fn refused(not_started: NotStarted) -> InferError {
+pub(super) fn refused(not_started: NotStarted) -> InferError {
     match not_started {
         NotStarted::Full => {
             let message = "as many requests are in flight as the node allows on one connection";

@@ -1,12 +1,14 @@
 //! A connection with one node, and the requests that are in flight on it.
 //!
 //! Small requests share two long-lived streams, the lanes; larger ones have a stream of their
-//! own. Either way an answer finds its request by number. While anything is in flight, an empty
+//! own, where one whose answer comes in parts also reads it. Any other answer finds its request by
+//! number. While anything is in flight, an empty
 //! datagram is sent every 100 ms, whose acknowledgement says that the node lives; otherwise one a
 //! second is.
 
 mod attempt;
 mod lane;
+mod streamed;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -24,6 +26,7 @@ use tokio::time::timeout;
 
 pub(crate) use self::attempt::{Attempt, NotStarted, Outcome};
 use self::lane::{Lane, Outgoing};
+pub(crate) use self::streamed::{Heard, Streamed};
 use super::frames::{FrameReader, read_greeting};
 use super::silence::{Health, Silence};
 

@@ -4,6 +4,7 @@
 //!   gateway ─▶ admission ─▶ router ─▶ device ─▶ batcher        the life of a request
 //!                                       │
 //!              failover, budget      restart                   what fails is tried or started again
+//!              stream                                          parts of an answer, as their client takes them
 //!   drain                                                      leaving without losing a request
 //!
 //!   guesses, renewal, authority                                who gets in, and stays in
@@ -58,6 +59,7 @@ mod request;
 pub mod restart;
 pub mod router;
 pub mod shadow;
+pub mod stream;
 mod time;
 pub mod up;
 

@@ -267,7 +267,12 @@ pub(super) fn is_answer(message: &Message) -> bool {
         | Message::Failed { .. }
         | Message::Gone { .. }
         | Message::ClientAnswer { .. } => true,
-        Message::Infer { .. } | Message::Cancel | Message::ClientInfer(_) => false,
+        // An answer in parts is never sent on.
+        Message::Infer { .. }
+        | Message::Cancel
+        | Message::ClientInfer(_)
+        | Message::ClientPart { .. }
+        | Message::ClientEnd { .. } => false,
     }
 }
 

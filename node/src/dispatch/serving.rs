@@ -126,7 +126,9 @@ impl Requests {
                 Message::Answer { .. }
                 | Message::Failed { .. }
                 | Message::Gone { .. }
-                | Message::ClientAnswer { .. } => {
+                | Message::ClientAnswer { .. }
+                | Message::ClientPart { .. }
+                | Message::ClientEnd { .. } => {
                     return Err(ReadError::Unexpected);
                 }
             }

@@ -13,6 +13,8 @@ use paceline_protocol::limits::REQUEST_BUDGET_DEFAULT_MS;
 use paceline_protocol::traffic::Unit;
 use paceline_protocol::{Epoch, ErrorCode, Failure};
 
+use super::server::Events;
+
 /// The length of its JSON and the body of an inference request.
 ///
 /// # Errors
@@ -151,6 +153,8 @@ pub(super) enum AnswerBody {
     Parts(VecDeque<Bytes>),
     /// An answer of the operator API.
     Operator(axum::body::Body),
+    /// A streamed answer.
+    Events(Events),
 }
 
 impl AnswerBody {
@@ -170,6 +174,7 @@ impl Body for AnswerBody {
         match &mut *self {
             Self::Parts(parts) => Poll::Ready(parts.pop_front().map(|part| Ok(Frame::data(part)))),
             Self::Operator(body) => Pin::new(body).poll_frame(context),
+            Self::Events(events) => events.poll_slice(context),
         }
     }
 
@@ -177,6 +182,7 @@ impl Body for AnswerBody {
         match self {
             Self::Parts(parts) => parts.is_empty(),
             Self::Operator(body) => body.is_end_stream(),
+            Self::Events(events) => events.is_complete(),
         }
     }
 
@@ -186,6 +192,7 @@ impl Body for AnswerBody {
                 SizeHint::with_exact(parts.iter().map(|part| part.len() as u64).sum())
             }
             Self::Operator(body) => body.size_hint(),
+            Self::Events(_) => SizeHint::default(),
         }
     }
 }

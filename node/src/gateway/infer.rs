@@ -4,12 +4,14 @@
 //! stepped through their handles. Every way out is one typed status.
 
 mod ahead;
+mod events;
 mod execute;
 mod flight;
 mod missed;
 mod part;
 mod remote;
 mod shadow;
+mod stream;
 mod tensors;
 
 use std::sync::Arc;
@@ -22,11 +24,13 @@ use paceline_protocol::limits::{REQUEST_BUDGET_DEFAULT_MS, REQUEST_BUDGET_MAX_MS
 use paceline_protocol::traffic::{self, Sequence, Unit};
 use paceline_protocol::{Epoch, Failure, Tensor, VersionNumber};
 
+pub use self::events::EventPart;
 pub use self::missed::Unanswered;
 use self::missed::refused;
 pub use self::remote::PeerDoor;
 pub use self::shadow::Copies;
-pub use self::tensors::{TensorAnswer, TensorRequest};
+pub use self::stream::{Disconnected, Moved, Taker};
+pub use self::tensors::{TensorAnswer, TensorPart, TensorRequest};
 use super::oip::{self, AnswerView, ParseOptions, ParsedRequest, Rendered};
 use crate::clock::Clock;
 use crate::detector::Suspects;
@@ -201,22 +205,11 @@ impl Serving {
     async fn infer_pinned(
         &self,
         arrived: Instant,
-        mut pinned: Pinned,
+        pinned: Pinned,
         (mut request, counted): (InferBody<'_>, &mut (VersionMetrics, Option<Arm>)),
     ) -> Result<(u32, Answered), Failure> {
-        let mut parsed = request.parsed(&pinned.version)?;
-        if request.sequence.is_none() && parsed.parameters.sequence.is_some() {
-            request.sequence = request.sequence_of(&parsed);
-            // Its version is that of its sequence, which only the body has named.
-            if pinned.arm.is_some() {
-                let before = pinned.version.version;
-                pinned = self.pin(request.target(arrived))?;
-                *counted = pinned.counted();
-                if pinned.version.version != before {
-                    parsed = request.parsed(&pinned.version)?;
-                }
-            }
-        }
+        let (pinned, mut parsed) = self.read(arrived, &mut request, pinned)?;
+        *counted = pinned.counted();
         let version = &pinned.version;
         let parsed_at = self.clock.now();
         version
@@ -256,6 +249,27 @@ impl Serving {
             stale_seconds: pinned.stale_seconds,
         };
         Ok((rows, answered))
+    }
+
+    /// What is in a request. One whose sequence only its body names is pinned to that one's version.
+    fn read(
+        &self,
+        arrived: Instant,
+        request: &mut InferBody<'_>,
+        mut pinned: Pinned,
+    ) -> Result<(Pinned, ParsedRequest), Failure> {
+        let mut parsed = request.parsed(&pinned.version)?;
+        if request.sequence.is_none() && parsed.parameters.sequence.is_some() {
+            request.sequence = request.sequence_of(&parsed);
+            if pinned.arm.is_some() {
+                let before = pinned.version.version;
+                pinned = self.pin(request.target(arrived))?;
+                if pinned.version.version != before {
+                    parsed = request.parsed(&pinned.version)?;
+                }
+            }
+        }
+        Ok((pinned, parsed))
     }
 
     fn pin(&self, target: Target<'_>) -> Result<Pinned, Failure> {

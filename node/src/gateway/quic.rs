@@ -6,13 +6,14 @@
 //! ```
 //!
 //! A session is a connection whose client has said hello. Each of its streams carries frames:
-//! requests in, answers out, in any order. Everything that a client can open, send or leave
+//! requests in, answers out, in any order; a request whose answer comes in parts has one to itself. Everything that a client can open, send or leave
 //! lying about has a limit or a deadline; what is said on the wire stands in
 //! [`paceline_protocol::client`].
 
 mod accepting;
 mod door;
 mod frames;
+mod parts;
 mod session;
 mod stream;
 
@@ -30,6 +31,7 @@ use tokio::sync::{Semaphore, watch};
 pub use self::accepting::accept;
 pub use self::door::{ClientAnswer, ClientFailure, ClientRequest, Door};
 use super::Guests;
+pub use super::infer::{Disconnected, Moved, Taker, TensorAnswer, TensorPart};
 use crate::telemetry::metrics::Metrics;
 use crate::transport::Boxed;
 

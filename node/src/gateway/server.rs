@@ -1,6 +1,7 @@
 //! Doors: connections over HTTP/1.1, and which part of the node answers a request.
 
 mod about;
+mod events;
 mod host;
 mod respond;
 
@@ -24,6 +25,8 @@ use tower::ServiceExt;
 use tracing::Instrument;
 
 use self::about::about;
+pub(super) use self::events::Events;
+use self::events::{EventRequest, answer_in_events, wants_events};
 use self::host::check_host;
 pub(super) use self::respond::failed;
 use self::respond::{STALE, VERSION, answered, respond};
@@ -199,6 +202,19 @@ async fn dispatch(
             let sequence = sequence(headers).inspect_err(refused)?;
             let read = read_inference(headers, body, limit).await;
             let (json_bytes, body) = read.inspect_err(refused)?;
+            if wants_events(headers) {
+                let request = EventRequest {
+                    model: model.to_owned(),
+                    version: version.map(str::to_owned),
+                    json_bytes,
+                    body,
+                    epoch_seen,
+                    caller,
+                    unit,
+                    sequence,
+                };
+                return answer_in_events(doors, request).await;
+            }
             let request = InferBody {
                 model,
                 version,

@@ -72,6 +72,25 @@ pub enum Message {
         /// For how many seconds the node has been without contact to a quorum, if it has none.
         stale_seconds: Option<u32>,
     },
+    /// Rows of the answer to a client's request that wants it in parts, in the order of rows; their
+    /// outputs follow in the order of their names.
+    ClientPart {
+        /// The request's row that the first of these answers.
+        first_row: u64,
+        /// The version that ran.
+        version: VersionNumber,
+        /// The epoch that the request was pinned at.
+        epoch: Epoch,
+        /// Names of the outputs.
+        outputs: Vec<String>,
+        /// For how many seconds the node has been without contact to a quorum, if it has none.
+        stale_seconds: Option<u32>,
+    },
+    /// All parts were sent.
+    ClientEnd {
+        /// Rows that they answer together.
+        rows: u64,
+    },
 }
 
 /// A request as a client makes it: by names, before anything is known about versions.
@@ -106,6 +125,9 @@ pub struct ClientInfer {
     pub unit: Option<Unit>,
     /// The sequence that it belongs to: its requests go to one replica, and none is executed twice.
     pub sequence: Option<Unit>,
+    /// Whether its answer shall come in parts. Such a request has a stream of its own, and its
+    /// budget is that of each part.
+    pub in_parts: bool,
 }
 
 /// Whether a failed attempt may have been executed.

@@ -63,16 +63,33 @@ fn client_messages(name: impl Strategy<Value = ModelName>) -> impl Strategy<Valu
                     .3
                     .map(|id| crate::traffic::Unit::new(id.to_string()).unwrap()),
                 sequence: how.2.then(|| crate::traffic::Unit::new("s-1").unwrap()),
+                in_parts: how.2,
             })
         }),
+        (
+            any::<u32>(),
+            any::<u64>(),
+            names.clone(),
+            any::<Option<u32>>()
+        )
+            .prop_map(
+                |(version, epoch, outputs, stale_seconds)| Message::ClientAnswer {
+                    version: VersionNumber(version),
+                    epoch: Epoch(epoch),
+                    outputs,
+                    stale_seconds,
+                }
+            ),
         (any::<u32>(), any::<u64>(), names, any::<Option<u32>>()).prop_map(
-            |(version, epoch, outputs, stale_seconds)| Message::ClientAnswer {
+            |(version, first_row, outputs, stale_seconds)| Message::ClientPart {
+                first_row,
                 version: VersionNumber(version),
-                epoch: Epoch(epoch),
+                epoch: Epoch(first_row),
                 outputs,
                 stale_seconds,
             }
         ),
+        any::<u64>().prop_map(|rows| Message::ClientEnd { rows }),
     ]
 }
 

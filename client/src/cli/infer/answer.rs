@@ -11,11 +11,11 @@ const VALUES_SHOWN: usize = 10;
 const TEXT_CHARS_SHOWN: usize = 60;
 
 /// The outputs side by side. JSON has every value exactly; a table shows six digits, and of a
-/// long row its beginning and its length.
+/// long row its beginning and its length. Rows are counted from `first_row`.
 ///
 /// # Errors
 /// An output whose data does not fit its shape is named.
-pub(super) fn table(outputs: &[OutputTensor]) -> Result<String, String> {
+pub(super) fn table(outputs: &[OutputTensor], first_row: u64) -> Result<String, String> {
     let columns: Vec<Vec<String>> = outputs.iter().map(rows).collect::<Result<_, _>>()?;
     let headings = outputs
         .iter()
@@ -27,7 +27,7 @@ pub(super) fn table(outputs: &[OutputTensor]) -> Result<String, String> {
     );
     let longest = columns.iter().map(Vec::len).max().unwrap_or(0);
     for row in 0..longest {
-        let mut cells = vec![row.to_string()];
+        let mut cells = vec![(first_row + row as u64).to_string()];
         // Outputs of one request can have different numbers of rows.
         let cell = |column: &Vec<String>| column.get(row).cloned().unwrap_or_default();
         cells.extend(columns.iter().map(cell));
@@ -125,32 +125,32 @@ ROW  p            label
   0  0.123457, 1  ok
   1  3e-8, 2      failure
 ";
-        assert_eq!(table(&outputs).unwrap(), wanted);
+        assert_eq!(table(&outputs, 0).unwrap(), wanted);
     }
 
     #[test]
     fn long_rows_are_cut_and_counted() {
         let data: Vec<u32> = (0..64).collect();
-        let text = table(&[output("pixels", &[1, 64], json!(data))]).unwrap();
+        let text = table(&[output("pixels", &[1, 64], json!(data))], 0).unwrap();
         assert!(text.contains("8, 9, … (64 values)"), "{text}");
         let long = "x".repeat(100);
-        let text = table(&[output("t", &[1], json!([long]))]).unwrap();
+        let text = table(&[output("t", &[1], json!([long]))], 0).unwrap();
         assert!(text.ends_with("xx…\n"), "{text}");
     }
 
     #[test]
     fn shapes_that_do_not_fit_are_refused_and_empty_ones_are_not() {
-        let wrong = table(&[output("p", &[2, 2], json!([1, 2, 3]))]).unwrap_err();
+        let wrong = table(&[output("p", &[2, 2], json!([1, 2, 3]))], 0).unwrap_err();
         assert_eq!(
             wrong,
             "the answer's output 'p' has 3 values for shape [2, 2]"
         );
-        assert!(table(&[output("p", &[u64::MAX, 2], json!([1]))]).is_err());
+        assert!(table(&[output("p", &[u64::MAX, 2], json!([1]))], 0).is_err());
         assert_eq!(
-            table(&[output("p", &[0, 4], json!([]))]).unwrap(),
+            table(&[output("p", &[0, 4], json!([]))], 0).unwrap(),
             "ROW  p\n"
         );
-        let scalar = table(&[output("p", &[], json!([7]))]).unwrap();
-        assert_eq!(scalar, "ROW  p\n  0  7\n");
+        let scalar = table(&[output("p", &[], json!([7]))], 4).unwrap();
+        assert_eq!(scalar, "ROW  p\n  4  7\n");
     }
 }

@@ -57,9 +57,9 @@ pub(crate) enum NotStarted {
 }
 
 /// A stream that is abandoned unless it is read to its end.
-struct Own {
-    send: SendStream,
-    reader: FrameReader,
+pub(super) struct Own {
+    pub(super) send: SendStream,
+    pub(super) reader: FrameReader,
 }
 
 impl Session {
@@ -74,13 +74,7 @@ impl Session {
             Err(TryAcquireError::Closed) => return Err(NotStarted::Lost),
         };
         let number = self.numbers.fetch_add(1, Ordering::Relaxed);
-        let frame = frame(number);
-        let bytes: u64 = frame.tensors.iter().map(|t| t.data().len() as u64).sum();
-        let limit = self.welcome.body_bytes_max;
-        if bytes > limit {
-            return Err(NotStarted::TooLarge { bytes, limit });
-        }
-        let parts = frame.encode().map_err(NotStarted::Malformed)?;
+        let parts = self.written(frame(number))?;
         let (told, answer) = oneshot::channel();
         let body: usize = parts.iter().skip(1).map(Bytes::len).sum();
         let way = if body <= LANE_BYTES_MAX {
@@ -108,6 +102,16 @@ impl Session {
             permit: Some(permit),
             way,
         })
+    }
+
+    /// A request as bytes, if the node takes it.
+    pub(super) fn written(&self, frame: Frame) -> Result<Vec<Bytes>, NotStarted> {
+        let bytes: u64 = frame.tensors.iter().map(|t| t.data().len() as u64).sum();
+        let limit = self.welcome.body_bytes_max;
+        if bytes > limit {
+            return Err(NotStarted::TooLarge { bytes, limit });
+        }
+        frame.encode().map_err(NotStarted::Malformed)
     }
 }
 

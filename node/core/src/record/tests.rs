@@ -407,7 +407,7 @@ fn the_layout_of_all_machines_is_the_one_that_the_schema_stands_for() {
 }
 
 /// Of layout 4.
-const LAYOUT: u64 = 16_937_644_612_552_898_215;
+const LAYOUT: u64 = 17_059_806_858_314_621_171;
 
 impl<M: Recordable> Tape<M> {
     fn segment(&mut self, position: usize) -> &mut Segment<M> {

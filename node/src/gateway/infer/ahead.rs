@@ -115,6 +115,7 @@ impl Serving {
             tenant: request.caller.tenant,
             unit: request.unit.clone(),
             sequence: request.sequence_of(&parsed),
+            in_parts: false,
         };
         let inputs = std::mem::take(&mut parsed.inputs);
         let request_ahead = ClientRequest { head, inputs };
@@ -178,6 +179,23 @@ impl Serving {
             takes_requests: facts.ready && !suspects.contains_key(node) && !asked.contains(node),
         });
         ahead::ahead(seen, peers)
+    }
+
+    /// Whether this node answers a request in parts: such a request is not sent on to a node that
+    /// knows more.
+    ///
+    /// # Errors
+    /// This node stays behind what the client has seen.
+    pub(in crate::gateway) async fn reach_for_stream(&self, seen: Epoch) -> Result<(), Failure> {
+        if self.catch_up(seen).await {
+            return Ok(());
+        }
+        let here = self.router.routes().epoch;
+        let message = format!(
+            "the client has seen epoch {seen}, this node knows {here}, and a request whose answer is \
+             streamed is not sent on: ask another node; nothing was executed"
+        );
+        Err(Failure::new(ErrorCode::Stale, message))
     }
 
     pub(super) fn behind(&self, seen: Epoch) -> Failure {

@@ -49,16 +49,26 @@ impl Serving {
                 Err(Missed::Ended(unanswered)) => return Err(unanswered),
                 Err(Missed::Gone(left)) => left,
             };
-            // Who says so has applied more than this node's routes show.
-            self.catch_up(left.epoch.max(Epoch(pinned.epoch.0 + 1)))
-                .await;
-            let Ok(newest) = self.pin(target) else { break };
-            if newest.version.signature != pinned.version.signature {
+            let Some(newest) = self.pin_anew(&pinned, left.epoch, target).await else {
                 break;
-            }
+            };
             (pinned, inputs) = (newest, left.inputs);
         }
         Err(gone().into())
+    }
+
+    /// What a request is pinned to whose version has no replica left, if that takes the same
+    /// inputs. `heard` is the newest epoch that the request has heard of.
+    pub(super) async fn pin_anew(
+        &self,
+        pinned: &Pinned,
+        heard: Epoch,
+        target: Target<'_>,
+    ) -> Option<Pinned> {
+        // Who says so has applied more than this node's routes show.
+        self.catch_up(heard.max(Epoch(pinned.epoch.0 + 1))).await;
+        let newest = self.pin(target).ok()?;
+        (newest.version.signature == pinned.version.signature).then_some(newest)
     }
 
     /// Several replicas, or several batches of one, take rows of the request; the answers are
@@ -108,7 +118,7 @@ impl Serving {
 
 impl Unanswered {
     /// The end of a request of which this is a part, if others of its parts were answered.
-    fn among(self, is_answered: bool) -> Self {
+    pub(super) fn among(self, is_answered: bool) -> Self {
         if is_answered {
             let execution = Execution::Executed;
             Self { execution, ..self }

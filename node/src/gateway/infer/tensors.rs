@@ -1,4 +1,5 @@
-//! Inference whose tensors have arrived as tensors: the way of the doors that speak frames.
+//! Inference whose tensors have arrived as tensors, answered whole or in parts: the way of the doors
+//! that speak frames.
 
 use paceline_core::Instant;
 use paceline_core::failover::Terms;
@@ -8,6 +9,7 @@ use paceline_protocol::{
     Criticality, Epoch, ErrorCode, Failure, NodeId, TenantId, Tensor, VersionNumber, VersionRef,
 };
 
+use super::stream::{Done, Limits, Outlet, Ran, Streamed, Taker, Tally};
 use super::{Pinned, Serving, Target, Unanswered, budget_nanos, refused};
 use crate::gateway::oip::{ParseOptions, arrange, arrange_outputs};
 use crate::telemetry::metrics::{Protocol, Stage};
@@ -55,6 +57,15 @@ pub struct TensorAnswer {
     pub stale_seconds: Option<u64>,
 }
 
+/// A part of an answer.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TensorPart {
+    /// The request's row that the first of these answers.
+    pub first_row: u64,
+    /// The outputs that were wanted, by name, of these rows, and what the whole answer says.
+    pub answer: TensorAnswer,
+}
+
 impl Serving {
     /// Answers a request.
     ///
@@ -63,12 +74,7 @@ impl Serving {
     pub async fn infer_tensors(&self, request: TensorRequest) -> Result<TensorAnswer, Unanswered> {
         let arrived = self.clock.now();
         let version = request.version.as_ref().map(ToString::to_string);
-        let target = Target {
-            model: &request.model,
-            version: version.as_deref(),
-            unit: request.unit.as_ref().or(request.sequence.as_ref()),
-            arrived,
-        };
+        let target = request.target(version.as_deref(), arrived);
         let pinned = self.pin(target).inspect_err(|failure| {
             self.metrics.refused(Protocol::Quic, failure.code);
         })?;
@@ -112,30 +118,14 @@ impl Serving {
             .admit(arranged_at, deadline, (request.criticality, request.tenant))
             .map_err(refused)?;
         let rows = inputs.first().map_or(0, Tensor::rows) as u32;
-        let terms = Terms {
-            deadline,
-            is_idempotent: request.is_idempotent && request.sequence.is_none(),
-            is_second: request.is_second,
-            lost: request.lost,
-            criticality: request.criticality,
-            tenant: request.tenant,
-            sequence: request.sequence.as_ref().map(Sequence::named),
-        };
-        let (mut outputs, pinned) = self.execute(pinned, inputs, terms, target).await?;
-        let names = &pinned.version.signature.outputs;
-        let mut named = Vec::with_capacity(wanted.len());
-        for place in wanted {
-            let (Some(spec), Some(tensor)) = (names.get(place), outputs.get_mut(place)) else {
-                let message = "the engine's outputs are not those of the signature";
-                return Err(Unanswered {
-                    failure: Failure::new(ErrorCode::EngineFailed, message),
-                    execution: Execution::Executed,
-                });
-            };
-            named.push((spec.name.clone(), tensor.clone()));
-        }
+        let terms = request.terms(deadline);
+        let (outputs, pinned) = self.execute(pinned, inputs, terms, target).await?;
+        let outputs = named(&pinned, &wanted, &outputs).map_err(|failure| Unanswered {
+            failure,
+            execution: Execution::Executed,
+        })?;
         let answer = TensorAnswer {
-            outputs: named,
+            outputs,
             version: pinned.version.version,
             epoch: pinned.epoch,
             stale_seconds: pinned.stale_seconds,
@@ -143,4 +133,116 @@ impl Serving {
         permit.answered(pinned.waited.nanos());
         Ok((rows, answer))
     }
+}
+
+impl Serving {
+    /// Answers a request in parts, and says how many rows they answer together. Dropping the future
+    /// cancels what has not started.
+    ///
+    /// # Errors
+    /// Exactly one [`Unanswered`]; parts before it may have been taken.
+    pub async fn stream_tensors(
+        &self,
+        request: TensorRequest,
+        taker: &mut dyn Taker<TensorPart>,
+    ) -> Result<u64, Unanswered> {
+        let arrived = self.clock.now();
+        let version = request.version.as_ref().map(ToString::to_string);
+        let target = request.target(version.as_deref(), arrived);
+        let pinned = self.pin(target).inspect_err(|failure| {
+            self.metrics.refused(Protocol::Quic, failure.code);
+        })?;
+        let tally = Tally::begin(self, Protocol::Quic, (&pinned, arrived));
+        let ended = self
+            .stream_tensors_pinned(pinned, target, (&request, taker))
+            .await;
+        tally.end(ended.as_ref().map_err(|unanswered| unanswered.failure.code));
+        ended.map(|done| done.rows)
+    }
+
+    async fn stream_tensors_pinned(
+        &self,
+        pinned: Pinned,
+        target: Target<'_>,
+        (request, taker): (&TensorRequest, &mut dyn Taker<TensorPart>),
+    ) -> Result<Done, Unanswered> {
+        let version = &pinned.version;
+        let options = ParseOptions {
+            finite_inputs: version.finite_inputs,
+        };
+        let wanted = arrange_outputs(&request.outputs, &version.signature)?;
+        let inputs = arrange(request.inputs.clone(), &version.signature, options)?;
+        let arranged_at = self.clock.now();
+        let parsed_nanos = arranged_at.nanos_since(target.arrived);
+        version.metrics.stage(Stage::Parse, parsed_nanos);
+        let limits = Limits::begin(target.arrived, Some(request.budget_us));
+        let asker = (request.criticality, request.tenant);
+        let permit = self.admission.admit(arranged_at, limits.first_due, asker);
+        let _permit = permit.map_err(refused)?;
+        let write = |ran: Ran<'_>| {
+            let Ran {
+                pinned,
+                first_row,
+                outputs,
+            } = ran;
+            let answer = TensorAnswer {
+                outputs: named(pinned, &wanted, &outputs)?,
+                version: pinned.version.version,
+                epoch: pinned.epoch,
+                stale_seconds: pinned.stale_seconds,
+            };
+            Ok(TensorPart { first_row, answer })
+        };
+        let streamed = Streamed {
+            inputs,
+            terms: request.terms(limits.first_due),
+            limits,
+            target,
+        };
+        let outlet = Outlet {
+            write: &write,
+            taker,
+        };
+        self.execute_in_parts(pinned, streamed, outlet).await
+    }
+}
+
+impl TensorRequest {
+    fn target<'a>(&'a self, version: Option<&'a str>, arrived: Instant) -> Target<'a> {
+        Target {
+            model: &self.model,
+            version,
+            unit: self.unit.as_ref().or(self.sequence.as_ref()),
+            arrived,
+        }
+    }
+
+    fn terms(&self, deadline: Instant) -> Terms {
+        Terms {
+            deadline,
+            is_idempotent: self.is_idempotent && self.sequence.is_none(),
+            is_second: self.is_second,
+            lost: self.lost,
+            criticality: self.criticality,
+            tenant: self.tenant,
+            sequence: self.sequence.as_ref().map(Sequence::named),
+        }
+    }
+}
+
+/// The outputs that are wanted, by their places in the signature, with their names.
+fn named(
+    pinned: &Pinned,
+    wanted: &[usize],
+    outputs: &[Tensor],
+) -> Result<Vec<(String, Tensor)>, Failure> {
+    let names = &pinned.version.signature.outputs;
+    let named = wanted.iter().map(|place| {
+        let (spec, tensor) = (names.get(*place)?, outputs.get(*place)?);
+        Some((spec.name.clone(), tensor.clone()))
+    });
+    named.collect::<Option<Vec<_>>>().ok_or_else(|| {
+        let message = "the engine's outputs are not those of the signature";
+        Failure::new(ErrorCode::EngineFailed, message)
+    })
 }

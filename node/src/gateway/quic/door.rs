@@ -4,7 +4,9 @@ use paceline_protocol::client::Hello;
 use paceline_protocol::frame::{ClientInfer, Execution, Frame, LoadReport, Message};
 use paceline_protocol::{Epoch, ErrorCode, Failure, Tensor, VersionNumber};
 
-use crate::gateway::infer::{Serving, TensorAnswer, TensorRequest, Unanswered, budget_nanos};
+use crate::gateway::infer::{
+    Serving, Taker, TensorAnswer, TensorPart, TensorRequest, Unanswered, budget_nanos,
+};
 use crate::tenants::Caller;
 use crate::transport::Boxed;
 
@@ -27,6 +29,14 @@ pub trait Door: Send + Sync + 'static {
 
     /// Answers a request by its deadline. Dropping the future cancels it.
     fn infer(&self, request: ClientRequest) -> Boxed<'_, Result<ClientAnswer, ClientFailure>>;
+
+    /// Answers a request in parts, in the order of its rows, and says how many rows they answer.
+    /// Dropping the future cancels what has not started.
+    fn stream<'a>(
+        &'a self,
+        request: ClientRequest,
+        taker: &'a mut dyn Taker<TensorPart>,
+    ) -> Boxed<'a, Result<u64, ClientFailure>>;
 }
 
 /// A request of a client. It has as many tensors as it names inputs.
@@ -83,6 +93,18 @@ impl Door for Serving {
             }
         })
     }
+
+    fn stream<'a>(
+        &'a self,
+        request: ClientRequest,
+        taker: &'a mut dyn Taker<TensorPart>,
+    ) -> Boxed<'a, Result<u64, ClientFailure>> {
+        Box::pin(async move {
+            let reached = self.reach_for_stream(request.head.epoch_seen).await;
+            reached.map_err(Unanswered::from)?;
+            Ok(self.stream_tensors(request.into(), taker).await?)
+        })
+    }
 }
 
 impl Serving {
@@ -91,8 +113,25 @@ impl Serving {
         &self,
         request: ClientRequest,
     ) -> Result<ClientAnswer, ClientFailure> {
+        let TensorAnswer {
+            outputs,
+            version,
+            epoch,
+            stale_seconds,
+        } = self.infer_tensors(request.into()).await?;
+        Ok(ClientAnswer {
+            version,
+            epoch,
+            outputs,
+            stale_seconds: stale_seconds.map(saturated),
+        })
+    }
+}
+
+impl From<ClientRequest> for TensorRequest {
+    fn from(request: ClientRequest) -> Self {
         let ClientRequest { head, inputs } = request;
-        let request = TensorRequest {
+        Self {
             model: head.model.into(),
             version: head.version,
             inputs: head.inputs.into_iter().zip(inputs).collect(),
@@ -105,22 +144,29 @@ impl Serving {
             tenant: head.tenant,
             unit: head.unit,
             sequence: head.sequence,
-        };
-        match self.infer_tensors(request).await {
-            Ok(TensorAnswer {
-                outputs,
-                version,
-                epoch,
-                stale_seconds,
-            }) => Ok(ClientAnswer {
-                version,
-                epoch,
-                outputs,
-                stale_seconds: stale_seconds.map(saturated),
-            }),
-            Err(Unanswered { failure, execution }) => Err(ClientFailure { failure, execution }),
         }
     }
+}
+
+impl From<Unanswered> for ClientFailure {
+    fn from(unanswered: Unanswered) -> Self {
+        let Unanswered { failure, execution } = unanswered;
+        Self { failure, execution }
+    }
+}
+
+/// A part as a frame says it.
+pub(super) fn part_message(part: TensorPart) -> (Message, Vec<Tensor>) {
+    let TensorPart { first_row, answer } = part;
+    let (outputs, tensors) = answer.outputs.into_iter().unzip();
+    let message = Message::ClientPart {
+        first_row,
+        version: answer.version,
+        epoch: answer.epoch,
+        outputs,
+        stale_seconds: answer.stale_seconds.map(saturated),
+    };
+    (message, tensors)
 }
 
 impl ClientAnswer {

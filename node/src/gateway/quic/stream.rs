@@ -20,6 +20,7 @@ use tokio::time::timeout;
 
 use super::door::{ClientFailure, ClientRequest, Door};
 use super::frames::{FrameReader, Reading, Received, Unreadable};
+use super::parts;
 use crate::tenants::Caller;
 
 /// What the streams of a connection have in common.
@@ -71,17 +72,29 @@ struct Reply {
 }
 
 /// A request that was let in. Unless it is paid, its end says that an answer was not sent.
-struct Owed {
+pub(super) struct Owed {
     shared: Arc<Shared>,
-    is_paid: bool,
+    pub(super) is_paid: bool,
 }
 
 /// Serves a stream to its end.
 pub(super) async fn serve(shared: Arc<Shared>, send: SendStream, receive: RecvStream) -> Ended {
+    let mut reader = FrameReader::new(receive, shared.reading.body_bytes_max);
+    let first = tokio::select! {
+        biased;
+        first = reader.next(&shared.reading) => first,
+        Ok(Some(_code)) = send.stopped() => return Ended::Done,
+    };
+    let first = match first {
+        Ok(Some(first)) if is_in_parts(&first.frame) => {
+            return parts::serve(shared, (send, reader), first).await;
+        }
+        other => other,
+    };
     let (answers, queue) = mpsc::channel(ANSWERS_WAITING_MAX);
     let stopped = send.stopped();
     let writing = write(send, queue, shared.reading.stall_limit);
-    let reading = read(shared.clone(), receive, answers);
+    let reading = read(shared.clone(), (reader, first), answers);
     let (mut writing, mut reading) = (std::pin::pin!(writing), std::pin::pin!(reading));
     tokio::select! {
         biased;
@@ -99,10 +112,13 @@ pub(super) async fn serve(shared: Arc<Shared>, send: SendStream, receive: RecvSt
 }
 
 /// Reads requests and runs them, until there are no more and all have ended.
-async fn read(shared: Arc<Shared>, receive: RecvStream, answers: mpsc::Sender<Reply>) -> Ended {
+async fn read(
+    shared: Arc<Shared>,
+    (reader, first): (FrameReader, Next),
+    answers: mpsc::Sender<Reply>,
+) -> Ended {
     let mut running = Running::default();
-    let reader = FrameReader::new(receive, shared.reading.body_bytes_max);
-    let mut next = std::pin::pin!(next(shared.clone(), reader));
+    let mut next = std::pin::pin!(next(shared.clone(), reader, Some(first)));
     loop {
         tokio::select! {
             Some(ended) = running.tasks.join_next_with_id() => running.ended(ended),
@@ -112,7 +128,7 @@ async fn read(shared: Arc<Shared>, receive: RecvStream, answers: mpsc::Sender<Re
                     if !take(&shared, &mut running, received, &answers).await {
                         return Ended::Malformed;
                     }
-                    next.set(self::next(shared.clone(), reader));
+                    next.set(self::next(shared.clone(), reader, None));
                 }
                 Err(Unreadable::Broken) => return Ended::Done,
                 Err(Unreadable::Frame(FrameError::BodyTooLarge { limit, .. })) => {
@@ -132,12 +148,23 @@ async fn read(shared: Arc<Shared>, receive: RecvStream, answers: mpsc::Sender<Re
     Ended::Done
 }
 
+/// What is read of a stream.
+type Next = Result<Option<Received>, Unreadable>;
+
 async fn next(
     shared: Arc<Shared>,
     mut reader: FrameReader,
-) -> (FrameReader, Result<Option<Received>, Unreadable>) {
-    let received = reader.next(&shared.reading).await;
+    known: Option<Next>,
+) -> (FrameReader, Next) {
+    let received = match known {
+        Some(received) => received,
+        None => reader.next(&shared.reading).await,
+    };
     (reader, received)
+}
+
+fn is_in_parts(frame: &Frame) -> bool {
+    matches!(&frame.message, Message::ClientInfer(head) if head.in_parts)
 }
 
 /// `false` if this is nothing that a client says.
@@ -153,6 +180,11 @@ async fn take(
         tensors,
     } = received.frame;
     let head = match message {
+        Message::ClientInfer(ClientInfer { in_parts: true, .. }) => {
+            let message = "a request whose answer comes in parts has a QUIC stream of its own";
+            let refused = failed(number, Failure::new(ErrorCode::Unsupported, message));
+            return answers.send(refused).await.is_ok();
+        }
         Message::ClientInfer(head) => ClientInfer {
             tenant: shared.caller.tenant,
             ..head
@@ -287,7 +319,7 @@ async fn on_own_stream(connection: &Connection, mut parts: Vec<Bytes>) -> Option
 }
 
 impl Owed {
-    fn new(shared: &Arc<Shared>) -> Self {
+    pub(super) fn new(shared: &Arc<Shared>) -> Self {
         Self {
             shared: shared.clone(),
             is_paid: false,
@@ -303,7 +335,7 @@ impl Drop for Owed {
     }
 }
 
-fn turned_away(why: &TryAcquireError) -> Failure {
+pub(super) fn turned_away(why: &TryAcquireError) -> Failure {
     match why {
         TryAcquireError::NoPermits => {
             let message = "as many requests are in flight on this connection as it may have";
@@ -325,7 +357,7 @@ fn failed(number: u64, failure: Failure) -> Reply {
     }
 }
 
-fn encoded(number: u64, message: Message, tensors: Vec<Tensor>) -> Vec<Bytes> {
+pub(super) fn encoded(number: u64, message: Message, tensors: Vec<Tensor>) -> Vec<Bytes> {
     let frame = Frame {
         number,
         message,
@@ -350,4 +382,4 @@ fn encoded(number: u64, message: Message, tensors: Vec<Tensor>) -> Vec<Bytes> {
 const ANSWERS_WAITING_MAX: usize = 64;
 /// The number of a frame that ends a stream as a whole; requests count from 1.
 const WHOLE_STREAM: u64 = 0;
-const UNWANTED: quinn::VarInt = quinn::VarInt::from_u32(1);
+pub(super) const UNWANTED: quinn::VarInt = quinn::VarInt::from_u32(1);

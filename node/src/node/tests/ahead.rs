@@ -27,6 +27,7 @@ fn request(idempotent: bool, budget_us: u64) -> ClientRequest {
         tenant: TenantId::DEFAULT,
         unit: None,
         sequence: None,
+        in_parts: false,
     };
     let inputs = vec![Tensor::from_f32(2, &[1.0, 2.0])];
     ClientRequest { head, inputs }

@@ -53,6 +53,7 @@ fn client_request(epoch_seen: Epoch) -> ClientRequest {
         tenant: TenantId::DEFAULT,
         unit: None,
         sequence: None,
+        in_parts: false,
     };
     let inputs = vec![Tensor::from_f32(2, &[1.0, 2.0])];
     ClientRequest { head, inputs }
