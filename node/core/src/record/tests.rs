@@ -352,7 +352,7 @@ fn the_layout_of_all_machines_is_the_one_that_the_schema_stands_for() {
 }
 
 /// Of layout 4.
-const LAYOUT: u64 = 12_481_765_289_574_103_480;
+const LAYOUT: u64 = 12_344_152_971_941_068_173;
 
 impl<M: Recordable> Tape<M> {
     fn segment(&mut self, position: usize) -> &mut Segment<M> {
