@@ -64,7 +64,7 @@ pub struct Digest(pub [u8; 32]);
 /// The name that clients address a model by: `[a-z0-9][a-z0-9._-]{0,127}`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
-pub struct ModelName(String);
+pub struct ModelName(Box<str>);
 
 /// Who owns models and pays for requests. Same alphabet as [`ModelName`].
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -87,7 +87,7 @@ impl ModelName {
     /// # Errors
     /// [`NameError`] names the first offence and what is allowed.
     pub fn new(name: impl Into<String>) -> Result<Self, NameError> {
-        checked_name(name.into()).map(Self)
+        checked_name(name.into()).map(|name| Self(name.into_boxed_str()))
     }
 
     /// The name as text.
@@ -154,7 +154,7 @@ impl TryFrom<String> for ModelName {
 
 impl From<ModelName> for String {
     fn from(name: ModelName) -> Self {
-        name.0
+        name.0.into_string()
     }
 }
 

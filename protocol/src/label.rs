@@ -14,7 +14,7 @@ use crate::limits::LABEL_BYTES_MAX;
 /// A name of a version within its model: `[a-z][a-z0-9_-]{0,31}`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
-pub struct Label(String);
+pub struct Label(Box<str>);
 
 /// Why a text is no label.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -55,7 +55,7 @@ impl Label {
         let begins = bytes.next().is_some_and(|first| first.is_ascii_lowercase());
         let is_inner = |byte: u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-');
         if begins && bytes.all(is_inner) && text.len() <= LABEL_BYTES_MAX {
-            return Ok(Self(text));
+            return Ok(Self(text.into_boxed_str()));
         }
         let shown = shown(&text);
         Err(LabelError { shown })
@@ -77,7 +77,7 @@ impl TryFrom<String> for Label {
 
 impl From<Label> for String {
     fn from(label: Label) -> Self {
-        label.0
+        label.0.into_string()
     }
 }
 

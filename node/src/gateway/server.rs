@@ -194,38 +194,7 @@ async fn dispatch(
     }
     match route {
         Route::Infer { model, version } => {
-            let (headers, limit) = (&parts.headers, doors.options.body_bytes_max);
-            let refused = |failure: &Failure| doors.metrics.refused(Protocol::Http, failure.code);
-            let caller = caller(doors, headers).inspect_err(refused)?;
-            let epoch_seen = epoch_seen(headers).inspect_err(refused)?;
-            let unit = unit(headers).inspect_err(refused)?;
-            let sequence = sequence(headers).inspect_err(refused)?;
-            let read = read_inference(headers, body, limit).await;
-            let (json_bytes, body) = read.inspect_err(refused)?;
-            if wants_events(headers) {
-                let request = EventRequest {
-                    model: model.to_owned(),
-                    version: version.map(str::to_owned),
-                    json_bytes,
-                    body,
-                    epoch_seen,
-                    caller,
-                    unit,
-                    sequence,
-                };
-                return answer_in_events(doors, request).await;
-            }
-            let request = InferBody {
-                model,
-                version,
-                json_bytes,
-                body,
-                epoch_seen,
-                caller,
-                unit,
-                sequence,
-            };
-            doors.serving.infer(request).await.map(answered)
+            infer(doors, (model, version), &parts.headers, body).await
         }
         // Who watches the node needs no key.
         Route::Live | Route::Ready => about(doors, route),
@@ -234,6 +203,46 @@ async fn dispatch(
             about(doors, route)
         }
     }
+}
+
+async fn infer(
+    doors: &Doors,
+    (model, version): (&str, Option<&str>),
+    headers: &HeaderMap,
+    body: Incoming,
+) -> Result<Response<AnswerBody>, Failure> {
+    let limit = doors.options.body_bytes_max;
+    let refused = |failure: &Failure| doors.metrics.refused(Protocol::Http, failure.code);
+    let caller = caller(doors, headers).inspect_err(refused)?;
+    let epoch_seen = epoch_seen(headers).inspect_err(refused)?;
+    let unit = unit(headers).inspect_err(refused)?;
+    let sequence = sequence(headers).inspect_err(refused)?;
+    let read = read_inference(headers, body, limit).await;
+    let (json_bytes, body) = read.inspect_err(refused)?;
+    if wants_events(headers) {
+        let request = EventRequest {
+            model: model.to_owned(),
+            version: version.map(str::to_owned),
+            json_bytes,
+            body,
+            epoch_seen,
+            caller,
+            unit,
+            sequence,
+        };
+        return answer_in_events(doors, request).await;
+    }
+    let request = InferBody {
+        model,
+        version,
+        json_bytes,
+        body,
+        epoch_seen,
+        caller,
+        unit,
+        sequence,
+    };
+    doors.serving.infer(request).await.map(answered)
 }
 
 /// Who sends a request. A bearer token that is not ours says nothing: clients of other protocols

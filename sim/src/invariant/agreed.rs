@@ -91,12 +91,11 @@ impl Agreed {
                 node,
                 ..
             } => {
-                let (node, model, version) = (*node, model.clone(), *version);
                 if let Reply::Assigned(replica) = reply {
                     let place = Place {
-                        node,
-                        model,
-                        version,
+                        node: *node,
+                        model: model.clone(),
+                        version: *version,
                     };
                     self.replicas.insert(replica, place);
                 }
