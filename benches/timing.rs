@@ -11,23 +11,23 @@
 mod answer;
 #[path = "timing/node.rs"]
 mod node;
+#[path = "timing/offer.rs"]
+mod offer;
 mod provenance;
 mod spread;
 #[path = "timing/wire.rs"]
 mod wire;
 
 use std::net::SocketAddr;
-use std::time::{Duration, Instant};
 
-use anyhow::{Context, ensure};
+use anyhow::ensure;
 use clap::Parser;
-use paceline_core::Random;
-use paceline_sim::{Arrivals, Scenario, Traces, run};
+use paceline_sim::{Scenario, Traces, run};
 
 use node::{NodeArguments, Process};
+use offer::offer;
 use provenance::SEED;
 use spread::Spread;
-use wire::Connection;
 
 /// Compares the simulator's times with those of a real cluster.
 #[derive(Debug, Parser)]
@@ -65,9 +65,9 @@ fn main() -> anyhow::Result<()> {
     let doors: Vec<SocketAddr> = nodes.iter().map(|node| node.http).collect();
     let (mut real, mut simulated) = (Vec::new(), Vec::new());
     // The first run finds cold caches and an engine whose cost nobody has learnt.
-    offer(&scenario, &doors, SEED)?;
+    measure(&scenario, &doors, SEED)?;
     for number in 1..=arguments.runs {
-        real.push(offer(&scenario, &doors, SEED + number)?);
+        real.push(measure(&scenario, &doors, SEED + number)?);
         simulated.push(simulate(&scenario, SEED + number)?);
     }
     print(&real, &simulated);
@@ -86,61 +86,12 @@ fn simulate(scenario: &Scenario, seed: u64) -> anyhow::Result<Times> {
     Ok([latency.p50, latency.p95, latency.p99, latency.max].map(|micros| micros as f64))
 }
 
-/// Offers the scenario's load to real nodes: as many senders as keep one that waits for its answer
-/// from delaying the next arrival, each with a part of the rate. Poisson processes add up.
-fn offer(scenario: &Scenario, doors: &[SocketAddr], seed: u64) -> anyhow::Result<Times> {
-    let workload = &scenario.clients[0].workload;
-    let Arrivals::Poisson { rate_per_s } = workload.arrivals else {
-        anyhow::bail!("the scenario's arrivals are no Poisson process");
-    };
-    let gap_s = SENDERS as f64 / rate_per_s as f64;
-    let time = Duration::from_millis(workload.duration_ms);
-    let samples: anyhow::Result<Vec<Vec<f64>>> = std::thread::scope(|scope| {
-        let senders = (0..SENDERS).map(|number| {
-            let chance = Random::stream(seed, &format!("sender {number}"));
-            scope.spawn(move || send(doors, chance, gap_s, time))
-        });
-        let senders: Vec<_> = senders.collect();
-        let sent = senders.into_iter().map(|sender| sender.join());
-        sent.map(|sent| sent.expect("a sender returns its errors"))
-            .collect()
-    });
-    let samples: Vec<f64> = samples?.into_iter().flatten().collect();
+/// Runs the scenario's load on real nodes.
+fn measure(scenario: &Scenario, doors: &[SocketAddr], seed: u64) -> anyhow::Result<Times> {
+    let samples = offer(scenario, doors, (seed, SENDERS))?;
     ensure!(samples.len() > 100, "too few requests to say anything");
-    let spread = Spread::of(samples);
+    let spread = Spread::of(samples.into_iter().map(|(_, micros)| micros));
     Ok([0.5, 0.95, 0.99, 1.0].map(|share| spread.quantile(share)))
-}
-
-/// Sends requests at random times until the time is over; microseconds of each.
-fn send(
-    doors: &[SocketAddr],
-    mut chance: Random,
-    gap_s: f64,
-    time: Duration,
-) -> anyhow::Result<Vec<f64>> {
-    let opened = doors.iter().map(|door| Connection::open(*door));
-    let mut connections: Vec<Connection> = opened.collect::<anyhow::Result<_>>()?;
-    let body = r#"{"inputs":[{"name":"INPUT0","shape":[1,4],"datatype":"FP32","data":[1,2,3,4]}]}"#;
-    let head = format!(
-        "POST /v2/models/table/infer HTTP/1.1\r\nhost: localhost\r\ncontent-length: {}\r\n\r\n",
-        body.len()
-    );
-    let request = [head.as_bytes(), body.as_bytes()].concat();
-    let (began, mut at_s, mut samples) = (Instant::now(), 0.0, Vec::new());
-    loop {
-        // Inverse transform of the exponential distribution; 0 itself has no logarithm.
-        at_s -= gap_s * (1.0 - chance.unit()).ln();
-        let at = Duration::from_secs_f64(at_s);
-        if at >= time {
-            return Ok(samples);
-        }
-        std::thread::sleep((began + at).saturating_duration_since(Instant::now()));
-        let door = chance.below(connections.len() as u64) as usize;
-        let sent = Instant::now();
-        let answer = connections[door].ask(&request).context("a request")?;
-        samples.push(sent.elapsed().as_secs_f64() * 1e6);
-        ensure!(!answer.is_empty(), "an answer without a body");
-    }
 }
 
 fn print(real: &[Times], simulated: &[Times]) {

@@ -5,14 +5,18 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use clap::Args;
-use paceline_models::{CostCurve, StubEngine};
+use paceline_models::{
+    Batch, CostCurve, DeviceSpec, Engine, LoadError, LoadedModel, MemoryUse, ModelDescription,
+    ModelSource, RunError, StubEngine,
+};
 use paceline_node::join::join;
 use paceline_node::{Config, Node, Ports};
-use paceline_protocol::{JoinToken, ModelName};
+use paceline_protocol::{JoinToken, ModelName, Tensor};
 use paceline_sim::Scenario;
 
 /// What a node's process is given.
@@ -33,7 +37,53 @@ pub(crate) struct Process {
     pub(crate) http: SocketAddr,
     sdk: SocketAddr,
     child: Child,
-    _keeper: Option<ChildStdin>,
+    /// Its input: a byte [`SLOW`] makes its engine ten times slower, any other one as fast as before.
+    pub(crate) keeper: Option<ChildStdin>,
+}
+
+/// An engine that can be told to be ten times slower.
+struct Slowable {
+    engine: StubEngine,
+    slow: Arc<AtomicBool>,
+}
+
+/// A version on it.
+struct SlowableModel {
+    model: Arc<dyn LoadedModel>,
+    cost: CostCurve,
+    slow: Arc<AtomicBool>,
+}
+
+impl Engine for Slowable {
+    fn device(&self) -> DeviceSpec {
+        self.engine.device()
+    }
+
+    fn load(&self, source: &ModelSource) -> Result<Arc<dyn LoadedModel>, LoadError> {
+        Ok(Arc::new(SlowableModel {
+            model: self.engine.load(source)?,
+            cost: self.engine.cost,
+            slow: self.slow.clone(),
+        }))
+    }
+}
+
+impl LoadedModel for SlowableModel {
+    fn description(&self) -> &ModelDescription {
+        self.model.description()
+    }
+
+    fn run(&self, batch: &Batch<'_>) -> Result<Vec<Vec<Tensor>>, RunError> {
+        let answers = self.model.run(batch)?;
+        if self.slow.load(Ordering::Relaxed) {
+            std::thread::sleep(self.cost.of(batch.rows()) * 9);
+        }
+        Ok(answers)
+    }
+
+    fn bytes(&self) -> MemoryUse {
+        self.model.bytes()
+    }
 }
 
 impl NodeArguments {
@@ -59,10 +109,14 @@ impl NodeArguments {
         config.peer.listen.set_port(0);
         let mut ports = Ports::production(&config)?;
         let cost = scenario.models[0].versions[0].cost;
-        ports.engine = Arc::new(StubEngine::new(CostCurve {
-            fixed_us: cost.fixed_ns / 1_000,
-            per_row_us: cost.row_ns / 1_000,
-        }));
+        let slow = Arc::new(AtomicBool::new(false));
+        ports.engine = Arc::new(Slowable {
+            engine: StubEngine::new(CostCurve {
+                fixed_us: cost.fixed_ns / 1_000,
+                per_row_us: cost.row_ns / 1_000,
+            }),
+            slow: slow.clone(),
+        });
         if let (Some(seed), Some(token)) = (&self.seed, &self.token) {
             config.node.name = join(&ports.root, seed, token, &config).await?.name;
         }
@@ -77,8 +131,13 @@ impl NodeArguments {
             addresses.http,
             addresses.sdk.context("no SDK door")?
         );
-        // Whoever started this node holds the other end.
-        let ended = tokio::task::spawn_blocking(|| std::io::stdin().read_to_end(&mut Vec::new()));
+        // Whoever started this node holds the other end, and says how fast it shall be.
+        let ended = tokio::task::spawn_blocking(move || {
+            std::io::stdin().bytes().try_for_each(|byte| {
+                slow.store(byte? == SLOW, Ordering::Relaxed);
+                anyhow::Ok(())
+            })
+        });
         ended.await??;
         node.shutdown(Duration::from_secs(1)).await;
         Ok(())
@@ -86,7 +145,7 @@ impl NodeArguments {
 }
 
 impl Process {
-    /// Three nodes, on each of which the model answers.
+    /// The scenario's nodes, on each of which the model answers.
     pub(crate) fn cluster(folder: &Path, scenario: &Scenario) -> anyhow::Result<Vec<Self>> {
         let mut nodes = vec![Self::start(&folder.join("n0"), &[])?];
         for number in 1..scenario.nodes() {
@@ -137,7 +196,7 @@ impl Process {
             http: http.parse()?,
             sdk: sdk.parse()?,
             child,
-            _keeper: keeper,
+            keeper,
         })
     }
 }
@@ -162,4 +221,6 @@ fn ask(node: SocketAddr, method: &str, path: &str) -> anyhow::Result<serde_json:
 
 /// Four floats that come back. What a batch costs, the engine knows.
 const MODEL: &[(&str, &[u8])] = &[("model.toml", include_bytes!("model.toml"))];
+/// What makes a node's engine slow.
+pub(crate) const SLOW: u8 = b's';
 const START_LIMIT: Duration = Duration::from_secs(60);

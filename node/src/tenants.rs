@@ -20,6 +20,7 @@ use tokio::sync::watch;
 
 use crate::observed::Observed;
 use crate::supervisor::notify;
+use crate::telemetry::metrics::Metrics;
 use crate::{admission, device, registry};
 
 /// Who sends a request.
@@ -75,6 +76,8 @@ pub(crate) struct Arguments {
     pub admission: admission::Handle,
     /// Who serves them by their weights.
     pub device: device::Handle,
+    /// Where their requests are counted.
+    pub metrics: Metrics,
 }
 
 /// The actor.
@@ -200,6 +203,11 @@ impl State {
         let registry = self.arguments.registry.current();
         if *registry.tenants() == self.tenants {
             return;
+        }
+        for gone in self.tenants.keys() {
+            if !registry.tenants().contains_key(gone) {
+                self.arguments.metrics.forget(gone);
+            }
         }
         self.tenants.clone_from(registry.tenants());
         let tenants = self.tenants.values();

@@ -87,7 +87,7 @@ fn names_and_labels_follow_the_rule() {
     let text = answer.text();
     assert!(text.ends_with("# EOF\n"));
     let components = [
-        "build", "gateway", "router", "shadow", "device", "registry", "raft", "node",
+        "build", "gateway", "router", "shadow", "tenant", "device", "registry", "raft", "node",
     ];
     let closed = BTreeSet::from([
         "model",
@@ -99,6 +99,8 @@ fn names_and_labels_follow_the_rule() {
         "le",
         "end",
         "agreement",
+        "tenant",
+        "outcome",
     ]);
     let samples = samples(text);
     assert!(samples.len() > 100, "{}", samples.len());

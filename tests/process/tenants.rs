@@ -9,7 +9,8 @@ use serde_json::{Value, json};
 
 use crate::cluster::Cluster;
 use crate::http::{Answer, Connection, Request};
-use crate::node::{Node, address, directory, example};
+use crate::metrics::{samples, value};
+use crate::node::{Node, address, directory, example, until};
 
 /// A request for the identity model, with a key if there is one.
 fn request(key: Option<&str>) -> Request {
@@ -167,7 +168,7 @@ fn a_rate_holds_over_all_nodes_and_says_when_to_come_again() {
     let mut doors: Vec<Connection> = (0..3)
         .map(|number| Connection::open(cluster.node(number).http))
         .collect();
-    let (began, mut let_in) = (std::time::Instant::now(), 0);
+    let (began, mut let_in, mut limited) = (std::time::Instant::now(), 0, 0);
     let time = Duration::from_secs(6);
     while began.elapsed() < time {
         for door in &mut doors {
@@ -178,6 +179,7 @@ fn a_rate_holds_over_all_nodes_and_says_when_to_come_again() {
                     assert_eq!(code(&answer), "TENANT_LIMITED");
                     let after: u64 = answer.header("retry-after").unwrap().parse().unwrap();
                     assert!((1..=2).contains(&after), "{after} s");
+                    limited += 1;
                 }
                 other => panic!("{other}: {}", answer.text()),
             }
@@ -191,4 +193,20 @@ fn a_rate_holds_over_all_nodes_and_says_when_to_come_again() {
         200,
         "others are not limited"
     );
+    assert_eq!(counted(&cluster, "admitted"), let_in as f64);
+    assert_eq!(counted(&cluster, "limited"), limited as f64);
+    assert!(node.cli(&["tenant", "delete", "capped"]).status.success());
+    until(Duration::from_secs(10), "the tenant is forgotten", || {
+        !node.scrape().contains("capped")
+    });
+}
+
+/// Requests of `capped` on all nodes, by what became of them at the door.
+fn counted(cluster: &Cluster, outcome: &str) -> f64 {
+    let of = |number| {
+        let samples = samples(&cluster.node(number).scrape());
+        let labels = [("tenant", "capped"), ("outcome", outcome)];
+        value(&samples, "paceline_tenant_requests_total", &labels)
+    };
+    (0..3).map(of).sum()
 }

@@ -3,6 +3,7 @@
 //! Hot path: everything here runs in the request's own task; admission, router and device are
 //! stepped through their handles. Every way out is one typed status.
 
+mod admit;
 mod ahead;
 mod events;
 mod execute;
@@ -26,7 +27,6 @@ use paceline_protocol::{Epoch, Failure, Tensor, VersionNumber};
 
 pub use self::events::EventPart;
 pub use self::missed::Unanswered;
-use self::missed::refused;
 pub use self::remote::PeerDoor;
 pub use self::shadow::Copies;
 pub use self::stream::{Disconnected, Moved, Taker};
@@ -218,10 +218,7 @@ impl Serving {
         let deadline = arrived.plus_nanos(budget_nanos(parsed.parameters.timeout_us));
         let criticality = parsed.parameters.criticality();
         let tenant = request.caller.tenant;
-        let permit = self
-            .admission
-            .admit(parsed_at, deadline, (criticality, tenant));
-        let permit = permit.map_err(refused)?;
+        let permit = self.admit(parsed_at, deadline, (criticality, tenant))?;
         let rows = parsed.rows() as u32;
         let inputs = std::mem::take(&mut parsed.inputs);
         let terms = Terms {

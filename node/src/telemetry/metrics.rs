@@ -12,7 +12,7 @@ use paceline_core::batcher::DropReason;
 use paceline_core::failover::Why;
 use paceline_core::shadow::Dropped;
 use paceline_protocol::agreement::Agreement;
-use paceline_protocol::{ErrorCode, VersionNumber};
+use paceline_protocol::{ErrorCode, TenantName, VersionNumber};
 use prometheus_client::encoding::{EncodeLabelSet, text};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -31,6 +31,7 @@ pub struct Metrics {
     rows: Family<VersionLabels, Counter>,
     extra_attempts: Family<ExtraLabels, Counter>,
     ejections: Counter,
+    tenants: Family<TenantLabels, Counter>,
     shadows: Shadows,
     /// What the monitor samples.
     pub gauges: Gauges,
@@ -130,6 +131,42 @@ pub enum Stage {
     Render,
 }
 
+/// What became of a request at the door.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AtTheDoor {
+    /// It was let in.
+    Admitted,
+    /// Its tenant sends more than it may.
+    Limited,
+    /// The node has as many as it takes.
+    Overloaded,
+    /// It came too late.
+    Expired,
+}
+
+impl AtTheDoor {
+    const ALL: [Self; 4] = [
+        Self::Admitted,
+        Self::Limited,
+        Self::Overloaded,
+        Self::Expired,
+    ];
+}
+
+impl TenantLabels {
+    fn of(tenant: &TenantName, outcome: AtTheDoor) -> Self {
+        Self {
+            tenant: tenant.to_string(),
+            outcome: match outcome {
+                AtTheDoor::Admitted => "admitted",
+                AtTheDoor::Limited => "limited",
+                AtTheDoor::Overloaded => "overloaded",
+                AtTheDoor::Expired => "expired",
+            },
+        }
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct VersionLabels {
     model: String,
@@ -142,6 +179,12 @@ struct RequestLabels {
     version: u32,
     protocol: &'static str,
     code: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct TenantLabels {
+    tenant: String,
+    outcome: &'static str,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -220,6 +263,12 @@ impl Metrics {
             "How often a replica was left out for a while, since it failed",
             ejections.clone(),
         );
+        let tenants = Family::default();
+        registry.register(
+            "paceline_tenant_requests",
+            "Requests of tenants with a key, by what became of them at the door",
+            tenants.clone(),
+        );
         let shadows = Shadows::register(&mut registry);
         let device = DeviceMetrics::register(&mut registry);
         let gauges = Gauges::register(&mut registry);
@@ -239,6 +288,7 @@ impl Metrics {
             rows,
             extra_attempts,
             ejections,
+            tenants,
             shadows,
             gauges,
             device,
@@ -328,6 +378,20 @@ impl Metrics {
         self.requests
             .get_or_create(&RequestLabels::of(&labels, protocol, code.name()))
             .inc();
+    }
+
+    /// Counts a request of a tenant at the door.
+    pub fn came(&self, tenant: &TenantName, outcome: AtTheDoor) {
+        self.tenants
+            .get_or_create(&TenantLabels::of(tenant, outcome))
+            .inc();
+    }
+
+    /// Tells of a tenant no more.
+    pub fn forget(&self, tenant: &TenantName) {
+        for outcome in AtTheDoor::ALL {
+            self.tenants.remove(&TenantLabels::of(tenant, outcome));
+        }
     }
 
     /// Counts an attempt; only those after the first are of interest.

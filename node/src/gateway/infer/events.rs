@@ -8,7 +8,7 @@ use paceline_protocol::traffic::Sequence;
 use paceline_protocol::{Epoch, ErrorCode, Failure, VersionNumber};
 
 use super::stream::{Done, Limits, Outlet, Ran, Streamed, Taker, Tally};
-use super::{InferBody, Pinned, Serving, refused};
+use super::{InferBody, Pinned, Serving};
 use crate::gateway::oip::{self, AnswerView, ParameterValue, ParsedRequest};
 use crate::telemetry::metrics::{Protocol, Stage};
 
@@ -73,8 +73,7 @@ impl Serving {
         let criticality = parsed.parameters.criticality();
         let tenant = request.caller.tenant;
         let asker = (criticality, tenant);
-        let permit = self.admission.admit(parsed_at, limits.first_due, asker);
-        let _permit = permit.map_err(refused)?;
+        let _permit = self.admit(parsed_at, limits.first_due, asker)?;
         let streamed = Streamed {
             inputs: std::mem::take(&mut parsed.inputs),
             terms: Terms {

@@ -10,7 +10,7 @@ use paceline_protocol::{
 };
 
 use super::stream::{Done, Limits, Outlet, Ran, Streamed, Taker, Tally};
-use super::{Pinned, Serving, Target, Unanswered, budget_nanos, refused};
+use super::{Pinned, Serving, Target, Unanswered, budget_nanos};
 use crate::gateway::oip::{ParseOptions, arrange, arrange_outputs};
 use crate::telemetry::metrics::{Protocol, Stage};
 
@@ -113,10 +113,8 @@ impl Serving {
             .metrics
             .stage(Stage::Parse, arranged_at.nanos_since(arrived));
         let deadline = arrived.plus_nanos(budget_nanos(Some(request.budget_us)));
-        let permit = self
-            .admission
-            .admit(arranged_at, deadline, (request.criticality, request.tenant))
-            .map_err(refused)?;
+        let asker = (request.criticality, request.tenant);
+        let permit = self.admit(arranged_at, deadline, asker)?;
         let rows = inputs.first().map_or(0, Tensor::rows) as u32;
         let terms = request.terms(deadline);
         let (outputs, pinned) = self.execute(pinned, inputs, terms, target).await?;
@@ -177,8 +175,7 @@ impl Serving {
         version.metrics.stage(Stage::Parse, parsed_nanos);
         let limits = Limits::begin(target.arrived, Some(request.budget_us));
         let asker = (request.criticality, request.tenant);
-        let permit = self.admission.admit(arranged_at, limits.first_due, asker);
-        let _permit = permit.map_err(refused)?;
+        let _permit = self.admit(arranged_at, limits.first_due, asker)?;
         let write = |ran: Ran<'_>| {
             let Ran {
                 pinned,

@@ -1,0 +1,32 @@
+//! The door: who is let in, counted with their tenant.
+
+use paceline_core::Instant;
+use paceline_core::admission::Refusal;
+use paceline_protocol::{Criticality, Failure, TenantId};
+
+use super::Serving;
+use super::missed::refused;
+use crate::admission::Permit;
+use crate::telemetry::metrics::AtTheDoor;
+
+impl Serving {
+    /// Lets a request in. Where nobody shows a key, nothing is counted here.
+    pub(super) fn admit(
+        &self,
+        now: Instant,
+        deadline: Instant,
+        (criticality, tenant): (Criticality, TenantId),
+    ) -> Result<Permit, Failure> {
+        let admitted = self.admission.admit(now, deadline, (criticality, tenant));
+        if tenant != TenantId::DEFAULT {
+            let outcome = match &admitted {
+                Ok(_) => AtTheDoor::Admitted,
+                Err(Refusal::Limited { .. }) => AtTheDoor::Limited,
+                Err(Refusal::Overloaded { .. }) => AtTheDoor::Overloaded,
+                Err(Refusal::Expired) => AtTheDoor::Expired,
+            };
+            self.metrics.came(&self.tenants.name_of(tenant), outcome);
+        }
+        admitted.map_err(refused)
+    }
+}
