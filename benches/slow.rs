@@ -106,7 +106,8 @@ fn show(what: &str, samples: &[Sample], (from, until): (Duration, Duration)) -> 
         .map(|(_, micros)| micros / 1e3);
     let count = times.clone().count();
     let spread = Spread::of(times);
-    let [p50, p99, longest] = [0.5, 0.99, 1.0].map(|share| spread.quantile(share));
+    let [p99, longest] = [0.99, 1.0].map(|share| spread.quantile(share));
+    let p50 = spread.median();
     println!(
         "{what:<36} {count:>6} requests, ms: p50 {p50:.1}, p99 {p99:.1}, longest {longest:.1}"
     );

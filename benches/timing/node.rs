@@ -133,7 +133,7 @@ impl NodeArguments {
         );
         // Whoever started this node holds the other end, and says how fast it shall be.
         let ended = tokio::task::spawn_blocking(move || {
-            std::io::stdin().bytes().try_for_each(|byte| {
+            std::io::stdin().lock().bytes().try_for_each(|byte| {
                 slow.store(byte? == SLOW, Ordering::Relaxed);
                 anyhow::Ok(())
             })
@@ -203,6 +203,7 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
+        drop(self.keeper.take());
         // It may have ended already, which is what is wanted.
         let _ = self.child.kill();
         let _ = self.child.wait();

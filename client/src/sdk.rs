@@ -11,6 +11,7 @@ mod known;
 mod options;
 mod parts;
 mod pool;
+mod sending;
 mod session;
 mod silence;
 mod trust;

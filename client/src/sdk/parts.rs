@@ -18,7 +18,8 @@ use tokio::time::timeout;
 
 use super::Client;
 use super::error::InferError;
-use super::inference::{Inference, is_turned_away, refused};
+use super::inference::Inference;
+use super::sending::{is_turned_away, refused};
 use super::session::{Heard, NotStarted, Session, Streamed};
 
 /// Rows of an answer that comes in parts.

@@ -6,6 +6,8 @@
 //!
 //! Long because a name that is written twice is a name that differs one day.
 
+use std::fmt;
+use std::hash::Hash;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use paceline_core::batcher::DropReason;
@@ -224,11 +226,10 @@ impl Metrics {
         let mut registry = Registry::default();
         let build = Info::new(vec![("version", env!("CARGO_PKG_VERSION"))]);
         registry.register("paceline_build", "Release of the binary", build);
-        let requests = Family::default();
-        registry.register(
+        let requests = counted(
+            &mut registry,
             "paceline_gateway_requests",
             "Requests that have ended, by model, version, protocol and stable code",
-            requests.clone(),
         );
         let duration = Family::new_with_constructor(latency as fn() -> Histogram);
         registry.register_with_unit(
@@ -244,18 +245,16 @@ impl Metrics {
             Unit::Seconds,
             stages.clone(),
         );
-        let rows = Family::default();
-        registry.register(
+        let rows = counted(
+            &mut registry,
             "paceline_gateway_rows",
             "Rows of requests that succeeded",
-            rows.clone(),
         );
-        let extra_attempts = Family::default();
-        registry.register(
+        let extra_attempts = counted(
+            &mut registry,
             "paceline_gateway_extra_attempts",
             "Attempts of requests after their first: rerouted, since nothing had run, retried, or \
              failed over from a node that fell silent",
-            extra_attempts.clone(),
         );
         let ejections = Counter::default();
         registry.register(
@@ -263,11 +262,10 @@ impl Metrics {
             "How often a replica was left out for a while, since it failed",
             ejections.clone(),
         );
-        let tenants = Family::default();
-        registry.register(
+        let tenants = counted(
+            &mut registry,
             "paceline_tenant_requests",
             "Requests of tenants with a key, by what became of them at the door",
-            tenants.clone(),
         );
         let shadows = Shadows::register(&mut registry);
         let device = DeviceMetrics::register(&mut registry);
@@ -568,6 +566,16 @@ impl DeviceMetrics {
         };
         self.dropped.get_or_create(&DropLabels { reason }).inc();
     }
+}
+
+/// A family of counters, registered.
+fn counted<L>(registry: &mut Registry, name: &str, help: &str) -> Family<L, Counter>
+where
+    L: Clone + Hash + Eq + EncodeLabelSet + fmt::Debug + Send + Sync + 'static,
+{
+    let family = Family::default();
+    registry.register(name, help, family.clone());
+    family
 }
 
 impl Gauges {

@@ -94,7 +94,7 @@ mod tests {
     #[test]
     fn an_unknown_name_lists_what_there_is() {
         let unknown = Scenario::named("stead").unwrap_err().to_string();
-        let says = "there is no scenario 'stead'; there are: steady, overload, flash-crowd";
+        let says = "there is no scenario 'stead'; there are: steady, overload, standing-queue";
         assert!(unknown.starts_with(says), "{unknown}");
     }
 }

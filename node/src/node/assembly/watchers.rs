@@ -37,7 +37,7 @@ impl Assembly<'_> {
             observed: shared.observed.clone(),
             admission: shared.admission.clone(),
             device: shared.device.clone(),
-            metrics: self.ports.metrics.clone(),
+            metrics: shared.metrics.clone(),
         }
     }
 
