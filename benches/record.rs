@@ -80,6 +80,7 @@ impl Node {
             deadline,
             criticality: Criticality::default(),
             tenant: TenantId::DEFAULT,
+            in_parts: false,
         };
         self.admission
             .step(self.now, black_box(arrive), &mut self.admitted);
@@ -89,7 +90,11 @@ impl Node {
             waited_nanos: 20_000,
             rest_nanos: 60_000,
         });
-        let finish = admission::Input::Finish { tenant, times };
+        let finish = admission::Input::Finish {
+            tenant,
+            in_parts: false,
+            times,
+        };
         self.admission
             .step(self.now, black_box(finish), &mut self.admitted);
     }

@@ -26,10 +26,22 @@ struct State {
     effects: Vec<Effect>,
 }
 
+/// What asks for a permit.
+#[derive(Clone, Copy, Debug)]
+pub struct Asker {
+    /// How much it matters.
+    pub criticality: Criticality,
+    /// Who sends it.
+    pub tenant: TenantId,
+    /// Whether its answer is streamed.
+    pub in_parts: bool,
+}
+
 /// An admitted request. Dropping it gives the permit back.
 pub struct Permit {
     handle: Handle,
     tenant: TenantId,
+    in_parts: bool,
     since: Instant,
     waited_nanos: Option<u64>,
 }
@@ -53,21 +65,23 @@ impl Handle {
     ///
     /// # Errors
     /// Why the request is not let in.
-    pub fn admit(
-        &self,
-        now: Instant,
-        deadline: Instant,
-        (criticality, tenant): (Criticality, TenantId),
-    ) -> Result<Permit, Refusal> {
+    pub fn admit(&self, now: Instant, deadline: Instant, asker: Asker) -> Result<Permit, Refusal> {
+        let Asker {
+            criticality,
+            tenant,
+            in_parts,
+        } = asker;
         let input = Input::Arrive {
             deadline,
             criticality,
             tenant,
+            in_parts,
         };
         match self.step(now, input, Vec::pop) {
             Some(Effect::Admit) => Ok(Permit {
                 handle: self.clone(),
                 tenant,
+                in_parts,
                 since: now,
                 waited_nanos: None,
             }),
@@ -139,6 +153,7 @@ impl Drop for Permit {
         });
         let finish = Input::Finish {
             tenant: self.tenant,
+            in_parts: self.in_parts,
             times,
         };
         self.handle.step(now, finish, |_| ());

@@ -50,12 +50,16 @@ pub enum Input {
         criticality: Criticality,
         /// Who sends it.
         tenant: TenantId,
+        /// Whether its answer is streamed: then it lasts as long as its client takes.
+        in_parts: bool,
     },
     /// An admitted request has ended, however.
     Finish {
         /// Who sent it.
         tenant: TenantId,
-        /// What it had taken, if it was answered.
+        /// As it arrived.
+        in_parts: bool,
+        /// What it had taken, if it was answered and not in parts.
         times: Option<Times>,
     },
     /// The declared tenants, and what each may take of this node from now on.
@@ -128,6 +132,8 @@ pub enum LimitedBy {
 pub struct Admission {
     options: Options,
     in_flight: u32,
+    /// Those of them whose answers are streamed.
+    in_parts: u32,
     delay: DelayLimit,
     quotas: Quotas,
     last_finish: Option<Instant>,
@@ -154,6 +160,7 @@ impl Admission {
         Self {
             options,
             in_flight: 0,
+            in_parts: 0,
             delay: DelayLimit::new(options.queue_delay_max, options.permits),
             quotas: Quotas::default(),
             last_finish: None,
@@ -166,16 +173,18 @@ impl Admission {
         self.in_flight
     }
 
-    /// The last eighth of all permits is not for what may be shed, and the one before it not for what
-    /// may be shed first.
-    fn permits_of(&self, criticality: Criticality) -> u32 {
-        let permits = self.delay.limit();
-        let eighths = match criticality {
-            Criticality::CriticalPlus | Criticality::Critical => 0,
-            Criticality::SheddablePlus => 1,
-            Criticality::Sheddable => 2,
-        };
-        permits - permits / 8 * eighths
+    /// Permits that a request finds free. The last eighth of all is not for what may be shed, and
+    /// the one before it not for what may be shed first. What is streamed goes at its client's pace,
+    /// so it is no queue, and counts for the permits alone.
+    fn free(&self, criticality: Criticality, in_parts: bool) -> u32 {
+        let all = permits_of(criticality, self.options.permits);
+        let free = all.saturating_sub(self.in_flight);
+        if in_parts {
+            return free;
+        }
+        let queued = self.in_flight - self.in_parts;
+        let limit = permits_of(criticality, self.delay.limit());
+        free.min(limit.saturating_sub(queued))
     }
 
     /// Requests that may be in, of those that may not be shed.
@@ -193,18 +202,19 @@ impl Admission {
         now: Instant,
         deadline: Instant,
         (criticality, tenant): (Criticality, TenantId),
+        in_parts: bool,
     ) -> Result<(), Refusal> {
+        self.delay.arrived(now);
         if deadline <= now {
             self.in_flight += u32::from(Bug::ExpiredKeepsPermit.is_planted());
             return Err(Refusal::Expired);
         }
         let limit = self.quotas.arrive(now, tenant);
-        let permits = self.permits_of(criticality);
-        if self.in_flight >= permits {
+        let free = self.free(criticality, in_parts);
+        if free == 0 {
             let retry_after = self.next_finish();
             return Err(Refusal::Overloaded { retry_after });
         }
-        let free = permits - self.in_flight;
         let is_greedy = || self.quotas.in_flight(tenant) / TIMES_FREE_MAX >= free;
         let limited = match limit {
             Some(Limit::Rate(wait)) => Some((LimitedBy::Rate, wait)),
@@ -219,6 +229,7 @@ impl Admission {
         }
         self.quotas.admit(now, tenant);
         self.in_flight += 1;
+        self.in_parts += u32::from(in_parts);
         Ok(())
     }
 
@@ -228,8 +239,9 @@ impl Admission {
         Duration::from_nanos(nanos.clamp(RETRY_NANOS_MIN, RETRY_NANOS_MAX))
     }
 
-    fn finish(&mut self, now: Instant, tenant: TenantId, times: Option<Times>) {
+    fn finish(&mut self, now: Instant, (tenant, in_parts): (TenantId, bool), times: Option<Times>) {
         assert!(self.in_flight > 0, "more requests ended than were admitted");
+        self.in_parts -= u32::from(in_parts);
         if let Some(times) = times {
             self.delay.ended(now, times);
         }
@@ -254,11 +266,18 @@ impl Machine for Admission {
                 deadline,
                 criticality,
                 tenant,
-            } => out.push(match self.arrive(now, deadline, (criticality, tenant)) {
-                Ok(()) => Effect::Admit,
-                Err(refusal) => Effect::Refuse(refusal),
-            }),
-            Input::Finish { tenant, times } => self.finish(now, tenant, times),
+                in_parts,
+            } => out.push(
+                match self.arrive(now, deadline, (criticality, tenant), in_parts) {
+                    Ok(()) => Effect::Admit,
+                    Err(refusal) => Effect::Refuse(refusal),
+                },
+            ),
+            Input::Finish {
+                tenant,
+                in_parts,
+                times,
+            } => self.finish(now, (tenant, in_parts), times),
             Input::SetParts { parts } => self.quotas.set(&parts),
             Input::Measure => self.quotas.measure(|tenant, demand| {
                 out.push(Effect::Seen { tenant, demand });
@@ -290,6 +309,16 @@ impl Recordable for Admission {
     }
 }
 
+/// Of so many permits, those that a class may have.
+fn permits_of(criticality: Criticality, permits: u32) -> u32 {
+    let eighths = match criticality {
+        Criticality::CriticalPlus | Criticality::Critical => 0,
+        Criticality::SheddablePlus => 1,
+        Criticality::Sheddable => 2,
+    };
+    permits - permits / 8 * eighths
+}
+
 /// A tenant may have so many times as many permits as are free.
 const TIMES_FREE_MAX: u32 = 8;
 /// A client that retries sooner only adds load.
@@ -303,12 +332,17 @@ mod tests {
 
     const FINISH: Input = Input::Finish {
         tenant: TenantId::DEFAULT,
+        in_parts: false,
         times: None,
     };
 
     fn finish(tenant: TenantId) -> Input {
         let times = None;
-        Input::Finish { tenant, times }
+        Input::Finish {
+            tenant,
+            in_parts: false,
+            times,
+        }
     }
 
     fn of_permits(permits: u32) -> Admission {
@@ -333,6 +367,7 @@ mod tests {
                 deadline,
                 criticality: Criticality::default(),
                 tenant: TenantId::DEFAULT,
+                in_parts: false,
             },
         )
     }
@@ -347,6 +382,7 @@ mod tests {
                 deadline,
                 criticality,
                 tenant: TenantId::DEFAULT,
+                in_parts: false,
             };
             (0..)
                 .take_while(|_| {
@@ -375,6 +411,50 @@ mod tests {
         assert_eq!(admission.in_flight(), 2);
     }
 
+    /// A stream lasts as long as its client reads; that others wait for long is not its doing.
+    #[test]
+    fn streams_count_for_the_permits_and_not_for_the_limit_on_delays() {
+        let mut admission = of_permits(64);
+        let arrive = |admission: &mut Admission, in_parts| {
+            let input = Input::Arrive {
+                deadline: Instant::from_nanos(u64::MAX),
+                criticality: Criticality::default(),
+                tenant: TenantId::DEFAULT,
+                in_parts,
+            };
+            step(admission, 100_000, input) == [Effect::Admit]
+        };
+        // A standing queue: whoever ended had waited for long, and ends come one in a second.
+        for second in 0..40 {
+            self::arrive(&mut admission, second * 1_000);
+            let times = Some(Times {
+                waited_nanos: 30_000_000_000,
+                rest_nanos: 0,
+            });
+            let finish = Input::Finish {
+                tenant: TenantId::DEFAULT,
+                in_parts: false,
+                times,
+            };
+            step(&mut admission, second * 1_000 + 999, finish);
+        }
+        assert_eq!(admission.limit(), 16);
+        let streams = (0..100).filter(|_| arrive(&mut admission, true)).count();
+        assert_eq!(streams, 64, "all permits");
+        for _ in 0..40 {
+            let tenant = TenantId::DEFAULT;
+            let finish = Input::Finish {
+                tenant,
+                in_parts: true,
+                times: None,
+            };
+            step(&mut admission, 100_000, finish);
+        }
+        // The queue was left long ago; see `where_nothing_ends_the_limit_is_forgotten`.
+        let others = (0..100).filter(|_| arrive(&mut admission, false)).count();
+        assert_eq!(others as u32, admission.limit().min(40));
+    }
+
     #[test]
     fn an_expired_request_takes_no_permit() {
         let mut admission = of_permits(1);
@@ -386,6 +466,7 @@ mod tests {
                 deadline,
                 criticality: Criticality::default(),
                 tenant: TenantId::DEFAULT,
+                in_parts: false,
             },
         );
         assert_eq!(refused, [Effect::Refuse(Refusal::Expired)]);
@@ -422,6 +503,7 @@ mod tests {
                 deadline,
                 criticality: Criticality::default(),
                 tenant,
+                in_parts: false,
             };
             if let [Effect::Refuse(why)] = step(admission, 0, input)[..] {
                 return (count, why);

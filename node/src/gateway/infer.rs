@@ -32,6 +32,7 @@ pub use self::shadow::Copies;
 pub use self::stream::{Disconnected, Moved, Taker};
 pub use self::tensors::{TensorAnswer, TensorPart, TensorRequest};
 use super::oip::{self, AnswerView, ParseOptions, ParsedRequest, Rendered};
+use crate::admission::Asker;
 use crate::clock::Clock;
 use crate::detector::Suspects;
 use crate::observed::Observed;
@@ -218,7 +219,12 @@ impl Serving {
         let deadline = arrived.plus_nanos(budget_nanos(parsed.parameters.timeout_us));
         let criticality = parsed.parameters.criticality();
         let tenant = request.caller.tenant;
-        let permit = self.admit(parsed_at, deadline, (criticality, tenant))?;
+        let asker = Asker {
+            criticality,
+            tenant,
+            in_parts: false,
+        };
+        let permit = self.admit(parsed_at, deadline, asker)?;
         let rows = parsed.rows() as u32;
         let inputs = std::mem::take(&mut parsed.inputs);
         let terms = Terms {

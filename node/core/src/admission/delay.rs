@@ -14,6 +14,7 @@
 
 use std::time::Duration;
 
+use paceline_protocol::limits::REQUEST_BUDGET_DEFAULT_MS;
 use serde::{Deserialize, Serialize};
 
 use super::Times;
@@ -35,6 +36,8 @@ pub(super) struct DelayLimit {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 struct Window {
     since: Instant,
+    /// When the last one has ended, or the window began.
+    heard: Instant,
     ends: u32,
     least_waited_nanos: u64,
     rest_nanos: u64,
@@ -56,13 +59,26 @@ impl DelayLimit {
         self.limit
     }
 
+    /// A request arrives. Where nothing has ended for long, what was learnt is of another time, and
+    /// whoever is in may hang: twice as many are let in.
+    pub(super) fn arrived(&mut self, now: Instant) {
+        if self.limit >= self.permits {
+            return;
+        }
+        let window = self.window.get_or_insert(Window::begin(now));
+        if now.nanos_since(window.heard) >= PATIENCE_NANOS {
+            *window = Window::begin(now);
+            self.limit = self.limit.saturating_mul(2).min(self.permits);
+        }
+    }
+
     /// A request was answered after these times.
     pub(super) fn ended(&mut self, now: Instant, times: Times) {
         if self.target_nanos == 0 {
             return;
         }
         let window = self.window.get_or_insert(Window::begin(now));
-        window.ends += 1;
+        (window.ends, window.heard) = (window.ends + 1, now);
         window.least_waited_nanos = window.least_waited_nanos.min(times.waited_nanos);
         window.rest_nanos = window.rest_nanos.saturating_add(times.rest_nanos);
         let nanos = now.nanos_since(window.since);
@@ -100,6 +116,7 @@ impl Window {
     fn begin(now: Instant) -> Self {
         Self {
             since: now,
+            heard: now,
             ends: 0,
             least_waited_nanos: u64::MAX,
             rest_nanos: 0,
@@ -109,6 +126,8 @@ impl Window {
 
 /// Longer than scheduling on a busy machine takes, and short beside what people wait.
 const WINDOW_NANOS_MIN: u64 = 100_000_000;
+/// As long as clients wait unless they say otherwise.
+const PATIENCE_NANOS: u64 = REQUEST_BUDGET_DEFAULT_MS * 1_000_000;
 /// From fewer ends nothing is learnt.
 const ENDS_MIN: u32 = 8;
 /// The limit rises by this part of itself.
@@ -189,6 +208,22 @@ mod tests {
         full.run(30, 2_000);
         let fast = full.limit.limit();
         assert!((600..=1_300).contains(&fast), "{fast}");
+    }
+
+    #[test]
+    fn where_nothing_ends_the_limit_is_forgotten() {
+        let mut full = Full::new(500);
+        full.run(30, 100);
+        let low = full.limit.limit();
+        assert!(low < 100, "{low}");
+        let at = |seconds: u64| full.now.plus_nanos(seconds * 1_000 * MS);
+        let [soon, late, later] = [at(9), at(11), at(200)];
+        full.limit.arrived(soon);
+        assert_eq!(full.limit.limit(), low);
+        full.limit.arrived(late);
+        assert_eq!(full.limit.limit(), 2 * low);
+        full.limit.arrived(later);
+        assert_eq!(full.limit.limit(), 4 * low);
     }
 
     /// A batch of the model takes longer than anybody should wait: the device has enough to do all

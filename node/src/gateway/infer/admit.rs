@@ -2,11 +2,11 @@
 
 use paceline_core::Instant;
 use paceline_core::admission::Refusal;
-use paceline_protocol::{Criticality, Failure, TenantId};
+use paceline_protocol::{Failure, TenantId};
 
 use super::Serving;
 use super::missed::refused;
-use crate::admission::Permit;
+use crate::admission::{Asker, Permit};
 use crate::telemetry::metrics::AtTheDoor;
 
 impl Serving {
@@ -15,9 +15,9 @@ impl Serving {
         &self,
         now: Instant,
         deadline: Instant,
-        (criticality, tenant): (Criticality, TenantId),
+        asker: Asker,
     ) -> Result<Permit, Failure> {
-        let admitted = self.admission.admit(now, deadline, (criticality, tenant));
+        let (tenant, admitted) = (asker.tenant, self.admission.admit(now, deadline, asker));
         if tenant != TenantId::DEFAULT {
             let outcome = match &admitted {
                 Ok(_) => AtTheDoor::Admitted,

@@ -9,6 +9,7 @@ use paceline_protocol::{Epoch, ErrorCode, Failure, VersionNumber};
 
 use super::stream::{Done, Limits, Outlet, Ran, Streamed, Taker, Tally};
 use super::{InferBody, Pinned, Serving};
+use crate::admission::Asker;
 use crate::gateway::oip::{self, AnswerView, ParameterValue, ParsedRequest};
 use crate::telemetry::metrics::{Protocol, Stage};
 
@@ -72,7 +73,11 @@ impl Serving {
         let limits = Limits::begin(target.arrived, parsed.parameters.timeout_us);
         let criticality = parsed.parameters.criticality();
         let tenant = request.caller.tenant;
-        let asker = (criticality, tenant);
+        let asker = Asker {
+            criticality,
+            tenant,
+            in_parts: true,
+        };
         let _permit = self.admit(parsed_at, limits.first_due, asker)?;
         let streamed = Streamed {
             inputs: std::mem::take(&mut parsed.inputs),

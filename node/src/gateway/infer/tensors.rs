@@ -11,6 +11,7 @@ use paceline_protocol::{
 
 use super::stream::{Done, Limits, Outlet, Ran, Streamed, Taker, Tally};
 use super::{Pinned, Serving, Target, Unanswered, budget_nanos};
+use crate::admission::Asker;
 use crate::gateway::oip::{ParseOptions, arrange, arrange_outputs};
 use crate::telemetry::metrics::{Protocol, Stage};
 
@@ -113,7 +114,7 @@ impl Serving {
             .metrics
             .stage(Stage::Parse, arranged_at.nanos_since(arrived));
         let deadline = arrived.plus_nanos(budget_nanos(Some(request.budget_us)));
-        let asker = (request.criticality, request.tenant);
+        let asker = request.asker(false);
         let permit = self.admit(arranged_at, deadline, asker)?;
         let rows = inputs.first().map_or(0, Tensor::rows) as u32;
         let terms = request.terms(deadline);
@@ -174,7 +175,7 @@ impl Serving {
         let parsed_nanos = arranged_at.nanos_since(target.arrived);
         version.metrics.stage(Stage::Parse, parsed_nanos);
         let limits = Limits::begin(target.arrived, Some(request.budget_us));
-        let asker = (request.criticality, request.tenant);
+        let asker = request.asker(true);
         let _permit = self.admit(arranged_at, limits.first_due, asker)?;
         let write = |ran: Ran<'_>| {
             let Ran {
@@ -211,6 +212,14 @@ impl TensorRequest {
             version,
             unit: self.unit.as_ref().or(self.sequence.as_ref()),
             arrived,
+        }
+    }
+
+    fn asker(&self, in_parts: bool) -> Asker {
+        Asker {
+            criticality: self.criticality,
+            tenant: self.tenant,
+            in_parts,
         }
     }
 

@@ -84,6 +84,7 @@ impl Node {
             deadline,
             criticality: request.criticality,
             tenant,
+            in_parts: false,
         };
         self.admission
             .step(outside.now, input, &mut self.admission_effects);
@@ -292,7 +293,11 @@ impl Node {
                 waited_nanos,
                 rest_nanos: took_nanos.saturating_sub(waited_nanos),
             });
-            let finish = admission::Input::Finish { tenant, times };
+            let finish = admission::Input::Finish {
+                tenant,
+                in_parts: false,
+                times,
+            };
             self.admission
                 .step(outside.now, finish, &mut self.admission_effects);
         }
