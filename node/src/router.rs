@@ -70,7 +70,7 @@ pub struct Wanted {
     /// Whether it could run once more if its replica fails.
     pub may_repeat: bool,
     /// The sequence that it belongs to, if it does.
-    pub sequence: Option<Sequence>,
+    pub sequence: Option<InSequence>,
     /// What is to be minded if it was sent before.
     pub again: Again,
 }

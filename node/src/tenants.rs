@@ -154,6 +154,11 @@ impl Handle {
         table.names.get(&tenant).cloned().unwrap_or_default()
     }
 
+    /// The name of a tenant, if there is one.
+    pub fn known(&self, tenant: TenantId) -> Option<TenantName> {
+        self.table.load().names.get(&tenant).cloned()
+    }
+
     /// What was asked of this node.
     pub fn demands(&self) -> watch::Receiver<Demands> {
         self.demands.subscribe()
@@ -204,11 +209,7 @@ impl State {
         if *registry.tenants() == self.tenants {
             return;
         }
-        for gone in self.tenants.keys() {
-            if !registry.tenants().contains_key(gone) {
-                self.arguments.metrics.forget(gone);
-            }
-        }
+        let before = std::mem::take(&mut self.tenants);
         self.tenants.clone_from(registry.tenants());
         let tenants = self.tenants.values();
         let keys = tenants.flat_map(|tenant| {
@@ -223,6 +224,12 @@ impl State {
                 .collect(),
         };
         self.arguments.handle.table.store(Arc::new(table));
+        // Afterwards, or a request could be counted with one that is forgotten.
+        for gone in before.keys() {
+            if !self.tenants.contains_key(gone) {
+                self.arguments.metrics.forget(gone);
+            }
+        }
         let weights = self.tenants.values();
         let weights = weights.map(|tenant| (tenant.id, tenant.limits.weight));
         self.arguments.device.set_weights(weights.collect());

@@ -103,7 +103,7 @@ impl FromStr for VersionRef {
         let wrong = || VersionRefError { shown: shown(text) };
         let is_number = text.bytes().all(|byte| byte.is_ascii_digit());
         match text.parse::<u32>() {
-            Ok(number) if is_number && number > 0 => Ok(VersionNumber(number).into()),
+            Ok(number) if is_number && !text.starts_with('0') => Ok(VersionNumber(number).into()),
             _ => Label::new(text).map(Self::Label).map_err(|_| wrong()),
         }
     }
@@ -156,7 +156,7 @@ mod tests {
         assert_eq!("12".parse(), Ok(VersionRef::Number(VersionNumber(12))));
         let label = Label::new("v2").unwrap();
         assert_eq!("v2".parse(), Ok(VersionRef::Label(label)));
-        for bad in ["", "0", "+2", "2a", "4294967296", "a b", "../x"] {
+        for bad in ["", "0", "007", "+2", "2a", "4294967296", "a b", "../x"] {
             let refused = bad.parse::<VersionRef>().unwrap_err().to_string();
             assert!(refused.contains("neither"), "{bad}: {refused}");
         }

@@ -109,9 +109,12 @@ pub const CANARY_HOLD_MAX_MS: u64 = 30 * 24 * 3_600_000;
 pub const ABORT_REASON_BYTES_MAX: usize = 512;
 /// Models with a shadow at a time: each has replicas that answer nobody.
 pub const SHADOWS_MAX: usize = 100;
-/// Copies for shadows under way at a node: enough for a batch on a device, few enough that what
-/// nobody waits for holds little memory. Above that copies are dropped.
+/// Copies for shadows under way at a node: enough for a batch on a device. Above that copies are
+/// dropped.
 pub const SHADOW_COPIES_MAX: usize = 32;
+/// What those hold of inputs and answers, in KiB: half of the largest body unless it is set, and an
+/// eighth of what a node reads of one peer at a time, so that callers' tensors always find room.
+pub const SHADOW_COPIES_KIB_MAX: u32 = 32 << 10;
 /// What a request names as its unit (a user, a session), in bytes: room for a digest in
 /// hexadecimal digits or two UUIDs.
 pub const UNIT_BYTES_MAX: usize = 128;

@@ -22,7 +22,7 @@ use crate::tenant::{KeyId, KeyRecord, TenantLimits};
 
 /// Number of the layout of [`Command`]; it comes first in every log entry. A node refuses
 /// entries of a later schema rather than guess.
-pub const SCHEMA: u16 = 2;
+pub const SCHEMA: u16 = 3;
 
 /// One intended change of the registry.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -133,8 +133,10 @@ const ADDRESSES_TRIED_MAX: usize = 4;
 const SERVER_NAME: &str = "node.paceline";
 /// Large answers to small requests that a node may send at a time.
 const LARGE_ANSWERS_MAX: VarInt = VarInt::from_u32(64);
-const STREAM_WINDOW_BYTES: VarInt = VarInt::from_u32(8 << 20);
-const WINDOW_BYTES: VarInt = VarInt::from_u32(32 << 20);
+/// What a stream may hold that nobody has read. A slow reader shows that it reads by an eighth of it.
+const STREAM_WINDOW_BYTES: VarInt = VarInt::from_u32(4 << 20);
+/// As much for more streams than a connection has: who does not read one holds up no other.
+const WINDOW_BYTES: VarInt = VarInt::from_u32(1 << 30);
 const SEND_WINDOW_BYTES: u64 = 32 << 20;
 const DATAGRAM_BYTES_MAX: usize = 1 << 10;
 /// Keeps an idle connection open; while an answer is due, life signs are sent more often.

@@ -96,6 +96,14 @@ impl InferError {
         Self { execution, ..self }
     }
 
+    /// Of a stream of which a part was answered.
+    pub(crate) fn midway(self) -> Self {
+        Self {
+            execution: Execution::Executed,
+            ..self
+        }
+    }
+
     /// Sent, and never heard of again.
     pub(crate) fn lost(node: NodeId, is_idempotent: bool) -> Self {
         let message = format!("node {node} was lost before it answered");

@@ -14,7 +14,7 @@ use paceline_protocol::limits::{
 };
 use paceline_protocol::{Epoch, ErrorCode, Failure, NodeId, Tensor, VersionNumber};
 use tokio::sync::OwnedSemaphorePermit;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::Client;
 use super::error::InferError;
@@ -73,6 +73,8 @@ struct Beginning {
     request: ClientInfer,
     tensors: Vec<Tensor>,
     patience: Duration,
+    /// When the first part must be there, wherever it comes from.
+    deadline: Instant,
 }
 
 impl Part {
@@ -161,9 +163,9 @@ impl Open {
         let heard = timeout(self.patience, self.streamed.next()).await;
         let frame = match heard.unwrap_or_else(|_late| Heard::Told(too_late())) {
             Heard::Told(frame) => frame,
-            Heard::GivenUp => return Err(given_up(node)),
+            Heard::GivenUp => return Err(given_up(node).midway()),
             Heard::NotTaken | Heard::Lost => {
-                return Err(InferError::lost(node, self.is_idempotent));
+                return Err(InferError::lost(node, self.is_idempotent).midway());
             }
         };
         match frame.message {
@@ -176,11 +178,10 @@ impl Open {
             }
             Message::Failed { .. } => {
                 let failed = Part::of(frame, node).err();
-                Err(failed
-                    .unwrap_or_else(|| senseless(node))
-                    .of(self.is_idempotent))
+                let failed = failed.unwrap_or_else(|| senseless(node));
+                Err(failed.of(self.is_idempotent).midway())
             }
-            _ => Err(senseless(node)),
+            _ => Err(senseless(node).midway()),
         }
     }
 }
@@ -200,12 +201,14 @@ async fn begin(inference: Inference) -> Result<(Part, Open), InferError> {
     request.in_parts = true;
     request.attempt = 1;
     request.budget_us = u64::try_from(budget.as_micros()).unwrap_or(u64::MAX).max(1);
+    // What a node says of a part that is late arrives after its budget.
+    let patience = budget + Duration::from_millis(STATUS_GRACE_MS);
     let beginning = Beginning {
         client,
         request,
         tensors,
-        // What a node says of a part that is late arrives after its budget.
-        patience: budget + Duration::from_millis(STATUS_GRACE_MS),
+        patience,
+        deadline: Instant::now() + patience,
     };
     beginning.run(permit).await
 }
@@ -217,7 +220,7 @@ impl Beginning {
             let mut streamed = self.start(avoided.as_ref()).await?;
             let session = streamed.session.clone();
             let node = session.welcome.node;
-            let heard = timeout(self.patience, streamed.next()).await;
+            let heard = timeout_at(self.deadline, streamed.next()).await;
             let is_idempotent = self.request.idempotent;
             match heard.unwrap_or_else(|_late| Heard::Told(too_late())) {
                 Heard::Told(frame)
@@ -257,7 +260,7 @@ impl Beginning {
                 }
             }
         };
-        let started = timeout(self.patience, starting).await;
+        let started = timeout_at(self.deadline, starting).await;
         started.unwrap_or_else(|_late| {
             let message = format!("no node could be reached in time: {}", pool.reasons());
             Err(self.so_far(InferError::local(ErrorCode::Unreachable, message)))

@@ -25,7 +25,8 @@ use std::time::Duration;
 
 use paceline_protocol::frame::Execution;
 use paceline_protocol::limits::{EXECUTIONS_MAX, REROUTES_MAX};
-use paceline_protocol::traffic::Sequence;
+
+use crate::router::InSequence;
 use paceline_protocol::{Criticality, NodeId, TenantId};
 
 pub use self::end::End;
@@ -50,7 +51,7 @@ pub struct Terms {
     /// Who sends it.
     pub tenant: TenantId,
     /// The sequence that it belongs to, if it does: then it is not idempotent either.
-    pub sequence: Option<Sequence>,
+    pub sequence: Option<InSequence>,
 }
 
 /// Names an attempt of one request while it is under way.

@@ -7,6 +7,8 @@
 //! their replacements are ready. That holds for the version that serves as much as for the one
 //! that is deployed: a rollout that is stuck must not cost the model its last replica.
 //!
+//! A shadow's replicas get what room the others leave, and give way to them.
+//!
 //! A replica that its node has given up stays assigned, and is the mark that its version fails on
 //! its device: it counts for nothing, another one is assigned to a device without a mark, and a
 //! version that fails everywhere comes to rest with a mark on each. So nothing is remembered but
@@ -112,20 +114,8 @@ pub fn plan(registry: &Registry, observed: &Observed) -> Plan {
         let Some(deployment) = model.deployment else {
             continue;
         };
-        for kept in kept(model) {
-            match look.missing(name, kept, plan.next.is_some()) {
-                Missing::None => {}
-                Missing::On(node, device) => {
-                    plan.next.get_or_insert_with(|| Change::Assign {
-                        model: name.clone(),
-                        version: kept.version,
-                        node,
-                        device,
-                        computed_at: registry.epoch(),
-                    });
-                }
-                Missing::Nowhere(shortfall) => plan.shortfalls.push(shortfall),
-            }
+        for kept in kept(model).filter(|kept| kept.answers) {
+            look.place(&mut plan, name, kept);
         }
         if plan.next.is_none()
             && model.serving != Some(deployment.version)
@@ -140,6 +130,10 @@ pub fn plan(registry: &Registry, observed: &Observed) -> Plan {
         if plan.next.is_none() {
             plan.next = look.canary_begins(name, model);
         }
+    }
+    // What is left is for those that answer nobody.
+    for (name, kept) in shadows(registry) {
+        look.place(&mut plan, name, kept);
     }
     plan
 }
@@ -160,6 +154,48 @@ enum Missing {
 }
 
 impl Look<'_> {
+    /// Sees to it that a version has a replica more, if it lacks one.
+    fn place(&self, plan: &mut Plan, name: &ModelName, kept: Kept) {
+        match self.missing(name, kept, plan.next.is_some()) {
+            Missing::None => {}
+            Missing::On(node, device) => {
+                plan.next.get_or_insert_with(|| Change::Assign {
+                    model: name.clone(),
+                    version: kept.version,
+                    node,
+                    device,
+                    computed_at: self.registry.epoch(),
+                });
+            }
+            Missing::Nowhere(shortfall) => {
+                if kept.answers && plan.next.is_none() {
+                    plan.next = self.gives_way((name, kept.version), shortfall.needed_bytes);
+                }
+                plan.shortfalls.push(shortfall);
+            }
+        }
+    }
+
+    /// The replica of a shadow in whose place a version would fit that lacks one.
+    fn gives_way(
+        &self,
+        (name, version): (&ModelName, VersionNumber),
+        needed_bytes: u64,
+    ) -> Option<Change> {
+        let free = self.room.without(name, version);
+        let fits = free.filter_map(|device| {
+            let missing = needed_bytes.saturating_sub(device.free_bytes);
+            let here = || shadowing(self.registry, (device.node, device.device));
+            let all_bytes: u64 = here().map(|(_, bytes)| bytes).sum();
+            let (first, _) = here().next()?;
+            (all_bytes >= missing).then_some(first)
+        });
+        fits.min().map(|replica| Change::Unassign {
+            replica,
+            computed_at: self.registry.epoch(),
+        })
+    }
+
     /// A replica that nothing wants: its version neither serves nor shall serve, it has been
     /// replaced, or there are more of it than wanted.
     fn surplus(&self) -> Option<Change> {
@@ -368,12 +404,36 @@ fn kept(model: &Model) -> impl Iterator<Item = Kept> + use<> {
     [serving, canary, shadow, deployed].into_iter().flatten()
 }
 
+/// The versions that get copies, and are not about to serve.
+fn shadows(registry: &Registry) -> impl Iterator<Item = (&ModelName, Kept)> {
+    let models = registry.models().iter();
+    let shadowed = models.filter(|(_, model)| model.shadow.is_some() && model.deployment.is_some());
+    shadowed.flat_map(|(name, model)| {
+        let shadow = kept(model).filter(|kept| !kept.answers);
+        shadow.map(move |kept| (name, kept))
+    })
+}
+
+/// Replicas of shadows on a device, and what each takes of its memory.
+fn shadowing(
+    registry: &Registry,
+    (node, device): (NodeId, DeviceId),
+) -> impl Iterator<Item = (ReplicaId, u64)> {
+    shadows(registry).flat_map(move |(name, kept)| {
+        let bytes = needed_bytes(registry, name, kept.version);
+        let replicas = registry.replicas_of(name, kept.version);
+        let here = replicas.filter(move |(_, of)| (of.node, of.device) == (node, device));
+        here.map(move |(replica, _)| (replica, bytes))
+    })
+}
+
 /// Whether a node can be given replicas: it is neither down nor about to leave.
 pub(crate) fn takes_work(registry: &Registry, node: NodeId) -> bool {
     registry.node_state(node) == Some(NodeState::Up)
 }
 
-/// Whether a node that takes work, other than `without`, has a device with room for a replica.
+/// Whether a node that takes work, other than `without`, has a device with room for a replica, or with
+/// shadows that would give way to it.
 pub fn has_room(
     registry: &Registry,
     (name, version): (&ModelName, VersionNumber),
@@ -382,7 +442,11 @@ pub fn has_room(
     let needed_bytes = needed_bytes(registry, name, version);
     let room = Room::of(registry);
     let mut free = room.without(name, version);
-    free.any(|device| device.node != without && device.free_bytes >= needed_bytes)
+    free.any(|device| {
+        let shadows = shadowing(registry, (device.node, device.device));
+        let gives_way: u64 = shadows.map(|(_, bytes)| bytes).sum();
+        device.node != without && device.free_bytes + gives_way >= needed_bytes
+    })
 }
 
 #[cfg(test)]

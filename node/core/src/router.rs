@@ -44,7 +44,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::been::Been;
 use self::ejection::Turn;
-pub use self::language::{Again, Effect, Heard, Input, Report};
+pub use self::language::{Again, Effect, Heard, InSequence, Input, Report};
 use self::route::{Candidate, Route, Wish, keep_subset, rank};
 use crate::detector::Liveness;
 use crate::device::BatcherId;
@@ -106,7 +106,7 @@ struct Asks<'a> {
     bytes: u64,
     may_probe: bool,
     again: Option<&'a Again>,
-    sequence: Option<Sequence>,
+    sequence: Option<InSequence>,
 }
 
 impl Condition {
@@ -205,8 +205,7 @@ impl Router {
         let picked = self.routes.get_mut(route.0 as usize).and_then(|route| {
             if let Some(sequence) = asks.sequence {
                 let been = asks.again.map(|again| &again.been);
-                let place = route.sticky(sequence, (asks.rows, been), conditions)?;
-                return route.at_mut(place);
+                return route.take_sticky(now, (sequence, been), conditions);
             }
             let wish = Wish {
                 rows: asks.rows,
@@ -259,7 +258,7 @@ impl Router {
         // A replica that was taken away meanwhile has nothing to learn any more.
         let position = candidates.position(|candidate| candidate.target.replica == replica);
         let Some(position) = position else {
-            route.done_beyond(now, (replica, rows), heard);
+            route.done_beyond((now, &mut self.random), (replica, rows), heard);
             return None;
         };
         let candidate = &mut route.candidates[position];

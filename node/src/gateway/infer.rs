@@ -21,6 +21,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use bytes::Bytes;
 use paceline_core::Instant;
 use paceline_core::failover::Terms;
+use paceline_core::router::InSequence;
 use paceline_protocol::limits::{REQUEST_BUDGET_DEFAULT_MS, REQUEST_BUDGET_MAX_MS};
 use paceline_protocol::traffic::{self, Sequence, Unit};
 use paceline_protocol::{Epoch, Failure, Tensor, VersionNumber};
@@ -128,21 +129,29 @@ struct Pinned {
     waited: Waited,
 }
 
-/// How long a request has waited for its batch: the longest of its parts.
-#[derive(Default)]
+/// How long a request has waited for its batch: the first of its parts, since the others may have
+/// waited for that.
 struct Waited {
-    /// In nanoseconds and one more; 0 while nothing is known.
     nanos: AtomicU64,
+}
+
+impl Default for Waited {
+    fn default() -> Self {
+        Self {
+            nanos: AtomicU64::new(u64::MAX),
+        }
+    }
 }
 
 impl Waited {
     fn note(&self, nanos: u64) {
-        self.nanos
-            .fetch_max(nanos.saturating_add(1), Ordering::Relaxed);
+        self.nanos.fetch_min(nanos, Ordering::Relaxed);
     }
 
+    /// Nothing while it is not known.
     fn nanos(&self) -> Option<u64> {
-        self.nanos.load(Ordering::Relaxed).checked_sub(1)
+        let nanos = self.nanos.load(Ordering::Relaxed);
+        (nanos != u64::MAX).then_some(nanos)
     }
 }
 
@@ -234,7 +243,7 @@ impl Serving {
             lost: None,
             criticality,
             tenant,
-            sequence: request.sequence.as_ref().map(Sequence::named),
+            sequence: request.in_sequence(rows),
         };
         let ran = self
             .execute(pinned, inputs, terms, request.target(arrived))
@@ -261,17 +270,15 @@ impl Serving {
         request: &mut InferBody<'_>,
         mut pinned: Pinned,
     ) -> Result<(Pinned, ParsedRequest), Failure> {
-        let mut parsed = request.parsed(&pinned.version)?;
-        if request.sequence.is_none() && parsed.parameters.sequence.is_some() {
-            request.sequence = request.sequence_of(&parsed);
-            if pinned.arm.is_some() {
-                let before = pinned.version.version;
+        // While there are two versions, which one reads it depends on what it says itself.
+        if request.sequence.is_none() && pinned.arm.is_some() {
+            request.sequence = oip::sequence(&request.body, request.json_bytes);
+            if request.sequence.is_some() {
                 pinned = self.pin(request.target(arrived))?;
-                if pinned.version.version != before {
-                    parsed = request.parsed(&pinned.version)?;
-                }
             }
         }
+        let parsed = request.parsed(&pinned.version)?;
+        request.sequence = request.sequence_of(&parsed);
         Ok((pinned, parsed))
     }
 
@@ -331,6 +338,12 @@ impl<'a> InferBody<'a> {
     fn sequence_of(&self, parsed: &ParsedRequest) -> Option<Unit> {
         let in_body = parsed.parameters.sequence.as_ref();
         self.sequence.as_ref().or(in_body).cloned()
+    }
+
+    /// The same as the router minds it, for a request with so many rows.
+    fn in_sequence(&self, rows: u32) -> Option<InSequence> {
+        let sequence = Sequence::named(self.sequence.as_ref()?);
+        Some(InSequence { sequence, rows })
     }
 
     fn may_run_twice(&self, parsed: &ParsedRequest) -> bool {

@@ -27,7 +27,7 @@ pub use answer::{AnswerView, Rendered, render, render_failure};
 pub use metadata::{ModelMetadata, live, model, model_ready, models, ready, server};
 pub use request::{
     ID_BYTES_MAX, PARAMETERS_MAX, ParameterValue, ParseOptions, ParsedRequest, RequestParameters,
-    WantedOutput, arrange, arrange_outputs, parse,
+    WantedOutput, arrange, arrange_outputs, parse, sequence,
 };
 
 /// Protocol extensions that this codec carries out by itself, as `GET /v2` names them. A door

@@ -9,7 +9,7 @@ use paceline_core::registry::{Model, PublishedVersion, Registry};
 use paceline_core::router::{Condition, RouteId};
 use paceline_protocol::report::CanaryReport;
 use paceline_protocol::{
-    Epoch, ErrorCode, Failure, ModelName, NodeId, Signature, TenantName, VersionNumber,
+    Epoch, ErrorCode, Failure, ModelName, NodeId, Signature, TenantName, VersionNumber, VersionRef,
 };
 
 use super::ShadowRoute;
@@ -269,7 +269,10 @@ impl ModelRoute {
     /// The version of this number or label, if it has replicas or serves.
     fn named(&self, version: &str) -> Result<&Arc<VersionRoute>, Unrouted> {
         let label = self.labels.get(version).copied();
-        let number = label.or_else(|| version.parse().ok().map(VersionNumber));
+        let number = label.or_else(|| match version.parse() {
+            Ok(VersionRef::Number(number)) => Some(number),
+            Ok(VersionRef::Label(_)) | Err(_) => None,
+        });
         let found = number.and_then(|number| self.versions.get(&number));
         found.ok_or_else(|| Unrouted {
             named: version.chars().take(NAMED_CHARS_SHOWN).collect(),

@@ -176,7 +176,7 @@ impl Invariant for Expected {
         if let Fact::Sequenced { sequence, replica } = *fact {
             self.sticky.see(sequence, replica);
         }
-        self.copies += u64::from(matches!(fact, Fact::Copied(CopyEnd::Sent)));
+        self.copies += u64::from(matches!(fact, Fact::Copied(CopyEnd::Answered)));
         if let Fact::Ended { request, end, .. } = *fact {
             self.ended(now, (request, end));
         }
@@ -241,7 +241,7 @@ mod tests {
         let none = see(sent(1)).unwrap_err();
         assert!(none.starts_with("0 of 0 requests of sequences"), "{none}");
         assert!(see(sent(1)).unwrap_err().starts_with("0 copies were sent"));
-        assert_eq!(see(Fact::Copied(CopyEnd::Sent)), Ok(()));
+        assert_eq!(see(Fact::Copied(CopyEnd::Answered)), Ok(()));
         assert_eq!(see(sent(2)), Ok(()), "every other one");
         let moved = see(sent(3)).unwrap_err();
         assert!(moved.starts_with("1 of 3 requests of sequences"), "{moved}");

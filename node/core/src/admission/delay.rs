@@ -6,7 +6,9 @@
 //! (Nichols and Jacobson, "Controlling queue delay", 2012). While that is over half of the target, as
 //! many requests may be in flight as end within the target and what they take besides waiting
 //! (Little's law, with the pace of ends as measured): then the last of them waits for the target.
-//! Otherwise the limit rises by a sixteenth of itself in each window, up to all permits.
+//! It falls by half at the most in a window, since a pause is no pace. Otherwise it rises, by a
+//! sixteenth of itself in each window, and twofold where hardly anybody waits; and where nothing is
+//! in flight any more there is no queue, and no limit.
 //!
 //! It is measured over whatever the node lets in. Where one of several models is overloaded,
 //! the others' requests are lucky ones, and nothing is limited here: that model's own queue refuses
@@ -87,14 +89,22 @@ impl DelayLimit {
             return;
         }
         let window = std::mem::replace(window, Window::begin(now));
-        self.limit = match window.least_waited_nanos > self.target_nanos / 2 {
-            true => self.standing(&window, nanos),
-            false => {
-                self.interval_nanos = 0;
-                self.limit.saturating_add(self.limit / RISE + 1)
+        let least = window.least_waited_nanos;
+        self.limit = if least > self.target_nanos / 2 {
+            self.standing(&window, nanos).max(self.limit / 2)
+        } else {
+            self.interval_nanos = 0;
+            match least < self.target_nanos / 8 {
+                true => self.limit.saturating_mul(2),
+                false => self.limit.saturating_add(self.limit / RISE + 1),
             }
         }
         .min(self.permits);
+    }
+
+    /// Nothing is in flight: what was learnt of a queue is over.
+    pub(super) fn emptied(&mut self) {
+        (self.limit, self.interval_nanos, self.window) = (self.permits, 0, None);
     }
 
     /// The limit while the queue stands, after a window of so many nanoseconds.
@@ -224,6 +234,26 @@ mod tests {
         assert_eq!(full.limit.limit(), 2 * low);
         full.limit.arrived(later);
         assert_eq!(full.limit.limit(), 4 * low);
+    }
+
+    #[test]
+    fn a_pause_lowers_the_limit_by_half_at_most_and_it_comes_back_at_once() {
+        let mut limit = DelayLimit::new(Duration::from_millis(500), 4_096);
+        let mut now = Instant::ZERO;
+        let mut ends = |limit: &mut DelayLimit, pause_ms, nanos| {
+            now = now.plus_nanos(pause_ms * MS);
+            for _ in 0..ENDS_MIN {
+                now = now.plus_nanos(20 * MS);
+                limit.ended(now, waited(nanos));
+            }
+            limit.limit()
+        };
+        assert_eq!(ends(&mut limit, 0, 0), 4_096);
+        assert_eq!(ends(&mut limit, 10_000, 9_000 * MS), 2_048, "a pause");
+        assert_eq!(ends(&mut limit, 0, 0), 4_096, "nobody waits");
+        assert_eq!(ends(&mut limit, 10_000, 9_000 * MS), 2_048);
+        limit.emptied();
+        assert_eq!(limit.limit(), 4_096);
     }
 
     /// A batch of the model takes longer than anybody should wait: the device has enough to do all

@@ -403,6 +403,37 @@ fn a_shadow_has_its_replicas_beside_what_serves_and_keeps_no_node() {
     assert_eq!(cluster.nodes_of(1), [1, 2]);
 }
 
+/// Two devices with room for one replica each: what answers comes before what does not.
+#[test]
+fn a_shadow_gives_way_to_what_answers() {
+    let mut cluster = Cluster::new(&[("a", 10), ("b", 10)]);
+    cluster.publish(1, 10);
+    cluster.publish(2, 10);
+    cluster.deploy(1, ReplicaTarget::Count(1));
+    cluster.settle();
+    cluster.report_all(&ReplicaState::Ready);
+    cluster.settle();
+    let plan = ShadowPlan {
+        version: VersionNumber(2),
+        replicas: ReplicaTarget::Count(1),
+        weight: 1_000,
+    };
+    cluster.apply(Change::SetShadow {
+        model: model(),
+        plan,
+    });
+    assert_eq!(cluster.settle(), ["assign"]);
+    let serving = NodeId(cluster.nodes_of(1)[0]);
+    let version = (&model(), VersionNumber(1));
+    assert!(has_room(&cluster.registry, version, serving), "for a drain");
+    cluster.deploy(1, ReplicaTarget::Count(2));
+    assert_eq!(cluster.settle(), ["unassign", "assign"]);
+    assert_eq!(
+        (cluster.nodes_of(1), cluster.nodes_of(2)),
+        (vec![1, 2], vec![])
+    );
+}
+
 #[test]
 fn an_aborted_canary_leaves_its_devices_and_a_rollback_needs_no_loading_while_replicas_are_there() {
     let mut cluster = Cluster::serving(ReplicaTarget::Count(2));

@@ -11,6 +11,15 @@ use crate::device::BatcherId;
 use crate::request::Slot;
 use crate::time::Instant;
 
+/// What a part of a request is of, if that belongs to a sequence.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InSequence {
+    /// Which one.
+    pub sequence: Sequence,
+    /// Rows of the whole request: its parts go to one replica, though each is picked alone.
+    pub rows: u32,
+}
+
 /// What can happen.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Input {
@@ -44,7 +53,7 @@ pub enum Input {
         /// What is to be minded if it was sent before; `None` for nearly all.
         again: Option<Box<Again>>,
         /// The sequence that it belongs to, if it does.
-        sequence: Option<Sequence>,
+        sequence: Option<InSequence>,
     },
     /// A request that was dispatched has ended.
     Done {

@@ -3,7 +3,7 @@
 //! Rendezvous hashing with bounded loads (Mirrokni, Thorup and Zadimoghaddam, "Consistent Hashing
 //! with Bounded Loads", 2018): of the replicas that are not loaded more than others the one is taken
 //! that the sequence [prefers](preference). A replica is loaded more if what is under way there
-//! exceeds 1.25 times the mean by more than a request like this: so one that has little to do keeps
+//! exceeds 1.25 times the mean by more than a request like this, all of its parts together: so one that has little to do keeps
 //! its sequences, and none is swamped by those that it is given. Routers count what they send
 //! themselves. Zones do not matter, nor what is expected to be fast: a state that was built up is
 //! worth more than a way that is short.
@@ -13,11 +13,12 @@
 
 use std::collections::BTreeMap;
 
-use paceline_protocol::traffic::{Sequence, preference};
+use paceline_protocol::traffic::preference;
 use paceline_protocol::{NodeId, ReplicaId};
 
 use super::route::{Candidate, Rank, Route, rank};
-use super::{Been, Condition, Heard};
+use super::{Been, Condition, Heard, InSequence};
+use crate::random::Random;
 use crate::time::Instant;
 
 /// Where a replica stands among the candidates of a route, and those beyond.
@@ -34,19 +35,35 @@ enum Grade {
 }
 
 impl Route {
-    /// The replica of a request with so many rows that belongs to a sequence, and was at these
-    /// nodes already. Costs O(replicas), and allocates nothing.
-    pub(super) fn sticky(
+    /// The replica of a request that belongs to a sequence, and was at these nodes already. One
+    /// that was left out and may be tried again is, by a request whose replica it is. Costs
+    /// O(replicas), and allocates nothing.
+    pub(super) fn take_sticky(
+        &mut self,
+        now: Instant,
+        (of, been): (InSequence, Option<&Been>),
+        conditions: &BTreeMap<NodeId, Condition>,
+    ) -> Option<&mut Candidate> {
+        let place = self.sticky(now, (of, been), conditions)?;
+        let health = &mut self.at_mut(place)?.health;
+        if health.is_out() && health.probe_at().is_some_and(|at| at <= now) {
+            health.probe();
+            self.look();
+        }
+        self.at_mut(place)
+    }
+
+    fn sticky(
         &self,
-        sequence: Sequence,
-        (rows, been): (u32, Option<&Been>),
+        now: Instant,
+        (InSequence { sequence, rows }, been): (InSequence, Option<&Been>),
         conditions: &BTreeMap<NodeId, Condition>,
     ) -> Option<Place> {
         let open = || {
             let all = self.candidates.iter().chain(&self.beyond).enumerate();
             all.filter_map(|(place, candidate)| {
                 let was_there = been.is_some_and(|been| been.contains(candidate.target.node));
-                let grade = grade(candidate, conditions).filter(|_| !was_there)?;
+                let grade = grade(now, candidate, conditions).filter(|_| !was_there)?;
                 Some((grade, place, candidate))
             })
         };
@@ -61,7 +78,7 @@ impl Route {
         chosen.map(|(_, place, _)| Place(place))
     }
 
-    pub(super) fn at_mut(&mut self, Place(place): Place) -> Option<&mut Candidate> {
+    fn at_mut(&mut self, Place(place): Place) -> Option<&mut Candidate> {
         let considered = self.candidates.len();
         match place.checked_sub(considered) {
             None => self.candidates.get_mut(place),
@@ -69,10 +86,11 @@ impl Route {
         }
     }
 
-    /// A request has ended at a replica that is taken for sequences only.
+    /// A request has ended at a replica that is taken for sequences only. One that fails is left out
+    /// by itself: where all are, they are taken all the same.
     pub(super) fn done_beyond(
         &mut self,
-        now: Instant,
+        (now, random): (Instant, &mut Random),
         (replica, rows): (ReplicaId, u32),
         heard: Heard,
     ) {
@@ -81,8 +99,21 @@ impl Route {
             return;
         };
         candidate.in_flight_rows = candidate.in_flight_rows.saturating_sub(u64::from(rows));
-        if let Heard::Answer(report) = heard {
-            candidate.learn(now, report);
+        let health = &mut candidate.health;
+        match heard {
+            Heard::Answer(report) => {
+                health.answered(now);
+                candidate.learn(now, report);
+            }
+            Heard::Fault => {
+                let was_probe = health.failed();
+                if was_probe || (health.is_failing() && !health.is_out()) {
+                    health.eject(now, random);
+                }
+            }
+            Heard::Nothing => {
+                health.unheard(now);
+            }
         }
     }
 }
@@ -106,8 +137,14 @@ impl Bound {
     }
 }
 
-fn grade(candidate: &Candidate, conditions: &BTreeMap<NodeId, Condition>) -> Option<Grade> {
-    let is_out = candidate.health.is_out();
+fn grade(
+    now: Instant,
+    candidate: &Candidate,
+    conditions: &BTreeMap<NodeId, Condition>,
+) -> Option<Grade> {
+    let health = &candidate.health;
+    let may_be_tried = health.probe_at().is_some_and(|at| at <= now);
+    let is_out = health.is_out() && !(may_be_tried && candidate.in_flight_rows == 0);
     Some(match rank(&candidate.target, conditions) {
         Rank::Away => return None,
         Rank::Suspect => Grade::Suspect,

@@ -18,14 +18,16 @@ impl Serving {
         asker: Asker,
     ) -> Result<Permit, Failure> {
         let (tenant, admitted) = (asker.tenant, self.admission.admit(now, deadline, asker));
-        if tenant != TenantId::DEFAULT {
+        if tenant != TenantId::DEFAULT
+            && let Some(name) = self.tenants.known(tenant)
+        {
             let outcome = match &admitted {
                 Ok(_) => AtTheDoor::Admitted,
                 Err(Refusal::Limited { .. }) => AtTheDoor::Limited,
                 Err(Refusal::Overloaded { .. }) => AtTheDoor::Overloaded,
                 Err(Refusal::Expired) => AtTheDoor::Expired,
             };
-            self.metrics.came(&self.tenants.name_of(tenant), outcome);
+            self.metrics.came(&name, outcome);
         }
         admitted.map_err(refused)
     }

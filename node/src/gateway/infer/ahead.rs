@@ -103,7 +103,8 @@ impl Serving {
             .map(|spec| spec.name.clone());
         let head = ClientInfer {
             model: version.model.clone(),
-            version: pinned.is_named.then_some(version.version.into()),
+            // A label is read where it is known what it is of by now.
+            version: request.version.and_then(|named| named.parse().ok()),
             budget_us: 0,
             attempt: 1,
             epoch_seen: seen,

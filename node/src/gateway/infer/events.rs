@@ -4,7 +4,6 @@
 use bytes::Bytes;
 use paceline_core::Instant;
 use paceline_core::failover::Terms;
-use paceline_protocol::traffic::Sequence;
 use paceline_protocol::{Epoch, ErrorCode, Failure, VersionNumber};
 
 use super::stream::{Done, Limits, Outlet, Ran, Streamed, Taker, Tally};
@@ -79,6 +78,7 @@ impl Serving {
             in_parts: true,
         };
         let _permit = self.admit(parsed_at, limits.first_due, asker)?;
+        let rows = parsed.rows() as u32;
         let streamed = Streamed {
             inputs: std::mem::take(&mut parsed.inputs),
             terms: Terms {
@@ -88,7 +88,7 @@ impl Serving {
                 lost: None,
                 criticality,
                 tenant,
-                sequence: request.sequence.as_ref().map(Sequence::named),
+                sequence: request.in_sequence(rows),
             },
             limits,
             target,

@@ -2,16 +2,20 @@
 //!
 //! A copy costs its request a list of the tensors, whose bytes are shared, and a task. It holds no
 //! permit, is no tenant's, goes in the lowest class, is sent once, and ends by the request's
-//! deadline. Neither a node that drains nor one that stops waits for it.
+//! deadline, and within ten seconds. Neither a node that drains nor one that stops waits for it.
+//! Whether the shadow takes the inputs, and whether the answers agree, is looked at in its own task.
 
 use std::future::poll_fn;
 use std::sync::Arc;
+use std::time::Duration;
 
 use paceline_core::failover::Terms;
 use paceline_core::router::Again;
 use paceline_core::shadow::{Choice, Dropped, choose};
 use paceline_protocol::agreement::{Agreement, compare};
-use paceline_protocol::limits::SHADOW_COPIES_MAX;
+use paceline_protocol::limits::{
+    REQUEST_BUDGET_DEFAULT_MS, SHADOW_COPIES_KIB_MAX, SHADOW_COPIES_MAX,
+};
 use paceline_protocol::{Criticality, Signature, TenantId, Tensor};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -22,7 +26,13 @@ use crate::router::{ShadowRoute, VersionRoute, Wanted};
 
 /// Places of copies that are under way. Cheap to clone.
 #[derive(Clone)]
-pub struct Copies(Arc<Semaphore>);
+pub struct Copies {
+    places: Arc<Semaphore>,
+    kib: Arc<Semaphore>,
+}
+
+/// A copy's place among those under way.
+type Place = (OwnedSemaphorePermit, OwnedSemaphorePermit);
 
 /// A copy of a request that is not answered yet.
 pub(super) struct Copied {
@@ -37,7 +47,20 @@ pub(super) struct Copied {
 
 impl Default for Copies {
     fn default() -> Self {
-        Self(Arc::new(Semaphore::new(SHADOW_COPIES_MAX)))
+        Self {
+            places: Arc::new(Semaphore::new(SHADOW_COPIES_MAX)),
+            kib: Arc::new(Semaphore::new(SHADOW_COPIES_KIB_MAX as usize)),
+        }
+    }
+}
+
+impl Copies {
+    /// A place for a copy that holds so many bytes, if there is one at once.
+    fn place(&self, bytes: usize) -> Option<Place> {
+        let kib = u32::try_from(bytes.div_ceil(1 << 10)).ok()?;
+        let place = self.places.clone().try_acquire_owned().ok()?;
+        let kib = self.kib.clone().try_acquire_many_owned(kib).ok()?;
+        Some((place, kib))
     }
 }
 
@@ -51,21 +74,12 @@ impl Serving {
     ) -> Option<Box<Copied>> {
         // A copy would be a second execution of what must not have one.
         let shadow = pinned.shadow.as_ref().filter(|_| terms.is_idempotent)?;
-        let why = match choose(shadow.offer(), || self.bucket(&shadow.salt, target)) {
+        let version = match choose(shadow.offer(), || self.bucket(&shadow.salt, target)) {
             Choice::Alone => return None,
-            Choice::Copied => Dropped::Inputs,
-            Choice::Dropped(why) => why,
+            Choice::Copied => shadow.version.clone().ok_or(Dropped::NotReady),
+            Choice::Dropped(why) => Err(why),
         };
-        let version = shadow.version.as_ref();
-        let version = version.filter(|_| why == Dropped::Inputs);
-        let taken = version.and_then(|version| {
-            let inputs = taken(inputs, &pinned.version, version)?;
-            Some((version.clone(), inputs))
-        });
-        let Some((version, inputs)) = taken else {
-            shadow.metrics.dropped(why);
-            return None;
-        };
+        let version = version.map_err(|why| shadow.metrics.dropped(why)).ok()?;
         Some(Box::new(Copied {
             serving: self.clone(),
             shadow: shadow.clone(),
@@ -79,7 +93,7 @@ impl Serving {
                 shadow: None,
                 waited: Waited::default(),
             },
-            inputs,
+            inputs: inputs.to_vec(),
             terms,
         }))
     }
@@ -88,47 +102,60 @@ impl Serving {
 impl Copied {
     /// The request has ended with these outputs, or without: sends the copy, in a task of its own,
     /// or drops it.
-    pub(super) fn send(self: Box<Self>, outputs: Option<&Vec<Tensor>>) {
+    pub(super) fn send(mut self: Box<Self>, answered: Option<(&[Tensor], &Pinned)>) {
         let metrics = &self.shadow.metrics;
-        let Some(outputs) = outputs.cloned() else {
+        let Some((outputs, by)) = answered else {
             metrics.dropped(Dropped::Unanswered);
             return;
         };
-        let Ok(place) = self.serving.copies.0.clone().try_acquire_owned() else {
+        // It has come to serve meanwhile: there is nothing to compare it with.
+        if by.version.version == self.pinned.version.version {
+            metrics.dropped(Dropped::NotReady);
+            return;
+        }
+        let held = self.inputs.iter().chain(outputs);
+        let bytes = held.map(|tensor| tensor.data().len()).sum();
+        let Some(place) = self.serving.copies.place(bytes) else {
             metrics.dropped(Dropped::Full);
             return;
         };
-        metrics.sent();
-        tokio::spawn(self.run(outputs, place));
+        let longest = self.serving.clock.now() + COPY_TIME_MAX;
+        self.terms.deadline = self.terms.deadline.min(longest);
+        tokio::spawn(self.run(outputs.to_vec(), place));
     }
 
-    async fn run(self: Box<Self>, outputs: Vec<Tensor>, _place: OwnedSemaphorePermit) {
-        let clock = self.serving.clock;
-        let begun = clock.now();
-        let until = clock.deadline(self.terms.deadline);
-        let answered = tokio::time::timeout_at(until, self.answered(&outputs)).await;
-        match answered {
-            Ok(Some(agreement)) => {
-                let nanos = clock.now().nanos_since(begun);
-                self.shadow.metrics.answered(nanos, agreement);
-            }
+    async fn run(mut self: Box<Self>, outputs: Vec<Tensor>, _place: Place) {
+        let inputs = taken(&self.inputs, &self.serves, &self.pinned.version);
+        let Some(inputs) = inputs else {
+            self.shadow.metrics.dropped(Dropped::Inputs);
+            return;
+        };
+        self.inputs = inputs;
+        self.shadow.metrics.sent();
+        let until = self.serving.clock.deadline(self.terms.deadline);
+        match tokio::time::timeout_at(until, self.answered(&outputs)).await {
+            Ok(Some((nanos, agreement))) => self.shadow.metrics.answered(nanos, agreement),
             Ok(None) | Err(_) => self.shadow.metrics.failed(),
         }
     }
 
-    /// Runs one batch after another, and compares each; none if one is not answered.
-    async fn answered(&self, outputs: &[Tensor]) -> Option<Agreement> {
+    /// Runs one batch after another, and compares each; none if one is not answered. Says how many
+    /// nanoseconds the answers took.
+    async fn answered(&self, outputs: &[Tensor]) -> Option<(u64, Agreement)> {
         let rows = self.inputs.first().map_or(0, Tensor::rows);
         let step = u64::from(self.pinned.version.rows_max.max(1));
         let is_by_row = outputs.iter().all(|output| output.rows() == rows);
-        let mut agreement = Agreement::default();
+        let (mut nanos, mut agreement) = (0, Agreement::default());
+        let clock = self.serving.clock;
         for start in (0..rows).step_by(step as usize) {
             let range = start..(start + step).min(rows);
             let slices = |tensors: &[Tensor]| -> Vec<Tensor> {
                 let slices = tensors.iter();
                 slices.map(|of| of.slice_rows(range.clone())).collect()
             };
+            let begun = clock.now();
             let ran = self.run_part(slices(&self.inputs)).await?;
+            nanos += clock.now().nanos_since(begun);
             let compared = match is_by_row {
                 true => self.compared(&slices(outputs), &ran),
                 false => Agreement {
@@ -139,7 +166,7 @@ impl Copied {
             agreement.equal += compared.equal;
             agreement.different += compared.different;
         }
-        Some(agreement)
+        Some((nanos, agreement))
     }
 
     fn compared(&self, outputs: &[Tensor], ran: &[Tensor]) -> Agreement {
@@ -199,3 +226,6 @@ fn taken(inputs: &[Tensor], serves: &VersionRoute, shadow: &VersionRoute) -> Opt
     };
     arrange(named.collect(), &shadow.signature, options).ok()
 }
+
+/// What nobody waits for is held no longer than what most wait for at most.
+const COPY_TIME_MAX: Duration = Duration::from_millis(REQUEST_BUDGET_DEFAULT_MS);

@@ -187,7 +187,13 @@ impl Serving {
                             stream.answered(part);
                         }
                         Err(Missed::Ended(unanswered)) => {
-                            return Err(unanswered.among(stream.has_answered()).into());
+                            let is_alone = part == Part(0) && running.is_empty() && answers.is_empty();
+                            let unanswered = match is_alone && !stream.has_answered() {
+                                // Nothing else was begun: it says all there is to say.
+                                true => unanswered,
+                                false => unanswered.among(stream.has_answered()),
+                            };
+                            return Err(unanswered.into());
                         }
                         Err(Missed::Gone(left)) => {
                             heard = heard.max(left.epoch);
@@ -292,7 +298,10 @@ impl<'a> Tally<'a> {
             }
             Err(code) => {
                 self.metrics.failed(self.protocol, code);
-                self.arm.iter().for_each(|arm| arm.failed(code, nanos));
+                // When it came to its end was up to its client, too.
+                if code != ErrorCode::DeadlineExceeded {
+                    self.arm.iter().for_each(|arm| arm.failed(code, nanos));
+                }
             }
         }
     }

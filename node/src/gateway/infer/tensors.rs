@@ -3,6 +3,7 @@
 
 use paceline_core::Instant;
 use paceline_core::failover::Terms;
+use paceline_core::router::InSequence;
 use paceline_protocol::frame::Execution;
 use paceline_protocol::traffic::{Sequence, Unit};
 use paceline_protocol::{
@@ -117,7 +118,7 @@ impl Serving {
         let asker = request.asker(false);
         let permit = self.admit(arranged_at, deadline, asker)?;
         let rows = inputs.first().map_or(0, Tensor::rows) as u32;
-        let terms = request.terms(deadline);
+        let terms = request.terms(deadline, rows);
         let (outputs, pinned) = self.execute(pinned, inputs, terms, target).await?;
         let outputs = named(&pinned, &wanted, &outputs).map_err(|failure| Unanswered {
             failure,
@@ -191,9 +192,10 @@ impl Serving {
             };
             Ok(TensorPart { first_row, answer })
         };
+        let rows = inputs.first().map_or(0, Tensor::rows) as u32;
         let streamed = Streamed {
             inputs,
-            terms: request.terms(limits.first_due),
+            terms: request.terms(limits.first_due, rows),
             limits,
             target,
         };
@@ -223,7 +225,7 @@ impl TensorRequest {
         }
     }
 
-    fn terms(&self, deadline: Instant) -> Terms {
+    fn terms(&self, deadline: Instant, rows: u32) -> Terms {
         Terms {
             deadline,
             is_idempotent: self.is_idempotent && self.sequence.is_none(),
@@ -231,7 +233,10 @@ impl TensorRequest {
             lost: self.lost,
             criticality: self.criticality,
             tenant: self.tenant,
-            sequence: self.sequence.as_ref().map(Sequence::named),
+            sequence: self.sequence.as_ref().map(|name| InSequence {
+                sequence: Sequence::named(name),
+                rows,
+            }),
         }
     }
 }

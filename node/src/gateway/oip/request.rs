@@ -4,6 +4,7 @@ mod binary;
 mod finite;
 mod input;
 mod named;
+mod named;
 mod output;
 mod parameters;
 mod values;
@@ -12,6 +13,7 @@ use bytes::Bytes;
 use paceline_protocol::limits::ROWS_MAX;
 use paceline_protocol::{ErrorCode, Failure, Shape, Signature, Tensor, TensorSpec};
 
+pub use self::named::sequence;
 use super::json::{Keys, Reader};
 pub use named::{arrange, arrange_outputs};
 pub use output::WantedOutput;

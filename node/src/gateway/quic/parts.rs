@@ -157,17 +157,15 @@ impl Outlet {
         };
         self.chunks
             .extend(encoded(self.number, message, Vec::new()));
-        let stall_limit = shared.reading.stall_limit;
-        loop {
-            match timeout(stall_limit, self.write_some()).await {
-                Ok(Ok(Moved::Some)) => {}
-                Ok(Ok(Moved::All)) => return self.send.finish().is_ok(),
-                Ok(Err(Disconnected)) | Err(_) => {
-                    self.abandon();
-                    return false;
-                }
-            }
+        let said = async {
+            while self.write_some().await? == Moved::Some {}
+            Ok::<(), Disconnected>(())
+        };
+        if let Ok(Ok(())) = timeout(shared.reading.stall_limit, said).await {
+            return self.send.finish().is_ok();
         }
+        self.abandon();
+        false
     }
 
     /// Refused on a stream that has ended, where there is nothing to abandon.

@@ -204,13 +204,16 @@ impl Outlet {
         };
         // A part that was begun stands in front of it.
         self.rest.push_back(event.into());
-        while let Some(bytes) = self.rest.pop_front() {
-            let is_last = self.rest.is_empty();
-            let said = self.slices.send(Slice { bytes, is_last });
-            if !matches!(timeout(STALL, said).await, Ok(Ok(()))) {
-                return;
+        let said = async {
+            while let Some(bytes) = self.rest.pop_front() {
+                let is_last = self.rest.is_empty();
+                let sent = self.slices.send(Slice { bytes, is_last }).await;
+                sent.map_err(|_gone| Disconnected)?;
             }
-        }
+            Ok::<(), Disconnected>(())
+        };
+        // Who does not take it in that time sees the connection break.
+        drop(timeout(STALL, said).await);
     }
 }
 

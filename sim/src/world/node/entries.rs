@@ -347,7 +347,10 @@ fn terms(request: Request, tenant: TenantId) -> Terms {
         lost: request.lost.map(node_id),
         criticality: request.criticality,
         tenant,
-        sequence: request.sequence,
+        sequence: request.sequence.map(|sequence| InSequence {
+            sequence,
+            rows: request.rows,
+        }),
     }
 }
 

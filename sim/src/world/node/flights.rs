@@ -64,7 +64,10 @@ impl Node {
             bytes: request.bytes,
             may_probe: !request.is_once,
             again: (again != Again::default()).then(|| Box::new(again)),
-            sequence: request.sequence,
+            sequence: request.sequence.map(|sequence| router::InSequence {
+                sequence,
+                rows: request.rows,
+            }),
         };
         self.router
             .step(outside.now, pick, &mut self.router_effects);

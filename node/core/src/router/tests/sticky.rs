@@ -47,7 +47,10 @@ fn send_again(
         bytes: 64,
         may_probe: false,
         again: again.map(Box::new),
-        sequence: Some(Sequence(sequence)),
+        sequence: Some(InSequence {
+            sequence: Sequence(sequence),
+            rows,
+        }),
     };
     router.step(Instant::ZERO, input, &mut out);
     match out[..] {
