@@ -20,10 +20,9 @@ use paceline_core::placement::ReplicaState;
 use paceline_core::record::Recorded;
 use paceline_core::registry::Registry;
 use paceline_core::router::{
-    Again, Condition, Effect, Heard, Input, Report, RouteId, Router, Target,
+    Again, Condition, Effect, Heard, InSequence, Input, Report, RouteId, Router, Target,
 };
 use paceline_core::{Machine, Slot};
-use paceline_protocol::traffic::Sequence;
 use paceline_protocol::{Epoch, NodeId, ReplicaId};
 use prometheus_client::metrics::counter::Counter;
 use ractor::{Actor, ActorProcessingErr, ActorRef};

@@ -38,7 +38,6 @@ mod sticky;
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
-use paceline_protocol::traffic::Sequence;
 use paceline_protocol::{NodeId, ReplicaId};
 use serde::{Deserialize, Serialize};
 

@@ -1,5 +1,6 @@
 //! A request as it travels between a client and the nodes.
 
+use paceline_core::router::InSequence;
 use paceline_core::{BucketId, Instant};
 use paceline_protocol::traffic::{self, Sequence};
 use paceline_protocol::{Criticality, Epoch};
@@ -36,6 +37,13 @@ pub(crate) struct Request {
 }
 
 impl Request {
+    /// Its sequence as routers mind it.
+    pub(crate) fn in_sequence(&self) -> Option<InSequence> {
+        let sequence = self.sequence?;
+        let rows = self.rows;
+        Some(InSequence { sequence, rows })
+    }
+
     /// Its bucket: that of its sequence, or its own.
     pub(crate) fn bucket_under(&self, salt: &str) -> u16 {
         match self.sequence {

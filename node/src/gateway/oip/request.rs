@@ -2,8 +2,8 @@
 
 mod binary;
 mod finite;
+mod glance;
 mod input;
-mod named;
 mod named;
 mod output;
 mod parameters;
@@ -13,8 +13,8 @@ use bytes::Bytes;
 use paceline_protocol::limits::ROWS_MAX;
 use paceline_protocol::{ErrorCode, Failure, Shape, Signature, Tensor, TensorSpec};
 
-pub use self::named::sequence;
 use super::json::{Keys, Reader};
+pub use glance::sequence;
 pub use named::{arrange, arrange_outputs};
 pub use output::WantedOutput;
 pub use parameters::{PARAMETERS_MAX, ParameterValue, RequestParameters};

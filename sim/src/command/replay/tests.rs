@@ -26,6 +26,7 @@ fn kept() -> [Kept; 3] {
                 deadline,
                 criticality: Criticality::default(),
                 tenant: TenantId::DEFAULT,
+                in_parts: false,
             },
             &mut Vec::new(),
         );

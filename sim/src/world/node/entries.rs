@@ -347,10 +347,7 @@ fn terms(request: Request, tenant: TenantId) -> Terms {
         lost: request.lost.map(node_id),
         criticality: request.criticality,
         tenant,
-        sequence: request.sequence.map(|sequence| InSequence {
-            sequence,
-            rows: request.rows,
-        }),
+        sequence: request.in_sequence(),
     }
 }
 

@@ -64,10 +64,7 @@ impl Node {
             bytes: request.bytes,
             may_probe: !request.is_once,
             again: (again != Again::default()).then(|| Box::new(again)),
-            sequence: request.sequence.map(|sequence| router::InSequence {
-                sequence,
-                rows: request.rows,
-            }),
+            sequence: request.in_sequence(),
         };
         self.router
             .step(outside.now, pick, &mut self.router_effects);
