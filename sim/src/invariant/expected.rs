@@ -200,7 +200,7 @@ impl Invariant for Expected {
         if self.copies < expect.copies_min {
             let (copies, wanted) = (self.copies, expect.copies_min);
             return Err(format!(
-                "{copies} copies were sent to shadows; {wanted} are expected"
+                "{copies} copies were answered by shadows; {wanted} are expected"
             ));
         }
         for (position, of) in self.clients.iter().enumerate() {

@@ -121,6 +121,7 @@ impl Copied {
         };
         let longest = self.serving.clock.now() + COPY_TIME_MAX;
         self.terms.deadline = self.terms.deadline.min(longest);
+        metrics.sent();
         tokio::spawn(self.run(outputs.to_vec(), place));
     }
 
@@ -131,7 +132,6 @@ impl Copied {
             return;
         };
         self.inputs = inputs;
-        self.shadow.metrics.sent();
         let until = self.serving.clock.deadline(self.terms.deadline);
         match tokio::time::timeout_at(until, self.answered(&outputs)).await {
             Ok(Some((nanos, agreement))) => self.shadow.metrics.answered(nanos, agreement),

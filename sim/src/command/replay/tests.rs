@@ -92,7 +92,7 @@ fn every_step_is_shown_in_the_order_of_time_if_that_is_wished() {
     let file = write(NodeId(3), RELEASE, &kept()).unwrap();
     let (_, table, _) = replay_with(&file, OutputFormat::Table, true);
     let lines: Vec<&str> = table.lines().collect();
-    let first = "      0.000000  admission: Arrive { deadline: Instant(5000000), criticality: Critical, tenant: TenantId(0) } → Admit";
+    let first = "      0.000000  admission: Arrive { deadline: Instant(5000000), criticality: Critical, tenant: TenantId(0), in_parts: false } → Admit";
     assert_eq!(lines[0], first);
     assert_eq!(
         lines[10],
@@ -125,7 +125,7 @@ fn an_altered_input_is_shown_with_what_was_said_and_is_said() {
     assert_eq!(code, ExitCode::FAILURE);
     let wanted = "
 admission, step 3, at 0.002000:
-  told      Arrive { deadline: Instant(0), criticality: Critical, tenant: TenantId(0) }
+  told      Arrive { deadline: Instant(0), criticality: Critical, tenant: TenantId(0), in_parts: false }
   recorded  Admit
   replayed  Refuse(Expired)
 ";
