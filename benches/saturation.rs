@@ -7,6 +7,9 @@
 //! turn. The bar is 95 %: what a batch leaves empty, and what lies between two batches, is what is
 //! missing to 1. The node's door, its clients and the lane share the machine's cores, which the
 //! loop has alone.
+//!
+//! `--sizes` shows instead what batches of so many rows take: whether any size is better than its
+//! neighbours.
 
 #[path = "request/answer.rs"]
 mod answer;
@@ -45,6 +48,9 @@ struct Arguments {
     /// Length of a turn of each, in milliseconds.
     #[arg(long, value_name = "MS", default_value_t = 3_000)]
     turn_ms: u64,
+    /// Print what batches of each size take, and nothing else.
+    #[arg(long)]
+    sizes: bool,
     /// Given by `cargo bench`, and not by `cargo test`.
     #[arg(long, hide = true)]
     bench: bool,
@@ -69,6 +75,9 @@ fn main() -> anyhow::Result<()> {
     let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR"))?;
     model::write(folder.path())?;
     let direct = Direct::load(folder.path())?;
+    if arguments.sizes {
+        return direct.show_sizes();
+    }
     let server = serve(folder.path())?;
     let request = model::request();
     let body = load::ask_once(server.address, &request)?;
@@ -158,6 +167,29 @@ impl Direct {
         })
     }
 
+    /// The middle one of some batches of each size, whose order changes.
+    fn show_sizes(&self) -> anyhow::Result<()> {
+        let mut micros = vec![Vec::new(); self.rows.len()];
+        for _ in 0..SIZE_ROUNDS {
+            for (rows, micros) in (1..).zip(&mut micros) {
+                let requests: Vec<&[Tensor]> =
+                    self.rows[..rows].iter().map(Vec::as_slice).collect();
+                let started = Instant::now();
+                self.model.run(&Batch::new(&requests))?;
+                micros.push(started.elapsed().as_secs_f64() * 1e6);
+            }
+        }
+        println!("{:>6}{:>14}{:>14}", "rows", "batch, µs", "row, µs");
+        for (rows, micros) in (1..).zip(micros) {
+            let median = Spread::of(micros).median();
+            println!(
+                "{rows:>6}{median:>14.0}{:>14.1}",
+                median / f64::from(rows as u32)
+            );
+        }
+        Ok(())
+    }
+
     /// Rows a second, for so long.
     fn run(&self, time: Duration) -> anyhow::Result<f64> {
         let requests: Vec<&[Tensor]> = self.rows.iter().map(Vec::as_slice).collect();
@@ -172,5 +204,7 @@ impl Direct {
     }
 }
 
+/// Batches of each size.
+const SIZE_ROUNDS: usize = 31;
 /// Enough for a batch that runs, one that waits, and those whose answers are on their way.
 const CONNECTIONS: usize = 128;
