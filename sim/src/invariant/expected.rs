@@ -222,7 +222,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_sequence_that_moves_too_often_and_copies_that_were_not_sent_are_found() {
+    fn a_sequence_that_moves_too_often_and_copies_that_were_not_answered_are_found() {
         let mut scenario = Scenario::named("node-kill").unwrap();
         scenario.expect = Expect {
             sticky_permille_min: 500,
@@ -240,7 +240,7 @@ mod tests {
         };
         let none = see(sent(1)).unwrap_err();
         assert!(none.starts_with("0 of 0 requests of sequences"), "{none}");
-        assert!(see(sent(1)).unwrap_err().starts_with("0 copies were sent"));
+        assert!(see(sent(1)).unwrap_err().starts_with("0 copies were answered"));
         assert_eq!(see(Fact::Copied(CopyEnd::Answered)), Ok(()));
         assert_eq!(see(sent(2)), Ok(()), "every other one");
         let moved = see(sent(3)).unwrap_err();
