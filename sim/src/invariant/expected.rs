@@ -240,7 +240,11 @@ mod tests {
         };
         let none = see(sent(1)).unwrap_err();
         assert!(none.starts_with("0 of 0 requests of sequences"), "{none}");
-        assert!(see(sent(1)).unwrap_err().starts_with("0 copies were answered"));
+        assert!(
+            see(sent(1))
+                .unwrap_err()
+                .starts_with("0 copies were answered")
+        );
         assert_eq!(see(Fact::Copied(CopyEnd::Answered)), Ok(()));
         assert_eq!(see(sent(2)), Ok(()), "every other one");
         let moved = see(sent(3)).unwrap_err();
