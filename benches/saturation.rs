@@ -160,7 +160,7 @@ impl Direct {
             .chunks_exact(4)
             .map(|bytes| f32::from_le_bytes(bytes.try_into().expect("there are four")))
             .collect();
-        let rows = (0..model::ROWS_MAX).map(|_| vec![Tensor::from_f32(1, &row)]);
+        let rows = (0..model::ROWS_MAX).map(|_| vec![Tensor::from_f32(model::FEATURES, &row)]);
         Ok(Self {
             model,
             rows: rows.collect(),

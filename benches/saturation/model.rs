@@ -85,6 +85,7 @@ rows_max = {ROWS_MAX}
 [mlp]
 weights = "model.safetensors"
 activation = "relu"
+head = "none"
 "#
     )
 }

@@ -54,6 +54,7 @@ fn send(
         body.len()
     );
     let request = [head.as_bytes(), body.as_bytes()].concat();
+    let mut used = vec![Instant::now(); doors.len()];
     let (began, mut at_s, mut samples) = (Instant::now(), 0.0, Vec::new());
     loop {
         // Inverse transform of the exponential distribution; 0 itself has no logarithm.
@@ -64,9 +65,17 @@ fn send(
         }
         std::thread::sleep((began + at).saturating_duration_since(Instant::now()));
         let door = chance.below(connections.len() as u64) as usize;
+        // A node closes what has been idle for long.
+        if used[door].elapsed() > IDLE_MAX {
+            connections[door] = Connection::open(doors[door])?;
+        }
         let sent = Instant::now();
+        used[door] = sent;
         let answer = connections[door].ask(&request).context("a request")?;
         samples.push((at, sent.elapsed().as_secs_f64() * 1e6));
         ensure!(!answer.is_empty(), "an answer without a body");
     }
 }
+
+/// Well below the time after which a node closes a connection.
+const IDLE_MAX: Duration = Duration::from_secs(2);
