@@ -134,6 +134,74 @@ fn replicas_beyond_those_that_are_considered_have_their_sequences_at_every_route
     assert_eq!(one.in_flight_rows() + other.in_flight_rows(), 0);
 }
 
+/// Where a part of a request goes: it has so many rows of those of the request.
+fn part(router: &mut Router, now: Instant, (rows, of): (u32, u32)) -> u64 {
+    let mut out = Vec::new();
+    let input = Input::Pick {
+        route: ROUTE,
+        slot: SLOT,
+        rows,
+        bytes: 64,
+        may_probe: false,
+        again: None,
+        sequence: Some(InSequence {
+            sequence: Sequence(0),
+            rows: of,
+        }),
+    };
+    router.step(now, input, &mut out);
+    match out[..] {
+        [Effect::Dispatch { replica, .. }] => replica.0,
+        _ => panic!("{out:?}"),
+    }
+}
+
+fn heard(router: &mut Router, now: Instant, (replica, rows): (u64, u32), heard: Heard) {
+    let input = Input::Done {
+        route: ROUTE,
+        replica: ReplicaId(replica),
+        rows,
+        heard,
+    };
+    router.step(now, input, &mut Vec::new());
+}
+
+#[test]
+fn the_parts_of_one_request_stay_together() {
+    let mut router = of_node(1, 1..=3);
+    let parts: Vec<u64> = (0..8)
+        .map(|_| part(&mut router, Instant::ZERO, (32, 256)))
+        .collect();
+    assert_eq!(parts, [parts[0]; 8], "nothing else is under way");
+}
+
+#[test]
+fn who_failed_is_tried_by_one_request_of_its_sequences_and_comes_back() {
+    // Among few, and beyond those that are considered for other requests.
+    for replicas in [3, 3 * SUBSET_MAX as u64] {
+        let mut router = of_node(1, 1..=replicas);
+        let (now, later) = (Instant::ZERO, Instant::from_nanos(2_000_000_000));
+        let first = part(&mut router, now, (1, 1));
+        heard(&mut router, now, (first, 1), Heard::Fault);
+        for _ in 0..4 {
+            heard(&mut router, now, (first, 0), Heard::Fault);
+        }
+        let other = part(&mut router, now, (1, 1));
+        assert_ne!(other, first, "it is left out");
+        heard(&mut router, now, (other, 1), Heard::Nothing);
+        assert_eq!(part(&mut router, later, (1, 1)), first, "it is tried");
+        assert_eq!(part(&mut router, later, (1, 1)), other, "by one request");
+        heard(&mut router, later, (other, 1), Heard::Nothing);
+        let report = Report {
+            queued_rows: 0,
+            row_nanos: 1,
+            rest_nanos: 1,
+        };
+        heard(&mut router, later, (first, 1), Heard::Answer(report));
+        assert_eq!(part(&mut router, later, (1, 1)), first, "and is back");
+    }
+}
+
 proptest! {
     #[test]
     fn every_router_gives_a_sequence_the_same_replica_also_after_a_restart(
