@@ -79,10 +79,10 @@ impl Dense {
             self.inputs * self.outputs,
             "the plan checked the shape"
         );
-        let mut packed = vec![0.0; self.padded_outputs() * (self.inputs + SKEW)];
+        let mut packed = vec![0.0; self.padded_outputs() * self.inputs];
         for (output, row) in weight.chunks_exact(self.inputs).enumerate() {
             let (panel, lane) = (output / self.lanes, output % self.lanes);
-            let panel = &mut packed[panel * self.lanes * (self.inputs + SKEW)..];
+            let panel = &mut packed[panel * self.lanes * self.inputs..];
             for (slot, value) in panel.chunks_exact_mut(self.lanes).zip(row) {
                 slot[lane] = *value;
             }
@@ -161,14 +161,11 @@ struct Product<'a> {
     outputs: usize,
 }
 
-/// Most rows that pass together: over a pair of panels they are twelve sums, which more than hide
-/// the latency of a multiply-add (4 cycles, two a cycle) and leave 4 of 16 registers to their
-/// operands; with 32 registers they pass over four, so that more is on its way from memory.
-const BLOCK_ROWS: usize = 6;
-
-/// Vectors between one panel and the next: without any, the panels of a layer whose inputs are a
-/// power of two fall on the same lines of the cache, and push each other out.
-const SKEW: usize = 1;
+/// Most rows that pass together: over a pair of panels they are ten sums, which more than hide the
+/// latency of a multiply-add (4 cycles, two a cycle) and leave 6 of 16 registers to their operands;
+/// with 32 registers they pass over four, so that more is on its way from memory. Six rows over four
+/// panels would fit by the count, and took twice as long.
+const BLOCK_ROWS: usize = 5;
 
 impl WithSimd for Product<'_> {
     type Output = ();
@@ -185,7 +182,7 @@ impl WithSimd for Product<'_> {
             rows if S::REGISTER_COUNT < 32 => self.blocks::<S, 2>(simd, rows),
             4 => self.strips::<S, 4, 3>(simd),
             5 => self.strips::<S, 5, 3>(simd),
-            BLOCK_ROWS => self.strips::<S, BLOCK_ROWS, 3>(simd),
+            6 => self.strips::<S, 6, 3>(simd),
             rows => self.blocks::<S, 4>(simd, rows),
         }
     }
@@ -232,7 +229,7 @@ impl Product<'_> {
         }
     }
 
-    /// From 3 rows, of seven, to [`BLOCK_ROWS`].
+    /// From 3 rows to [`BLOCK_ROWS`].
     #[inline(always)]
     fn block<S: Simd, const PANELS: usize>(
         &mut self,
@@ -244,7 +241,6 @@ impl Product<'_> {
         match size {
             3 => self.tile::<S, 3, PANELS>(simd, row, panel),
             4 => self.tile::<S, 4, PANELS>(simd, row, panel),
-            5 => self.tile::<S, 5, PANELS>(simd, row, panel),
             BLOCK_ROWS => self.tile::<S, BLOCK_ROWS, PANELS>(simd, row, panel),
             _ => unreachable!("four rows or more were cut evenly"),
         }
@@ -268,7 +264,7 @@ impl Product<'_> {
         let mut w: [&[S::f32s]; PANELS] = [&[]; PANELS];
         let mut sums = [[bias[panel]; PANELS]; ROWS];
         for p in 0..PANELS {
-            w[p] = &weight[(panel + p) * (inputs + SKEW)..][..inputs];
+            w[p] = &weight[(panel + p) * inputs..][..inputs];
             for sums in &mut sums {
                 sums[p] = bias[panel + p];
             }
