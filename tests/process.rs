@@ -48,6 +48,8 @@ mod survival;
 mod tenants;
 #[path = "process/tensors.rs"]
 mod tensors;
+#[path = "process/triton.rs"]
+mod triton;
 #[path = "process/up.rs"]
 mod up;
 #[path = "process/versions.rs"]

@@ -203,7 +203,7 @@ impl Serving {
         let (metrics, arm) = counted;
         match &answered {
             Ok((rows, _)) => metrics.succeeded(Protocol::Http, *rows, nanos),
-            Err(failure) => metrics.failed(Protocol::Http, failure.code),
+            Err(failure) => metrics.failed(Protocol::Http, failure.code, nanos),
         }
         if let Some(arm) = arm {
             let failure = answered.as_ref().err().map(|failure| failure.code);

@@ -3,6 +3,7 @@
 mod about;
 mod events;
 mod host;
+mod managed;
 mod respond;
 
 use std::convert::Infallible;
@@ -34,7 +35,7 @@ use super::Doors;
 use super::body::{AnswerBody, epoch_seen, read_inference, sequence, unit};
 use super::front::{Accepted, Accepting, Door};
 use super::infer::InferBody;
-use super::path::Route;
+use super::path::{Route, Target};
 use crate::telemetry::metrics::Protocol;
 use crate::tenants::Caller;
 
@@ -185,29 +186,27 @@ async fn dispatch(
                 "nothing answers under this path",
             ));
         }
-        _ if parts.method != route.method()
-            && !(parts.method == hyper::Method::HEAD && route.method() == hyper::Method::GET) =>
-        {
-            return Ok(method_not_allowed(route));
-        }
+        _ if !route.methods().include(&parts.method) => return Ok(method_not_allowed(route)),
+        // Who watches the node needs no key.
+        Route::Live | Route::Ready => return about(doors, route),
+        Route::Infer(target) => return infer(doors, target, &parts.headers, body).await,
         _ => {}
     }
+    let caller = caller(doors, &parts.headers)?;
     match route {
-        Route::Infer { model, version } => {
-            infer(doors, (model, version), &parts.headers, body).await
+        Route::Repository(asked) => {
+            managed::repository(doors, asked, caller, (&parts.headers, body)).await
         }
-        // Who watches the node needs no key.
-        Route::Live | Route::Ready => about(doors, route),
-        _ => {
-            caller(doors, &parts.headers)?;
-            about(doors, route)
-        }
+        Route::SharedMemory(asked) => managed::shared_memory(asked),
+        Route::Trace(model) => managed::trace(doors, (&parts.method, model)),
+        Route::Logging => managed::logging(&parts.method),
+        _ => about(doors, route),
     }
 }
 
 async fn infer(
     doors: &Doors,
-    (model, version): (&str, Option<&str>),
+    Target { model, version }: Target<'_>,
     headers: &HeaderMap,
     body: Incoming,
 ) -> Result<Response<AnswerBody>, Failure> {
@@ -261,14 +260,10 @@ fn caller(doors: &Doors, headers: &HeaderMap) -> Result<Caller, Failure> {
 /// The answer to a method that a path does not take names the one that it does (RFC 9110,
 /// section 15.5.6).
 fn method_not_allowed(route: Route<'_>) -> Response<AnswerBody> {
-    let method = route.method();
-    let message = format!("this path takes {method}");
+    let methods = route.methods();
+    let message = format!("this path takes {}", methods.name());
     let mut response = failed(&Failure::new(ErrorCode::MethodNotAllowed, message));
-    let allowed = if method == hyper::Method::GET {
-        HeaderValue::from_static("GET,HEAD")
-    } else {
-        HeaderValue::from_static("POST")
-    };
+    let allowed = HeaderValue::from_static(methods.allow());
     response.headers_mut().insert(header::ALLOW, allowed);
     response
 }
