@@ -34,6 +34,8 @@ mod machines;
 mod metrics;
 #[path = "process/node.rs"]
 mod node;
+#[path = "process/predict.rs"]
+mod predict;
 #[path = "process/record.rs"]
 mod record;
 #[path = "process/sequences.rs"]

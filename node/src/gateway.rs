@@ -12,6 +12,7 @@ pub mod models;
 pub mod oip;
 mod operator;
 mod path;
+pub mod predict;
 pub mod quic;
 mod server;
 

@@ -187,6 +187,7 @@ fn a_model_is_unloaded_and_loaded_again() {
 }
 
 #[test]
+#[allow(clippy::too_many_lines, reason = "a table, a row a case")]
 fn what_cannot_be_is_refused_with_a_sentence() {
     let node = Node::shared();
     let unsupported = (501, "UNSUPPORTED");

@@ -20,7 +20,7 @@ use paceline_protocol::{ErrorCode, Failure, ModelName};
 
 pub use self::configuration::{Configuration, TensorConfiguration};
 pub use self::repository::{check_load_parameter, check_unload_parameter};
-pub use self::state::{State, VersionState};
+pub use self::state::{ModelSummary, State, VersionState};
 pub use self::statistics::{BatchStatistics, ModelStatistics};
 use crate::clock::Clock;
 use crate::observed::Observed;

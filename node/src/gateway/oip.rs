@@ -23,7 +23,7 @@
 
 mod answer;
 mod configuration;
-mod json;
+pub(super) mod json;
 mod metadata;
 mod repository;
 mod request;
@@ -39,6 +39,8 @@ pub use request::{
     WantedOutput, arrange, arrange_outputs, parse, sequence,
 };
 
+pub(super) use answer::Elements;
+pub(super) use request::{Nested, check_inputs, excerpt, listed};
 pub use settings::{logging, trace};
 pub use statistics::statistics;
 

@@ -24,6 +24,8 @@ pub(super) enum Route<'a> {
     Trace(Option<&'a str>),
     /// Triton's log settings.
     Logging,
+    /// Everything under `/v1`.
+    V1(V1<'a>),
     /// Everything under `/v2/paceline/`.
     Operator,
     Unknown,
@@ -34,6 +36,25 @@ pub(super) enum Route<'a> {
 pub(super) struct Target<'a> {
     pub(super) model: &'a str,
     pub(super) version: Option<&'a str>,
+}
+
+/// What KServe's protocol v1, TensorFlow Serving and OpenAI's clients ask for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum V1<'a> {
+    Models,
+    Model(Target<'a>),
+    /// Its signature.
+    Metadata(Target<'a>),
+    Verb(Target<'a>, Verb),
+}
+
+/// What is posted to a model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Verb {
+    Predict,
+    Classify,
+    Regress,
+    Explain,
 }
 
 /// What is asked of the repository; there is one, whatever the path calls it.
@@ -63,7 +84,7 @@ pub(super) enum Methods {
 impl<'a> Route<'a> {
     pub(super) fn of(path: &'a str) -> Self {
         let Some(rest) = path.strip_prefix("/v2") else {
-            return Self::Unknown;
+            return V1::of(path).map_or(Self::Unknown, Self::V1);
         };
         if let Some(rest) = rest.strip_prefix("/models/") {
             return Self::of_models(rest);
@@ -112,12 +133,71 @@ impl<'a> Route<'a> {
     pub(super) fn methods(self) -> Methods {
         match self {
             Self::Infer(_)
+            | Self::V1(V1::Verb(..))
             | Self::Repository(_)
             | Self::SharedMemory(SharedMemory::Register | SharedMemory::Unregister) => {
                 Methods::Post
             }
             Self::Trace(_) | Self::Logging => Methods::GetAndPost,
             _ => Methods::Get,
+        }
+    }
+}
+
+impl<'a> V1<'a> {
+    fn of(path: &'a str) -> Option<Self> {
+        // KServe serves what OpenAI's clients ask for under a prefix of its own.
+        if let Some(path) = path.strip_prefix("/openai") {
+            let listed = Self::of(path)?;
+            let is_openai = match listed {
+                Self::Models => true,
+                Self::Model(target) => target.version.is_none(),
+                Self::Metadata(_) | Self::Verb(..) => false,
+            };
+            return is_openai.then_some(listed);
+        }
+        let rest = path.strip_prefix("/v1/models")?;
+        let Some(rest) = rest.strip_prefix('/') else {
+            return rest.is_empty().then_some(Self::Models);
+        };
+        if let Some((rest, verb)) = rest.rsplit_once(':') {
+            return Some(Self::Verb(Target::of_v1(rest)?, Verb::of(verb)?));
+        }
+        match rest.strip_suffix("/metadata") {
+            Some(rest) => Target::of_v1(rest).map(Self::Metadata),
+            None => Target::of_v1(rest).map(Self::Model),
+        }
+    }
+}
+
+impl<'a> Target<'a> {
+    /// `MODEL`, `MODEL/versions/VERSION` or `MODEL/labels/LABEL`.
+    fn of_v1(rest: &'a str) -> Option<Self> {
+        let (model, version) = match rest.split_once('/') {
+            None => (rest, None),
+            Some((model, rest)) => {
+                let version = rest.strip_prefix("versions/");
+                let version = version.or_else(|| rest.strip_prefix("labels/"))?;
+                (model, Some(version))
+            }
+        };
+        let is_whole = |part: &str| !part.is_empty() && !part.contains('/');
+        (is_whole(model) && version.is_none_or(is_whole)).then_some(Self { model, version })
+    }
+}
+
+impl Verb {
+    fn of(name: &str) -> Option<Self> {
+        let all = [Self::Predict, Self::Classify, Self::Regress, Self::Explain];
+        all.into_iter().find(|verb| verb.name() == name)
+    }
+
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::Predict => "predict",
+            Self::Classify => "classify",
+            Self::Regress => "regress",
+            Self::Explain => "explain",
         }
     }
 }
@@ -236,6 +316,37 @@ mod tests {
             ("/", Route::Unknown),
         ];
         for (path, route) in cases {
+            assert_eq!(Route::of(path), route, "{path}");
+        }
+    }
+
+    #[test]
+    fn a_prediction_names_a_version_or_a_label() {
+        let predict = |target| Some(V1::Verb(target, Verb::Predict));
+        let cases = [
+            ("/v1/models", Some(V1::Models)),
+            ("/openai/v1/models", Some(V1::Models)),
+            ("/v1/models/m", Some(V1::Model(M))),
+            ("/openai/v1/models/m", Some(V1::Model(M))),
+            ("/v1/models/m/versions/2", Some(V1::Model(M2))),
+            ("/v1/models/m/metadata", Some(V1::Metadata(M))),
+            ("/v1/models/m/labels/2/metadata", Some(V1::Metadata(M2))),
+            ("/v1/models/m:predict", predict(M)),
+            ("/v1/models/m/versions/2:predict", predict(M2)),
+            ("/v1/models/m/labels/2:predict", predict(M2)),
+            ("/v1/models/m:explain", Some(V1::Verb(M, Verb::Explain))),
+            ("/v1/models/m:guess", None),
+            ("/v1/models/:predict", None),
+            ("/v1/models/m/versions/:predict", None),
+            ("/v1/models/m/versions/2/x", None),
+            ("/v1/models/", None),
+            ("/v1/modelsx", None),
+            ("/openai/v1/models/m:predict", None),
+            ("/openai/v1/models/m/versions/2", None),
+            ("/v1", None),
+        ];
+        for (path, asked) in cases {
+            let route = asked.map_or(Route::Unknown, Route::V1);
             assert_eq!(Route::of(path), route, "{path}");
         }
     }

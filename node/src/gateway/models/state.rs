@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use paceline_core::placement::ReplicaState;
 use paceline_core::registry::{Model, Registry};
-use paceline_protocol::{Failure, ModelName, VersionNumber};
+use paceline_protocol::{ErrorCode, Failure, ModelName, VersionNumber};
 
 use super::Models;
 use crate::observed::Observations;
@@ -34,6 +34,29 @@ pub struct VersionState {
     pub state: State,
     /// Why, if it is unavailable.
     pub reason: String,
+}
+
+/// A model, as those see it who list models.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ModelSummary {
+    /// Its name.
+    pub name: String,
+    /// The tenant that owns it.
+    pub owner: String,
+    /// When the version that serves, or the newest, was published, in seconds since 1970.
+    pub created_s: u64,
+    /// Whether a request without a version would be answered.
+    pub is_ready: bool,
+    /// Its versions that have replicas or serve, or its newest.
+    pub versions: Vec<VersionState>,
+}
+
+impl VersionState {
+    /// Why it cannot be had although it shall be.
+    pub fn failure(&self) -> Option<&str> {
+        let is_failure = self.state == State::Unavailable && self.reason != UNLOADED;
+        is_failure.then_some(self.reason.as_str())
+    }
 }
 
 impl State {
@@ -66,17 +89,17 @@ impl Models {
             observed: &observed,
             routes: &routes,
         };
-        let names = registry.models().keys();
-        let all = names.flat_map(|name| view.of_model(name));
+        let models = registry.models().iter();
+        let all = models.flat_map(|(name, model)| view.of_model(name, model));
         let wanted = all.filter(|version| !only_ready || version.state == State::Ready);
         wanted.collect()
     }
 
-    /// The same of one model.
+    /// How a version is that is named by its number or a label.
     ///
     /// # Errors
-    /// `MODEL_NOT_FOUND`, by name.
-    pub fn states(&self, model: &str) -> Result<Vec<VersionState>, Failure> {
+    /// `MODEL_NOT_FOUND` or `VERSION_NOT_FOUND`, by name.
+    pub fn state(&self, model: &str, version: &str) -> Result<VersionState, Failure> {
         let (registry, observed) = (self.registry.current(), self.observed.current());
         let routes = self.router.routes();
         let view = View {
@@ -84,18 +107,83 @@ impl Models {
             observed: &observed,
             routes: &routes,
         };
-        let name = ModelName::new(model).ok();
-        let name = name.filter(|name| registry.models().contains_key(name));
-        let name = name.ok_or_else(|| super::unknown(model))?;
-        Ok(view.of_model(&name))
+        let (name, model) = view.known(model)?;
+        let mut labels = model.labels.iter();
+        let labelled = labels.find(|(label, _)| label.as_str() == version);
+        let number = labelled.map(|(_, number)| *number);
+        let number = number.or_else(|| version.parse().ok().map(VersionNumber));
+        let number = number.filter(|number| model.versions.contains_key(number));
+        let number = number.ok_or_else(|| {
+            let shown: String = version.chars().take(32).collect();
+            let message = format!("model '{name}' has no version {shown:?}");
+            Failure::new(ErrorCode::VersionNotFound, message)
+        })?;
+        let route = routes.model(name.as_str()).ok();
+        let (state, reason) = view.of_version((&name, model), route, number);
+        Ok(VersionState {
+            name: name.to_string(),
+            version: number,
+            state,
+            reason,
+        })
+    }
+
+    /// All models.
+    pub fn summaries(&self) -> Vec<ModelSummary> {
+        let (registry, observed) = (self.registry.current(), self.observed.current());
+        let routes = self.router.routes();
+        let view = View {
+            registry: &registry,
+            observed: &observed,
+            routes: &routes,
+        };
+        let models = registry.models().iter();
+        let summaries = models.map(|(name, model)| view.summary(name, model));
+        summaries.collect()
+    }
+
+    /// One model.
+    ///
+    /// # Errors
+    /// `MODEL_NOT_FOUND`, by name.
+    pub fn summary(&self, model: &str) -> Result<ModelSummary, Failure> {
+        let (registry, observed) = (self.registry.current(), self.observed.current());
+        let routes = self.router.routes();
+        let view = View {
+            registry: &registry,
+            observed: &observed,
+            routes: &routes,
+        };
+        let (name, model) = view.known(model)?;
+        Ok(view.summary(&name, model))
     }
 }
 
-impl View<'_> {
-    fn of_model(self, name: &ModelName) -> Vec<VersionState> {
-        let Some(model) = self.registry.models().get(name) else {
-            return Vec::new();
-        };
+impl<'a> View<'a> {
+    fn known(self, name: &str) -> Result<(ModelName, &'a Model), Failure> {
+        let known = ModelName::new(name).ok();
+        let known = known.and_then(|name| {
+            let model = self.registry.models().get(&name)?;
+            Some((name, &**model))
+        });
+        known.ok_or_else(|| super::unknown(name))
+    }
+
+    fn summary(self, name: &ModelName, model: &Model) -> ModelSummary {
+        let newest = model.versions.keys().next_back().copied();
+        let version = model.serving.or(newest);
+        let published = version.and_then(|version| model.versions.get(&version));
+        let route = self.routes.model(name.as_str());
+        ModelSummary {
+            name: name.to_string(),
+            owner: model.owner.to_string(),
+            created_s: published.map_or(0, |version| version.published_ms / 1_000),
+            is_ready: route.is_ok_and(ModelRoute::is_ready),
+            versions: self.of_model(name, model),
+        }
+    }
+
+    fn of_model(self, name: &ModelName, model: &Model) -> Vec<VersionState> {
         let route = self.routes.model(name.as_str()).ok();
         let routed = route.into_iter().flat_map(|route| route.versions.keys());
         let mut versions: BTreeSet<VersionNumber> = routed.copied().collect();

@@ -65,6 +65,7 @@ pub(super) fn about(doors: &Doors, route: Route<'_>) -> Result<Response<AnswerBo
         | Route::SharedMemory(_)
         | Route::Trace(_)
         | Route::Logging
+        | Route::V1(_)
         | Route::Operator
         | Route::Unknown => unreachable!("answered elsewhere"),
     }
