@@ -34,6 +34,8 @@ mod machines;
 mod metrics;
 #[path = "process/node.rs"]
 mod node;
+#[path = "process/predict.rs"]
+mod predict;
 #[path = "process/record.rs"]
 mod record;
 #[path = "process/sequences.rs"]
@@ -48,6 +50,8 @@ mod survival;
 mod tenants;
 #[path = "process/tensors.rs"]
 mod tensors;
+#[path = "process/triton.rs"]
+mod triton;
 #[path = "process/up.rs"]
 mod up;
 #[path = "process/versions.rs"]

@@ -8,9 +8,11 @@ mod body;
 mod front;
 mod guests;
 pub mod infer;
+pub mod models;
 pub mod oip;
 mod operator;
 mod path;
+pub mod predict;
 pub mod quic;
 mod server;
 
@@ -24,6 +26,7 @@ use tokio::sync::watch;
 pub use self::front::{Door, Front, Listener, MemoryFront};
 pub use self::guests::Guests;
 pub use self::infer::{Copies, PeerDoor, Serving};
+pub use self::models::Models;
 pub use self::operator::{Operator, OperatorParts};
 pub use self::server::HttpOptions;
 use crate::observer::OwnFacts;
@@ -48,6 +51,8 @@ pub struct Arguments {
 pub struct Doors {
     /// The request path.
     pub serving: Serving,
+    /// What there is to tell of models.
+    pub models: Models,
     /// The operator API.
     pub operator: axum::Router,
     /// What Prometheus reads.

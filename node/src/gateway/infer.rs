@@ -5,6 +5,7 @@
 
 mod admit;
 mod ahead;
+mod content;
 mod events;
 mod execute;
 mod flight;
@@ -18,7 +19,6 @@ mod tensors;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use bytes::Bytes;
 use paceline_core::Instant;
 use paceline_core::failover::Terms;
 use paceline_core::router::InSequence;
@@ -26,13 +26,14 @@ use paceline_protocol::limits::{REQUEST_BUDGET_DEFAULT_MS, REQUEST_BUDGET_MAX_MS
 use paceline_protocol::traffic::{self, Sequence, Unit};
 use paceline_protocol::{Epoch, Failure, Tensor, VersionNumber};
 
+pub use self::content::Content;
 pub use self::events::EventPart;
 pub use self::missed::Unanswered;
 pub use self::remote::PeerDoor;
 pub use self::shadow::Copies;
 pub use self::stream::{Disconnected, Moved, Taker};
 pub use self::tensors::{TensorAnswer, TensorPart, TensorRequest};
-use super::oip::{self, AnswerView, ParseOptions, ParsedRequest, Rendered};
+use super::oip::{AnswerView, ParseOptions, ParsedRequest, Rendered};
 use crate::admission::Asker;
 use crate::clock::Clock;
 use crate::detector::Suspects;
@@ -88,10 +89,8 @@ pub struct InferBody<'a> {
     pub model: &'a str,
     /// The version in the path.
     pub version: Option<&'a str>,
-    /// Length of the JSON in front of binary tensors, if the header says one.
-    pub json_bytes: Option<usize>,
-    /// The body.
-    pub body: Bytes,
+    /// What it says.
+    pub content: Content<'a>,
     /// The highest epoch that the client has seen, if it says one.
     pub epoch_seen: Option<Epoch>,
     /// Who sends it.
@@ -203,7 +202,7 @@ impl Serving {
         let (metrics, arm) = counted;
         match &answered {
             Ok((rows, _)) => metrics.succeeded(Protocol::Http, *rows, nanos),
-            Err(failure) => metrics.failed(Protocol::Http, failure.code),
+            Err(failure) => metrics.failed(Protocol::Http, failure.code, nanos),
         }
         if let Some(arm) = arm {
             let failure = answered.as_ref().err().map(|failure| failure.code);
@@ -250,7 +249,8 @@ impl Serving {
             .await;
         let (outputs, pinned) = ran.map_err(|unanswered| unanswered.failure)?;
         let ran_at = self.clock.now();
-        let rendered = oip::render(&view(&request, &pinned, &parsed, &outputs))?;
+        let view = view(&request, &pinned, &parsed, &outputs);
+        let rendered = request.content.render(&view)?;
         permit.answered(pinned.waited.nanos());
         let metrics = &pinned.version.metrics;
         metrics.stage(Stage::Render, self.clock.now().nanos_since(ran_at));
@@ -272,7 +272,7 @@ impl Serving {
     ) -> Result<(Pinned, ParsedRequest), Failure> {
         // While there are two versions, which one reads it depends on what it says itself.
         if request.sequence.is_none() && pinned.arm.is_some() {
-            request.sequence = oip::sequence(&request.body, request.json_bytes);
+            request.sequence = request.content.sequence();
             if request.sequence.is_some() {
                 pinned = self.pin(request.target(arrived))?;
             }
@@ -355,7 +355,7 @@ impl<'a> InferBody<'a> {
         let options = ParseOptions {
             finite_inputs: version.finite_inputs,
         };
-        oip::parse(&self.body, self.json_bytes, &version.signature, options)
+        self.content.parse(&version.signature, options)
     }
 }
 

@@ -3,7 +3,9 @@
 mod about;
 mod events;
 mod host;
+mod managed;
 mod respond;
+mod v1;
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -33,8 +35,9 @@ use self::respond::{STALE, VERSION, answered, respond};
 use super::Doors;
 use super::body::{AnswerBody, epoch_seen, read_inference, sequence, unit};
 use super::front::{Accepted, Accepting, Door};
-use super::infer::InferBody;
-use super::path::Route;
+use super::infer::{Content, InferBody};
+use super::path::{Route, Target, V1, Verb};
+use super::predict::Predict;
 use crate::telemetry::metrics::Protocol;
 use crate::tenants::Caller;
 
@@ -185,31 +188,43 @@ async fn dispatch(
                 "nothing answers under this path",
             ));
         }
-        _ if parts.method != route.method()
-            && !(parts.method == hyper::Method::HEAD && route.method() == hyper::Method::GET) =>
-        {
-            return Ok(method_not_allowed(route));
+        _ if !route.methods().include(&parts.method) => return Ok(method_not_allowed(route)),
+        // Who watches the node needs no key.
+        Route::Live | Route::Ready => return about(doors, route),
+        Route::Infer(target) => {
+            return infer(doors, (target, Wants::Infer), (&parts.headers, body)).await;
+        }
+        Route::V1(V1::Verb(target, Verb::Predict)) => {
+            return infer(doors, (target, Wants::Predict), (&parts.headers, body)).await;
         }
         _ => {}
     }
+    let caller = caller(doors, &parts.headers)?;
     match route {
-        Route::Infer { model, version } => {
-            infer(doors, (model, version), &parts.headers, body).await
+        Route::Repository(asked) => {
+            managed::repository(doors, asked, caller, (&parts.headers, body)).await
         }
-        // Who watches the node needs no key.
-        Route::Live | Route::Ready => about(doors, route),
-        _ => {
-            caller(doors, &parts.headers)?;
-            about(doors, route)
-        }
+        Route::SharedMemory(asked) => managed::shared_memory(asked),
+        Route::V1(asked) => v1::about(doors, asked),
+        Route::Trace(model) => managed::trace(doors, (&parts.method, model)),
+        Route::Logging => managed::logging(&parts.method),
+        _ => about(doors, route),
     }
+}
+
+/// How a request for an inference is written.
+#[derive(Clone, Copy)]
+enum Wants {
+    /// As the Open Inference Protocol has it.
+    Infer,
+    /// As TensorFlow Serving and KServe's protocol v1 have it.
+    Predict,
 }
 
 async fn infer(
     doors: &Doors,
-    (model, version): (&str, Option<&str>),
-    headers: &HeaderMap,
-    body: Incoming,
+    (Target { model, version }, wants): (Target<'_>, Wants),
+    (headers, body): (&HeaderMap, Incoming),
 ) -> Result<Response<AnswerBody>, Failure> {
     let limit = doors.options.body_bytes_max;
     let refused = |failure: &Failure| doors.metrics.refused(Protocol::Http, failure.code);
@@ -219,7 +234,18 @@ async fn infer(
     let sequence = sequence(headers).inspect_err(refused)?;
     let read = read_inference(headers, body, limit).await;
     let (json_bytes, body) = read.inspect_err(refused)?;
-    if wants_events(headers) {
+    let outline;
+    let content = match wants {
+        Wants::Predict => {
+            outline = Predict::read(&body).inspect_err(refused)?;
+            Content::Predict(&outline)
+        }
+        Wants::Infer => Content::Json {
+            json_bytes,
+            body: body.clone(),
+        },
+    };
+    if matches!(wants, Wants::Infer) && wants_events(headers) {
         let request = EventRequest {
             model: model.to_owned(),
             version: version.map(str::to_owned),
@@ -235,8 +261,7 @@ async fn infer(
     let request = InferBody {
         model,
         version,
-        json_bytes,
-        body,
+        content,
         epoch_seen,
         caller,
         unit,
@@ -261,14 +286,10 @@ fn caller(doors: &Doors, headers: &HeaderMap) -> Result<Caller, Failure> {
 /// The answer to a method that a path does not take names the one that it does (RFC 9110,
 /// section 15.5.6).
 fn method_not_allowed(route: Route<'_>) -> Response<AnswerBody> {
-    let method = route.method();
-    let message = format!("this path takes {method}");
+    let methods = route.methods();
+    let message = format!("this path takes {}", methods.name());
     let mut response = failed(&Failure::new(ErrorCode::MethodNotAllowed, message));
-    let allowed = if method == hyper::Method::GET {
-        HeaderValue::from_static("GET,HEAD")
-    } else {
-        HeaderValue::from_static("POST")
-    };
+    let allowed = HeaderValue::from_static(methods.allow());
     response.headers_mut().insert(header::ALLOW, allowed);
     response
 }

@@ -20,8 +20,8 @@ use crate::config::Config;
 use crate::detector::{Detector, Suspects};
 use crate::drain::Drain;
 use crate::gateway::{
-    self, Copies, Doors, Gateway, Guests, Listener, Operator, OperatorParts, PeerDoor, Readiness,
-    Serving, quic,
+    self, Copies, Doors, Gateway, Guests, Listener, Models, Operator, OperatorParts, PeerDoor,
+    Readiness, Serving, quic,
 };
 use crate::identity::Identity;
 use crate::identity::authority::key_in_certificate;
@@ -326,6 +326,15 @@ impl Assembly<'_> {
         }
     }
 
+    fn models(&self, shared: &Shared) -> Models {
+        Models {
+            registry: self.registry.clone(),
+            router: shared.router.clone(),
+            observed: shared.observed.clone(),
+            clock: self.clock,
+        }
+    }
+
     fn monitor(&self, shared: &Shared) -> monitor::Arguments {
         monitor::Arguments {
             gauges: shared.metrics.gauges.clone(),
@@ -368,6 +377,7 @@ impl Assembly<'_> {
         };
         let doors = Doors {
             serving,
+            models: self.models(shared),
             operator,
             metrics: shared.metrics.clone(),
             options,

@@ -12,7 +12,7 @@ use paceline_protocol::{Epoch, ErrorCode, Failure, NodeId, Tensor};
 use super::missed::dropped;
 use super::{Answered, InferBody, Pinned, Serving, budget_nanos, view};
 use crate::dispatch::Lost;
-use crate::gateway::oip::{self, AnswerView};
+use crate::gateway::oip::AnswerView;
 use crate::gateway::quic::{ClientAnswer, ClientFailure, ClientRequest};
 
 impl Serving {
@@ -136,7 +136,7 @@ impl Serving {
             ..view(&request, &pinned, &parsed, &outputs)
         };
         let answered = Answered {
-            rendered: oip::render(&view)?,
+            rendered: request.content.render(&view)?,
             version: answer.version,
             epoch: answer.epoch,
             stale_seconds: answer.stale_seconds.map(u64::from),

@@ -10,6 +10,7 @@ use paceline_protocol::{Failure, Signature, Tensor, VersionNumber};
 
 use super::json::write;
 use super::request::{ParameterValue, WantedOutput};
+pub(in crate::gateway) use values::Elements;
 
 /// All that an answer says.
 #[derive(Clone, Copy, Debug)]

@@ -1,0 +1,60 @@
+//! What a request says, in the form of the protocol that it came by.
+
+use bytes::Bytes;
+use paceline_protocol::traffic::Unit;
+use paceline_protocol::{Failure, Signature};
+
+use crate::gateway::oip::{self, AnswerView, ParseOptions, ParsedRequest, Rendered};
+use crate::gateway::predict::{self, Predict};
+
+/// What a request says, in the form of its protocol; its answer has the same.
+#[derive(Clone)]
+pub enum Content<'a> {
+    /// HTTP: JSON, with the length of it if binary tensors follow.
+    Json {
+        /// `Inference-Header-Content-Length`, if the header is there.
+        json_bytes: Option<usize>,
+        /// The body.
+        body: Bytes,
+    },
+    /// HTTP: a prediction of TensorFlow Serving's or KServe's, whose outline has been read.
+    Predict(&'a Predict<'a>),
+}
+
+impl Content<'_> {
+    /// JSON without binary tensors.
+    #[cfg(test)]
+    pub(crate) fn json(body: impl Into<Bytes>) -> Self {
+        Self::Json {
+            json_bytes: None,
+            body: body.into(),
+        }
+    }
+
+    /// The sequence that it names, before it is held against a signature.
+    pub(super) fn sequence(&self) -> Option<Unit> {
+        match self {
+            Self::Json { json_bytes, body } => oip::sequence(body, *json_bytes),
+            Self::Predict(_) => None,
+        }
+    }
+
+    /// What is in it, read by a version's signature.
+    pub(super) fn parse(
+        &self,
+        signature: &Signature,
+        options: ParseOptions,
+    ) -> Result<ParsedRequest, Failure> {
+        match self {
+            Self::Json { json_bytes, body } => oip::parse(body, *json_bytes, signature, options),
+            Self::Predict(outline) => outline.parse(signature, options),
+        }
+    }
+
+    pub(super) fn render(&self, view: &AnswerView<'_>) -> Result<Rendered, Failure> {
+        match self {
+            Self::Json { .. } => oip::render(view),
+            Self::Predict(outline) => predict::render(view, outline.form()),
+        }
+    }
+}
