@@ -185,7 +185,9 @@ async fn dispatch(
     let caller = caller(doors, &parts.headers)?;
     match route {
         Route::Repository(asked) => {
-            managed::repository(doors, asked, caller, (&parts.headers, body)).await
+            // Boxed, so that what a write of the registry keeps is not kept by every request.
+            let heard = (&parts.headers, body);
+            Box::pin(managed::repository(doors, asked, caller, heard)).await
         }
         Route::SharedMemory(asked) => managed::shared_memory(asked),
         Route::V1(asked) => v1::about(doors, asked),
