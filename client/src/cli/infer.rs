@@ -159,6 +159,19 @@ impl InferArgs {
 }
 
 impl Input {
+    /// The same rows or texts over and over, so many in all.
+    pub(super) fn of_rows(&self, rows: u32) -> Self {
+        let over = |given: &[String]| {
+            let all = given.iter().cycle().take(rows as usize);
+            all.cloned().collect()
+        };
+        Self {
+            row: over(&self.row),
+            text: over(&self.text),
+            json: self.json.clone(),
+        }
+    }
+
     /// The body of a request to `target` for these outputs, or for all if none is named.
     pub(super) fn body(
         &self,

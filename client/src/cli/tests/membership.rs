@@ -250,7 +250,7 @@ fn a_load_is_measured_and_a_broken_model_is_told_before() {
     let open = run(&server, &[&rows[..], &["--rate", "20"]].concat());
     assert_eq!(open.code, 0, "{}", open.err);
     assert!(
-        open.out.contains("open loop, 20 requests/s due"),
+        open.out.contains("open loop, constant, 20 requests/s due"),
         "{}",
         open.out
     );

@@ -1,0 +1,83 @@
+//! `paceline bench` against a real node: figures that add up, a report, and an early end.
+
+use std::time::Duration;
+
+use crate::node::{Node, Process, directory, paceline};
+
+const ROW: [&str; 4] = ["bench", "identity", "--row", "1,2,3"];
+
+#[test]
+fn an_open_loop_is_accounted_for_and_has_a_report() {
+    let node = Node::shared();
+    let folder = directory();
+    let page = folder.path().join("bench.html");
+    let page = page.to_str().expect("temporary paths are text");
+    let arguments = "--rate 200 --arrivals poisson --seed 3 --duration 1s --warm-up 200ms \
+                     --deadline 5s --rows 4 --check --report";
+    let words: Vec<&str> = arguments.split_whitespace().chain([page]).collect();
+    let report = node.cli_json(&[&ROW[..], &words].concat());
+    let count = |key: &str| report[key].as_u64().expect("a number");
+    assert!((150..250).contains(&count("requests")), "{report}");
+    assert_eq!(
+        count("good") + count("late"),
+        count("succeeded"),
+        "{report}"
+    );
+    assert_eq!(report["errors"], serde_json::json!({}));
+    assert_eq!((count("unsent"), count("seed")), (0, 3));
+    let seconds = report["timeline"].as_array().expect("a list");
+    let good: u64 = seconds
+        .iter()
+        .filter_map(|second| second["good"].as_u64())
+        .sum();
+    assert_eq!(good, count("good"), "the timeline has all of them");
+    let html = std::fs::read_to_string(page).expect("the report is written");
+    assert!(
+        html.contains("--rate 200 --arrivals poisson"),
+        "the command is in it"
+    );
+
+    // The same moments again, however fast the machine was.
+    let again = node.cli_json(&[&ROW[..], &words].concat());
+    assert_eq!(again["requests"], report["requests"]);
+}
+
+#[test]
+fn an_interrupt_ends_the_load_and_reports_it() {
+    let address = Node::shared().http.to_string();
+    let more = [
+        "--rate",
+        "50",
+        "--duration",
+        "1h",
+        "--progress",
+        "--addr",
+        &address,
+    ];
+    let bench = Process::start(&[&ROW[..], &more, &["-o", "json"]].concat(), None);
+    bench.until_said(" good, 0 late, 0 failed, p50 ", 1);
+    bench.signal("INT");
+    let finished = bench.finish(Duration::from_secs(30));
+    assert!(finished.status.success(), "{finished:?}");
+    assert!(finished.stderr.contains("cut short after "), "{finished:?}");
+    let report: serde_json::Value = serde_json::from_str(&finished.stdout).expect("JSON");
+    assert_eq!(report["cut_short"], true);
+    assert!(
+        report["good"].as_u64().is_some_and(|good| good >= 40),
+        "{report}"
+    );
+}
+
+#[test]
+fn what_does_not_go_together_is_refused() {
+    for (more, wanted) in [
+        (&["--arrivals", "poisson"][..], "--rate"),
+        (&["--rate", "9", "--arrivals", "often"], "constant, poisson"),
+        (&["--deadline", "0"], "500ms"),
+        (&["--rows", "0"], "1..=65536"),
+    ] {
+        let refused = paceline(&[&ROW[..], more].concat());
+        assert_eq!(refused.status.code(), Some(2), "{refused:?}");
+        assert!(refused.stderr.contains(wanted), "{wanted}: {refused:?}");
+    }
+}
