@@ -68,6 +68,41 @@ fn an_interrupt_ends_the_load_and_reports_it() {
     );
 }
 
+/// From a node's own metrics to a scenario that the simulator runs as it is.
+#[test]
+fn a_cost_that_was_measured_runs_in_the_simulator() {
+    let data = directory();
+    let node = Node::demo(&data.path().join("node"));
+    let file = data.path().join("digits.toml");
+    let file = file.to_str().expect("temporary paths are text");
+    let row = ["0"; 64].join(",");
+    let words = [
+        "bench",
+        "digits",
+        "--row",
+        &row,
+        "--duration",
+        "1s",
+        "--calibrate",
+        file,
+    ];
+    let calibrated = node.cli_json(&words);
+    let sizes = calibrated["sizes"].as_array().expect("a list");
+    assert!(sizes.len() >= 10, "{calibrated}");
+    let line = &calibrated["line"];
+    assert!(
+        line["row_ns"].as_f64().is_some_and(|row| row > 0.0),
+        "{calibrated}"
+    );
+    let run = paceline(&["sim", "run", file, "-o", "json"]);
+    assert!(run.status.success(), "{run:?}");
+    let text = std::fs::read_to_string(file).expect("it is written");
+    assert!(
+        text.contains("# What batches of digits (version 1) take"),
+        "{text}"
+    );
+}
+
 #[test]
 fn what_does_not_go_together_is_refused() {
     for (more, wanted) in [
@@ -75,6 +110,7 @@ fn what_does_not_go_together_is_refused() {
         (&["--rate", "9", "--arrivals", "often"], "constant, poisson"),
         (&["--deadline", "0"], "500ms"),
         (&["--rows", "0"], "1..=65536"),
+        (&["--calibrate", "a.toml", "--rate", "9"], "cannot be used"),
     ] {
         let refused = paceline(&[&ROW[..], more].concat());
         assert_eq!(refused.status.code(), Some(2), "{refused:?}");

@@ -5,6 +5,7 @@
 //! failures are counted by code and never among the latencies.
 
 mod arrivals;
+mod calibrate;
 mod interrupt;
 mod interval;
 mod latency;
@@ -16,7 +17,7 @@ mod timeline;
 mod wire;
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
@@ -31,6 +32,7 @@ use super::target::ModelTarget;
 use super::terminal::Terminal;
 use super::units::{nanoseconds, parse_duration};
 use arrivals::Arrivals;
+use calibrate::{Calibrating, Calibration};
 use load::Load;
 use provenance::Provenance;
 use report::{Report, Subject};
@@ -57,6 +59,7 @@ Examples:
   paceline bench identity --row 1,2,3 --rows 32 --rate 500
   paceline bench identity --row 1,2,3 --rate 2000 --report bench.html
   paceline bench identity --row 1,2,3 --rate 2000 -o json | jq .latency_ns.p99
+  paceline bench identity --row 1,2,3 --calibrate identity.toml && paceline sim run identity.toml
   paceline bench digits --json body.json --context paceline-cluster/context.toml --retry")]
 pub struct BenchArgs {
     /// The model, and perhaps its version
@@ -99,6 +102,12 @@ pub struct BenchArgs {
     /// Write a report with figures and drawings to this file, in HTML that needs nothing else
     #[arg(long, value_name = "FILE.html")]
     report: Option<PathBuf>,
+    /// Measure what batches cost by their size instead, from engines' own times, and write a scenario
+    /// with it for `paceline sim run` to this file; nobody else may use the engines meanwhile
+    #[arg(long, value_name = "FILE.toml", conflicts_with_all = [
+        "rate", "rows", "json", "concurrency", "warm_up", "deadline", "retry", "check", "report",
+    ])]
+    calibrate: Option<PathBuf>,
     /// Tell each second how it goes, also where stderr is no terminal
     #[arg(long)]
     progress: bool,
@@ -130,23 +139,20 @@ impl BenchArgs {
         let default = Duration::from_millis(REQUEST_BUDGET_DEFAULT_MS);
         let patience = self.connection.timeout_or(default).saturating_add(GRACE);
         let client = self.connection.client_within(terminal, patience)?;
-        let body = self.body(&client, terminal)?;
+        let body = self.body(self.rows, &client, terminal)?;
         let ModelTarget { name, version } = &self.target;
         // What does not work once is not worth measuring, and says better why.
         let first = client.infer(name, version.as_ref(), &body)?;
-        let cluster = self.connection.cluster()?;
+        if let Some(file) = &self.calibrate {
+            return self.run_calibration(file, first.version, (&client, terminal));
+        }
+        let nodes = self.connection.cluster()?.nodes;
         let subject = Subject {
             model: name.clone(),
             version: first.version,
-            nodes: cluster.nodes.iter().map(ToString::to_string).collect(),
+            nodes: nodes.iter().map(ToString::to_string).collect(),
         };
-        let mut exchange = Exchange::new(Question {
-            nodes: cluster.nodes,
-            api_key: cluster.api_key,
-            path: format!("{}/infer", inference_path(name, version.as_ref())),
-            bodies: vec![Body::json(body)],
-            limit: patience,
-        });
+        let mut exchange = self.exchange(vec![Body::json(body)], patience)?;
         if self.check {
             let first = exchange.expect_the_same();
             first.map_err(|miss| Failure::Failed(format!("no first answer: {}", miss.code)))?;
@@ -174,8 +180,50 @@ impl BenchArgs {
         fs::write(file, page::page(report)).map_err(failed)
     }
 
-    fn body(&self, client: &OperatorClient, terminal: &mut Terminal) -> Result<Vec<u8>, Failure> {
-        let input = match self.rows {
+    fn run_calibration(
+        &self,
+        file: &Path,
+        version: Option<String>,
+        (client, terminal): (&OperatorClient, &mut Terminal),
+    ) -> Result<(), Failure> {
+        let calibration = Calibration {
+            client,
+            model: client.model(&self.target.name)?,
+            version: version.unwrap_or_default(),
+            duration: self.duration,
+        };
+        let sizes = calibrate::sizes(calibration.rows_max()?);
+        let body = |rows: &u32| self.body(Some(*rows), client, terminal).map(Body::json);
+        let bodies: Vec<Body> = sizes.iter().map(body).collect::<Result<_, _>>()?;
+        let (sizes, bodies) = calibrate::fitting(sizes, bodies);
+        let default = Duration::from_millis(REQUEST_BUDGET_DEFAULT_MS);
+        let patience = self.connection.timeout_or(default).saturating_add(GRACE);
+        let exchange = self.exchange(bodies, patience)?;
+        let talk = terminal.talk();
+        let (asked, told) = ((&sizes[..], &exchange), (file, &talk));
+        let calibrated = calibration.run(asked, Provenance::of_process(), told)?;
+        terminal.show(self.output.format, &calibrated, Calibrating::text)
+    }
+
+    fn exchange(&self, bodies: Vec<Body>, limit: Duration) -> Result<Exchange, Failure> {
+        let cluster = self.connection.cluster()?;
+        let ModelTarget { name, version } = &self.target;
+        Ok(Exchange::new(Question {
+            nodes: cluster.nodes,
+            api_key: cluster.api_key,
+            path: format!("{}/infer", inference_path(name, version.as_ref())),
+            bodies,
+            limit,
+        }))
+    }
+
+    fn body(
+        &self,
+        rows: Option<u32>,
+        client: &OperatorClient,
+        terminal: &mut Terminal,
+    ) -> Result<Vec<u8>, Failure> {
+        let input = match rows {
             Some(rows) => &self.input.of_rows(rows),
             None => &self.input,
         };
