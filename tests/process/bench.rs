@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use serde_json::Value;
+
 use crate::node::{Node, Process, directory, paceline};
 
 const ROW: [&str; 4] = ["bench", "identity", "--row", "1,2,3"];
@@ -60,12 +62,34 @@ fn an_interrupt_ends_the_load_and_reports_it() {
     let finished = bench.finish(Duration::from_secs(30));
     assert!(finished.status.success(), "{finished:?}");
     assert!(finished.stderr.contains("cut short after "), "{finished:?}");
-    let report: serde_json::Value = serde_json::from_str(&finished.stdout).expect("JSON");
+    let report: Value = serde_json::from_str(&finished.stdout).expect("JSON");
     assert_eq!(report["cut_short"], true);
     assert!(
         report["good"].as_u64().is_some_and(|good| good >= 40),
         "{report}"
     );
+}
+
+/// Two sizes, the second one twice, at twice the speed; as bytes, and compared with the first answer.
+#[test]
+fn a_trace_is_sent_again_with_its_rows() {
+    let node = Node::shared();
+    let folder = directory();
+    let file = folder.path().join("trace.csv");
+    std::fs::write(&file, "time_ms,rows\n500,1\n700,3\n1500,3\n").expect("it is written");
+    let file = file.to_str().expect("temporary paths are text");
+    let more = ["--trace", file, "--speed", "2", "--binary", "--check"];
+    let report = node.cli_json(&[&ROW[..], &more].concat());
+    assert_eq!(
+        (&report["arrivals"], &report["good"]),
+        (&"trace".into(), &3.into())
+    );
+    assert_eq!(
+        (&report["version"], &report["rate_due"]),
+        (&"1".into(), &Value::Null)
+    );
+    let window = report["window_seconds"].as_f64().expect("a number");
+    assert!((window - 0.5).abs() < 1e-6, "{report}");
 }
 
 /// From a node's own metrics to a scenario that the simulator runs as it is.
@@ -110,6 +134,8 @@ fn what_does_not_go_together_is_refused() {
         (&["--rate", "9", "--arrivals", "often"], "constant, poisson"),
         (&["--deadline", "0"], "500ms"),
         (&["--rows", "0"], "1..=65536"),
+        (&["--trace", "a.csv", "--rate", "9"], "cannot be used"),
+        (&["--trace", "a.csv", "--speed", "0"], "0.01 to 1000"),
         (&["--calibrate", "a.toml", "--rate", "9"], "cannot be used"),
     ] {
         let refused = paceline(&[&ROW[..], more].concat());

@@ -12,11 +12,13 @@ mod latency;
 mod load;
 mod page;
 mod provenance;
+mod recorded;
 mod report;
 mod timeline;
 mod wire;
 
-use std::fs;
+use std::fs::File;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -27,23 +29,24 @@ use crate::api::{OperatorClient, inference_path};
 
 use super::connection::{Connection, Output};
 use super::failure::Failure;
-use super::infer::{Importance, Input};
+use super::infer::{Body, Encoding, Importance, Input};
 use super::target::ModelTarget;
-use super::terminal::Terminal;
-use super::units::{nanoseconds, parse_duration};
+use super::terminal::{Talk, Terminal};
+use super::units::{self, nanoseconds, parse_duration};
 use arrivals::Arrivals;
 use calibrate::{Calibrating, Calibration};
 use load::Load;
 use provenance::Provenance;
+use recorded::Recorded;
 use report::{Report, Subject};
-use wire::{Body, Exchange, Question};
+use wire::{Exchange, Miss, Question};
 
 /// Arguments of `paceline bench`.
 #[derive(Clone, Debug, Args)]
 #[command(after_help = "\
 Without --rate each connection sends the next request when the last is answered (closed loop).
-With --rate requests are due at moments that do not depend on answers, and latency counts from
-the moment that was due (open loop): no server can hide what it holds up. A request that no
+With --rate or --trace requests are due at moments that do not depend on answers, and latency counts
+from the moment that was due (open loop): no server can hide what it holds up. A request that no
 connection is free for waits, and is given up at its deadline.
 
 An answer is good if it is right and comes within --deadline of the moment when its request was
@@ -56,7 +59,8 @@ Examples:
   paceline bench machine-failure --row 1,0,0,302.3,311.5,1282,60.7,216
   paceline bench identity --row 1,2,3 --concurrency 64 --duration 30s --warm-up 2s
   paceline bench identity --row 1,2,3 --rate 2000 --arrivals poisson --deadline 50ms
-  paceline bench identity --row 1,2,3 --rows 32 --rate 500
+  paceline bench identity --row 1,2,3 --rows 32 --rate 500 --binary
+  paceline bench identity --row 1,2,3 --trace requests.csv --speed 10
   paceline bench identity --row 1,2,3 --rate 2000 --report bench.html
   paceline bench identity --row 1,2,3 --rate 2000 -o json | jq .latency_ns.p99
   paceline bench identity --row 1,2,3 --calibrate identity.toml && paceline sim run identity.toml
@@ -73,18 +77,28 @@ pub struct BenchArgs {
     /// Requests a second that are due
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=RATE_MAX))]
     rate: Option<u32>,
+    /// Send at the moments of a recorded trace, with as many rows as it says: CSV or JSON lines with a
+    /// column time, time_s, time_ms, time_us or time_ns and perhaps rows, Azure's or Mooncake's
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["rate", "arrivals"])]
+    trace: Option<PathBuf>,
+    /// How many times as fast as it was a trace is sent, 0.01 to 1000
+    #[arg(long, value_name = "X", default_value = "1", requires = "trace", value_parser = parse_speed)]
+    speed: Permille,
     /// At which moments they are due: at equal distances, or independently of each other
     #[arg(long, value_enum, default_value = "constant", requires = "rate")]
     arrivals: Process,
     /// What random moments are drawn from: the same seed, the same moments
     #[arg(long, value_name = "N", default_value_t = 1)]
     seed: u64,
-    /// Connections, each with one request at a time; 16, with --rate 64
+    /// Send tensors as bytes, and ask for bytes, rather than JSON
+    #[arg(long, conflicts_with = "json")]
+    binary: bool,
+    /// Connections, each with one request at a time; 16, in an open loop 64
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=CONNECTIONS_MAX))]
     concurrency: Option<u32>,
-    /// For how long
-    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = parse_length)]
-    duration: Duration,
+    /// For how long; 10 s, or to the end of a trace, unless given
+    #[arg(long, value_name = "DURATION", value_parser = parse_length)]
+    duration: Option<Duration>,
     /// Load before that which is not counted; none unless given
     #[arg(long, value_name = "DURATION", value_parser = parse_length)]
     warm_up: Option<Duration>,
@@ -105,7 +119,8 @@ pub struct BenchArgs {
     /// Measure what batches cost by their size instead, from engines' own times, and write a scenario
     /// with it for `paceline sim run` to this file; nobody else may use the engines meanwhile
     #[arg(long, value_name = "FILE.toml", conflicts_with_all = [
-        "rate", "rows", "json", "concurrency", "warm_up", "deadline", "retry", "check", "report",
+        "rate", "trace", "rows", "json", "concurrency", "warm_up", "deadline", "retry", "check", "report",
+        "binary",
     ])]
     calibrate: Option<PathBuf>,
     /// Tell each second how it goes, also where stderr is no terminal
@@ -126,6 +141,14 @@ enum Process {
     Poisson,
 }
 
+/// Thousandths.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Permille(u32);
+
+/// Without a word on it.
+const DURATION_DEFAULT: Duration = Duration::from_secs(10);
+/// All bodies of a trace together: what a small machine has to spare.
+const BODIES_BYTES_MAX: usize = 256 << 20;
 /// More than one machine sends with a thread a connection.
 const CONNECTIONS_MAX: i64 = 1_024;
 const RATE_MAX: i64 = 1_000_000;
@@ -139,45 +162,110 @@ impl BenchArgs {
         let default = Duration::from_millis(REQUEST_BUDGET_DEFAULT_MS);
         let patience = self.connection.timeout_or(default).saturating_add(GRACE);
         let client = self.connection.client_within(terminal, patience)?;
-        let body = self.body(self.rows, &client, terminal)?;
+        let meant = (self.connection.timeout(), self.importance);
         let ModelTarget { name, version } = &self.target;
-        // What does not work once is not worth measuring, and says better why.
-        let first = client.infer(name, version.as_ref(), &body)?;
+        let (mut plain, mut answered_by) = (None, None);
+        if !self.binary {
+            let asked = (&client, &mut *terminal);
+            let body = self.input.body(&self.target, &[], meant, asked)?;
+            // What does not work once is not worth measuring, and says better why.
+            answered_by = client.infer(name, version.as_ref(), &body)?.version;
+            plain = Some(body);
+        }
         if let Some(file) = &self.calibrate {
-            return self.run_calibration(file, first.version, (&client, terminal));
+            return self.run_calibration(file, answered_by, (&client, terminal));
+        }
+        let page = self.open_page()?;
+        let recorded = self.recorded(&terminal.talk())?;
+        let sizes = recorded.as_ref().map_or(&[][..], |recorded| &recorded.rows);
+        let bodies = self.bodies(sizes, plain, &client)?;
+        let mut exchange = self.exchange(bodies, patience)?;
+        if self.check || self.binary {
+            let first = exchange.expect_the_same();
+            let failed = |miss: Miss| Failure::Failed(format!("no first answer: {}", miss.code));
+            answered_by = first.map_err(failed)?.or(answered_by);
         }
         let nodes = self.connection.cluster()?.nodes;
         let subject = Subject {
             model: name.clone(),
-            version: first.version,
+            version: answered_by,
             nodes: nodes.iter().map(ToString::to_string).collect(),
         };
-        let mut exchange = self.exchange(vec![Body::json(body)], patience)?;
-        if self.check {
-            let first = exchange.expect_the_same();
-            first.map_err(|miss| Failure::Failed(format!("no first answer: {}", miss.code)))?;
+        if !self.check {
+            exchange.expect_anything();
         }
-        let load = self.load(exchange);
+        let load = self.load(exchange, recorded)?;
         let report = self.measure(subject, &load, terminal)?;
         terminal.show(self.output.format, &report, Report::text)?;
-        self.write_page(&report)?;
+        if let Some((mut file, path)) = page {
+            let written = file.write_all(page::page(&report).as_bytes());
+            written.map_err(|error| unwritten(path, &error))?;
+        }
         if report.succeeded == 0 {
             return Err(Failure::Failed("no request succeeded".to_owned()));
         }
         Ok(())
     }
 
-    fn write_page(&self, report: &Report) -> Result<(), Failure> {
-        let Some(file) = &self.report else {
-            return Ok(());
+    /// What cannot be written is told before load is made.
+    fn open_page(&self) -> Result<Option<(File, &Path)>, Failure> {
+        let Some(path) = &self.report else {
+            return Ok(None);
         };
-        let failed = |error| {
-            Failure::Failed(format!(
-                "cannot write the report to {}: {error}",
-                file.display()
-            ))
+        let file = File::create(path).map_err(|error| unwritten(path, &error))?;
+        Ok(Some((file, path)))
+    }
+
+    /// The trace, with one body for all where its rows are not to be taken.
+    fn recorded(&self, talk: &Talk) -> Result<Option<Recorded>, Failure> {
+        let Some(file) = &self.trace else {
+            return Ok(None);
         };
-        fs::write(file, page::page(report)).map_err(failed)
+        let recorded = Recorded::read(file, self.speed.0).map_err(Failure::Failed)?;
+        talk.say(&recorded.told);
+        let is_one = self.rows.is_some() || self.input.rows().is_none();
+        Ok(Some(match is_one {
+            true => recorded.with_one_body(),
+            false => recorded,
+        }))
+    }
+
+    /// The bodies of a load, with these rows; without any, one as it was given.
+    fn bodies(
+        &self,
+        sizes: &[u32],
+        plain: Option<Vec<u8>>,
+        client: &OperatorClient,
+    ) -> Result<Vec<Body>, Failure> {
+        let one = match (self.input.rows(), plain) {
+            (None, Some(bytes)) => {
+                let json_bytes = None;
+                return Ok(vec![Body { bytes, json_bytes }]);
+            }
+            (given, _) => [self.rows.or(given).unwrap_or(1)],
+        };
+        let sizes = if sizes.is_empty() { &one } else { sizes };
+        let bodies = self.sized(sizes, client)?;
+        let bytes: usize = bodies.iter().map(|body| body.bytes.len()).sum();
+        if bytes > BODIES_BYTES_MAX {
+            return Err(Failure::Usage(format!(
+                "the requests of the trace take {}; allowed: up to {}; choose one size with --rows",
+                units::bytes(bytes as u64),
+                units::bytes(BODIES_BYTES_MAX as u64)
+            )));
+        }
+        Ok(bodies)
+    }
+
+    fn sized(&self, sizes: &[u32], client: &OperatorClient) -> Result<Vec<Body>, Failure> {
+        let ModelTarget { name, version } = &self.target;
+        let metadata = client.metadata(name, version.as_ref())?;
+        let encoding = match self.binary {
+            true => Encoding::Binary,
+            false => Encoding::Json,
+        };
+        let meant = (self.connection.timeout(), self.importance);
+        self.input.bodies(sizes, encoding, &metadata, meant)
     }
 
     fn run_calibration(
@@ -190,11 +278,10 @@ impl BenchArgs {
             client,
             model: client.model(&self.target.name)?,
             version: version.unwrap_or_default(),
-            duration: self.duration,
+            duration: self.duration.unwrap_or(DURATION_DEFAULT),
         };
         let sizes = calibrate::sizes(calibration.rows_max()?);
-        let body = |rows: &u32| self.body(Some(*rows), client, terminal).map(Body::json);
-        let bodies: Vec<Body> = sizes.iter().map(body).collect::<Result<_, _>>()?;
+        let bodies = self.sized(&sizes, client)?;
         let (sizes, bodies) = calibrate::fitting(sizes, bodies);
         let default = Duration::from_millis(REQUEST_BUDGET_DEFAULT_MS);
         let patience = self.connection.timeout_or(default).saturating_add(GRACE);
@@ -217,42 +304,42 @@ impl BenchArgs {
         }))
     }
 
-    fn body(
-        &self,
-        rows: Option<u32>,
-        client: &OperatorClient,
-        terminal: &mut Terminal,
-    ) -> Result<Vec<u8>, Failure> {
-        let input = match rows {
-            Some(rows) => &self.input.of_rows(rows),
-            None => &self.input,
-        };
-        let meant = (self.connection.timeout(), self.importance);
-        input.body(&self.target, &[], meant, (client, terminal))
-    }
-
-    fn load(&self, exchange: Exchange) -> Load {
+    fn load(&self, exchange: Exchange, recorded: Option<Recorded>) -> Result<Load, Failure> {
         let seed = self.seed;
-        let arrivals = match (self.rate, self.arrivals) {
-            (None, _) => Arrivals::Closed,
-            (Some(rate), Process::Constant) => Arrivals::Constant(rate),
-            (Some(rate), Process::Poisson) => Arrivals::Poisson { rate, seed },
+        let warm_up = self.warm_up.unwrap_or_default();
+        let ends = recorded.as_ref().map(|recorded| recorded.last_nanos + 1);
+        let arrivals = match (recorded, self.rate, self.arrivals) {
+            (Some(recorded), ..) => recorded.arrivals,
+            (None, None, _) => Arrivals::Closed,
+            (None, Some(rate), Process::Constant) => Arrivals::Constant(rate),
+            (None, Some(rate), Process::Poisson) => Arrivals::Poisson { rate, seed },
         };
+        let duration = match (self.duration, ends) {
+            (Some(duration), _) => duration,
+            (None, None) => DURATION_DEFAULT,
+            (None, Some(ends)) => Duration::from_nanos(ends).saturating_sub(warm_up),
+        };
+        if duration.is_zero() || duration > DURATION_MAX {
+            return Err(Failure::Usage(format!(
+                "the trace would be sent for {}; allowed: up to 24h, and longer than --warm-up; choose a \
+                 part with --duration, or another --speed",
+                nanoseconds(ends.unwrap_or(0))
+            )));
+        }
         let default = Duration::from_millis(REQUEST_BUDGET_DEFAULT_MS);
-        Load {
+        let deadline = self.deadline;
+        Ok(Load {
             exchange,
-            connections: self.concurrency.unwrap_or(match self.rate {
-                None => 16,
-                Some(_) => 64,
+            connections: self.concurrency.unwrap_or(match arrivals {
+                Arrivals::Closed => 16,
+                _ => 64,
             }),
             arrivals,
-            warm_up: self.warm_up.unwrap_or_default(),
-            duration: self.duration,
-            deadline: self
-                .deadline
-                .unwrap_or_else(|| self.connection.timeout_or(default)),
+            warm_up,
+            duration,
+            deadline: deadline.unwrap_or_else(|| self.connection.timeout_or(default)),
             retry: self.retry,
-        }
+        })
     }
 
     fn measure(
@@ -276,6 +363,17 @@ impl BenchArgs {
         warnings.for_each(|warning| talk.say(&format!("warning: {warning}")));
         Ok(report)
     }
+}
+
+fn unwritten(path: &Path, error: &io::Error) -> Failure {
+    Failure::Failed(format!("cannot write {}: {error}", path.display()))
+}
+
+fn parse_speed(text: &str) -> Result<Permille, String> {
+    let speed = text.parse::<f64>().ok();
+    let speed = speed.filter(|speed| (0.01..=1_000.0).contains(speed));
+    let permille = speed.map(|speed| Permille((speed * 1_000.0).round() as u32));
+    permille.ok_or_else(|| format!("'{text}' is not a number from 0.01 to 1000"))
 }
 
 fn parse_length(text: &str) -> Result<Duration, String> {

@@ -1,5 +1,6 @@
 //! When requests are due: a list of moments that does not look at what became of earlier ones.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 /// When requests are due, and how large they are.
@@ -11,6 +12,8 @@ pub(super) enum Arrivals {
     Constant(u32),
     /// So many a second on average, independently of each other.
     Poisson { rate: u32, seed: u64 },
+    /// As they were recorded.
+    Recorded(Arc<[Due]>),
 }
 
 /// A request that is due.
@@ -45,6 +48,7 @@ impl Arrivals {
             Self::Closed => "closed",
             Self::Constant(_) => "constant",
             Self::Poisson { .. } => "poisson",
+            Self::Recorded(_) => "trace",
         }
     }
 
@@ -52,7 +56,7 @@ impl Arrivals {
     pub(super) fn rate(&self) -> Option<u32> {
         match self {
             Self::Constant(rate) | Self::Poisson { rate, .. } => Some(*rate),
-            Self::Closed => None,
+            Self::Closed | Self::Recorded(_) => None,
         }
     }
 
@@ -60,7 +64,7 @@ impl Arrivals {
     pub(super) fn seed(&self) -> Option<u64> {
         match self {
             Self::Poisson { seed, .. } => Some(*seed),
-            Self::Closed | Self::Constant(_) => None,
+            Self::Closed | Self::Constant(_) | Self::Recorded(_) => None,
         }
     }
 
@@ -80,6 +84,9 @@ impl Schedule {
     fn candidate(&mut self) -> Option<Due> {
         let at_nanos = match &self.arrivals {
             Arrivals::Closed => return None,
+            Arrivals::Recorded(all) => {
+                return all.get(usize::try_from(self.number).ok()?).copied();
+            }
             Arrivals::Constant(rate) => {
                 let nanos = u128::from(self.number) * NANOS_PER_SECOND / u128::from(*rate);
                 u64::try_from(nanos).unwrap_or(u64::MAX)
@@ -184,5 +191,17 @@ mod tests {
         assert_eq!(of(1), of(1));
         assert_ne!(of(1), of(2));
         assert!(of(1).windows(2).all(|two| two[0] <= two[1]));
+    }
+
+    #[test]
+    fn what_was_recorded_is_due_as_it_was_up_to_the_end() {
+        let due = |at_nanos, body| Due { at_nanos, body };
+        let recorded = [due(0, 0), due(5, 1), due(5, 0), due(1_000, 1)];
+        let arrivals = Arrivals::Recorded(Arc::new(recorded));
+        let all: Vec<Due> = arrivals.schedule(Duration::from_secs(1)).collect();
+        assert_eq!(all, recorded);
+        let mut some = arrivals.schedule(Duration::from_nanos(1_000));
+        assert_eq!(some.by_ref().count(), 3);
+        assert_eq!(some.next(), None, "the end is an end");
     }
 }

@@ -17,9 +17,10 @@ use paceline_protocol::operator::{ModelView, VersionView};
 use serde::Serialize;
 
 use super::provenance::Provenance;
-use super::wire::{Body, Exchange, Line as Wire};
+use super::wire::{Exchange, Line as Wire};
 use crate::api::{Freshness, NodeAddress, OperatorClient};
 use crate::cli::failure::Failure;
+use crate::cli::infer::Body;
 use crate::cli::table::{Side, Table};
 use crate::cli::terminal::Talk;
 use crate::cli::units;

@@ -317,7 +317,8 @@ mod tests {
     use std::net::{SocketAddr, TcpListener};
 
     use crate::cli::bench::interval::Kind;
-    use crate::cli::bench::wire::{Body, Question};
+    use crate::cli::bench::wire::Question;
+    use crate::cli::infer::Body;
 
     /// Answers each connection's requests; the first `slow` of them after a while.
     fn server(slow: Duration) -> SocketAddr {
@@ -350,7 +351,10 @@ mod tests {
             nodes: nodes.collect(),
             api_key: None,
             path: "/v2/models/m/infer".into(),
-            bodies: vec![Body::json(b"{}".to_vec())],
+            bodies: vec![Body {
+                bytes: b"{}".to_vec(),
+                json_bytes: None,
+            }],
             limit: Duration::from_secs(30),
         }
     }

@@ -351,7 +351,8 @@ pub(super) mod tests {
 
     use super::*;
     use crate::cli::bench::timeline::Timeline;
-    use crate::cli::bench::wire::{Body, Exchange, Miss, Question};
+    use crate::cli::bench::wire::{Exchange, Miss, Question};
+    use crate::cli::infer::Body;
 
     fn load(arrivals: Arrivals) -> Load {
         Load {
@@ -359,7 +360,10 @@ pub(super) mod tests {
                 nodes: vec!["127.0.0.1:8000".parse().unwrap()],
                 api_key: None,
                 path: "/".to_owned(),
-                bodies: vec![Body::json(Vec::new())],
+                bodies: vec![Body {
+                    bytes: Vec::new(),
+                    json_bytes: None,
+                }],
                 limit: Duration::from_secs(1),
             }),
             arrivals,

@@ -10,6 +10,7 @@ use paceline_protocol::operator::ErrorBody;
 
 use super::interval::Kind;
 use crate::api::NodeAddress;
+use crate::cli::infer::Body;
 
 /// What is sent again and again, and where to. The one place that knows how a request is written
 /// and an answer read: whoever makes load sees [`Line::ask`].
@@ -20,8 +21,9 @@ pub(super) struct Exchange {
     /// What stands before the bodies, for each node one of each body.
     heads: Vec<Vec<u8>>,
     limit: Duration,
-    /// The outputs that every answer shall have, as they are written.
-    expected: Option<Vec<u8>>,
+    /// The outputs that every answer to each body shall have, as they are written; none if any will
+    /// do.
+    expected: Vec<Vec<u8>>,
 }
 
 /// Whom to ask what.
@@ -35,14 +37,6 @@ pub(super) struct Question {
     pub(super) bodies: Vec<Body>,
     /// For one request, connecting included.
     pub(super) limit: Duration,
-}
-
-/// The body of a request.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Body {
-    pub(super) bytes: Vec<u8>,
-    /// How much of it is JSON, where binary tensors follow.
-    pub(super) json_bytes: Option<usize>,
 }
 
 /// A connection that is opened when it is needed, to one node after the other.
@@ -97,20 +91,30 @@ impl Exchange {
             nodes: question.nodes,
             bodies: question.bodies,
             limit: question.limit,
-            expected: None,
+            expected: Vec::new(),
         }
     }
 
-    /// Asks once for the first body, and has every answer from now on compared with this one.
+    /// Asks once for each body, and has every answer from now on compared with these; tells which
+    /// version answered.
     ///
     /// # Errors
-    /// The answer is a miss.
-    pub(super) fn expect_the_same(&mut self) -> Result<(), Miss> {
+    /// An answer is a miss.
+    pub(super) fn expect_the_same(&mut self) -> Result<Option<String>, Miss> {
         let mut line = Line::new(self, 0);
-        line.ask(0)?;
-        let expected = outputs(line.answer()).to_vec();
-        self.expected = Some(expected);
-        Ok(())
+        let mut expected = Vec::new();
+        for body in 0..self.bodies.len() {
+            line.ask(body)?;
+            expected.push(outputs(line.answer()).to_vec());
+        }
+        let version = line.version();
+        self.expected = expected;
+        Ok(version)
+    }
+
+    /// Has no answer compared any more.
+    pub(super) fn expect_anything(&mut self) {
+        self.expected.clear();
     }
 
     fn head(&self, node: usize, body: usize) -> &[u8] {
@@ -133,15 +137,6 @@ impl Question {
         }
         head.push_str("\r\n");
         head.into_bytes()
-    }
-}
-
-impl Body {
-    pub(super) fn json(bytes: Vec<u8>) -> Self {
-        Self {
-            bytes,
-            json_bytes: None,
-        }
     }
 }
 
@@ -177,7 +172,7 @@ impl<'a> Line<'a> {
         if head.status != 200 {
             return Err(Miss::said(head.status, self.answer()));
         }
-        match &self.exchange.expected {
+        match self.exchange.expected.get(body) {
             Some(expected) if outputs(self.answer()) != expected => Err(Miss {
                 kind: Kind::Wrong,
                 code: "WRONG_ANSWER".to_owned(),
@@ -201,6 +196,14 @@ impl<'a> Line<'a> {
     /// The body of the last answer.
     fn answer(&self) -> &[u8] {
         &self.buffer[self.answer.clone()]
+    }
+
+    /// The version that gave the last answer, if it says so.
+    fn version(&self) -> Option<String> {
+        let head = std::str::from_utf8(&self.buffer[..self.answer.start]).ok()?;
+        let mut lines = head.split("\r\n").filter_map(|line| line.split_once(':'));
+        let (_, value) = lines.find(|(name, _)| name.eq_ignore_ascii_case("paceline-version"))?;
+        Some(value.trim().to_owned())
     }
 
     /// Leaves the node: the next request goes to the next one.
