@@ -134,6 +134,7 @@ fn what_does_not_go_together_is_refused() {
         (&["--rate", "9", "--arrivals", "often"], "constant, poisson"),
         (&["--deadline", "0"], "500ms"),
         (&["--rows", "0"], "1..=65536"),
+        (&["--find-max", "50ms"], "--rate"),
         (&["--trace", "a.csv", "--rate", "9"], "cannot be used"),
         (&["--trace", "a.csv", "--speed", "0"], "0.01 to 1000"),
         (&["--calibrate", "a.toml", "--rate", "9"], "cannot be used"),

@@ -6,40 +6,41 @@
 
 mod arrivals;
 mod calibrate;
+mod find;
 mod interrupt;
 mod interval;
 mod latency;
 mod load;
 mod page;
+mod prepared;
 mod provenance;
 mod recorded;
 mod report;
 mod timeline;
 mod wire;
 
-use std::fs::File;
-use std::io::{self, Write};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use paceline_protocol::limits::{REQUEST_BUDGET_DEFAULT_MS, REQUEST_BUDGET_MAX_MS, ROWS_MAX};
 
-use crate::api::{OperatorClient, inference_path};
+use crate::api::OperatorClient;
 
 use super::connection::{Connection, Output};
 use super::failure::Failure;
-use super::infer::{Body, Encoding, Importance, Input};
+use super::infer::{Importance, Input};
 use super::target::ModelTarget;
-use super::terminal::{Talk, Terminal};
-use super::units::{self, nanoseconds, parse_duration};
-use arrivals::Arrivals;
+use super::terminal::Terminal;
+use super::units::{nanoseconds, parse_duration};
 use calibrate::{Calibrating, Calibration};
+use find::{Found, Wanted};
 use load::Load;
+use prepared::{DURATION_DEFAULT, unwritten};
 use provenance::Provenance;
-use recorded::Recorded;
 use report::{Report, Subject};
-use wire::{Exchange, Miss, Question};
+use wire::Miss;
 
 /// Arguments of `paceline bench`.
 #[derive(Clone, Debug, Args)]
@@ -60,6 +61,7 @@ Examples:
   paceline bench identity --row 1,2,3 --concurrency 64 --duration 30s --warm-up 2s
   paceline bench identity --row 1,2,3 --rate 2000 --arrivals poisson --deadline 50ms
   paceline bench identity --row 1,2,3 --rows 32 --rate 500 --binary
+  paceline bench identity --row 1,2,3 --rate 100 --find-max 50ms --duration 5s
   paceline bench identity --row 1,2,3 --trace requests.csv --speed 10
   paceline bench identity --row 1,2,3 --rate 2000 --report bench.html
   paceline bench identity --row 1,2,3 --rate 2000 -o json | jq .latency_ns.p99
@@ -93,6 +95,11 @@ pub struct BenchArgs {
     /// Send tensors as bytes, and ask for bytes, rather than JSON
     #[arg(long, conflicts_with = "json")]
     binary: bool,
+    /// Find the highest rate, beginning at --rate, of which 99 of 100 requests are answered right and
+    /// within this time; each is tried for --duration, 10 s unless given
+    #[arg(long, value_name = "P99", requires = "rate", value_parser = parse_deadline,
+        conflicts_with_all = ["trace", "calibrate", "report"])]
+    find_max: Option<Duration>,
     /// Connections, each with one request at a time; 16, in an open loop 64
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=CONNECTIONS_MAX))]
     concurrency: Option<u32>,
@@ -145,10 +152,6 @@ enum Process {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Permille(u32);
 
-/// Without a word on it.
-const DURATION_DEFAULT: Duration = Duration::from_secs(10);
-/// All bodies of a trace together: what a small machine has to spare.
-const BODIES_BYTES_MAX: usize = 256 << 20;
 /// More than one machine sends with a thread a connection.
 const CONNECTIONS_MAX: i64 = 1_024;
 const RATE_MAX: i64 = 1_000_000;
@@ -195,6 +198,9 @@ impl BenchArgs {
             exchange.expect_anything();
         }
         let load = self.load(exchange, recorded)?;
+        if let Some(p99) = self.find_max {
+            return self.run_search(load, &subject, p99, terminal);
+        }
         let report = self.measure(subject, &load, terminal)?;
         terminal.show(self.output.format, &report, Report::text)?;
         if let Some((mut file, path)) = page {
@@ -205,67 +211,6 @@ impl BenchArgs {
             return Err(Failure::Failed("no request succeeded".to_owned()));
         }
         Ok(())
-    }
-
-    /// What cannot be written is told before load is made.
-    fn open_page(&self) -> Result<Option<(File, &Path)>, Failure> {
-        let Some(path) = &self.report else {
-            return Ok(None);
-        };
-        let file = File::create(path).map_err(|error| unwritten(path, &error))?;
-        Ok(Some((file, path)))
-    }
-
-    /// The trace, with one body for all where its rows are not to be taken.
-    fn recorded(&self, talk: &Talk) -> Result<Option<Recorded>, Failure> {
-        let Some(file) = &self.trace else {
-            return Ok(None);
-        };
-        let recorded = Recorded::read(file, self.speed.0).map_err(Failure::Failed)?;
-        talk.say(&recorded.told);
-        let is_one = self.rows.is_some() || self.input.rows().is_none();
-        Ok(Some(match is_one {
-            true => recorded.with_one_body(),
-            false => recorded,
-        }))
-    }
-
-    /// The bodies of a load, with these rows; without any, one as it was given.
-    fn bodies(
-        &self,
-        sizes: &[u32],
-        plain: Option<Vec<u8>>,
-        client: &OperatorClient,
-    ) -> Result<Vec<Body>, Failure> {
-        let one = match (self.input.rows(), plain) {
-            (None, Some(bytes)) => {
-                let json_bytes = None;
-                return Ok(vec![Body { bytes, json_bytes }]);
-            }
-            (given, _) => [self.rows.or(given).unwrap_or(1)],
-        };
-        let sizes = if sizes.is_empty() { &one } else { sizes };
-        let bodies = self.sized(sizes, client)?;
-        let bytes: usize = bodies.iter().map(|body| body.bytes.len()).sum();
-        if bytes > BODIES_BYTES_MAX {
-            return Err(Failure::Usage(format!(
-                "the requests of the trace take {}; allowed: up to {}; choose one size with --rows",
-                units::bytes(bytes as u64),
-                units::bytes(BODIES_BYTES_MAX as u64)
-            )));
-        }
-        Ok(bodies)
-    }
-
-    fn sized(&self, sizes: &[u32], client: &OperatorClient) -> Result<Vec<Body>, Failure> {
-        let ModelTarget { name, version } = &self.target;
-        let metadata = client.metadata(name, version.as_ref())?;
-        let encoding = match self.binary {
-            true => Encoding::Binary,
-            false => Encoding::Json,
-        };
-        let meant = (self.connection.timeout(), self.importance);
-        self.input.bodies(sizes, encoding, &metadata, meant)
     }
 
     fn run_calibration(
@@ -292,54 +237,19 @@ impl BenchArgs {
         terminal.show(self.output.format, &calibrated, Calibrating::text)
     }
 
-    fn exchange(&self, bodies: Vec<Body>, limit: Duration) -> Result<Exchange, Failure> {
-        let cluster = self.connection.cluster()?;
-        let ModelTarget { name, version } = &self.target;
-        Ok(Exchange::new(Question {
-            nodes: cluster.nodes,
-            api_key: cluster.api_key,
-            path: format!("{}/infer", inference_path(name, version.as_ref())),
-            bodies,
-            limit,
-        }))
-    }
-
-    fn load(&self, exchange: Exchange, recorded: Option<Recorded>) -> Result<Load, Failure> {
-        let seed = self.seed;
-        let warm_up = self.warm_up.unwrap_or_default();
-        let ends = recorded.as_ref().map(|recorded| recorded.last_nanos + 1);
-        let arrivals = match (recorded, self.rate, self.arrivals) {
-            (Some(recorded), ..) => recorded.arrivals,
-            (None, None, _) => Arrivals::Closed,
-            (None, Some(rate), Process::Constant) => Arrivals::Constant(rate),
-            (None, Some(rate), Process::Poisson) => Arrivals::Poisson { rate, seed },
-        };
-        let duration = match (self.duration, ends) {
-            (Some(duration), _) => duration,
-            (None, None) => DURATION_DEFAULT,
-            (None, Some(ends)) => Duration::from_nanos(ends).saturating_sub(warm_up),
-        };
-        if duration.is_zero() || duration > DURATION_MAX {
-            return Err(Failure::Usage(format!(
-                "the trace would be sent for {}; allowed: up to 24h, and longer than --warm-up; choose a \
-                 part with --duration, or another --speed",
-                nanoseconds(ends.unwrap_or(0))
-            )));
-        }
-        let default = Duration::from_millis(REQUEST_BUDGET_DEFAULT_MS);
-        let deadline = self.deadline;
-        Ok(Load {
-            exchange,
-            connections: self.concurrency.unwrap_or(match arrivals {
-                Arrivals::Closed => 16,
-                _ => 64,
-            }),
-            arrivals,
-            warm_up,
-            duration,
-            deadline: deadline.unwrap_or_else(|| self.connection.timeout_or(default)),
-            retry: self.retry,
-        })
+    fn run_search(
+        &self,
+        load: Load,
+        subject: &Subject,
+        p99: Duration,
+        terminal: &mut Terminal,
+    ) -> Result<(), Failure> {
+        let talk = terminal.talk();
+        let failed = |error| Failure::Failed(format!("a thread does not start: {error}"));
+        let stop = interrupt::watch().map_err(failed)?;
+        let start = self.rate.unwrap_or(1);
+        let found = find::find(load, subject, Wanted { start, p99 }, (&talk, &stop))?;
+        terminal.show(self.output.format, &found, Found::text)
     }
 
     fn measure(
@@ -363,10 +273,6 @@ impl BenchArgs {
         warnings.for_each(|warning| talk.say(&format!("warning: {warning}")));
         Ok(report)
     }
-}
-
-fn unwritten(path: &Path, error: &io::Error) -> Failure {
-    Failure::Failed(format!("cannot write {}: {error}", path.display()))
 }
 
 fn parse_speed(text: &str) -> Result<Permille, String> {

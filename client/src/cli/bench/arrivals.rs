@@ -60,6 +60,15 @@ impl Arrivals {
         }
     }
 
+    /// The same process at another rate; what has none stays as it is.
+    pub(super) fn at(&self, rate: u32) -> Self {
+        match self {
+            Self::Constant(_) => Self::Constant(rate),
+            Self::Poisson { seed, .. } => Self::Poisson { rate, seed: *seed },
+            Self::Closed | Self::Recorded(_) => self.clone(),
+        }
+    }
+
     /// What the moments are drawn from, if they are.
     pub(super) fn seed(&self) -> Option<u64> {
         match self {

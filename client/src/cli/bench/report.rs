@@ -114,6 +114,7 @@ struct Sender {
 }
 
 /// What the figures are about.
+#[derive(Clone, Debug)]
 pub(super) struct Subject {
     pub(super) model: ModelName,
     pub(super) version: Option<String>,
@@ -216,6 +217,11 @@ impl Report {
     /// Requests that were sent and have no right answer.
     pub(super) fn missing(&self) -> u64 {
         self.misses.iter().map(|(_, _, count)| count).sum()
+    }
+
+    /// Whether the figures are the client's.
+    pub(super) fn is_limited(&self) -> bool {
+        self.sender.limited
     }
 
     /// What load was made, in words.
