@@ -144,7 +144,7 @@ impl Report {
         // In a closed loop, answers are as many as the time to the last one allowed.
         let span = if is_open { measured.window } else { *elapsed };
         let due = succeeded + total.missing() + total.unsent;
-        let sender = Sender::of(&measured);
+        let sender = Sender::of(&measured, load.warm_up);
         Self {
             schema: SCHEMA,
             provenance,
@@ -284,13 +284,14 @@ impl Kinds {
 }
 
 impl Sender {
-    fn of(measured: &Measured) -> Self {
+    fn of(measured: &Measured, warm_up: Duration) -> Self {
         let total = &measured.total;
         let lateness_ns = Quantiles::of(&total.lateness);
         let is_late =
             lateness_ns.is_some_and(|lateness| u128::from(lateness.p99) > LATENESS_MAX.as_nanos());
         let cpu = measured.cpu.map(|cpu| cpu.as_secs_f64());
-        let could_use = measured.elapsed.as_secs_f64() * cores() as f64;
+        // Its time is that of the whole process.
+        let could_use = (measured.elapsed + warm_up).as_secs_f64() * cores() as f64;
         let is_busy = cpu.is_some_and(|cpu| cpu > could_use * CPU_SHARE_MAX) && could_use > 1.0;
         Self {
             lateness_ns,

@@ -1,16 +1,18 @@
 //! One inference over an open HTTP/1.1 connection, with as little of our own work as possible.
 
+mod head;
+
 use std::io::{self, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
-use paceline_protocol::limits::BODY_BYTES_MAX;
 use paceline_protocol::operator::ErrorBody;
 
 use super::interval::Kind;
 use crate::api::NodeAddress;
 use crate::cli::infer::Body;
+use head::{HEAD_BYTES_MAX, Head, malformed, parse};
 
 /// What is sent again and again, and where to. The one place that knows how a request is written
 /// and an answer read: whoever makes load sees [`Line::ask`].
@@ -55,6 +57,8 @@ pub(super) struct Line<'a> {
 
 struct Open {
     stream: TcpStream,
+    /// When the last answer was whole.
+    used: Instant,
     /// How long a read may take, as the system was told.
     patience: Duration,
 }
@@ -67,16 +71,6 @@ pub(super) struct Miss {
     pub(super) code: String,
     /// Whether the same may succeed when it is sent again.
     pub(super) may_repeat: bool,
-}
-
-/// The beginning of an answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Head {
-    status: u16,
-    /// Bytes up to the body.
-    head_bytes: usize,
-    body_bytes: usize,
-    closes: bool,
 }
 
 impl Exchange {
@@ -215,6 +209,13 @@ impl<'a> Line<'a> {
     fn exchange(&mut self, body: usize) -> io::Result<Head> {
         let Exchange { nodes, limit, .. } = self.exchange;
         let deadline = Instant::now() + *limit;
+        if self
+            .open
+            .as_ref()
+            .is_some_and(|open| open.is_stale().unwrap_or(true))
+        {
+            self.open = None;
+        }
         let open = match &mut self.open {
             Some(open) => open,
             none => none.insert(Open::to(&nodes[self.at], *limit)?),
@@ -246,7 +247,10 @@ impl<'a> Line<'a> {
             }
             let wanted = head.map_or(HEAD_BYTES_MAX, |head| head.head_bytes + head.body_bytes);
             match head {
-                Some(head) if filled == wanted => return Ok(head),
+                Some(head) if filled == wanted => {
+                    open.used = Instant::now();
+                    return Ok(head);
+                }
                 Some(_) if filled > wanted => return Err(malformed("more than was asked for")),
                 None if filled >= wanted => return Err(malformed("a head without an end")),
                 _ if self.buffer.len() < wanted => self.buffer.resize(wanted, 0),
@@ -262,7 +266,22 @@ impl Open {
         stream.set_read_timeout(Some(limit))?;
         Ok(Self {
             stream,
+            used: Instant::now(),
             patience: limit,
+        })
+    }
+
+    /// Whether the node has closed it while nobody asked, as it may: no request is lost by that.
+    fn is_stale(&self) -> io::Result<bool> {
+        if self.used.elapsed() < IDLE_MIN {
+            return Ok(false);
+        }
+        self.stream.set_nonblocking(true)?;
+        let peeked = self.stream.peek(&mut [0]);
+        self.stream.set_nonblocking(false)?;
+        Ok(match peeked {
+            Ok(bytes) => bytes == 0,
+            Err(error) => error.kind() != io::ErrorKind::WouldBlock,
         })
     }
 
@@ -330,40 +349,6 @@ fn connect(node: &NodeAddress, limit: Duration) -> io::Result<TcpStream> {
     Ok(stream)
 }
 
-/// The head, once it is whole (RFC 9112). Bodies have a `Content-Length`: a node's always do.
-fn parse(bytes: &[u8]) -> io::Result<Option<Head>> {
-    let Some(end) = bytes.windows(4).position(|four| four == b"\r\n\r\n") else {
-        return Ok(None);
-    };
-    let text = std::str::from_utf8(&bytes[..end]).map_err(|_| malformed("a head of bytes"))?;
-    let mut lines = text.split("\r\n");
-    let status = lines
-        .next()
-        .and_then(|line| line.strip_prefix("HTTP/1.1 ")?.get(..3)?.parse().ok())
-        .ok_or_else(|| malformed("no status"))?;
-    let (mut body_bytes, mut closes) = (None, false);
-    for line in lines {
-        let (name, value) = line.split_once(':').unwrap_or((line, ""));
-        let value = value.trim();
-        if name.eq_ignore_ascii_case("content-length") {
-            body_bytes = value.parse().ok().filter(|bytes| *bytes <= BODY_BYTES_MAX);
-        } else if name.eq_ignore_ascii_case("connection") {
-            closes = value.eq_ignore_ascii_case("close");
-        }
-    }
-    let body_bytes = body_bytes.ok_or_else(|| malformed("no length"))?;
-    Ok(Some(Head {
-        status,
-        head_bytes: end + 4,
-        body_bytes,
-        closes,
-    }))
-}
-
-fn malformed(what: &str) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, what.to_owned())
-}
-
 fn code_of(error: &io::Error) -> &'static str {
     match error.kind() {
         io::ErrorKind::NotConnected => NO_CONNECTION,
@@ -376,11 +361,10 @@ fn code_of(error: &io::Error) -> &'static str {
 const NO_CONNECTION: &str = "NO_CONNECTION";
 const CONNECTION_LOST: &str = "CONNECTION_LOST";
 const NO_ANSWER_IN_TIME: &str = "NO_ANSWER_IN_TIME";
+/// A connection that was used later than this ago is not looked at first: it saves calls of the system.
+const IDLE_MIN: Duration = Duration::from_secs(1);
 /// What is copied into one packet's worth of bytes rather than written in two calls.
 const TOGETHER_BYTES_MAX: usize = 16 << 10;
-/// More than any node writes in front of a body.
-const HEAD_BYTES_MAX: usize = 16 << 10;
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -409,6 +393,36 @@ mod tests {
         assert_eq!((lost.kind, lost.may_repeat), (Kind::Lost, true));
     }
 
+    /// A node may close what nobody uses; it is opened again, and no request is lost by that.
+    #[test]
+    fn a_connection_that_was_closed_while_idle_is_opened_again() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let served = std::thread::spawn(move || {
+            for _ in 0..2 {
+                let (mut stream, _) = listener.accept().unwrap();
+                assert!(stream.read(&mut [0; 1_024]).unwrap() > 0);
+                let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}";
+                stream.write_all(answer).unwrap();
+            }
+        });
+        let exchange = Exchange::new(Question {
+            nodes: vec![address.to_string().parse().unwrap()],
+            api_key: None,
+            path: "/p".to_owned(),
+            bodies: vec![Body {
+                bytes: b"{}".to_vec(),
+                json_bytes: None,
+            }],
+            limit: Duration::from_secs(5),
+        });
+        let mut line = Line::new(&exchange, 0);
+        assert_eq!(line.ask(0), Ok(()));
+        std::thread::sleep(IDLE_MIN + Duration::from_millis(50));
+        assert_eq!(line.ask(0), Ok(()));
+        served.join().unwrap();
+    }
+
     #[test]
     fn binary_tensors_say_where_they_begin() {
         let question = Question {
@@ -431,28 +445,5 @@ mod tests {
             outputs(br#"{"id":"7","outputs":[1]}"#),
             br#""outputs":[1]}"#
         );
-    }
-
-    #[test]
-    fn a_head_is_read_when_it_is_whole_and_refused_when_it_lies() {
-        let text = b"HTTP/1.1 503 Busy\r\ncontent-length: 2\r\nConnection: close\r\n\r\n{}";
-        let head = Head {
-            status: 503,
-            head_bytes: text.len() - 2,
-            body_bytes: 2,
-            closes: true,
-        };
-        assert_eq!(parse(text).unwrap(), Some(head));
-        for cut in 0..text.len() - 2 {
-            assert_eq!(parse(&text[..cut]).unwrap(), None);
-        }
-        for bad in [
-            "HTTP/1.0 200 OK\r\nContent-Length: 0\r\n\r\n",
-            "HTTP/1.1 200 OK\r\n\r\n",
-            "HTTP/1.1 200 OK\r\nContent-Length: 99999999999\r\n\r\n",
-            "HTTP/1.1 x\r\nContent-Length: 0\r\n\r\n",
-        ] {
-            assert!(parse(bad.as_bytes()).is_err(), "{bad}");
-        }
     }
 }
