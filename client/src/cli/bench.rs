@@ -6,6 +6,7 @@
 
 mod arrivals;
 mod calibrate;
+mod compared;
 mod find;
 mod interrupt;
 mod interval;
@@ -35,6 +36,7 @@ use super::target::ModelTarget;
 use super::terminal::Terminal;
 use super::units::{nanoseconds, parse_duration};
 use calibrate::{Calibrating, Calibration};
+use compared::Earlier;
 use find::{Found, Wanted};
 use load::Load;
 use prepared::{DURATION_DEFAULT, unwritten};
@@ -61,6 +63,7 @@ Examples:
   paceline bench identity --row 1,2,3 --concurrency 64 --duration 30s --warm-up 2s
   paceline bench identity --row 1,2,3 --rate 2000 --arrivals poisson --deadline 50ms
   paceline bench identity --row 1,2,3 --rows 32 --rate 500 --binary
+  paceline bench identity --row 1,2,3 --rate 2000 --compare yesterday.json
   paceline bench identity --row 1,2,3 --rate 100 --find-max 50ms --duration 5s
   paceline bench identity --row 1,2,3 --trace requests.csv --speed 10
   paceline bench identity --row 1,2,3 --rate 2000 --report bench.html
@@ -123,6 +126,9 @@ pub struct BenchArgs {
     /// Write a report with figures and drawings to this file, in HTML that needs nothing else
     #[arg(long, value_name = "FILE.html")]
     report: Option<PathBuf>,
+    /// Compare with a report that -o json has written
+    #[arg(long, value_name = "FILE.json", conflicts_with_all = ["calibrate", "find_max"])]
+    compare: Option<PathBuf>,
     /// Measure what batches cost by their size instead, from engines' own times, and write a scenario
     /// with it for `paceline sim run` to this file; nobody else may use the engines meanwhile
     #[arg(long, value_name = "FILE.toml", conflicts_with_all = [
@@ -179,6 +185,8 @@ impl BenchArgs {
             return self.run_calibration(file, answered_by, (&client, terminal));
         }
         let page = self.open_page()?;
+        let earlier = self.compare.as_deref().map(Earlier::read).transpose();
+        let earlier = earlier.map_err(Failure::Usage)?;
         let recorded = self.recorded(&terminal.talk())?;
         let sizes = recorded.as_ref().map_or(&[][..], |recorded| &recorded.rows);
         let bodies = self.bodies(sizes, plain, &client)?;
@@ -201,7 +209,8 @@ impl BenchArgs {
         if let Some(p99) = self.find_max {
             return self.run_search(load, &subject, p99, terminal);
         }
-        let report = self.measure(subject, &load, terminal)?;
+        let mut report = self.measure(subject, &load, terminal)?;
+        report.compared = earlier.map(|earlier| earlier.compare(&report));
         terminal.show(self.output.format, &report, Report::text)?;
         if let Some((mut file, path)) = page {
             let written = file.write_all(page::page(&report).as_bytes());

@@ -7,6 +7,7 @@ use paceline_protocol::ModelName;
 use serde::Serialize;
 
 use super::arrivals::Arrivals;
+use super::compared::Compared;
 use super::interval::{Interval, Kind};
 use super::latency::{ERROR_MAX, Latencies};
 use super::load::{Load, Measured};
@@ -77,6 +78,9 @@ pub(super) struct Report {
     /// Why the figures may not be what they seem.
     pub(super) warnings: Vec<String>,
     pub(super) timeline: Vec<Second>,
+    /// With --compare, this run beside an earlier one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) compared: Option<Compared>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -179,6 +183,7 @@ impl Report {
             warnings: warnings(total, &sender),
             sender,
             timeline: measured.seconds,
+            compared: None,
         }
     }
 
@@ -211,6 +216,7 @@ impl Report {
                 pairs.push((name, units::nanoseconds(nanos)));
             }
         }
+        pairs.extend(self.compared.iter().flat_map(Compared::fields));
         fields(&pairs)
     }
 
@@ -350,7 +356,7 @@ fn a_second(count: u64, span: Duration) -> f64 {
     count as f64 / span.as_secs_f64().max(1e-9)
 }
 
-const SCHEMA: u32 = 1;
+pub(super) const SCHEMA: u32 = 1;
 
 #[cfg(test)]
 pub(super) mod tests {
