@@ -6,6 +6,8 @@
 mod about;
 #[path = "process/bad_input.rs"]
 mod bad_input;
+#[path = "process/bench.rs"]
+mod bench;
 #[path = "process/canary.rs"]
 mod canary;
 #[path = "process/cluster.rs"]
