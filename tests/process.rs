@@ -56,6 +56,8 @@ mod survival;
 mod tenants;
 #[path = "process/tensors.rs"]
 mod tensors;
+#[path = "process/tls.rs"]
+mod tls;
 #[path = "process/up.rs"]
 mod up;
 #[path = "process/versions.rs"]

@@ -131,6 +131,10 @@ impl BenchArgs {
         // What does not work once is not worth measuring, and says better why.
         let first = client.infer(name, version.as_ref(), &body)?;
         let cluster = self.connection.cluster()?;
+        if let Some(node) = cluster.nodes.iter().find(|node| node.is_secure()) {
+            let message = format!("{node}: bench measures without TLS, on http:// only");
+            return Err(Failure::Usage(message));
+        }
         let path = format!("{}/infer", inference_path(name, version.as_ref()));
         let connections = self.concurrency.unwrap_or(match self.rate {
             None => 16,
