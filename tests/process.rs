@@ -22,6 +22,8 @@ mod damage;
 mod events;
 #[path = "process/floods.rs"]
 mod floods;
+#[path = "process/hostile.rs"]
+mod hostile;
 #[path = "process/http.rs"]
 mod http;
 #[path = "process/http2.rs"]

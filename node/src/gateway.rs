@@ -175,3 +175,6 @@ impl Actor for Gateway {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;
