@@ -24,6 +24,8 @@ mod damage;
 mod events;
 #[path = "process/floods.rs"]
 mod floods;
+#[path = "process/hostile.rs"]
+mod hostile;
 #[path = "process/http.rs"]
 mod http;
 #[path = "process/http2.rs"]
@@ -60,6 +62,8 @@ mod survival;
 mod tenants;
 #[path = "process/tensors.rs"]
 mod tensors;
+#[path = "process/tls.rs"]
+mod tls;
 #[path = "process/triton.rs"]
 mod triton;
 #[path = "process/up.rs"]

@@ -4,6 +4,7 @@
 //! are settled or their time is over, so a repeat after a lost answer changes nothing twice.
 
 mod address;
+mod authority;
 mod doors;
 mod error;
 mod events;
@@ -31,6 +32,7 @@ use serde::de::DeserializeOwned;
 use ureq::http::Method;
 
 pub use address::{AddressError, DEFAULT_PORT, NodeAddress};
+pub use authority::{Authority, NoCertificate};
 pub use error::ApiError;
 pub use events::{InferenceEnd, InferencePart};
 pub(crate) use inference::inference_path;
@@ -66,6 +68,8 @@ pub struct ClusterAddress {
     pub nodes: Vec<NodeAddress>,
     /// Who the caller is, where keys are needed.
     pub api_key: Option<String>,
+    /// Whom nodes that are reached over TLS must lead to.
+    pub authority: Option<Authority>,
 }
 
 /// What a read has to show.
@@ -87,7 +91,7 @@ impl OperatorClient {
     pub fn new(cluster: impl Into<ClusterAddress>, timeout: Duration) -> Self {
         let cluster = cluster.into();
         Self {
-            doors: Doors::new(&cluster.nodes, cluster.api_key.as_deref()),
+            doors: Doors::new(&cluster),
             cluster,
             timeout,
             expected_revision: None,
@@ -314,6 +318,7 @@ impl From<NodeAddress> for ClusterAddress {
         Self {
             nodes: vec![node],
             api_key: None,
+            authority: None,
         }
     }
 }

@@ -18,9 +18,10 @@ pub use self::block::Block;
 pub(crate) use self::kept::FILE as KEPT;
 pub use self::options::{
     AdmissionOptions, DebugOptions, DeviceOptions, HttpOptions, MetricsOptions, NodeOptions,
-    PeerOptions, RaftOptions, SdkOptions,
+    PeerOptions, RaftOptions, SdkOptions, TlsOptions,
 };
 use crate::telemetry::logging;
+use crate::tls::TlsFault;
 
 /// Everything that can be set.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,6 +31,8 @@ pub struct Config {
     pub node: NodeOptions,
     /// HTTP inference and operator API.
     pub http: HttpOptions,
+    /// TLS on HTTP.
+    pub tls: TlsOptions,
     /// Prometheus metrics.
     pub metrics: MetricsOptions,
     /// QUIC for SDKs and for nodes that join.
@@ -77,6 +80,9 @@ pub enum ConfigError {
         /// What is allowed.
         allowed: String,
     },
+    /// A certificate or key that cannot be used.
+    #[error(transparent)]
+    Tls(#[from] TlsFault),
 }
 
 /// Where a configuration comes from, besides its defaults.

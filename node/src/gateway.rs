@@ -37,6 +37,7 @@ use crate::observer::OwnFacts;
 use crate::supervisor::Health;
 use crate::telemetry::metrics::Metrics;
 use crate::tending::tend;
+use crate::tls::TlsDoor;
 
 /// What the gateway needs to start.
 #[derive(Clone)]
@@ -65,6 +66,8 @@ pub struct Doors {
     pub options: HttpOptions,
     /// What bodies may take.
     pub bodies: Bodies,
+    /// What HTTP is wrapped in, if it is.
+    pub tls: Option<TlsDoor>,
     /// Whether the node is ready for traffic.
     pub readiness: Readiness,
     /// Turns true when connections shall end.
@@ -136,6 +139,9 @@ impl Readiness {
     }
 }
 
+/// What HTTP offers under TLS (ALPN), the better first.
+pub(crate) const PROTOCOLS: [&[u8]; 2] = [b"h2", b"http/1.1"];
+
 impl Actor for Gateway {
     type Msg = Message;
     type State = State;
@@ -174,3 +180,6 @@ impl Actor for Gateway {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -60,6 +60,7 @@ pub mod telemetry;
 mod tenants;
 mod tending;
 pub mod threads;
+pub mod tls;
 pub mod transport;
 mod up;
 mod worker;

@@ -34,6 +34,7 @@ use crate::raft::{RaftHandle, RaftNode, RaftStart, StopReason};
 use crate::storage::disk::DirectoryLock;
 use crate::storage::{LockError, Owner};
 use crate::telemetry::metrics::Metrics;
+use crate::tls::{Tls, TlsFault};
 use crate::transport::Transport;
 use crate::transport::quic::QuicError;
 use crate::{registry, router, supervisor};
@@ -113,6 +114,9 @@ pub enum StartError {
     /// What the node shows to others is missing or damaged.
     #[error(transparent)]
     Files(#[from] FilesError),
+    /// The certificate or key of the HTTP door cannot be used.
+    #[error(transparent)]
+    Certificate(#[from] TlsFault),
     /// TLS cannot be set up.
     #[error("TLS cannot be set up: {0}")]
     Tls(#[from] rustls::Error),
@@ -142,6 +146,8 @@ impl Node {
         let lock = ports.root.lock()?;
         let identity = Identity::load_or_found(&ports.root)?;
         let config = network::where_it_was(config, &ports);
+        let tls = config.tls.files();
+        let tls = tls.map(|files| Tls::load(files, ports.wall)).transpose()?;
         let (http, metrics_listener) = listeners(&config, &ports)?;
         let disk_error = |cause| StartError::Disk {
             place: ports.root.place(),
@@ -172,6 +178,7 @@ impl Node {
             clock,
             stopping: is_stopping,
             listeners: (http, metrics_listener),
+            tls,
             metrics: telemetry,
             raft: raft.clone(),
             links,

@@ -21,6 +21,10 @@ pub struct Context {
     /// against. A path that is not absolute is relative to the file's folder.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ca: Option<String>,
+    /// Certificates of the authorities (PEM) that nodes are checked against whose `http` begins with
+    /// `https://`. A path as `ca` is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub http_ca: Option<String>,
     /// Who the client is: an API key, as `paceline tenant key add` prints it. Without one the client is
     /// the tenant `default`, where that is allowed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -34,7 +38,7 @@ pub struct Context {
 pub struct ContextNode {
     /// Its name.
     pub name: String,
-    /// HTTP inference and operator API, as `host:port`.
+    /// HTTP inference and operator API, as `host:port`, or with `https://` in front of it.
     pub http: String,
     /// SDK over QUIC, as `host:port`.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -136,7 +136,7 @@ impl Dtype {
      INT32, INT64, FP16, BF16, FP32, FP64, BYTES"
 )]
 pub struct UnknownDtype {
-    /// What was given, cut to 32 characters.
+    /// What was given, cut to 32 characters, printable or escaped.
     pub name: String,
 }
 
@@ -147,7 +147,11 @@ impl FromStr for Dtype {
             .into_iter()
             .find(|dtype| dtype.name() == name)
             .ok_or_else(|| UnknownDtype {
-                name: name.chars().take(32).collect(),
+                name: name
+                    .chars()
+                    .take(32)
+                    .flat_map(char::escape_default)
+                    .collect(),
             })
     }
 }

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 use crate::http::Request;
+use crate::http2::{Http2, small_runtime};
 use crate::node::{Finished, Node, Stop, address, directory, paceline, until};
 
 pub(crate) const ROW: &str = r#"{"inputs":[{"name":"features","shape":[1,8],"datatype":"FP32","data":[1,0,0,302.3,311.5,1282,60.7,216]}]}"#;
@@ -289,11 +290,19 @@ fn deaths(cluster: &mut Cluster) {
 }
 
 fn departures(cluster: &Cluster) {
+    let runtime = small_runtime();
+    let early = runtime.block_on(Http2::connect(cluster.node(1).http));
+    assert_eq!(runtime.block_on(asked(&early)), 200);
     let answered = cluster.under_load(&[0, 1, 2], || {
         let drained = cluster.node(0).cli(&["drain", "n1"]);
         assert!(drained.status.success(), "{drained:?}");
         assert_eq!(cluster.state(0, "n1"), "drained");
         assert_eq!(cluster.node(1).get("/v2/health/ready").status, 503);
+        runtime.block_on(sent_elsewhere(early));
+        // Who comes nevertheless is answered first.
+        let late = runtime.block_on(Http2::connect(cluster.node(1).http));
+        assert_eq!(runtime.block_on(asked(&late)), 200);
+        runtime.block_on(sent_elsewhere(late));
         let second = cluster.node(0).cli(&["drain", "n2"]);
         refused(&second, 3, &["1 of 3 voters", "majority"]);
         assert_eq!(cluster.state(2, "n2"), "up");
@@ -303,6 +312,18 @@ fn departures(cluster: &Cluster) {
         cluster.node(1).wait_for("/v2/health/ready", |_| true);
     });
     assert!(answered > 500, "{answered} answers are too few");
+}
+
+async fn asked(client: &Http2) -> u16 {
+    let request = client.post("/v2/models/machine-failure/infer", ROW);
+    client.ask(request).await.head.status.as_u16()
+}
+
+/// The node says GOAWAY, and the connection ends in order.
+async fn sent_elsewhere(client: Http2) {
+    let ended = tokio::time::timeout(LIMIT, client.running).await;
+    let ended = ended.expect("it is told to go");
+    ended.expect("no panic").expect("and ends in order");
 }
 
 fn without_a_quorum(cluster: &mut Cluster) {

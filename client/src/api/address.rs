@@ -1,4 +1,4 @@
-//! Where a node is reached: `HOST[:PORT]`, in the spellings that people type.
+//! Where a node is reached: `[https://]HOST[:PORT]`, in the spellings that people type.
 
 use std::fmt;
 use std::net::Ipv6Addr;
@@ -13,6 +13,7 @@ pub struct NodeAddress {
     /// Name or number; an IPv6 number stands without its brackets.
     host: String,
     port: u16,
+    is_secure: bool,
 }
 
 /// Why a text is not an address. Each names the text and what is allowed.
@@ -21,8 +22,8 @@ pub enum AddressError {
     /// Nothing was given.
     #[error("the address is empty; allowed: {ALLOWED}")]
     Empty,
-    /// Another scheme than `http`.
-    #[error("'{scheme}://' is not offered, only http://; allowed: {ALLOWED}")]
+    /// Another scheme than `http` and `https`.
+    #[error("'{scheme}://' is not offered, only http:// and https://; allowed: {ALLOWED}")]
     Scheme {
         /// What stood before `://`.
         scheme: String,
@@ -47,12 +48,19 @@ pub enum AddressError {
     },
 }
 
-const ALLOWED: &str = "HOST, HOST:PORT, :PORT, PORT, [IPV6]:PORT, each with or without http://";
+const ALLOWED: &str =
+    "HOST, HOST:PORT, :PORT, PORT, [IPV6]:PORT, each with or without http:// or https://";
 
 impl NodeAddress {
     /// The absolute URL of `path`, which begins with `/`.
     pub fn url(&self, path: &str) -> String {
-        format!("http://{self}{path}")
+        let scheme = if self.is_secure { "" } else { "http://" };
+        format!("{scheme}{self}{path}")
+    }
+
+    /// Whether it is reached over TLS.
+    pub fn is_secure(&self) -> bool {
+        self.is_secure
     }
 }
 
@@ -61,13 +69,21 @@ impl Default for NodeAddress {
         Self {
             host: "127.0.0.1".to_owned(),
             port: DEFAULT_PORT,
+            is_secure: false,
         }
     }
 }
 
 impl fmt::Display for NodeAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { host, port } = self;
+        let Self {
+            host,
+            port,
+            is_secure,
+        } = self;
+        if *is_secure {
+            f.write_str("https://")?;
+        }
         if host.contains(':') {
             write!(f, "[{host}]:{port}")
         } else {
@@ -81,8 +97,13 @@ impl FromStr for NodeAddress {
 
     fn from_str(text: &str) -> Result<Self, AddressError> {
         let text = text.trim();
+        let mut is_secure = false;
         let bare = match text.split_once("://") {
             Some(("http", bare)) => bare,
+            Some(("https", bare)) => {
+                is_secure = true;
+                bare
+            }
             Some((scheme, _)) => {
                 let scheme = scheme.to_owned();
                 return Err(AddressError::Scheme { scheme });
@@ -101,6 +122,7 @@ impl FromStr for NodeAddress {
         Ok(Self {
             host: checked_host(host)?,
             port: port.map_or(Ok(DEFAULT_PORT), checked_port)?,
+            is_secure,
         })
     }
 }
@@ -171,6 +193,8 @@ mod tests {
             ("[::1]:8030", "[::1]:8030"),
             ("::1", "[::1]:8000"),
             ("http://[fe80::2]", "[fe80::2]:8000"),
+            ("https://node-1", "https://node-1:8000"),
+            ("https://[::1]:443/", "https://[::1]:443"),
         ] {
             let address: NodeAddress = text.parse().unwrap();
             assert_eq!(address.to_string(), wanted, "{text}");
@@ -178,6 +202,8 @@ mod tests {
         assert_eq!(NodeAddress::default().to_string(), "127.0.0.1:8000");
         let address: NodeAddress = "[::1]".parse().unwrap();
         assert_eq!(address.url("/v2"), "http://[::1]:8000/v2");
+        let address: NodeAddress = "https://a:9".parse().unwrap();
+        assert_eq!(address.url("/v2"), "https://a:9/v2");
     }
 
     #[test]
@@ -185,7 +211,7 @@ mod tests {
         for (text, wanted) in [
             ("", "is empty"),
             ("http://", "is empty"),
-            ("https://a", "'https://' is not offered"),
+            ("ftp://a", "'ftp://' is not offered"),
             ("a:0", "'0' is not a port"),
             ("a:65536", "'65536' is not a port"),
             ("a:+80", "'+80' is not a port"),

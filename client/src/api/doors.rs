@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::http::Door;
 use super::retry::Deadline;
-use super::{ApiError, NodeAddress};
+use super::{ApiError, ClusterAddress, NodeAddress};
 
 /// The doors of one or more nodes. The one that answered last is asked first.
 #[derive(Debug)]
@@ -29,11 +29,12 @@ impl Doors {
     ///
     /// # Panics
     /// If there is none.
-    pub(crate) fn new(addresses: &[NodeAddress], api_key: Option<&str>) -> Self {
-        assert!(!addresses.is_empty(), "somebody has to be asked");
-        let door = |address: &NodeAddress| Door::new(address.clone(), api_key);
+    pub(crate) fn new(cluster: &ClusterAddress) -> Self {
+        assert!(!cluster.nodes.is_empty(), "somebody has to be asked");
+        let (api_key, authority) = (cluster.api_key.as_deref(), cluster.authority.as_ref());
+        let door = |address: &NodeAddress| Door::new(address.clone(), api_key, authority);
         Self {
-            doors: addresses.iter().map(door).collect(),
+            doors: cluster.nodes.iter().map(door).collect(),
             first: Cell::new(0),
         }
     }

@@ -10,7 +10,7 @@ use ureq::http::{HeaderMap, Method, Request, header};
 use ureq::{Agent, Body, BodyReader, SendBody};
 
 use super::Belonging;
-use super::{ApiError, NodeAddress};
+use super::{ApiError, Authority, NodeAddress};
 
 /// Reaching a node takes one round trip, or a few when packets are lost; past this it is away.
 const CONNECT_MAX: Duration = Duration::from_secs(5);
@@ -59,7 +59,11 @@ pub(crate) struct Answer {
 }
 
 impl Door {
-    pub(crate) fn new(address: NodeAddress, api_key: Option<&str>) -> Self {
+    pub(crate) fn new(
+        address: NodeAddress,
+        api_key: Option<&str>,
+        authority: Option<&Authority>,
+    ) -> Self {
         let config = Agent::config_builder()
             // A node is asked directly: a proxy of the environment would not know loopback.
             .proxy(None)
@@ -69,6 +73,7 @@ impl Door {
             // A connection kept idle may be closed by the node just as it is used again, which
             // looks like an answer lost; opening one costs little beside a command.
             .max_idle_connections(0)
+            .tls_config(Authority::tls(authority))
             .user_agent(concat!("paceline/", env!("CARGO_PKG_VERSION")));
         Self {
             agent: config.build().new_agent(),
@@ -216,6 +221,13 @@ impl Door {
                 unreachable("it did not respond in time")
             }
             ureq::Error::Io(e) if never_sent(&e) => unreachable(&plain(&e)),
+            // No request leaves before hands were shaken.
+            ureq::Error::Io(e) if of_tls(&e).is_some() => {
+                let reason = of_tls(&e).map(ToString::to_string).unwrap_or_default();
+                unreachable(&format!("TLS: {reason}"))
+            }
+            ureq::Error::Rustls(e) => unreachable(&format!("TLS: {e}")),
+            ureq::Error::Tls(reason) => unreachable(&format!("TLS: {reason}")),
             ureq::Error::Timeout(_) => ApiError::NoAnswer {
                 address,
                 reason: "the time was over".to_owned(),
@@ -236,6 +248,12 @@ fn never_sent(error: &io::Error) -> bool {
         ConnectionRefused | HostUnreachable | NetworkUnreachable | AddrNotAvailable
     );
     connecting || error.to_string().starts_with(LOOKUP_FAILED)
+}
+
+/// What a handshake failed at; an alert of the other side comes later, too.
+fn of_tls(error: &io::Error) -> Option<&rustls::Error> {
+    let inner = error.get_ref()?.downcast_ref::<rustls::Error>()?;
+    (!matches!(inner, rustls::Error::AlertReceived(_))).then_some(inner)
 }
 
 /// How the standard library opens the sentence about a name that has no address. It gives such

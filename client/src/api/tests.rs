@@ -260,6 +260,7 @@ fn cluster(nodes: &[NodeAddress], timeout: Duration) -> OperatorClient {
     let cluster = ClusterAddress {
         nodes: nodes.to_vec(),
         api_key: Some("pk_1".to_owned()),
+        authority: None,
     };
     OperatorClient::new(cluster, timeout)
 }

@@ -168,6 +168,11 @@ const GRACE: Duration = Duration::from_secs(2);
 
 impl BenchArgs {
     pub(crate) fn run(self, terminal: &mut Terminal) -> Result<(), Failure> {
+        let nodes = self.connection.cluster()?.nodes;
+        if let Some(node) = nodes.iter().find(|node| node.is_secure()) {
+            let message = format!("{node}: bench measures without TLS, on http:// only");
+            return Err(Failure::Usage(message));
+        }
         let default = Duration::from_millis(REQUEST_BUDGET_DEFAULT_MS);
         let patience = self.connection.timeout_or(default).saturating_add(GRACE);
         let client = self.connection.client_within(terminal, patience)?;
@@ -196,7 +201,6 @@ impl BenchArgs {
             let failed = |miss: Miss| Failure::Failed(format!("no first answer: {}", miss.code));
             answered_by = first.map_err(failed)?.or(answered_by);
         }
-        let nodes = self.connection.cluster()?.nodes;
         let subject = Subject {
             model: name.clone(),
             version: answered_by,

@@ -16,14 +16,18 @@ use super::units::parse_duration;
 /// Whom to ask and how long.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct Connection {
-    /// HTTP address of any node of the cluster: HOST, HOST:PORT, :PORT, with or without http://;
-    /// 127.0.0.1:8000 unless a context names others
+    /// HTTP address of any node of the cluster: HOST, HOST:PORT, :PORT, with or without http://, or
+    /// https:// with a --ca; 127.0.0.1:8000 unless a context names others
     #[arg(long, value_name = "HOST[:PORT]", env = "PACELINE_ADDR")]
     addr: Option<NodeAddress>,
     /// File that says where the cluster is, as `paceline up` writes it; its nodes are tried in
     /// turn. An --addr wins over it
     #[arg(long, value_name = "FILE", env = "PACELINE_CONTEXT")]
     context: Option<PathBuf>,
+    /// Certificates of the authorities (PEM) that nodes reached by https:// are checked against; the
+    /// context's http_ca unless given
+    #[arg(long, value_name = "FILE", env = "PACELINE_CA")]
+    ca: Option<PathBuf>,
     /// Key that says who you are, as `paceline tenant key add` prints it; the context's unless given
     #[arg(
         long,
@@ -105,6 +109,15 @@ impl Connection {
             (None, Some(file)) => context::read(file)?,
             (None, None) => NodeAddress::default().into(),
         };
+        if let Some(file) = &self.ca {
+            cluster.authority = Some(context::authority(file)?);
+        }
+        let secure = cluster.nodes.iter().find(|node| node.is_secure());
+        if let Some(node) = secure.filter(|_| cluster.authority.is_none()) {
+            return Err(Failure::Usage(format!(
+                "{node} needs a --ca FILE or PACELINE_CA: whom its certificate must lead to"
+            )));
+        }
         if let Some(key) = &self.api_key {
             cluster.api_key = Some(key.reveal());
         }

@@ -6,13 +6,13 @@ use std::path::Path;
 
 use paceline_protocol::context::{CONTEXT_BYTES_MAX, Context};
 
-use crate::api::{AddressError, ClusterAddress};
+use crate::api::{AddressError, Authority, ClusterAddress, NoCertificate};
 
 /// Why a context cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ContextError {
     /// The file cannot be read.
-    #[error("cannot read the context {file}: {cause}")]
+    #[error("cannot read {file}: {cause}")]
     Unreadable { file: String, cause: io::Error },
     /// It is not what a context is.
     #[error("{file} is no context: {cause}")]
@@ -20,6 +20,9 @@ pub(crate) enum ContextError {
     /// It names no node.
     #[error("the context {file} names no node")]
     Empty { file: String },
+    /// A file of authorities holds none.
+    #[error("cannot use {file}: {cause}")]
+    Authority { file: String, cause: NoCertificate },
     /// One of its addresses is none.
     #[error("the context {file}, node '{node}': {cause}")]
     Address {
@@ -51,10 +54,28 @@ pub(crate) fn read(path: &Path) -> Result<ClusterAddress, ContextError> {
         })
     };
     let nodes: Result<Vec<_>, _> = context.nodes.iter().map(address).collect();
+    let authority = match &context.http_ca {
+        None => None,
+        Some(ca) => {
+            let ca = path.parent().unwrap_or(Path::new("")).join(ca);
+            Some(authority(&ca)?)
+        }
+    };
     Ok(ClusterAddress {
         nodes: nodes?,
         api_key: context.api_key,
+        authority,
     })
+}
+
+/// The authorities that a PEM file holds.
+pub(crate) fn authority(path: &Path) -> Result<Authority, ContextError> {
+    let file = path.display().to_string();
+    let pem = text(path).map_err(|cause| ContextError::Unreadable {
+        file: file.clone(),
+        cause,
+    })?;
+    Authority::from_pem(pem.as_bytes()).map_err(|cause| ContextError::Authority { file, cause })
 }
 
 fn text(path: &Path) -> io::Result<String> {
@@ -83,13 +104,13 @@ mod tests {
         };
         assert!(refused("nodes = []").contains("names no node"));
         assert!(refused("nodes = 1").contains("is no context"));
-        let bad = refused("[[nodes]]\nname = 'n0'\nhttp = 'https://x'\n");
-        assert!(
-            bad.contains("node 'n0': 'https://' is not offered"),
-            "{bad}"
-        );
+        let bad = refused("[[nodes]]\nname = 'n0'\nhttp = 'ftp://x'\n");
+        assert!(bad.contains("node 'n0': 'ftp://' is not offered"), "{bad}");
         let long = format!("# {}", "x".repeat(CONTEXT_BYTES_MAX as usize));
         assert!(refused(&long).contains("more than"));
+        let refused_ca =
+            refused("http_ca = 'context.toml'\n[[nodes]]\nname = 'n0'\nhttp = 'https://x'\n");
+        assert!(refused_ca.contains("no certificate"), "{refused_ca}");
         let text = "api_key = 'pk_1'\nlater = true\n[[nodes]]\nname = 'n0'\nhttp = 'a:1'\n\
                     [[nodes]]\nname = 'n1'\nhttp = 'b:2'\nsdk = 'b:5'\n";
         std::fs::write(&path, text).unwrap();

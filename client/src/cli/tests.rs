@@ -193,7 +193,7 @@ fn wrong_use_is_told_before_any_node_is_asked() {
     assert!(usage(&["model", "show", "Digits"]).contains("[a-z0-9]"));
     assert!(usage(&["model", "deploy", "digits@2x"]).contains("'2x' is neither a version"));
     assert!(usage(&["model", "deploy", "digits", "--replicas", "0"]).contains("'each'"));
-    assert!(usage(&["status", "--addr", "https://a"]).contains("only http://"));
+    assert!(usage(&["status", "--addr", "ftp://a"]).contains("only http://"));
     assert!(usage(&["status", "--timeout", "soon"]).contains("500ms"));
     assert!(usage(&["drain"]).contains("NODE"));
     assert!(usage(&["drain", "n1", "--self"]).contains("cannot be used"));

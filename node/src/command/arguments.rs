@@ -31,7 +31,14 @@ pub struct ConfigArgs {
     /// told so [default: none, this machine only].
     #[arg(long, value_name = "IP")]
     advertise: Option<IpAddr>,
-    /// Allow HTTP and metrics on other addresses than loopback: without TLS and keys, and for
+    /// Certificate for HTTP and those that lead to its authority (PEM): the HTTP port speaks TLS
+    /// then, and takes what changes in the file.
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    tls_cert: Option<PathBuf>,
+    /// Private key of that certificate (PEM).
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    tls_key: Option<PathBuf>,
+    /// Allow HTTP and metrics on other addresses than loopback without TLS and keys, and for
     /// whatever Host and Origin.
     #[arg(long)]
     insecure: bool,
@@ -65,6 +72,11 @@ impl ConfigArgs {
         }
         if let Some(advertise) = self.advertise {
             flag("node.advertise", text(advertise.to_string()));
+        }
+        for (key, file) in [("tls.cert", self.tls_cert), ("tls.key", self.tls_key)] {
+            if let Some(file) = file {
+                flag(key, text(file.display().to_string()));
+            }
         }
         if self.insecure {
             flag("node.insecure", "true".to_owned());

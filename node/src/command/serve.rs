@@ -48,6 +48,8 @@ Examples:
   paceline serve --demo
   paceline serve --data-dir /var/lib/paceline --http-port 9000
   paceline serve --advertise 10.0.0.5 --zone rack-1
+  paceline serve --tls-cert cert.pem --tls-key key.pem --set admission.keys_required=true \\
+    --set http.listen=10.0.0.5:8000
   paceline serve --config node.toml --set log.format=json
 
 The first start keeps what it was given in DIR/node.toml, so that later `serve --data-dir DIR`
@@ -99,6 +101,11 @@ async fn run(mut config: Config, entry: Entry, mut stop: Stop) -> Result<ExitCod
     };
     let ports = Ports::production(&config).map_err(|error| error.to_string())?;
     let data = config.node.data_dir.clone();
+    let scheme = if config.tls.files().is_some() {
+        "https"
+    } else {
+        "http"
+    };
     // The cluster's first node keeps what it was given, as those do that join.
     let kept = (!is_member(&data)).then(|| config.kept());
     let root = ports.root.clone();
@@ -120,7 +127,7 @@ async fn run(mut config: Config, entry: Entry, mut stop: Stop) -> Result<ExitCod
             }
         }
     }
-    announce(&node, &data, demo);
+    announce(&node, (&data, scheme), demo);
     tokio::select! {
         () = stop.asked() => {
             eprintln!("stopping; what is in flight has 5 s (Ctrl-C again to end at once)");
@@ -148,18 +155,18 @@ async fn fatal(node: &NodeHandle) -> String {
     reason.to_string()
 }
 
-fn announce(node: &NodeHandle, data: &Path, demo: bool) {
+fn announce(node: &NodeHandle, (data, scheme): (&Path, &str), demo: bool) {
     let addresses = node.addresses();
     let http = addresses.http;
     println!(
-        "ready   http://{http}   metrics http://{}/metrics   data {}",
+        "ready   {scheme}://{http}   metrics http://{}/metrics   data {}",
         addresses.metrics,
         data.display()
     );
     if demo {
         println!("
 Try:
-  curl -s http://{http}/v2/models/machine-failure/infer -d '{{\"inputs\":[{{\"name\":\"features\",\"shape\":[1,8],\"datatype\":\"FP32\",\"data\":[1,0,0,302.3,311.5,1282,60.7,216]}}]}}'
+  curl -s {scheme}://{http}/v2/models/machine-failure/infer -d '{{\"inputs\":[{{\"name\":\"features\",\"shape\":[1,8],\"datatype\":\"FP32\",\"data\":[1,0,0,302.3,311.5,1282,60.7,216]}}]}}'
   paceline infer machine-failure --row 1,0,0,302.3,311.5,1282,60.7,216
   paceline model list
   paceline status");

@@ -19,6 +19,7 @@ impl Config {
         self.check_limits()?;
         self.check_raft()?;
         self.check_addresses()?;
+        self.check_tls()?;
         self.log.check().map_err(|error| ConfigError::Syntax {
             source_name: "effective configuration".to_owned(),
             cause: error.to_string(),
@@ -92,8 +93,19 @@ impl Config {
             return Err(wrong("node.advertise", advertise, allowed));
         }
         let insecure = self.node.insecure;
-        check_exposure("http.listen", self.http.listen, insecure)?;
-        check_exposure("metrics.listen", self.metrics.listen, insecure)?;
+        let is_open = |listen: SocketAddr| !listen.ip().is_loopback() && !insecure;
+        if is_open(self.http.listen) && !self.is_guarded() {
+            let allowed = "a loopback address; or any with TLS and keys: tls.cert, tls.key \
+                           (--tls-cert, --tls-key) and admission.keys_required = true; or set \
+                           node.insecure = true (--insecure) on a network that you trust. Other \
+                           nodes and SDKs need no HTTP: for them, --advertise IP is enough";
+            return Err(wrong("http.listen", self.http.listen, allowed));
+        }
+        if is_open(self.metrics.listen) {
+            let allowed = "a loopback address, since metrics have no TLS and no keys; or set \
+                           node.insecure = true (--insecure) on a network that you trust";
+            return Err(wrong("metrics.listen", self.metrics.listen, allowed));
+        }
         // The QUIC doors may be anywhere: nodes show certificates there, and so do members to
         // SDKs and to machines that join.
         for (key, listen) in [
@@ -109,6 +121,25 @@ impl Config {
             }
         }
         Ok(())
+    }
+}
+
+impl Config {
+    /// Whether whoever reaches HTTP must show a key, over TLS.
+    pub(crate) fn is_guarded(&self) -> bool {
+        self.tls.files().is_some() && self.admission.keys_required
+    }
+
+    fn check_tls(&self) -> Result<(), ConfigError> {
+        let missing = |key, other| {
+            let allowed = format!("a file, since {other} is set");
+            Err(wrong(key, "none", &allowed))
+        };
+        match (&self.tls.cert, &self.tls.key) {
+            (Some(_), None) => missing("tls.key", "tls.cert"),
+            (None, Some(_)) => missing("tls.cert", "tls.key"),
+            _ => Ok(self.tls.files().map_or(Ok(()), |files| files.check())?),
+        }
     }
 }
 
@@ -130,20 +161,6 @@ fn check_range(key: &'static str, value: u64, min: u64, max: u64) -> Result<(), 
         return Ok(());
     }
     Err(wrong(key, value, &format!("{min} to {max}")))
-}
-
-fn check_exposure(
-    key: &'static str,
-    listen: SocketAddr,
-    insecure: bool,
-) -> Result<(), ConfigError> {
-    if listen.ip().is_loopback() || insecure {
-        return Ok(());
-    }
-    let allowed = "a loopback address, since HTTP has no TLS yet; or set \
-                   node.insecure = true (--insecure) on a network that you trust. Other nodes and \
-                   SDKs need no HTTP: for them, --advertise IP is enough";
-    Err(wrong(key, listen, allowed))
 }
 
 fn wrong(key: &'static str, value: impl ToString, allowed: &str) -> ConfigError {

@@ -8,6 +8,8 @@ use paceline_core::contact;
 use paceline_protocol::limits::BODY_BYTES_DEFAULT;
 use serde::{Deserialize, Serialize};
 
+use crate::tls::TlsFiles;
+
 /// The node itself.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -23,8 +25,9 @@ pub struct NodeOptions {
     /// too where they would be on loopback. Default none: the node is for this machine only.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub advertise: Option<IpAddr>,
-    /// Allows HTTP and metrics on addresses other than loopback, although they have no TLS and no
-    /// keys, and answers whatever Host and Origin a request names. Default `false`.
+    /// Allows HTTP and metrics on addresses other than loopback without TLS and keys, and answers
+    /// whatever Host and Origin a request names. Default `false`. HTTP does not need it where
+    /// `tls.cert` is set and `admission.keys_required` is true.
     pub insecure: bool,
     /// For how long it serves without contact to a quorum, in milliseconds. Default 0: for
     /// ever, its answers marked `paceline-stale`. Set it where it does harm to act on a version
@@ -52,6 +55,19 @@ pub struct HttpOptions {
     /// 60 s of most load balancers, which must be the ones to close, or a request of theirs meets a
     /// connection that has just gone.
     pub idle_timeout_ms: u64,
+}
+
+/// TLS on HTTP, for HTTP/1.1 and HTTP/2. Nodes among themselves and SDKs need nothing of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TlsOptions {
+    /// File with the certificate and those that lead to its authority, in PEM. Default none: HTTP
+    /// has no TLS. What changes in the file is taken within seconds, unless it cannot be used.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cert: Option<PathBuf>,
+    /// File with its private key, in PEM and without a password.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key: Option<PathBuf>,
 }
 
 /// Prometheus metrics.
@@ -224,6 +240,14 @@ impl Default for DebugOptions {
         Self {
             record_bytes: 8 << 20,
         }
+    }
+}
+
+impl TlsOptions {
+    /// Where certificate and key are, if there shall be TLS.
+    pub(crate) fn files(&self) -> Option<TlsFiles> {
+        let (cert, key) = (self.cert.clone()?, self.key.clone()?);
+        Some(TlsFiles { cert, key })
     }
 }
 

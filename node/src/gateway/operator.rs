@@ -45,6 +45,7 @@ use crate::publish::{Publisher, blocking};
 use crate::record::Records;
 use crate::supervisor::Health;
 use crate::tenants::Caller;
+use crate::tls::Tls;
 use crate::{admission, contact, device, registry, router, tenants as callers};
 
 /// What the operator API shows and changes.
@@ -83,6 +84,8 @@ pub struct OperatorParts {
     pub pid: u32,
     /// What join tokens pin, if there is a door to join through.
     pub pin: Option<Digest>,
+    /// The certificate of its HTTP door, if it has one.
+    pub tls: Option<Tls>,
 }
 
 /// The operator API.

@@ -44,6 +44,7 @@ use crate::supervisor::{self, Child, Health, Supervisor};
 use crate::telemetry::metrics::Metrics;
 use crate::tenants::{self, Tenants};
 use crate::tending::tend;
+use crate::tls::Tls;
 use crate::worker::{self, Worker};
 use crate::{admission, budget, contact, device, dispatch, registry, router};
 
@@ -55,6 +56,7 @@ pub(super) struct Assembly<'a> {
     pub(super) clock: Clock,
     pub(super) stopping: watch::Receiver<bool>,
     pub(super) listeners: (Listener, Listener),
+    pub(super) tls: Option<Tls>,
     pub(super) metrics: Metrics,
     pub(super) raft: RaftHandle,
     pub(super) links: Links,
@@ -123,12 +125,13 @@ impl Assembly<'_> {
             Child::new("canary", || CanaryActor, self.canary(&shared)),
             Child::new("membership", || Membership, self.membership()),
             Child::new("monitor", || Monitor, self.monitor(&shared)),
-            Child::new("gateway", || Gateway, self.gateway(&shared)),
+            Child::new("gateway", || Gateway, self.gateway(&shared)?),
         ];
         let arguments = self.supervisor(children, &shared);
         let spawned = Actor::spawn(None, Supervisor, arguments).await;
         let (supervisor, _) = spawned.map_err(|error| StartError::Parts(error.to_string()))?;
         self.open_sdk_door(&shared);
+        self.watch_certificate();
         let handler = Arc::new(PeerDoor {
             serving: self.serving(&shared),
             stopping: self.stopping.clone(),
@@ -347,7 +350,7 @@ impl Assembly<'_> {
         }
     }
 
-    fn gateway(&self, shared: &Shared) -> gateway::Arguments {
+    fn gateway(&self, shared: &Shared) -> Result<gateway::Arguments, StartError> {
         let serving = self.serving(shared);
         let operator = Operator::router(OperatorParts {
             cluster: self.identity.cluster,
@@ -367,6 +370,7 @@ impl Assembly<'_> {
             node: self.identity.node,
             pid: self.ports.pid,
             pin: self.pin(),
+            tls: self.tls.clone(),
         });
         let http = &self.config.http;
         let options = gateway::HttpOptions {
@@ -374,8 +378,11 @@ impl Assembly<'_> {
             connections_max: http.connections_max,
             header_timeout: Duration::from_millis(http.header_timeout_ms),
             idle_timeout: Duration::from_millis(http.idle_timeout_ms),
-            loopback_only: !self.config.node.insecure,
+            // Who has to show a key is no page that knows none, whatever the node is called.
+            loopback_only: !self.config.node.insecure && !self.config.is_guarded(),
         };
+        let protocols = &gateway::PROTOCOLS;
+        let tls = self.tls.as_ref().map(|tls| tls.door(protocols));
         let doors = Doors {
             serving,
             models: self.models(shared),
@@ -383,16 +390,28 @@ impl Assembly<'_> {
             metrics: shared.metrics.clone(),
             options,
             bodies: Bodies::new(http.bodies_bytes_max, self.ports.threads),
+            tls: tls.transpose()?,
             readiness: shared.readiness.clone(),
             stopping: self.stopping.clone(),
             guests: shared.guests.clone(),
         };
         let (http, metrics_listener) = self.listeners.clone();
-        gateway::Arguments {
+        Ok(gateway::Arguments {
             http,
             metrics_listener,
             doors: Arc::new(doors),
             health: shared.health.clone(),
-        }
+        })
+    }
+
+    /// Keeps the certificate of the HTTP door as its files are.
+    fn watch_certificate(&self) {
+        let Some(tls) = self.tls.clone() else { return };
+        let gauge = self.metrics.gauges.certificate_expires.clone();
+        let told = move |tls: &Tls| {
+            gauge.set(tls.expires_s() as i64);
+        };
+        let (threads, stopping) = (self.ports.threads, self.stopping.clone());
+        tokio::spawn(tls.keep_fresh(threads, stopping, told));
     }
 }

@@ -92,6 +92,8 @@ pub struct Gauges {
     pub permits: Gauge,
     /// Connections of clients over HTTP.
     pub http_connections: Gauge,
+    /// When the certificate of the HTTP door ends, in seconds since 1970.
+    pub certificate_expires: Gauge,
     /// Clients connected over QUIC.
     pub quic_connections: Gauge,
     /// Rows that wait at devices.
@@ -661,8 +663,13 @@ impl Gauges {
         ]
     }
 
-    fn of_the_node(&self) -> [(&'static str, &'static str, &Gauge); 7] {
+    fn of_the_node(&self) -> [(&'static str, &'static str, &Gauge); 8] {
         [
+            (
+                "paceline_gateway_certificate_expires_seconds",
+                "When the certificate of the HTTP door ends, since 1970; 0 without TLS",
+                &self.certificate_expires,
+            ),
             (
                 "paceline_registry_models_ready",
                 "Models that answer",

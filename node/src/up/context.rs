@@ -27,6 +27,7 @@ pub(crate) fn write(home: &Home) -> io::Result<()> {
     let authority = authorities.find(|authority| authority.exists());
     let context = Context {
         ca: authority.map(|authority| authority.display().to_string()),
+        http_ca: None,
         api_key: None,
         nodes: nodes.collect(),
     };

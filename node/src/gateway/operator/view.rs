@@ -56,7 +56,11 @@ pub(super) fn status(parts: &OperatorParts) -> Status {
         survivable_losses: u32::try_from(survivable).unwrap_or(u32::MAX),
         quorum,
         stale_seconds: contact.age().map(|age| age.as_secs()),
-        warnings: warnings(registry.nodes().len(), quorum, survivable),
+        warnings: {
+            let mut warnings = warnings(registry.nodes().len(), quorum, survivable);
+            warnings.extend(parts.tls.iter().flat_map(|tls| tls.warnings()));
+            warnings
+        },
         models: registry.models().len(),
         models_ready: parts.router.routes().ready_models(),
         shadows: registry

@@ -18,6 +18,7 @@ use tokio::time::{MissedTickBehavior, interval_at, timeout};
 use super::outgoing::{Outgoing, Streams};
 use super::wire::{Seen, Wire};
 use super::{Doors, STALL, answer};
+use crate::gateway::PROTOCOLS;
 use crate::gateway::front::Door;
 use crate::gateway::guests::Counted;
 
@@ -36,7 +37,35 @@ struct Guest {
 }
 
 /// Serves a connection until it ends.
-pub(super) async fn serve<S>(mut stream: S, doors: Arc<Doors>, door: Door)
+pub(super) async fn serve<S>(stream: S, doors: Arc<Doors>, door: Door)
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    match doors.tls.clone().filter(|_| door == Door::Http) {
+        None => converse(stream, None, doors, door).await,
+        Some(tls) => {
+            let mut stopping = doors.stopping.clone();
+            let shaken = tokio::select! {
+                biased;
+                shaken = tls.accept(stream) => shaken,
+                _ = stopping.wait_for(|stopping| *stopping) => return,
+            };
+            match shaken {
+                Ok(stream) => {
+                    let agreed = stream.get_ref().1.alpn_protocol();
+                    let spoken = agreed.filter(|agreed| *agreed == PROTOCOLS[0]);
+                    let spoken = spoken.map(|_| Spoken::Http2);
+                    Box::pin(converse(stream, spoken, doors, door)).await;
+                }
+                // The client's: it speaks no TLS, or does not trust the certificate.
+                Err(error) => tracing::debug!(%error, "a client's TLS handshake failed"),
+            }
+        }
+    }
+}
+
+/// Serves a client that has agreed on what it speaks, or says it with its first bytes.
+async fn converse<S>(mut stream: S, agreed: Option<Spoken>, doors: Arc<Doors>, door: Door)
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
@@ -44,9 +73,15 @@ where
     let _counted = (door == Door::Http).then(|| Counted::new(&gauges.http_connections));
     let mut stopping = doors.stopping.clone();
     let stop = async { drop(stopping.wait_for(|stopping| *stopping).await) };
+    let hearing = async {
+        match agreed {
+            Some(spoken) => Some((spoken, Bytes::new())),
+            None => hear(&mut stream).await,
+        }
+    };
     let heard = tokio::select! {
         biased;
-        heard = timeout(doors.options.header_timeout, hear(&mut stream)) => heard,
+        heard = timeout(doors.options.header_timeout, hearing) => heard,
         // Nothing was asked.
         () = stop => return,
     };
