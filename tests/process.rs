@@ -16,6 +16,8 @@ mod command_line;
 mod counting;
 #[path = "process/damage.rs"]
 mod damage;
+#[path = "process/described.rs"]
+mod described;
 #[path = "process/events.rs"]
 mod events;
 #[path = "process/http.rs"]

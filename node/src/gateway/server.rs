@@ -4,6 +4,7 @@ mod about;
 mod events;
 mod host;
 mod managed;
+mod openapi;
 mod respond;
 mod v1;
 
