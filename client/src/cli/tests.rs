@@ -181,7 +181,7 @@ fn the_arguments_are_consistent_and_every_command_shows_examples() {
         }
         waiting.extend(below);
     }
-    assert_eq!(leaves, 27);
+    assert_eq!(leaves, 28);
 }
 
 #[test]
