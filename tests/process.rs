@@ -12,6 +12,8 @@ mod canary;
 mod cluster;
 #[path = "process/command_line.rs"]
 mod command_line;
+#[path = "process/compression.rs"]
+mod compression;
 #[path = "process/counting.rs"]
 mod counting;
 #[path = "process/damage.rs"]
@@ -20,8 +22,12 @@ mod damage;
 mod described;
 #[path = "process/events.rs"]
 mod events;
+#[path = "process/floods.rs"]
+mod floods;
 #[path = "process/http.rs"]
 mod http;
+#[path = "process/http2.rs"]
+mod http2;
 #[path = "process/inference.rs"]
 mod inference;
 #[path = "process/labels.rs"]
@@ -36,6 +42,8 @@ mod machines;
 mod metrics;
 #[path = "process/node.rs"]
 mod node;
+#[path = "process/patience.rs"]
+mod patience;
 #[path = "process/predict.rs"]
 mod predict;
 #[path = "process/record.rs"]

@@ -4,13 +4,16 @@
 //! request path and the operator API. When it dies, open connections go on, its successor
 //! accepts new ones from the same listeners, and no port is given up in between.
 
+mod bodies;
 mod body;
+mod coding;
 mod front;
 mod guests;
 pub mod infer;
 pub mod models;
 pub mod oip;
 mod operator;
+mod pace;
 mod path;
 pub mod predict;
 pub mod quic;
@@ -23,6 +26,7 @@ use paceline_protocol::Epoch;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tokio::sync::watch;
 
+pub use self::bodies::Bodies;
 pub use self::front::{Door, Front, Listener, MemoryFront};
 pub use self::guests::Guests;
 pub use self::infer::{Copies, PeerDoor, Serving};
@@ -59,6 +63,8 @@ pub struct Doors {
     pub metrics: Metrics,
     /// Limits.
     pub options: HttpOptions,
+    /// What bodies may take.
+    pub bodies: Bodies,
     /// Whether the node is ready for traffic.
     pub readiness: Readiness,
     /// Turns true when connections shall end.

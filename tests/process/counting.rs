@@ -170,6 +170,13 @@ impl Counting {
         self.ledger.allow(batches);
     }
 
+    /// Begins to stop the node, and tells when it has stopped.
+    pub(crate) fn stop(&mut self) -> tokio::task::JoinHandle<()> {
+        let node = self.node.take().expect("it runs");
+        let stopping = async move { node.shutdown(LIMIT).await };
+        self.runtime.spawn(stopping)
+    }
+
     /// Lets all run.
     pub(crate) fn open(&self) {
         self.ledger.allow(u64::MAX);
@@ -203,6 +210,11 @@ impl Counting {
         let found = samples(answer.text());
         let found = found.iter().find(|sample| has(sample));
         found.map_or(0.0, |sample| sample.value)
+    }
+
+    /// Connections over HTTP that are open.
+    pub(crate) fn connections(&self) -> usize {
+        self.metric("paceline_gateway_http_connections", &[]) as usize
     }
 
     /// Waits until something holds of a metric.

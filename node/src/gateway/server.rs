@@ -1,14 +1,16 @@
-//! Doors: connections over HTTP/1.1, and which part of the node answers a request.
+//! Doors: connections over HTTP/1.1 and HTTP/2, and which part of the node answers a request.
 
 mod about;
+mod connection;
 mod events;
 mod host;
 mod managed;
 mod openapi;
+mod outgoing;
 mod respond;
 mod v1;
+mod wire;
 
-use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -16,18 +18,16 @@ use std::time::Duration;
 use bytes::Bytes;
 use hyper::body::Incoming;
 use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper::{Request, Response};
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper::{Request, Response, Version};
+use paceline_protocol::limits::STREAM_STALL_MS;
 use paceline_protocol::tenant::ApiKey;
 use paceline_protocol::{ErrorCode, Failure};
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::Semaphore;
 use tower::ServiceExt;
 use tracing::Instrument;
 
 use self::about::about;
+use self::connection::serve;
 pub(super) use self::events::Events;
 use self::events::{EventRequest, answer_in_events, wants_events};
 use self::host::check_host;
@@ -35,8 +35,10 @@ pub(super) use self::respond::failed;
 use self::respond::{STALE, VERSION, answered, respond};
 use super::Doors;
 use super::body::{AnswerBody, epoch_seen, read_inference, sequence, unit};
+use super::coding::{Coding, compressed};
 use super::front::{Accepted, Accepting, Door};
 use super::infer::{Content, InferBody};
+use super::pace::Paced;
 use super::path::{Route, Target, V1, Verb};
 use super::predict::Predict;
 use crate::telemetry::metrics::Protocol;
@@ -45,12 +47,14 @@ use crate::tenants::Caller;
 /// Limits of the doors.
 #[derive(Clone, Copy, Debug)]
 pub struct HttpOptions {
-    /// Largest body, in bytes.
+    /// Largest body, in bytes, once it is decompressed.
     pub body_bytes_max: usize,
     /// Open connections.
     pub connections_max: usize,
     /// How long a request's header may take to arrive.
     pub header_timeout: Duration,
+    /// How long a connection may have nothing to do.
+    pub idle_timeout: Duration,
     /// Whether only requests made to a loopback address are answered.
     pub loopback_only: bool,
 }
@@ -92,44 +96,14 @@ pub(super) async fn accept(listener: Arc<Accepting>, doors: Arc<Doors>, door: Do
     }
 }
 
-async fn serve<S>(stream: S, doors: Arc<Doors>, door: Door)
-where
-    S: AsyncRead + AsyncWrite + Unpin,
-{
-    let mut stopping = doors.stopping.clone();
-    let header_timeout = doors.options.header_timeout;
-    let service = service_fn(move |request| answer(doors.clone(), door, request));
-    let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(header_timeout)
-        .max_headers(HEADERS_MAX)
-        .max_buf_size(HEADER_BYTES_MAX)
-        .serve_connection(TokioIo::new(stream), service);
-    let mut connection = std::pin::pin!(connection);
-    let stop = async { drop(stopping.wait_for(|stopping| *stopping).await) };
-    // An error here is the client's: it went away, or spoke something else than HTTP.
-    tokio::select! {
-        biased;
-        // First, so that a request which has arrived is seen.
-        result = connection.as_mut() => drop(result),
-        () = stop => {
-            connection.as_mut().graceful_shutdown();
-            drop(connection.await);
-        }
-    }
-}
-
-async fn answer(
-    doors: Arc<Doors>,
-    door: Door,
-    request: Request<Incoming>,
-) -> Result<Response<AnswerBody>, Infallible> {
+async fn answer(doors: Arc<Doors>, door: Door, request: Request<Incoming>) -> Response<AnswerBody> {
     let id = request_id(request.headers());
+    let (version, wanted) = (request.version(), Coding::wanted(request.headers()));
     let span = tracing::debug_span!("request", id = id.to_str().unwrap_or_default());
     let mut response = async {
         let path = request.uri().path().to_owned();
         match dispatch(&doors, door, request).await {
-            Ok(response) => response,
+            Ok(response) => compressed(response, wanted, &doors.bodies).await,
             Err(failure) => {
                 log_failure(&failure, &path, &id);
                 failed(&failure)
@@ -143,7 +117,11 @@ async fn answer(
     if door == Door::Http {
         about_the_node(&doors, headers);
     }
-    Ok(response)
+    if version == Version::HTTP_2 {
+        // Its connections are asked to end by GOAWAY.
+        headers.remove(header::CONNECTION);
+    }
+    response
 }
 
 /// What every answer says of the node that gives it.
@@ -166,7 +144,7 @@ async fn dispatch(
     request: Request<Incoming>,
 ) -> Result<Response<AnswerBody>, Failure> {
     if doors.options.loopback_only {
-        check_host(request.headers())?;
+        check_host(request.uri().authority(), request.headers())?;
     }
     if door == Door::Metrics {
         return metrics(doors, request.uri().path());
@@ -176,7 +154,12 @@ async fn dispatch(
     match route {
         Route::Operator => {
             parts.extensions.insert(caller(doors, &parts.headers)?);
-            let request = Request::from_parts(parts, axum::body::Body::new(body));
+            if Coding::of_body(&parts.headers)?.is_some() {
+                let message = "the operator API takes no compressed bodies";
+                return Err(Failure::new(ErrorCode::Unsupported, message));
+            }
+            let body = axum::body::Body::new(Paced::new(body));
+            let request = Request::from_parts(parts, body);
             // The router's error type has no values: it always answers.
             let response = doors.operator.clone().oneshot(request).await;
             return Ok(response
@@ -203,7 +186,9 @@ async fn dispatch(
     let caller = caller(doors, &parts.headers)?;
     match route {
         Route::Repository(asked) => {
-            managed::repository(doors, asked, caller, (&parts.headers, body)).await
+            // Boxed, so that what a write of the registry keeps is not kept by every request.
+            let heard = (&parts.headers, body);
+            Box::pin(managed::repository(doors, asked, caller, heard)).await
         }
         Route::SharedMemory(asked) => managed::shared_memory(asked),
         Route::V1(asked) => v1::about(doors, asked),
@@ -227,13 +212,12 @@ async fn infer(
     (Target { model, version }, wants): (Target<'_>, Wants),
     (headers, body): (&HeaderMap, Incoming),
 ) -> Result<Response<AnswerBody>, Failure> {
-    let limit = doors.options.body_bytes_max;
     let refused = |failure: &Failure| doors.metrics.refused(Protocol::Http, failure.code);
     let caller = caller(doors, headers).inspect_err(refused)?;
     let epoch_seen = epoch_seen(headers).inspect_err(refused)?;
     let unit = unit(headers).inspect_err(refused)?;
     let sequence = sequence(headers).inspect_err(refused)?;
-    let read = read_inference(headers, body, limit).await;
+    let read = read_inference(doors, headers, body).await;
     let (json_bytes, body) = read.inspect_err(refused)?;
     let outline;
     let content = match wants {
@@ -329,10 +313,8 @@ fn log_failure(failure: &Failure, path: &str, id: &HeaderValue) {
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const PROMETHEUS_TEXT: HeaderValue =
     HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
-/// Headers of one request: proxies add a dozen to a client's dozen.
-const HEADERS_MAX: usize = 100;
-/// Bytes of one request's header.
-const HEADER_BYTES_MAX: usize = 64 << 10;
+/// How long a connection may stand still in the middle of something.
+const STALL: Duration = Duration::from_millis(STREAM_STALL_MS);
 /// Pause when no connection can be accepted, so that the loop does not spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 

@@ -20,8 +20,8 @@ use crate::config::Config;
 use crate::detector::{Detector, Suspects};
 use crate::drain::Drain;
 use crate::gateway::{
-    self, Copies, Doors, Gateway, Guests, Listener, Models, Operator, OperatorParts, PeerDoor,
-    Readiness, Serving, quic,
+    self, Bodies, Copies, Doors, Gateway, Guests, Listener, Models, Operator, OperatorParts,
+    PeerDoor, Readiness, Serving, quic,
 };
 use crate::identity::Identity;
 use crate::identity::authority::key_in_certificate;
@@ -373,6 +373,7 @@ impl Assembly<'_> {
             body_bytes_max: http.body_bytes_max,
             connections_max: http.connections_max,
             header_timeout: Duration::from_millis(http.header_timeout_ms),
+            idle_timeout: Duration::from_millis(http.idle_timeout_ms),
             loopback_only: !self.config.node.insecure,
         };
         let doors = Doors {
@@ -381,6 +382,7 @@ impl Assembly<'_> {
             operator,
             metrics: shared.metrics.clone(),
             options,
+            bodies: Bodies::new(http.bodies_bytes_max, self.ports.threads),
             readiness: shared.readiness.clone(),
             stopping: self.stopping.clone(),
             guests: shared.guests.clone(),

@@ -90,6 +90,8 @@ pub struct Gauges {
     pub in_flight: Gauge,
     /// Requests that may be.
     pub permits: Gauge,
+    /// Connections of clients over HTTP.
+    pub http_connections: Gauge,
     /// Clients connected over QUIC.
     pub quic_connections: Gauge,
     /// Rows that wait at devices.
@@ -614,7 +616,7 @@ impl Gauges {
         gauges
     }
 
-    fn of_requests(&self) -> [(&'static str, &'static str, &Gauge); 7] {
+    fn of_requests(&self) -> [(&'static str, &'static str, &Gauge); 8] {
         [
             (
                 "paceline_gateway_in_flight",
@@ -625,6 +627,11 @@ impl Gauges {
                 "paceline_gateway_permits",
                 "Requests that may be in flight; fewer than are set while queues stand",
                 &self.permits,
+            ),
+            (
+                "paceline_gateway_http_connections",
+                "Connections of clients over HTTP",
+                &self.http_connections,
             ),
             (
                 "paceline_gateway_quic_connections",

@@ -3,16 +3,27 @@
 use std::net::IpAddr;
 
 use hyper::header::{self, HeaderMap};
+use hyper::http::uri::Authority;
 use paceline_protocol::{ErrorCode, Failure};
 
 /// Refuses what a foreign web page could have sent here: without keys, only requests made to
 /// this machine's own address, from a page of its own, are answered.
-pub(super) fn check_host(headers: &HeaderMap) -> Result<(), Failure> {
+///
+/// `authority` is what HTTP/2 has for Host, and what goes before it in HTTP/1.1 (RFC 9112, section
+/// 3.2.2).
+pub(super) fn check_host(
+    authority: Option<&Authority>,
+    headers: &HeaderMap,
+) -> Result<(), Failure> {
     let refuse = |what: &str| {
         let message =
             format!("{what} is not a loopback address; nodes without keys answer no others");
         Failure::new(ErrorCode::HostRefused, message)
     };
+    // Who is named before an '@' is no host.
+    if authority.is_some_and(|named| named.as_str().contains('@') || !is_loopback(named.as_str())) {
+        return Err(refuse("the request's authority"));
+    }
     if let Some(host) = headers.get(header::HOST) {
         let host = host.to_str().unwrap_or_default();
         if !is_loopback(host) {
@@ -69,10 +80,13 @@ mod tests {
             "127.9.9.9",
         ];
         for host in good {
-            assert!(check_host(&headers(&[("host", host)])).is_ok(), "{host}");
+            assert!(
+                check_host(None, &headers(&[("host", host)])).is_ok(),
+                "{host}"
+            );
             let origin = format!("http://{host}");
             assert!(
-                check_host(&headers(&[("origin", &origin)])).is_ok(),
+                check_host(None, &headers(&[("origin", &origin)])).is_ok(),
                 "{origin}"
             );
         }
@@ -84,7 +98,10 @@ mod tests {
             "localhost.x",
             "",
         ] {
-            assert!(check_host(&headers(&[("host", host)])).is_err(), "{host}");
+            assert!(
+                check_host(None, &headers(&[("host", host)])).is_err(),
+                "{host}"
+            );
         }
         for origin in [
             "null",
@@ -93,10 +110,20 @@ mod tests {
             "http://localhost.example.com",
         ] {
             assert!(
-                check_host(&headers(&[("origin", origin)])).is_err(),
+                check_host(None, &headers(&[("origin", origin)])).is_err(),
                 "{origin}"
             );
         }
-        assert!(check_host(&headers(&[])).is_ok(), "HTTP/1.0 needs no Host");
+        assert!(
+            check_host(None, &headers(&[])).is_ok(),
+            "HTTP/1.0 needs no Host"
+        );
+        let named = |authority: &'static str| {
+            let authority = Authority::from_static(authority);
+            check_host(Some(&authority), &headers(&[("host", "localhost")])).is_ok()
+        };
+        assert!(named("localhost:8000") && named("127.0.0.1"));
+        assert!(!named("example.com") && !named("localhost@example.com:80"));
+        assert!(!named("x@localhost"));
     }
 }

@@ -22,8 +22,7 @@ pub(super) async fn repository(
     caller: Caller,
     (headers, body): (&HeaderMap, Incoming),
 ) -> Result<Response<AnswerBody>, Failure> {
-    let limit = doors.options.body_bytes_max;
-    let (_, body) = read_inference(headers, body, limit).await?;
+    let (_, body) = read_inference(doors, headers, body).await?;
     match asked {
         Repository::Index => {
             let only_ready = oip::wants_ready_only(&body)?;
