@@ -20,6 +20,8 @@ mod compression;
 mod counting;
 #[path = "process/damage.rs"]
 mod damage;
+#[path = "process/described.rs"]
+mod described;
 #[path = "process/events.rs"]
 mod events;
 #[path = "process/floods.rs"]

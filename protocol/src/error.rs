@@ -185,6 +185,11 @@ impl ErrorCode {
         self.explain().grpc
     }
 
+    /// The same by name, which is also TensorFlow's `error_code`.
+    pub const fn status_name(self) -> &'static str {
+        table::STATUSES[self.explain().grpc as usize]
+    }
+
     /// Whether the same request may succeed if sent again.
     pub const fn is_retryable(self) -> bool {
         self.explain().retryable

@@ -2,6 +2,7 @@
 //!
 //! The command line and every dashboard use these same types. Fields are only ever added.
 
+mod errors;
 mod tenants;
 mod traffic;
 
@@ -9,6 +10,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+pub use self::errors::ErrorView;
 pub use self::traffic::{
     ArmView, CanaryEndView, CanaryRequest, CanaryView, LabelRequest, ShadowRequest, ShadowView,
     TrafficRequest,

@@ -7,7 +7,7 @@ use serde_json::Value;
 use crate::node::{Finished, Node, directory, example, paceline, serve};
 
 /// Every command that people type, without the binary's name.
-const COMMANDS: [&str; 34] = [
+const COMMANDS: [&str; 35] = [
     "up",
     "join",
     "token create",
@@ -34,6 +34,7 @@ const COMMANDS: [&str; 34] = [
     "model promote",
     "model abort",
     "model rollback",
+    "model undeploy",
     "model label",
     "model delete",
     "shadow",

@@ -43,7 +43,7 @@ impl OperatorClient {
         self.write_unless(&self.model_write(name, "canary"), request, Conflict::Stands)
     }
 
-    /// Promotes or aborts a canary, or goes back to the version that served before.
+    /// Promotes or aborts a canary, goes back to the version that served before, or has none serve.
     ///
     /// # Errors
     /// [`ApiError`]; repeated with the op-id until settled, but not after an objection (409).
@@ -155,6 +155,8 @@ pub enum TrafficMove {
     Abort,
     /// To the version that served before.
     Rollback,
+    /// Nowhere: no version serves.
+    Undeploy,
 }
 
 impl TrafficMove {
@@ -164,6 +166,7 @@ impl TrafficMove {
             Self::Promote => "promote",
             Self::Abort => "abort",
             Self::Rollback => "rollback",
+            Self::Undeploy => "undeploy",
         }
     }
 }

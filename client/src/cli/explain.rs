@@ -4,7 +4,7 @@ use std::str::FromStr;
 
 use clap::Args;
 use paceline_protocol::ErrorCode;
-use serde::Serialize;
+use paceline_protocol::operator::ErrorView;
 
 use super::connection::Output;
 use super::failure::Failure;
@@ -41,58 +41,37 @@ impl FromStr for KnownCode {
     }
 }
 
-/// One code as JSON has it.
-#[derive(Serialize)]
-struct Explained {
-    code: &'static str,
-    http: u16,
-    grpc: u8,
-    retryable: bool,
-    cause: &'static str,
-    remedy: &'static str,
-}
-
 impl ExplainArgs {
     pub(crate) fn run(self, terminal: &mut Terminal) -> Result<(), Failure> {
         match self.code {
-            Some(KnownCode(code)) => terminal.show(self.output.format, &explained(code), text),
+            Some(KnownCode(code)) => {
+                terminal.show(self.output.format, &ErrorView::from(code), text)
+            }
             None => {
-                let all: Vec<Explained> = ErrorCode::ALL.into_iter().map(explained).collect();
+                let all = ErrorView::all();
                 terminal.show(self.output.format, &all, |all| list(all))
             }
         }
     }
 }
 
-fn explained(code: ErrorCode) -> Explained {
-    let explanation = code.explain();
-    Explained {
-        code: explanation.name,
-        http: explanation.http,
-        grpc: explanation.grpc,
-        retryable: explanation.retryable,
-        cause: explanation.cause,
-        remedy: explanation.remedy,
-    }
-}
-
-fn text(code: &Explained) -> String {
+fn text(code: &ErrorView) -> String {
     let retry = if code.retryable {
         "the same request may succeed if sent again"
     } else {
         "not worth it: the same request ends the same way, or is too late"
     };
     fields(&[
-        ("code", code.code.to_owned()),
-        ("cause", code.cause.to_owned()),
-        ("remedy", code.remedy.to_owned()),
+        ("code", code.code.clone()),
+        ("cause", code.cause.clone()),
+        ("remedy", code.remedy.clone()),
         ("retry", retry.to_owned()),
         ("HTTP", code.http.to_string()),
-        ("gRPC", format!("{} {}", code.grpc, grpc_name(code.grpc))),
+        ("gRPC", format!("{} {}", code.grpc, code.status)),
     ])
 }
 
-fn list(codes: &[Explained]) -> String {
+fn list(codes: &[ErrorView]) -> String {
     let mut table = Table::new([
         ("CODE", Side::Left),
         ("HTTP", Side::Right),
@@ -103,36 +82,12 @@ fn list(codes: &[Explained]) -> String {
     for code in codes {
         let retry = if code.retryable { "yes" } else { "no" };
         table.row([
-            code.code.to_owned(),
+            code.code.clone(),
             code.http.to_string(),
-            grpc_name(code.grpc).to_owned(),
+            code.status.clone(),
             retry.to_owned(),
-            code.cause.to_owned(),
+            code.cause.clone(),
         ]);
     }
     table.render()
-}
-
-/// Status codes of gRPC by number (gRPC, doc/statuscodes.md).
-fn grpc_name(number: u8) -> &'static str {
-    const NAMES: [&str; 17] = [
-        "OK",
-        "CANCELLED",
-        "UNKNOWN",
-        "INVALID_ARGUMENT",
-        "DEADLINE_EXCEEDED",
-        "NOT_FOUND",
-        "ALREADY_EXISTS",
-        "PERMISSION_DENIED",
-        "RESOURCE_EXHAUSTED",
-        "FAILED_PRECONDITION",
-        "ABORTED",
-        "OUT_OF_RANGE",
-        "UNIMPLEMENTED",
-        "INTERNAL",
-        "UNAVAILABLE",
-        "DATA_LOSS",
-        "UNAUTHENTICATED",
-    ];
-    NAMES.get(usize::from(number)).copied().unwrap_or("UNKNOWN")
 }

@@ -20,7 +20,7 @@ use label::LabelArgs;
 use list::ListArgs;
 use push::PushArgs;
 use show::ShowArgs;
-use traffic::{AbortArgs, PromoteArgs, RollbackArgs};
+use traffic::{AbortArgs, PromoteArgs, RollbackArgs, UndeployArgs};
 
 use super::failure::Failure;
 use super::terminal::Terminal;
@@ -43,6 +43,8 @@ pub enum ModelCommand {
     Abort(AbortArgs),
     /// Let the version serve that served before
     Rollback(RollbackArgs),
+    /// Let no version serve
+    Undeploy(UndeployArgs),
     /// Give a version a name that clients may use instead of its number
     Label(LabelArgs),
     /// Delete a model with all its versions
@@ -59,6 +61,7 @@ impl ModelCommand {
             Self::Promote(args) => args.run(terminal),
             Self::Abort(args) => args.run(terminal),
             Self::Rollback(args) => args.run(terminal),
+            Self::Undeploy(args) => args.run(terminal),
             Self::Label(args) => args.run(terminal),
             Self::Delete(args) => args.run(terminal),
         }

@@ -183,7 +183,7 @@ fn the_arguments_are_consistent_and_every_command_shows_examples() {
         }
         waiting.extend(below);
     }
-    assert_eq!(leaves, 27);
+    assert_eq!(leaves, 28);
 }
 
 #[test]
@@ -612,6 +612,7 @@ fn what_is_read_is_printed_as_tables_and_as_json() {
 fn codes_are_explained_without_a_node() {
     let one = run_with(&["explain", "queue-full", "-o", "json"], io::empty(), false);
     assert_eq!(one.json()["http"], 429);
+    assert_eq!(one.json()["status"], "RESOURCE_EXHAUSTED");
     let text = run_with(&["explain", "MODEL_NOT_READY"], io::empty(), false).out;
     assert!(text.contains("gRPC    14 UNAVAILABLE\n"), "{text}");
     let all = run_with(&["explain"], io::empty(), false).out;

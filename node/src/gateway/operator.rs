@@ -26,8 +26,8 @@ use axum::routing::{delete, get, post, put};
 use axum::{Extension, Json};
 use paceline_protocol::limits::MANIFEST_BYTES_MAX;
 use paceline_protocol::operator::{
-    BlobQuery, BlobsMissing, Committed, DeployRequest, ModelView, NodeView, PublishAnswer,
-    PublishRequest, Status,
+    BlobQuery, BlobsMissing, Committed, DeployRequest, ErrorView, ModelView, NodeView,
+    PublishAnswer, PublishRequest, Status,
 };
 use paceline_protocol::registry::{Change, ReplicaTarget};
 use paceline_protocol::{Digest, Epoch, ErrorCode, Failure, ModelName};
@@ -121,6 +121,7 @@ impl Operator {
         axum::Router::new()
             .route("/v2/paceline/status", get(status))
             .route("/v2/paceline/applied/{epoch}", get(applied))
+            .route("/v2/paceline/errors", get(errors))
             .route("/v2/paceline/nodes", get(nodes))
             .route("/v2/paceline/models", get(models))
             .route(
@@ -135,6 +136,10 @@ impl Operator {
             .route(
                 "/v2/paceline/models/{name}/rollback",
                 post(traffic::rollback),
+            )
+            .route(
+                "/v2/paceline/models/{name}/undeploy",
+                post(traffic::undeploy),
             )
             .route(
                 "/v2/paceline/models/{name}/labels/{label}",
@@ -168,6 +173,10 @@ async fn applied(State(parts): Parts, InPath(epoch): InPath) -> Result<Json<Comm
         Failure::new(ErrorCode::ParameterInvalid, message)
     })?;
     Ok(Json(committed(&parts, epoch).await))
+}
+
+async fn errors() -> Json<Vec<ErrorView>> {
+    Json(ErrorView::all())
 }
 
 async fn nodes(

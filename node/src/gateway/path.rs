@@ -26,6 +26,8 @@ pub(super) enum Route<'a> {
     Logging,
     /// Everything under `/v1`.
     V1(V1<'a>),
+    /// The description of all paths.
+    Described,
     /// Everything under `/v2/paceline/`.
     Operator,
     Unknown,
@@ -83,6 +85,9 @@ pub(super) enum Methods {
 
 impl<'a> Route<'a> {
     pub(super) fn of(path: &'a str) -> Self {
+        if path == "/openapi.json" {
+            return Self::Described;
+        }
         let Some(rest) = path.strip_prefix("/v2") else {
             return V1::of(path).map_or(Self::Unknown, Self::V1);
         };
@@ -307,6 +312,7 @@ mod tests {
             ("/v2/models/m/trace/setting", Route::Trace(Some("m"))),
             ("/v2/models/m/versions/2/trace/setting", Route::Unknown),
             ("/v2/logging", Route::Logging),
+            ("/openapi.json", Route::Described),
             ("/v2/paceline/status", Route::Operator),
             ("/v2/models/", Route::Unknown),
             ("/v2/models/m/versions/", Route::Unknown),

@@ -5,6 +5,7 @@ mod connection;
 mod events;
 mod host;
 mod managed;
+mod openapi;
 mod outgoing;
 mod respond;
 mod v1;

@@ -451,12 +451,12 @@ impl VersionMetrics {
     /// Takes the nanoseconds of one stage.
     pub fn stage(&self, stage: Stage, nanos: u64) {
         self.stages[stage as usize].observe(seconds(nanos));
-        self.statistics.count_stage(stage, nanos);
+        self.statistics.add_stage(stage, nanos);
     }
 
     /// Takes the nanoseconds of a stage on another node, of which histograms tell where it was.
     pub fn stage_elsewhere(&self, stage: Stage, nanos: u64) {
-        self.statistics.count_stage(stage, nanos);
+        self.statistics.add_stage(stage, nanos);
     }
 
     /// The same as whole numbers.
@@ -773,7 +773,7 @@ mod tests {
         let statistics = version.statistics();
         let counted = [statistics.succeeded(), statistics.failed()];
         assert_eq!(counted.map(|total| total.nanos), [1_500_000, 9_000]);
-        assert_eq!(statistics.stage(Stage::Run).nanos, 30_000);
+        assert_eq!(statistics.stage_nanos(Stage::Run), 30_000);
         let text = metrics.render();
         assert!(
             text.contains("protocol=\"quic\",code=\"QUEUE_FULL\"} 1"),

@@ -1,4 +1,5 @@
-//! `paceline model promote`, `abort` and `rollback`: traffic is moved by hand, in one entry.
+//! `paceline model promote`, `abort`, `rollback` and `undeploy`: traffic is moved by hand, in one
+//! entry.
 
 use std::time::Duration;
 
@@ -55,6 +56,19 @@ pub struct RollbackArgs {
     what: What,
 }
 
+/// Arguments of `paceline model undeploy`.
+#[derive(Clone, Debug, Args)]
+#[command(after_help = "\
+No version of the model serves from the entry on that this commits, and its replicas go. Versions and
+labels stay: `paceline model deploy` has it serve again.
+
+Examples:
+  paceline model undeploy digits")]
+pub struct UndeployArgs {
+    #[command(flatten)]
+    what: What,
+}
+
 #[derive(Clone, Debug, Args)]
 struct What {
     /// The model
@@ -91,6 +105,12 @@ impl RollbackArgs {
     }
 }
 
+impl UndeployArgs {
+    pub(crate) fn run(self, terminal: &mut Terminal) -> Result<(), Failure> {
+        self.what.run((TrafficMove::Undeploy, None), terminal)
+    }
+}
+
 impl What {
     fn run(
         self,
@@ -116,6 +136,7 @@ fn sentence(name: &ModelName, to: TrafficMove, done: &Committed) -> String {
         TrafficMove::Rollback => {
             format!("the version of {name} that served before serves when its replicas are ready")
         }
+        TrafficMove::Undeploy => format!("no version of {name} serves any more"),
     };
     format!("{what}: {}\n", committed(done))
 }

@@ -27,11 +27,12 @@ pub struct ModelStatistics {
     pub success: Total,
     /// Requests that ended otherwise.
     pub fail: Total,
-    /// Waiting at a device: once for each part that ran.
+    /// Waiting at devices. Here and below it counts requests that were answered, since clients want
+    /// the same count of all four, and has the time of all their parts.
     pub queue: Total,
     /// Reading and checking requests.
     pub compute_input: Total,
-    /// The engine, or another node and the way there and back: once for each part that ran.
+    /// Engines; of what ran on another node, all but waiting there.
     pub compute_infer: Total,
     /// Writing answers.
     pub compute_output: Total,
@@ -80,18 +81,24 @@ impl Models {
         let last_at = batches.last_at;
         let last_ms = last_at.map(|at| self.clock.now().nanos_since(at) / 1_000_000);
         let by_size = batches.by_rows.iter();
+        // Read once: a request that is answered meanwhile is in all of them or in none.
+        let success = statistics.succeeded();
+        let of = |stage| Total {
+            count: success.count,
+            nanos: statistics.stage_nanos(stage),
+        };
         ModelStatistics {
             name: version.model.to_string(),
             version: version.version,
             last_inference_ms: last_ms.map_or(0, |ago| self.registry.wall_ms().saturating_sub(ago)),
             inference_count: batches.rows(),
             execution_count: batches.count(),
-            success: statistics.succeeded(),
+            success,
             fail: statistics.failed(),
-            queue: statistics.stage(Stage::Queue),
-            compute_input: statistics.stage(Stage::Parse),
-            compute_infer: statistics.stage(Stage::Run),
-            compute_output: statistics.stage(Stage::Render),
+            queue: of(Stage::Queue),
+            compute_input: of(Stage::Parse),
+            compute_infer: of(Stage::Run),
+            compute_output: of(Stage::Render),
             batches: by_size
                 .map(|(rows, total)| BatchStatistics {
                     batch_size: *rows,

@@ -1,5 +1,5 @@
-//! Canaries: begun, promoted and aborted by hand, and the way back to what served before. Shadows:
-//! set and ended.
+//! Canaries: begun, promoted and aborted by hand, and the way back to what served before, or to
+//! nothing. Shadows: set and ended.
 
 use axum::extract::State;
 use axum::{Extension, Json};
@@ -80,6 +80,18 @@ pub(super) async fn rollback(
     let model = changed(&parts, caller, &name)?;
     let TrafficRequest { op, .. } = json(&body)?;
     write(&parts, op, (Change::Rollback { model }, seen)).await
+}
+
+pub(super) async fn undeploy(
+    State(parts): Parts,
+    Extension(caller): Extension<Caller>,
+    InPath(name): InPath,
+    InQuery(seen): InQuery<SeenQuery>,
+    Whole(body): Whole,
+) -> Result<Json<Committed>, Refused> {
+    let model = changed(&parts, caller, &name)?;
+    let TrafficRequest { op, .. } = json(&body)?;
+    write(&parts, op, (Change::Undeploy { model }, seen)).await
 }
 
 pub(super) async fn set_shadow(

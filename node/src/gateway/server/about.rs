@@ -4,6 +4,7 @@ use bytes::Bytes;
 use hyper::{Response, StatusCode};
 use paceline_protocol::{ErrorCode, Failure};
 
+use super::openapi::described;
 use super::respond::{JSON, respond};
 use crate::gateway::Doors;
 use crate::gateway::body::AnswerBody;
@@ -24,6 +25,7 @@ pub(super) fn about(doors: &Doors, route: Route<'_>) -> Result<Response<AnswerBo
             StatusCode::OK,
             oip::server(env!("CARGO_PKG_VERSION"), &oip::EXTENSIONS),
         ),
+        Route::Described => json(StatusCode::OK, described()),
         Route::Models => json(StatusCode::OK, oip::models(routes.names())),
         Route::Model(Target { model, version }) => {
             let known = routes.model(model)?;
