@@ -1,11 +1,15 @@
 //! Real processes: the binary as people run it, spoken to over sockets and command lines,
-//! killed, restarted, misused, and watched for what it loses. It loses nothing. Only `streams` has a
-//! node of its own in this process, since it counts what an engine runs.
+//! killed, restarted, misused, and watched for what it loses. It loses nothing. Only `streams` and
+//! `calls_under_way` have nodes of their own in this process, since they count what an engine runs.
 
 #[path = "process/about.rs"]
 mod about;
 #[path = "process/bad_input.rs"]
 mod bad_input;
+#[path = "process/calls.rs"]
+mod calls;
+#[path = "process/calls_under_way.rs"]
+mod calls_under_way;
 #[path = "process/canary.rs"]
 mod canary;
 #[path = "process/cluster.rs"]
@@ -18,6 +22,8 @@ mod counting;
 mod damage;
 #[path = "process/events.rs"]
 mod events;
+#[path = "process/grpc.rs"]
+mod grpc;
 #[path = "process/http.rs"]
 mod http;
 #[path = "process/inference.rs"]

@@ -17,8 +17,8 @@ use serde::{Deserialize, Serialize};
 pub use self::block::Block;
 pub(crate) use self::kept::FILE as KEPT;
 pub use self::options::{
-    AdmissionOptions, DebugOptions, DeviceOptions, HttpOptions, MetricsOptions, NodeOptions,
-    PeerOptions, RaftOptions, SdkOptions,
+    AdmissionOptions, DebugOptions, DeviceOptions, GrpcOptions, HttpOptions, MetricsOptions,
+    NodeOptions, PeerOptions, RaftOptions, SdkOptions,
 };
 use crate::telemetry::logging;
 
@@ -30,6 +30,8 @@ pub struct Config {
     pub node: NodeOptions,
     /// HTTP inference and operator API.
     pub http: HttpOptions,
+    /// gRPC inference.
+    pub grpc: GrpcOptions,
     /// Prometheus metrics.
     pub metrics: MetricsOptions,
     /// QUIC for SDKs and for nodes that join.

@@ -23,15 +23,15 @@ pub struct ConfigArgs {
     /// Where it stands; replicas are spread over zones [default: default].
     #[arg(long, value_name = "ZONE")]
     zone: Option<String>,
-    /// First port of the node's block: HTTP here, metrics two above, then QUIC for SDKs and for
-    /// other nodes [default: 8000].
+    /// First port of the node's block: HTTP here, gRPC one above, metrics two above, then QUIC for
+    /// SDKs and for other nodes [default: 8000].
     #[arg(long, value_name = "PORT")]
     http_port: Option<u16>,
     /// Address by which other machines reach this one: the QUIC ports are there, and others are
     /// told so [default: none, this machine only].
     #[arg(long, value_name = "IP")]
     advertise: Option<IpAddr>,
-    /// Allow HTTP and metrics on other addresses than loopback: without TLS and keys, and for
+    /// Allow HTTP, gRPC and metrics on other addresses than loopback: without TLS and keys, and for
     /// whatever Host and Origin.
     #[arg(long)]
     insecure: bool,

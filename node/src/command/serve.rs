@@ -151,8 +151,11 @@ async fn fatal(node: &NodeHandle) -> String {
 fn announce(node: &NodeHandle, data: &Path, demo: bool) {
     let addresses = node.addresses();
     let http = addresses.http;
+    let grpc = addresses
+        .grpc
+        .map_or_else(String::new, |grpc| format!("   grpc {grpc}"));
     println!(
-        "ready   http://{http}   metrics http://{}/metrics   data {}",
+        "ready   http://{http}{grpc}   metrics http://{}/metrics   data {}",
         addresses.metrics,
         data.display()
     );

@@ -89,11 +89,13 @@ impl Config {
         }
         let insecure = self.node.insecure;
         check_exposure("http.listen", self.http.listen, insecure)?;
+        check_exposure("grpc.listen", self.grpc.listen, insecure)?;
         check_exposure("metrics.listen", self.metrics.listen, insecure)?;
         // The QUIC doors may be anywhere: nodes show certificates there, and so do members to
         // SDKs and to machines that join.
         for (key, listen) in [
             ("http.listen", self.http.listen),
+            ("grpc.listen", self.grpc.listen),
             ("metrics.listen", self.metrics.listen),
             ("sdk.listen", self.sdk.listen),
             ("peer.listen", self.peer.listen),
@@ -136,9 +138,9 @@ fn check_exposure(
     if listen.ip().is_loopback() || insecure {
         return Ok(());
     }
-    let allowed = "a loopback address, since HTTP has no TLS yet; or set \
+    let allowed = "a loopback address, since HTTP and gRPC have no TLS yet; or set \
                    node.insecure = true (--insecure) on a network that you trust. Other nodes and \
-                   SDKs need no HTTP: for them, --advertise IP is enough";
+                   SDKs need neither: for them, --advertise IP is enough";
     Err(wrong(key, listen, allowed))
 }
 

@@ -23,7 +23,7 @@ pub struct NodeOptions {
     /// too where they would be on loopback. Default none: the node is for this machine only.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub advertise: Option<IpAddr>,
-    /// Allows HTTP and metrics on addresses other than loopback, although they have no TLS and no
+    /// Allows HTTP, gRPC and metrics on addresses other than loopback, although they have no TLS and no
     /// keys, and answers whatever Host and Origin a request names. Default `false`.
     pub insecure: bool,
     /// For how long it serves without contact to a quorum, in milliseconds. Default 0: for
@@ -44,6 +44,14 @@ pub struct HttpOptions {
     pub connections_max: usize,
     /// How long a client may take to send a request's header, in milliseconds. Default 10 s.
     pub header_timeout_ms: u64,
+}
+
+/// gRPC inference. Its bodies and connections have the limits of `http`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct GrpcOptions {
+    /// Address and port; port 0 takes a free one, its last one if it can. Default `127.0.0.1:8001`.
+    pub listen: SocketAddr,
 }
 
 /// Prometheus metrics.
@@ -145,6 +153,14 @@ impl Default for HttpOptions {
             body_bytes_max: BODY_BYTES_DEFAULT,
             connections_max: 4_096,
             header_timeout_ms: 10_000,
+        }
+    }
+}
+
+impl Default for GrpcOptions {
+    fn default() -> Self {
+        Self {
+            listen: loopback(8001),
         }
     }
 }

@@ -5,6 +5,7 @@
 
 mod admit;
 mod ahead;
+mod content;
 mod events;
 mod execute;
 mod flight;
@@ -18,7 +19,6 @@ mod tensors;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use bytes::Bytes;
 use paceline_core::Instant;
 use paceline_core::failover::Terms;
 use paceline_core::router::InSequence;
@@ -26,19 +26,20 @@ use paceline_protocol::limits::{REQUEST_BUDGET_DEFAULT_MS, REQUEST_BUDGET_MAX_MS
 use paceline_protocol::traffic::{self, Sequence, Unit};
 use paceline_protocol::{Epoch, Failure, Tensor, VersionNumber};
 
+pub use self::content::Content;
 pub use self::events::EventPart;
 pub use self::missed::Unanswered;
 pub use self::remote::PeerDoor;
 pub use self::shadow::Copies;
 pub use self::stream::{Disconnected, Moved, Taker};
 pub use self::tensors::{TensorAnswer, TensorPart, TensorRequest};
-use super::oip::{self, AnswerView, ParseOptions, ParsedRequest, Rendered};
+use super::oip::{AnswerView, ParseOptions, ParsedRequest, Rendered};
 use crate::admission::Asker;
 use crate::clock::Clock;
 use crate::detector::Suspects;
 use crate::observed::Observed;
 use crate::router::{Arm, Chosen, Routes, ShadowRoute, VersionRoute};
-use crate::telemetry::metrics::{Metrics, Protocol, Stage, VersionMetrics};
+use crate::telemetry::metrics::{Metrics, Stage, VersionMetrics};
 use crate::tenants::Caller;
 use crate::{admission, budget, contact, device, dispatch, router, tenants};
 
@@ -88,10 +89,8 @@ pub struct InferBody<'a> {
     pub model: &'a str,
     /// The version in the path.
     pub version: Option<&'a str>,
-    /// Length of the JSON in front of binary tensors, if the header says one.
-    pub json_bytes: Option<usize>,
-    /// The body.
-    pub body: Bytes,
+    /// What it says.
+    pub content: Content<'a>,
     /// The highest epoch that the client has seen, if it says one.
     pub epoch_seen: Option<Epoch>,
     /// Who sends it.
@@ -178,7 +177,8 @@ impl Serving {
     /// Exactly one [`Failure`], by the request's deadline.
     pub async fn infer(&self, request: InferBody<'_>) -> Result<Answered, Failure> {
         let arrived = self.clock.now();
-        let refused = |failure: &Failure| self.metrics.refused(Protocol::Http, failure.code);
+        let protocol = request.content.protocol();
+        let refused = |failure: &Failure| self.metrics.refused(protocol, failure.code);
         let ahead = match request.epoch_seen {
             Some(seen) => (!self.catch_up(seen).await).then_some(seen),
             None => None,
@@ -202,8 +202,8 @@ impl Serving {
         let nanos = self.clock.now().nanos_since(arrived);
         let (metrics, arm) = counted;
         match &answered {
-            Ok((rows, _)) => metrics.succeeded(Protocol::Http, *rows, nanos),
-            Err(failure) => metrics.failed(Protocol::Http, failure.code),
+            Ok((rows, _)) => metrics.succeeded(protocol, *rows, nanos),
+            Err(failure) => metrics.failed(protocol, failure.code),
         }
         if let Some(arm) = arm {
             let failure = answered.as_ref().err().map(|failure| failure.code);
@@ -250,7 +250,9 @@ impl Serving {
             .await;
         let (outputs, pinned) = ran.map_err(|unanswered| unanswered.failure)?;
         let ran_at = self.clock.now();
-        let rendered = oip::render(&view(&request, &pinned, &parsed, &outputs))?;
+        let rendered = request
+            .content
+            .render(&view(&request, &pinned, &parsed, &outputs))?;
         permit.answered(pinned.waited.nanos());
         let metrics = &pinned.version.metrics;
         metrics.stage(Stage::Render, self.clock.now().nanos_since(ran_at));
@@ -272,7 +274,7 @@ impl Serving {
     ) -> Result<(Pinned, ParsedRequest), Failure> {
         // While there are two versions, which one reads it depends on what it says itself.
         if request.sequence.is_none() && pinned.arm.is_some() {
-            request.sequence = oip::sequence(&request.body, request.json_bytes);
+            request.sequence = request.content.sequence();
             if request.sequence.is_some() {
                 pinned = self.pin(request.target(arrived))?;
             }
@@ -355,7 +357,7 @@ impl<'a> InferBody<'a> {
         let options = ParseOptions {
             finite_inputs: version.finite_inputs,
         };
-        oip::parse(&self.body, self.json_bytes, &version.signature, options)
+        self.content.parse(&version.signature, options)
     }
 }
 

@@ -20,8 +20,8 @@ use crate::config::Config;
 use crate::detector::{Detector, Suspects};
 use crate::drain::Drain;
 use crate::gateway::{
-    self, Copies, Doors, Gateway, Guests, Listener, Operator, OperatorParts, PeerDoor, Readiness,
-    Serving, quic,
+    self, CallParts, Calls, Copies, Doors, Gateway, Guests, Listeners, Operator, OperatorParts,
+    PeerDoor, Readiness, Serving, quic,
 };
 use crate::identity::Identity;
 use crate::identity::authority::key_in_certificate;
@@ -54,7 +54,7 @@ pub(super) struct Assembly<'a> {
     pub(super) registry: registry::Handle,
     pub(super) clock: Clock,
     pub(super) stopping: watch::Receiver<bool>,
-    pub(super) listeners: (Listener, Listener),
+    pub(super) listeners: Listeners,
     pub(super) metrics: Metrics,
     pub(super) raft: RaftHandle,
     pub(super) links: Links,
@@ -366,19 +366,24 @@ impl Assembly<'_> {
             header_timeout: Duration::from_millis(http.header_timeout_ms),
             loopback_only: !self.config.node.insecure,
         };
+        let calls = Calls::new(CallParts {
+            router: shared.router.clone(),
+            readiness: shared.readiness.clone(),
+            stopping: self.stopping.clone(),
+            bytes_max: http.body_bytes_max,
+        });
         let doors = Doors {
             serving,
             operator,
+            calls,
             metrics: shared.metrics.clone(),
             options,
             readiness: shared.readiness.clone(),
             stopping: self.stopping.clone(),
             guests: shared.guests.clone(),
         };
-        let (http, metrics_listener) = self.listeners.clone();
         gateway::Arguments {
-            http,
-            metrics_listener,
+            listeners: self.listeners.clone(),
             doors: Arc::new(doors),
             health: shared.health.clone(),
         }

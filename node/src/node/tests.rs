@@ -18,7 +18,7 @@ use paceline_protocol::{ErrorCode, ModelName};
 
 use super::*;
 use crate::clock::Wall;
-use crate::gateway::infer::{InferBody, Serving};
+use crate::gateway::infer::{Content, InferBody, Serving};
 use crate::storage::MemoryDisk;
 use crate::tenants::Caller;
 use crate::threads::Threads;
@@ -56,6 +56,7 @@ impl World {
     fn new(cost: CostCurve) -> Self {
         let mut config = Config::default();
         config.http.listen.set_port(0);
+        config.grpc.listen.set_port(0);
         config.metrics.listen.set_port(0);
         Self {
             root: MemoryDisk::new(),
@@ -116,8 +117,7 @@ async fn infer(serving: &Serving, parameters: &str) -> Result<Bytes, ErrorCode> 
     let body = InferBody {
         model: "m",
         version: None,
-        json_bytes: None,
-        body: body.into(),
+        content: Content::json(body),
         epoch_seen: None,
         caller: Caller::ANONYMOUS,
         unit: None,

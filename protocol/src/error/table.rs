@@ -17,7 +17,7 @@ const GRPC_UNAVAILABLE: u8 = 14;
 const GRPC_UNAUTHENTICATED: u8 = 16;
 
 /// A row a code, in the order of [`super::ErrorCode::ALL`].
-pub(super) const EXPLANATIONS: [Explanation; 42] = [
+pub(super) const EXPLANATIONS: [Explanation; 43] = [
     Explanation {
         name: "JSON_INVALID",
         http: 400,
@@ -353,5 +353,13 @@ pub(super) const EXPLANATIONS: [Explanation; 42] = [
         retryable: false,
         cause: "the tenant of the key that was shown may not do this",
         remedy: "use a key of the model's owner, or of the tenant `default`, which administers the cluster",
+    },
+    Explanation {
+        name: "MESSAGE_INVALID",
+        http: 400,
+        grpc: GRPC_INVALID_ARGUMENT,
+        retryable: false,
+        cause: "the body of a call is not the message of gRPC that its method takes",
+        remedy: "send what the message asks for; node/proto holds the descriptions",
     },
 ];

@@ -23,7 +23,7 @@ use tracing::Instrument;
 use super::respond::{STALE, VERSION};
 use crate::gateway::Doors;
 use crate::gateway::body::{AnswerBody, EPOCH};
-use crate::gateway::infer::{Disconnected, EventPart, InferBody, Moved, Taker};
+use crate::gateway::infer::{Content, Disconnected, EventPart, InferBody, Moved, Taker};
 use crate::gateway::oip;
 use crate::tenants::Caller;
 use crate::transport::Boxed;
@@ -101,8 +101,10 @@ pub(super) async fn answer_in_events(
         let body = InferBody {
             model: &request.model,
             version: request.version.as_deref(),
-            json_bytes: request.json_bytes,
-            body: request.body,
+            content: Content::Json {
+                json_bytes: request.json_bytes,
+                body: request.body,
+            },
             epoch_seen: request.epoch_seen,
             caller: request.caller,
             unit: request.unit,

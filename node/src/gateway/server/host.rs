@@ -2,17 +2,13 @@
 
 use std::net::IpAddr;
 
+use hyper::Uri;
 use hyper::header::{self, HeaderMap};
 use paceline_protocol::{ErrorCode, Failure};
 
 /// Refuses what a foreign web page could have sent here: without keys, only requests made to
 /// this machine's own address, from a page of its own, are answered.
-pub(super) fn check_host(headers: &HeaderMap) -> Result<(), Failure> {
-    let refuse = |what: &str| {
-        let message =
-            format!("{what} is not a loopback address; nodes without keys answer no others");
-        Failure::new(ErrorCode::HostRefused, message)
-    };
+pub(in crate::gateway) fn check_host(headers: &HeaderMap) -> Result<(), Failure> {
     if let Some(host) = headers.get(header::HOST) {
         let host = host.to_str().unwrap_or_default();
         if !is_loopback(host) {
@@ -29,6 +25,19 @@ pub(super) fn check_host(headers: &HeaderMap) -> Result<(), Failure> {
         }
     }
     Ok(())
+}
+
+/// The same for HTTP/2, which says in `:authority` whom a request is for.
+pub(in crate::gateway) fn check_authority(uri: &Uri) -> Result<(), Failure> {
+    match uri.authority() {
+        Some(authority) if !is_loopback(authority.as_str()) => Err(refuse("the authority")),
+        _ => Ok(()),
+    }
+}
+
+fn refuse(what: &str) -> Failure {
+    let message = format!("{what} is not a loopback address; nodes without keys answer no others");
+    Failure::new(ErrorCode::HostRefused, message)
 }
 
 /// Whether `host[:port]` names this machine itself.

@@ -8,7 +8,7 @@ use paceline_protocol::{Criticality, ErrorCode, TenantId, Tensor};
 
 use super::model;
 use super::trio::{AHEAD, Act, Asked, Trio, executions};
-use crate::gateway::infer::InferBody;
+use crate::gateway::infer::{Content, InferBody};
 use crate::gateway::quic::{ClientAnswer, ClientFailure, ClientRequest, Door};
 use crate::tenants::Caller;
 
@@ -93,8 +93,7 @@ async fn an_answer_of_outputs_that_are_not_known_here_is_told_as_such() {
     let body = || InferBody {
         model: "m",
         version: None,
-        json_bytes: None,
-        body: body.into(),
+        content: Content::json(body),
         epoch_seen: Some(AHEAD),
         caller: Caller::ANONYMOUS,
         unit: None,

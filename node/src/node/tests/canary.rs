@@ -82,8 +82,7 @@ pub(super) async fn ask(serving: &Serving, unit: Option<&str>) -> Result<u32, Er
     let body = InferBody {
         model: "m",
         version: None,
-        json_bytes: None,
-        body: BODY.into(),
+        content: Content::json(BODY),
         epoch_seen: None,
         caller: Caller::ANONYMOUS,
         unit: unit.map(|unit| Unit::new(unit).unwrap()),

@@ -9,7 +9,7 @@ use paceline_protocol::registry::Change;
 use paceline_protocol::{Criticality, ErrorCode, TenantId, Tensor, TokenId};
 
 use super::trio::{Act, PEERS, Trio, executions};
-use crate::gateway::infer::{InferBody, TensorAnswer, TensorRequest, Unanswered};
+use crate::gateway::infer::{Content, InferBody, TensorAnswer, TensorRequest, Unanswered};
 use crate::registry;
 use crate::tenants::Caller;
 
@@ -197,8 +197,7 @@ async fn what_may_not_run_twice_and_what_a_client_sends_again_runs_once() {
         let body = InferBody {
             model: "m",
             version: None,
-            json_bytes: None,
-            body: body.into(),
+            content: Content::json(body),
             epoch_seen: None,
             caller: Caller::ANONYMOUS,
             unit: None,

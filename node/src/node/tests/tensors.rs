@@ -15,7 +15,7 @@ use paceline_protocol::{
 use super::{FILES, World, model, serving};
 use crate::directory::{Report, Reports};
 use crate::dispatch;
-use crate::gateway::infer::{InferBody, Serving, TensorAnswer, TensorRequest};
+use crate::gateway::infer::{Content, InferBody, Serving, TensorAnswer, TensorRequest};
 use crate::gateway::quic::{ClientRequest, Door};
 use crate::registry::fresh_op;
 use crate::tenants::Caller;
@@ -214,8 +214,7 @@ fn body(input: &str) -> InferBody<'static> {
     InferBody {
         model: "m",
         version: None,
-        json_bytes: None,
-        body: json.into(),
+        content: Content::json(json),
         epoch_seen: Some(AHEAD),
         caller: Caller::ANONYMOUS,
         unit: None,

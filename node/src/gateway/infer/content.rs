@@ -1,0 +1,69 @@
+//! What a request says, in the form of its door.
+
+use bytes::Bytes;
+use paceline_protocol::traffic::Unit;
+use paceline_protocol::{Failure, Signature};
+
+use crate::gateway::oip::{self, AnswerView, ParseOptions, ParsedRequest, Rendered};
+use crate::telemetry::metrics::Protocol;
+
+/// What a request says, in the form of its protocol; its answer has the same.
+#[derive(Clone)]
+pub enum Content<'a> {
+    /// HTTP: JSON, with the length of it if binary tensors follow.
+    Json {
+        /// `Inference-Header-Content-Length`, if the header is there.
+        json_bytes: Option<usize>,
+        /// The body.
+        body: Bytes,
+    },
+    /// gRPC: a message that has been read.
+    Message(&'a oip::Message<'a>),
+}
+
+impl Content<'_> {
+    /// JSON without binary tensors.
+    #[cfg(test)]
+    pub(crate) fn json(body: impl Into<Bytes>) -> Self {
+        Self::Json {
+            json_bytes: None,
+            body: body.into(),
+        }
+    }
+
+    /// How it came in.
+    pub(super) fn protocol(&self) -> Protocol {
+        match self {
+            Self::Json { .. } => Protocol::Http,
+            Self::Message(_) => Protocol::Grpc,
+        }
+    }
+
+    /// What is in it, read by a version's signature.
+    pub(super) fn parse(
+        &self,
+        signature: &Signature,
+        options: ParseOptions,
+    ) -> Result<ParsedRequest, Failure> {
+        match self {
+            Self::Json { json_bytes, body } => oip::parse(body, *json_bytes, signature, options),
+            Self::Message(message) => message.parse(signature, options),
+        }
+    }
+
+    /// The sequence that it names, before it is held against a signature.
+    pub(super) fn sequence(&self) -> Option<Unit> {
+        match self {
+            Self::Json { json_bytes, body } => oip::sequence(body, *json_bytes),
+            Self::Message(message) => message.parameters().sequence.clone(),
+        }
+    }
+
+    /// The answer, in the same form.
+    pub(super) fn render(&self, view: &AnswerView<'_>) -> Result<Rendered, Failure> {
+        match self {
+            Self::Json { .. } => oip::render(view),
+            Self::Message(_) => oip::render_message(view),
+        }
+    }
+}
