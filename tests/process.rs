@@ -1,11 +1,14 @@
 //! Real processes: the binary as people run it, spoken to over sockets and command lines,
-//! killed, restarted, misused, and watched for what it loses. It loses nothing. Only `streams` and
-//! `calls_under_way` have nodes of their own in this process, since they count what an engine runs.
+//! killed, restarted, misused, and watched for what it loses. It loses nothing. Only `streams`,
+//! `calls_under_way` and `call_streams` have nodes of their own in this process, since they count
+//! what an engine runs.
 
 #[path = "process/about.rs"]
 mod about;
 #[path = "process/bad_input.rs"]
 mod bad_input;
+#[path = "process/call_streams.rs"]
+mod call_streams;
 #[path = "process/calls.rs"]
 mod calls;
 #[path = "process/calls_under_way.rs"]

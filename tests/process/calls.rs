@@ -314,13 +314,33 @@ fn each_refusal_has_its_status_and_code() {
 }
 
 #[test]
+fn there_is_no_shared_memory_and_nothing_to_trace() {
+    let client = client();
+    for kind in ["System", "Cuda"] {
+        let method = |verb: &str| path(&format!("{kind}SharedMemory{verb}"));
+        let status: Number = client.call(&method("Status"), &[], &[]).ok();
+        let unregistered: Number = client.call(&method("Unregister"), &[], &[]).ok();
+        assert_eq!((status.value, unregistered.value), (0, 0));
+        let registered = client.call(&method("Register"), &[], &[]);
+        assert_eq!(registered.ended(), (12, "UNSUPPORTED"));
+        assert!(registered.sentence().contains("shared memory"));
+    }
+    for method in ["TraceSetting", "LogSettings"] {
+        let called = client.call(&path(method), &[], &[]);
+        assert_eq!(called.ended(), (12, "UNSUPPORTED"));
+        assert!(!called.sentence().is_empty());
+    }
+}
+
+#[test]
 fn what_is_no_call_is_refused() {
     let client = client();
     let body = identity(&[vec![1.0]]).encode_to_vec();
     let unknown = client.call(&path("ModelTrain"), &[], &[]);
-    assert_eq!(unknown.said("grpc-status"), "12");
+    assert_eq!(unknown.ended(), (12, "METHOD_NOT_ALLOWED"));
+    assert!(unknown.said("grpc-message").contains("ModelTrain"));
     let unknown = client.call("/other.Service/Call", &[], &[]);
-    assert_eq!(unknown.said("grpc-status"), "12");
+    assert_eq!(unknown.ended(), (12, "METHOD_NOT_ALLOWED"));
     let json = client.call(INFER, &[("content-type", "application/json")], &body);
     assert_eq!(json.http_status, 415);
     assert_eq!(

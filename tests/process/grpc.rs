@@ -16,6 +16,7 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 pub(crate) const INFER: &str = "/inference.GRPCInferenceService/ModelInfer";
+pub(crate) const STREAM: &str = "/inference.GRPCInferenceService/ModelStreamInfer";
 
 /// A connection.
 pub(crate) struct Client {
@@ -108,6 +109,14 @@ pub(crate) struct Contents {
     pub(crate) fp32: Vec<f32>,
 }
 
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct StreamResponse {
+    #[prost(string, tag = "1")]
+    pub(crate) error: String,
+    #[prost(message, optional, tag = "2")]
+    pub(crate) answer: Option<InferResponse>,
+}
+
 /// An entry of a map of parameters.
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct Entry {
@@ -125,6 +134,8 @@ pub(crate) struct Value {
     pub(crate) integer: Option<i64>,
     #[prost(string, optional, tag = "3")]
     pub(crate) text: Option<String>,
+    #[prost(uint64, optional, tag = "5")]
+    pub(crate) unsigned: Option<u64>,
 }
 
 /// A message with nothing in it, a number, or a text: as most calls have it.
@@ -213,7 +224,12 @@ impl Client {
 
     /// Waits for a call's first headers.
     pub(crate) fn stream(&self, call: Call) -> Stream {
-        let response = self.runtime.block_on(call.response).expect("headers");
+        self.answered(call.response)
+    }
+
+    /// The same for one that goes on sending.
+    pub(crate) fn answered(&self, response: ResponseFuture) -> Stream {
+        let response = self.runtime.block_on(response).expect("headers");
         assert!(!response.headers().contains_key("grpc-status"));
         Stream {
             body: response.into_body(),
@@ -247,7 +263,20 @@ impl Client {
     }
 }
 
+impl InferResponse {
+    /// A parameter of the answer.
+    pub(crate) fn parameter(&self, name: &str) -> Value {
+        let entry = self.parameters.iter().find(|entry| entry.name == name);
+        entry.and_then(|entry| entry.value.clone()).expect(name)
+    }
+}
+
 impl Call {
+    /// What is sent, and what will be answered.
+    pub(crate) fn split(self) -> (SendStream<Bytes>, ResponseFuture) {
+        (self.sending, self.response)
+    }
+
     /// Takes the call back.
     pub(crate) fn reset(mut self) {
         self.sending.send_reset(h2::Reason::CANCEL);
@@ -290,9 +319,11 @@ impl Stream {
                 }
             }
             let Some(data) = self.body.data().await else {
-                assert!(self.pending.is_empty(), "it ends inside a message");
                 let trailers = self.body.trailers().await.expect("a whole answer");
-                return Err(trailers.unwrap_or_default());
+                let trailers = trailers.unwrap_or_default();
+                let is_whole = self.pending.is_empty();
+                assert!(is_whole || trailers["grpc-status"] != "0", "a part");
+                return Err(trailers);
             };
             let data = data.expect("a whole answer");
             let _ = self.body.flow_control().release_capacity(data.len());
@@ -306,6 +337,11 @@ impl Called {
     pub(crate) fn said(&self, name: &str) -> &str {
         let value = self.trailers.get(name).or_else(|| self.headers.get(name));
         value.map_or("", |value| value.to_str().expect("text"))
+    }
+
+    /// The sentence of a failure, spaces as they were.
+    pub(crate) fn sentence(&self) -> String {
+        self.said("grpc-message").replace("%20", " ")
     }
 
     /// Status, by number, and the name of the code.

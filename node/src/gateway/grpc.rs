@@ -1,7 +1,7 @@
 //! The gRPC door: connections over HTTP/2, and which part of the node answers a call.
 //!
 //! ```text
-//!   connection ──▶ answer ──▶ ModelInfer ──▶ Serving          frames and fields read where they lie
+//!   connection ──▶ answer ──▶ ModelInfer, ModelStreamInfer ──▶ Serving
 //!    (hyper)          └─────▶ Routes (tonic) ──▶ Inference, Health         everything else
 //! ```
 //!
@@ -20,6 +20,7 @@ mod patience;
 pub(in crate::gateway) mod proto;
 mod room;
 mod status;
+mod stream;
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -45,6 +46,7 @@ use super::Doors;
 use super::server::{
     REQUEST_ID, STALE, VERSION, caller, check_authority, check_host, log_failure, request_id,
 };
+use crate::telemetry::metrics::Protocol;
 
 /// Answers the calls of one connection until it ends, or until this node sends it elsewhere.
 pub(super) async fn serve<S>(stream: S, doors: Arc<Doors>)
@@ -127,7 +129,7 @@ async fn answer(
 }
 
 async fn dispatch(
-    doors: &Doors,
+    doors: &Arc<Doors>,
     request: Request<Incoming>,
 ) -> Result<Response<CallBody>, Failure> {
     if doors.options.loopback_only {
@@ -142,6 +144,11 @@ async fn dispatch(
             let (parts, body) = request.into_parts();
             infer::answer(doors, &parts.headers, body).await
         }
+        MODEL_STREAM_INFER => {
+            let (parts, body) = request.into_parts();
+            let begun = stream::answer(doors, &parts.headers, body);
+            begun.inspect_err(|failure| doors.metrics.refused(Protocol::Grpc, failure.code))
+        }
         path => {
             // Who watches the node needs no key.
             if !OPEN.contains(&path) && !path.starts_with(HEALTH) {
@@ -155,6 +162,7 @@ async fn dispatch(
 /// Has the router answer, within the call's budget.
 async fn route(doors: &Doors, request: Request<Incoming>) -> Result<Response<CallBody>, Failure> {
     let budget = metadata::budget(request.headers())?;
+    let path = request.uri().path().to_owned();
     let limit = Duration::from_millis(REQUEST_BUDGET_DEFAULT_MS);
     let limit = budget.map_or(limit, |budget| budget.min(limit));
     let answered = doors.calls.routes().oneshot(request);
@@ -163,9 +171,14 @@ async fn route(doors: &Doors, request: Request<Incoming>) -> Result<Response<Cal
         return Err(Failure::new(ErrorCode::DeadlineExceeded, message));
     };
     // The router's error type has no values: it always answers.
-    Ok(answered
-        .unwrap_or_else(|never| match never {})
-        .map(CallBody::Routed))
+    let answered = answered.unwrap_or_else(|never| match never {});
+    // Its own answer to what nothing answers has no sentence.
+    if status::is_bare(answered.headers()) {
+        let path: String = path.chars().take(128).collect();
+        let message = format!("there is no call '{path}' here; docs/grpc.md lists those that are");
+        return Err(Failure::new(ErrorCode::MethodNotAllowed, message));
+    }
+    Ok(answered.map(CallBody::Routed))
 }
 
 fn is_grpc(headers: &HeaderMap) -> bool {
@@ -181,6 +194,7 @@ fn no_call() -> Response<CallBody> {
 }
 
 const MODEL_INFER: &str = "/inference.GRPCInferenceService/ModelInfer";
+const MODEL_STREAM_INFER: &str = "/inference.GRPCInferenceService/ModelStreamInfer";
 const OPEN: [&str; 2] = [
     "/inference.GRPCInferenceService/ServerLive",
     "/inference.GRPCInferenceService/ServerReady",

@@ -252,7 +252,7 @@ impl Serving {
         let ran_at = self.clock.now();
         let rendered = request
             .content
-            .render(&view(&request, &pinned, &parsed, &outputs))?;
+            .render(&view(&request, &pinned, &parsed, &outputs), pinned.epoch)?;
         permit.answered(pinned.waited.nanos());
         let metrics = &pinned.version.metrics;
         metrics.stage(Stage::Render, self.clock.now().nanos_since(ran_at));

@@ -28,7 +28,10 @@ mod metadata;
 mod request;
 mod wire;
 
-pub use answer::{AnswerView, FRAME_BYTES, Rendered, render, render_failure, render_message};
+pub use answer::{
+    AnswerView, Envelope, FRAME_BYTES, Rendered, render, render_failure, render_in_stream,
+    render_message,
+};
 pub use metadata::{
     ModelMetadata, PRODUCT, live, model, model_ready, models, platform, ready, server,
 };

@@ -7,7 +7,12 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use hyper::body::{Body, Frame, SizeHint};
 use hyper::header::HeaderMap;
+use paceline_protocol::{ErrorCode, Failure};
+use tokio::sync::mpsc;
+use tokio::task::AbortHandle;
 use tonic::Status;
+
+use super::status::ended;
 
 /// The body of an answer.
 pub(super) enum CallBody {
@@ -18,8 +23,60 @@ pub(super) enum CallBody {
         slices: VecDeque<Bytes>,
         trailers: Option<HeaderMap>,
     },
+    /// Messages one after another.
+    Stream(Pieces),
     /// An answer of the router.
     Routed(tonic::body::Body),
+}
+
+/// A piece of a stream.
+pub(super) enum Piece {
+    Data(Bytes),
+    /// Its end.
+    Trailers(HeaderMap),
+}
+
+/// The pieces of a stream, and the task that gives them, which ends with this.
+pub(super) struct Pieces {
+    pieces: mpsc::Receiver<Piece>,
+    is_over: bool,
+    task: AbortHandle,
+}
+
+impl Pieces {
+    pub(super) fn of(pieces: mpsc::Receiver<Piece>, task: AbortHandle) -> Self {
+        Self {
+            pieces,
+            is_over: false,
+            task,
+        }
+    }
+
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Option<Frame<Bytes>>> {
+        if self.is_over {
+            return Poll::Ready(None);
+        }
+        self.pieces.poll_recv(context).map(|piece| match piece {
+            Some(Piece::Data(data)) => Some(Frame::data(data)),
+            Some(Piece::Trailers(trailers)) => {
+                self.is_over = true;
+                Some(Frame::trailers(trailers))
+            }
+            // The task has given up: whoever still listens shall not take it for a good end.
+            None => {
+                self.is_over = true;
+                let message = "nothing of the answers was taken for too long";
+                let failure = Failure::new(ErrorCode::Cancelled, message);
+                Some(Frame::trailers(ended(&failure)))
+            }
+        })
+    }
+}
+
+impl Drop for Pieces {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
 }
 
 impl Body for CallBody {
@@ -37,6 +94,7 @@ impl Body for CallBody {
                 let frame = slice.or_else(|| trailers.take().map(Frame::trailers));
                 Poll::Ready(frame.map(Ok))
             }
+            Self::Stream(pieces) => pieces.poll(context).map(|piece| piece.map(Ok)),
             Self::Routed(body) => Pin::new(body).poll_frame(context),
         }
     }
@@ -45,6 +103,7 @@ impl Body for CallBody {
         match self {
             Self::Empty => true,
             Self::Message { slices, trailers } => slices.is_empty() && trailers.is_none(),
+            Self::Stream(_) => false,
             Self::Routed(body) => body.is_end_stream(),
         }
     }
@@ -53,7 +112,7 @@ impl Body for CallBody {
         match self {
             Self::Empty => SizeHint::with_exact(0),
             // No length is announced: trailers follow.
-            Self::Message { .. } => SizeHint::default(),
+            Self::Message { .. } | Self::Stream(_) => SizeHint::default(),
             Self::Routed(body) => body.size_hint(),
         }
     }

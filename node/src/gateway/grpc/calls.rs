@@ -1,6 +1,6 @@
 //! Calls besides inference: what the server and its models are, and whether they are ready.
 
-use paceline_protocol::{Failure, TensorSpec};
+use paceline_protocol::{ErrorCode, Failure, TensorSpec};
 use tokio::sync::watch;
 use tonic::service::Routes;
 use tonic::{Request, Response, Status};
@@ -12,9 +12,16 @@ use super::proto::inference::grpc_inference_service_server::{
 };
 use super::proto::inference::model_metadata_response::TensorMetadata;
 use super::proto::inference::{
-    ModelMetadataRequest, ModelMetadataResponse, ModelReadyRequest, ModelReadyResponse,
-    ServerLiveRequest, ServerLiveResponse, ServerMetadataRequest, ServerMetadataResponse,
-    ServerReadyRequest, ServerReadyResponse,
+    CudaSharedMemoryRegisterRequest, CudaSharedMemoryRegisterResponse,
+    CudaSharedMemoryStatusRequest, CudaSharedMemoryStatusResponse,
+    CudaSharedMemoryUnregisterRequest, CudaSharedMemoryUnregisterResponse, LogSettingsRequest,
+    LogSettingsResponse, ModelMetadataRequest, ModelMetadataResponse, ModelReadyRequest,
+    ModelReadyResponse, ServerLiveRequest, ServerLiveResponse, ServerMetadataRequest,
+    ServerMetadataResponse, ServerReadyRequest, ServerReadyResponse,
+    SystemSharedMemoryRegisterRequest, SystemSharedMemoryRegisterResponse,
+    SystemSharedMemoryStatusRequest, SystemSharedMemoryStatusResponse,
+    SystemSharedMemoryUnregisterRequest, SystemSharedMemoryUnregisterResponse, TraceSettingRequest,
+    TraceSettingResponse,
 };
 use super::room::Room;
 use super::status::status;
@@ -137,6 +144,68 @@ impl GrpcInferenceService for Inference {
             name,
         }))
     }
+
+    async fn system_shared_memory_status(
+        &self,
+        _request: Request<SystemSharedMemoryStatusRequest>,
+    ) -> Result<Response<SystemSharedMemoryStatusResponse>, Status> {
+        Ok(Response::new(SystemSharedMemoryStatusResponse {}))
+    }
+
+    async fn system_shared_memory_register(
+        &self,
+        _request: Request<SystemSharedMemoryRegisterRequest>,
+    ) -> Result<Response<SystemSharedMemoryRegisterResponse>, Status> {
+        Err(not_offered(NO_REGIONS))
+    }
+
+    async fn system_shared_memory_unregister(
+        &self,
+        _request: Request<SystemSharedMemoryUnregisterRequest>,
+    ) -> Result<Response<SystemSharedMemoryUnregisterResponse>, Status> {
+        Ok(Response::new(SystemSharedMemoryUnregisterResponse {}))
+    }
+
+    async fn cuda_shared_memory_status(
+        &self,
+        _request: Request<CudaSharedMemoryStatusRequest>,
+    ) -> Result<Response<CudaSharedMemoryStatusResponse>, Status> {
+        Ok(Response::new(CudaSharedMemoryStatusResponse {}))
+    }
+
+    async fn cuda_shared_memory_register(
+        &self,
+        _request: Request<CudaSharedMemoryRegisterRequest>,
+    ) -> Result<Response<CudaSharedMemoryRegisterResponse>, Status> {
+        Err(not_offered(NO_REGIONS))
+    }
+
+    async fn cuda_shared_memory_unregister(
+        &self,
+        _request: Request<CudaSharedMemoryUnregisterRequest>,
+    ) -> Result<Response<CudaSharedMemoryUnregisterResponse>, Status> {
+        Ok(Response::new(CudaSharedMemoryUnregisterResponse {}))
+    }
+
+    async fn trace_setting(
+        &self,
+        _request: Request<TraceSettingRequest>,
+    ) -> Result<Response<TraceSettingResponse>, Status> {
+        Err(not_offered("traces are not set by clients"))
+    }
+
+    async fn log_settings(
+        &self,
+        _request: Request<LogSettingsRequest>,
+    ) -> Result<Response<LogSettingsResponse>, Status> {
+        Err(not_offered(
+            "logs are not set by clients; see log.filter in the node's configuration",
+        ))
+    }
+}
+
+fn not_offered(what: &'static str) -> Status {
+    told(Failure::new(ErrorCode::Unsupported, what))
 }
 
 fn tensor(spec: &TensorSpec) -> TensorMetadata {
@@ -157,6 +226,7 @@ fn told(failure: Failure) -> Status {
     status(&failure)
 }
 
+const NO_REGIONS: &str = "shared memory regions are not offered: send the values in the request";
 /// Largest message of a call that carries no tensors.
 const CALL_BYTES_MAX: usize = 1 << 20;
 /// Largest messages that arrive in several pieces at a time, all connections together.

@@ -6,14 +6,14 @@ use std::time::Duration;
 use hyper::Response;
 use hyper::body::Incoming;
 use hyper::header::{self, HeaderMap, HeaderValue};
+use paceline_protocol::Failure;
 use paceline_protocol::limits::REQUEST_BUDGET_DEFAULT_MS;
-use paceline_protocol::{ErrorCode, Failure};
 use tokio::time::{Instant, timeout};
 
 use super::body::CallBody;
 use super::messages::{Arrived, Messages};
 use super::metadata;
-use super::status::{ACCEPT_ENCODING, CONTENT_TYPE, ENCODINGS, ok};
+use super::status::{ACCEPT_ENCODING, CONTENT_TYPE, ENCODINGS, expired, ok};
 use crate::gateway::Doors;
 use crate::gateway::body::{EPOCH, epoch_seen, sequence, unit};
 use crate::gateway::infer::{Answered, Content, InferBody};
@@ -47,7 +47,7 @@ pub(super) async fn answer(
         if left.is_zero() {
             return Err(expired()).inspect_err(refused);
         }
-        message.within(u64::try_from(left.as_micros()).unwrap_or(u64::MAX).max(1));
+        message.within(left);
     }
     let request = InferBody {
         model: message.model(),
@@ -102,9 +102,4 @@ fn answered(answered: Answered) -> Response<CallBody> {
         headers.insert(STALE, HeaderValue::from(seconds));
     }
     response
-}
-
-fn expired() -> Failure {
-    let message = "the request's budget ran out before its message had arrived";
-    Failure::new(ErrorCode::DeadlineExceeded, message)
 }

@@ -1,14 +1,19 @@
 //! Messages of a call, as they arrive: one in a single piece is not copied.
 
+use std::time::Duration;
+
 use bytes::{Buf, Bytes, BytesMut};
 use http_body_util::BodyExt;
 use hyper::body::{Body, Incoming};
 use hyper::header::HeaderMap;
+use paceline_protocol::limits::REQUEST_BUDGET_DEFAULT_MS;
 use paceline_protocol::{ErrorCode, Failure};
+use tokio::time::timeout;
 
 use super::decompress::decompress;
 use super::metadata::{Encoding, encoding};
 use super::room::{Place, Room};
+use super::status::expired;
 use crate::gateway::oip::FRAME_BYTES;
 
 /// The messages of one call.
@@ -91,7 +96,8 @@ impl Messages {
             return Err(Failure::new(ErrorCode::TooLarge, message));
         }
         let mut place = Place::default();
-        let mut message = self.whole(length, &mut place).await?;
+        let whole = timeout(MESSAGE_LIMIT, self.whole(length, &mut place)).await;
+        let mut message = whole.map_err(|_late| expired())??;
         if is_compressed {
             let within = (self.limit, &self.room, &mut place);
             message = decompress(message, self.encoding, within).await?;
@@ -151,5 +157,7 @@ fn cut_off() -> Failure {
     Failure::new(ErrorCode::MessageInvalid, message)
 }
 
+/// How long a message may take once it has begun: as long as a request that names no budget.
+const MESSAGE_LIMIT: Duration = Duration::from_millis(REQUEST_BUDGET_DEFAULT_MS);
 /// Memory for a message of several pieces at the start: an image of 224 x 224 pixels fits.
 const START_BYTES: usize = 1 << 20;

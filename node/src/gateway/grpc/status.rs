@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use hyper::Response;
 use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
-use paceline_protocol::Failure;
+use paceline_protocol::{ErrorCode, Failure};
 use tonic::metadata::MetadataMap;
 use tonic::{Code, Status};
 
@@ -23,16 +23,26 @@ pub(super) fn failed(failure: &Failure) -> Response<CallBody> {
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, CONTENT_TYPE);
     headers.insert(ACCEPT_ENCODING, ENCODINGS);
-    headers.insert(
-        GRPC_STATUS,
-        HeaderValue::from(u16::from(failure.code.grpc_status())),
-    );
+    headers.extend(ended(failure));
+    response
+}
+
+/// The trailers of a stream that failed.
+pub(super) fn ended(failure: &Failure) -> HeaderMap {
+    let mut trailers = besides(failure);
+    let status = u16::from(failure.code.grpc_status());
+    trailers.insert(GRPC_STATUS, HeaderValue::from(status));
     let message = percent_encoded(&shortened(&failure.message));
     if let Ok(message) = HeaderValue::try_from(message) {
-        headers.insert(GRPC_MESSAGE, message);
+        trailers.insert(GRPC_MESSAGE, message);
     }
-    headers.extend(besides(failure));
-    response
+    trailers
+}
+
+/// What the caller of a request is told whose budget was spent on its way in.
+pub(super) fn expired() -> Failure {
+    let message = "the request's budget ran out before its message had arrived";
+    Failure::new(ErrorCode::DeadlineExceeded, message)
 }
 
 /// The same for the router.
@@ -40,6 +50,12 @@ pub(super) fn status(failure: &Failure) -> Status {
     let code = Code::from_i32(failure.code.grpc_status().into());
     let metadata = MetadataMap::from_headers(besides(failure));
     Status::with_metadata(code, shortened(&failure.message), metadata)
+}
+
+/// Whether these headers end a call that failed without a word.
+pub(super) fn is_bare(headers: &HeaderMap) -> bool {
+    let failed = headers.get(GRPC_STATUS).is_some_and(|status| status != "0");
+    failed && !headers.contains_key(GRPC_MESSAGE)
 }
 
 /// What a failure says besides status and sentence.
@@ -89,7 +105,6 @@ const MESSAGE_BYTES_MAX: usize = 2 << 10;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use paceline_protocol::ErrorCode;
 
     #[test]
     fn every_code_has_its_status_and_name() {

@@ -139,7 +139,7 @@ impl Serving {
             ..view(&request, &pinned, &parsed, &outputs)
         };
         let answered = Answered {
-            rendered: request.content.render(&view)?,
+            rendered: request.content.render(&view, answer.epoch)?,
             version: answer.version,
             epoch: answer.epoch,
             stale_seconds: answer.stale_seconds.map(u64::from),

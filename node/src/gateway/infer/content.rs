@@ -2,9 +2,9 @@
 
 use bytes::Bytes;
 use paceline_protocol::traffic::Unit;
-use paceline_protocol::{Failure, Signature};
+use paceline_protocol::{Epoch, Failure, Signature};
 
-use crate::gateway::oip::{self, AnswerView, ParseOptions, ParsedRequest, Rendered};
+use crate::gateway::oip::{self, AnswerView, Envelope, ParseOptions, ParsedRequest, Rendered};
 use crate::telemetry::metrics::Protocol;
 
 /// What a request says, in the form of its protocol; its answer has the same.
@@ -60,10 +60,16 @@ impl Content<'_> {
     }
 
     /// The answer, in the same form.
-    pub(super) fn render(&self, view: &AnswerView<'_>) -> Result<Rendered, Failure> {
+    pub(super) fn render(&self, view: &AnswerView<'_>, epoch: Epoch) -> Result<Rendered, Failure> {
         match self {
             Self::Json { .. } => oip::render(view),
-            Self::Message(_) => oip::render_message(view),
+            Self::Message(message) => {
+                let envelope = match message.is_in_stream() {
+                    true => Envelope::Stream(epoch),
+                    false => Envelope::Unary,
+                };
+                oip::render_message(view, envelope)
+            }
         }
     }
 }

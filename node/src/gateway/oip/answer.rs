@@ -9,7 +9,7 @@ use std::borrow::Cow;
 use bytes::Bytes;
 use paceline_protocol::{Failure, Signature, Tensor, VersionNumber};
 
-pub use self::message::{FRAME_BYTES, render_message};
+pub use self::message::{Envelope, FRAME_BYTES, render_in_stream, render_message};
 use super::json::write;
 use super::request::{ParameterValue, WantedOutput};
 

@@ -4,7 +4,7 @@
 use std::borrow::Cow;
 
 use bytes::Bytes;
-use paceline_protocol::{ErrorCode, Failure, Tensor};
+use paceline_protocol::{Epoch, ErrorCode, Failure, Tensor};
 
 use super::super::wire;
 use super::{AnswerView, ParameterValue, Rendered, classification};
@@ -12,6 +12,16 @@ use super::{AnswerView, ParameterValue, Rendered, classification};
 /// Bytes in front of a message: whether it is compressed, and its length (gRPC, "Length-Prefixed
 /// Message" in doc/PROTOCOL-HTTP2.md).
 pub const FRAME_BYTES: usize = 5;
+
+/// What stands around an answer.
+#[derive(Clone, Copy, Debug)]
+pub enum Envelope {
+    /// Nothing: it is the call's one message.
+    Unary,
+    /// A message of the stream, which says besides at which epoch the request was pinned, and that
+    /// there is no other answer to it.
+    Stream(Epoch),
+}
 
 /// Writes an answer whose values are raw, frame included.
 ///
@@ -22,20 +32,22 @@ pub const FRAME_BYTES: usize = 5;
 ///
 /// # Panics
 /// If the view's `wanted` names a position that `outputs` or `signature` does not have.
-pub fn render_message(view: &AnswerView<'_>) -> Result<Rendered, Failure> {
+pub fn render_message(view: &AnswerView<'_>, envelope: Envelope) -> Result<Rendered, Failure> {
     let mut head = Vec::with_capacity(head_estimate(view));
-    head.extend_from_slice(&[0; FRAME_BYTES]);
+    head.extend_from_slice(&[0; FRONT_BYTES]);
     wire::bytes(&mut head, 1, view.model_name.as_bytes());
     wire::bytes(&mut head, 2, view.version.to_string().as_bytes());
     if let Some(id) = view.id.filter(|id| !id.is_empty()) {
         wire::bytes(&mut head, 3, id.as_bytes());
     }
-    let mut scratch = Vec::new();
     for (name, value) in view.parameters {
-        scratch.clear();
-        parameter(&mut scratch, name, value);
-        wire::bytes(&mut head, 4, &scratch);
+        entry(&mut head, name, value);
     }
+    if let Envelope::Stream(epoch) = envelope {
+        entry(&mut head, EPOCH, &ParameterValue::Unsigned(epoch.0));
+        entry(&mut head, FINAL, &ParameterValue::Bool(true));
+    }
+    let mut scratch = Vec::new();
     let mut tensors: Vec<Cow<'_, Tensor>> = Vec::with_capacity(view.wanted.len());
     for wanted in view.wanted {
         let name = &view.signature.outputs[wanted.position].name;
@@ -61,16 +73,54 @@ pub fn render_message(view: &AnswerView<'_>) -> Result<Rendered, Failure> {
         }
     }
     let shared: usize = cuts.iter().map(|(_, data)| data.len()).sum();
-    let bytes = head.len() - FRAME_BYTES + shared;
-    let length = u32::try_from(bytes).map_err(|_| {
+    let bytes = head.len() - FRONT_BYTES + shared;
+    let front = front(bytes, envelope).ok_or_else(|| {
         let message = format!("the answer has {bytes} bytes, more than a message of gRPC can have");
         Failure::new(ErrorCode::TooLarge, message)
     })?;
-    head[1..FRAME_BYTES].copy_from_slice(&length.to_be_bytes());
-    Ok(cut(head.into(), cuts))
+    // What stands in front is written backwards into the room that was left for it.
+    let start = FRONT_BYTES - front.len();
+    head[start..FRONT_BYTES].copy_from_slice(&front);
+    Ok(cut(head.into(), start, cuts))
 }
 
-fn cut(head: Bytes, cuts: Vec<(usize, Bytes)>) -> Rendered {
+/// Writes the answer to a request on a stream that failed: its sentence, the id that it had, and the
+/// code's stable name.
+pub fn render_in_stream(id: &str, failure: &Failure) -> Rendered {
+    let mut response = Vec::new();
+    if !id.is_empty() {
+        wire::bytes(&mut response, 3, id.as_bytes());
+    }
+    let code = ParameterValue::Text(failure.code.name().to_owned());
+    entry(&mut response, CODE, &code);
+    entry(&mut response, FINAL, &ParameterValue::Bool(true));
+    let mut message = vec![0; FRAME_BYTES];
+    wire::bytes(&mut message, 1, failure.message.as_bytes());
+    wire::bytes(&mut message, 2, &response);
+    let length = (message.len() - FRAME_BYTES) as u32;
+    message[1..FRAME_BYTES].copy_from_slice(&length.to_be_bytes());
+    Rendered {
+        head: message.into(),
+        bodies: Vec::new(),
+        json_bytes: None,
+    }
+}
+
+/// The frame, and the field that an answer on a stream is in, for an answer of so many bytes.
+fn front(bytes: usize, envelope: Envelope) -> Option<Vec<u8>> {
+    let mut field = Vec::with_capacity(FRONT_BYTES);
+    if let Envelope::Stream(_) = envelope {
+        wire::length(&mut field, 2, bytes);
+    }
+    let length = u32::try_from(field.len() + bytes).ok()?;
+    let mut front = Vec::with_capacity(FRONT_BYTES);
+    front.push(0);
+    front.extend_from_slice(&length.to_be_bytes());
+    front.extend_from_slice(&field);
+    Some(front)
+}
+
+fn cut(head: Bytes, start: usize, cuts: Vec<(usize, Bytes)>) -> Rendered {
     let first = cuts.first().map_or(head.len(), |(at, _)| *at);
     let mut bodies = Vec::with_capacity(cuts.len() * 2);
     let mut ends = cuts.iter().map(|(at, _)| *at).skip(1).collect::<Vec<_>>();
@@ -82,7 +132,7 @@ fn cut(head: Bytes, cuts: Vec<(usize, Bytes)>) -> Rendered {
         }
     }
     Rendered {
-        head: head.slice(..first),
+        head: head.slice(start..first),
         bodies,
         json_bytes: None,
     }
@@ -99,7 +149,8 @@ fn output(out: &mut Vec<u8>, name: &str, tensor: &Tensor) {
     }
 }
 
-fn parameter(out: &mut Vec<u8>, name: &str, value: &ParameterValue) {
+/// A parameter of the answer.
+fn entry(out: &mut Vec<u8>, name: &str, value: &ParameterValue) {
     let mut choice = Vec::new();
     match value {
         ParameterValue::Bool(value) => wire::number(&mut choice, 1, u64::from(*value)),
@@ -108,8 +159,10 @@ fn parameter(out: &mut Vec<u8>, name: &str, value: &ParameterValue) {
         ParameterValue::Number(value) => wire::double(&mut choice, 4, *value),
         ParameterValue::Unsigned(value) => wire::number(&mut choice, 5, *value),
     }
-    wire::bytes(out, 1, name.as_bytes());
-    wire::bytes(out, 2, &choice);
+    let mut entry = Vec::new();
+    wire::bytes(&mut entry, 1, name.as_bytes());
+    wire::bytes(&mut entry, 2, &choice);
+    wire::bytes(out, 4, &entry);
 }
 
 fn varint_bytes(value: u64) -> usize {
@@ -124,14 +177,21 @@ fn head_estimate(view: &AnswerView<'_>) -> usize {
     128 + view.model_name.len() + view.wanted.len() * 96 + copied
 }
 
+/// Room in front of an answer: a frame, and a field with a length of 32 bits.
+const FRONT_BYTES: usize = FRAME_BYTES + 6;
+/// Says that no other answer to the request follows (Triton, "Decoupled Backends and Models").
+const FINAL: &str = "triton_final_response";
+/// What whole answers have in headers and trailers.
+const EPOCH: &str = "paceline-epoch";
+const CODE: &str = "paceline-code";
 /// Outputs up to this many bytes are copied: a frame and a slice of their own would cost more.
 const COPIED_BYTES_MAX: usize = 8 << 10;
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::gateway::grpc::proto::inference::ModelInferResponse;
     use crate::gateway::grpc::proto::inference::infer_parameter::ParameterChoice;
+    use crate::gateway::grpc::proto::inference::{ModelInferResponse, ModelStreamInferResponse};
     use crate::gateway::oip::WantedOutput;
     use paceline_protocol::{
         Dim, Dtype, Shape, ShapePattern, Signature, TensorSpec, VersionNumber,
@@ -145,6 +205,25 @@ mod tests {
 
     /// The slices of an answer with these outputs, and the message as another decoder reads it.
     fn answer(outputs: &[Tensor], classes: Option<usize>) -> (Rendered, ModelInferResponse) {
+        let (streamed, in_stream) = rendered(outputs, classes, Envelope::Stream(Epoch(7)));
+        let in_stream = ModelStreamInferResponse::decode(&in_stream[..]).unwrap();
+        assert_eq!(in_stream.error_message, "");
+        let mut in_stream = in_stream.infer_response.unwrap();
+        let mut choice = |name: &str| in_stream.parameters.remove(name).unwrap().parameter_choice;
+        assert_eq!(choice(EPOCH), Some(ParameterChoice::Uint64Param(7)));
+        assert_eq!(choice(FINAL), Some(ParameterChoice::BoolParam(true)));
+        let (rendered, message) = rendered(outputs, classes, Envelope::Unary);
+        let message = ModelInferResponse::decode(&message[..]).unwrap();
+        assert_eq!(in_stream, message);
+        assert_eq!(streamed.bodies.len(), rendered.bodies.len());
+        (rendered, message)
+    }
+
+    fn rendered(
+        outputs: &[Tensor],
+        classes: Option<usize>,
+        envelope: Envelope,
+    ) -> (Rendered, Vec<u8>) {
         let specs = (0..outputs.len()).map(|place| TensorSpec {
             name: format!("y{place}"),
             dtype: outputs[place].dtype(),
@@ -167,7 +246,7 @@ mod tests {
             ("most".to_owned(), ParameterValue::Unsigned(u64::MAX)),
             ("text".to_owned(), ParameterValue::Text("t".to_owned())),
         ];
-        let rendered = render_message(&AnswerView {
+        let view = AnswerView {
             model_name: "m",
             version: VersionNumber(12),
             id: Some("seven"),
@@ -175,15 +254,16 @@ mod tests {
             signature: &signature,
             outputs,
             wanted: &wanted,
-        });
-        let rendered = rendered.unwrap();
+        };
+        let rendered = render_message(&view, envelope).unwrap();
         let whole = [&[rendered.head.clone()][..], &rendered.bodies[..]].concat();
         let whole: Vec<u8> = whole.iter().flat_map(|slice| slice.to_vec()).collect();
         assert_eq!(whole.len(), rendered.len());
         let (frame, message) = whole.split_first_chunk::<FRAME_BYTES>().unwrap();
         let length = u32::from_be_bytes([frame[1], frame[2], frame[3], frame[4]]);
         assert_eq!((frame[0], length as usize), (0, message.len()));
-        (rendered, ModelInferResponse::decode(message).unwrap())
+        let message = message.to_vec();
+        (rendered, message)
     }
 
     #[test]
@@ -208,6 +288,21 @@ mod tests {
         assert_eq!(choice("half"), ParameterChoice::DoubleParam(0.5));
         assert_eq!(choice("most"), ParameterChoice::Uint64Param(u64::MAX));
         assert_eq!(choice("text"), ParameterChoice::StringParam("t".into()));
+    }
+
+    #[test]
+    fn a_failure_on_a_stream_names_its_request_and_code() {
+        let failure = Failure::new(ErrorCode::QueueFull, "no room");
+        let rendered = render_in_stream("seven", &failure);
+        let read = ModelStreamInferResponse::decode(&rendered.head[FRAME_BYTES..]).unwrap();
+        assert_eq!(read.error_message, "no room");
+        let answer = read.infer_response.unwrap();
+        assert_eq!(answer.id, "seven");
+        let code = answer.parameters[CODE].parameter_choice.clone();
+        assert_eq!(
+            code,
+            Some(ParameterChoice::StringParam("QUEUE_FULL".into()))
+        );
     }
 
     #[test]

@@ -3,6 +3,8 @@
 mod contents;
 mod parameter;
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use paceline_protocol::limits::{DIMS_MAX, TENSORS_MAX};
 use paceline_protocol::{Dtype, ErrorCode, Failure, Shape, ShapeError, Signature, Tensor};
@@ -25,6 +27,7 @@ pub struct Message<'a> {
     inputs: Vec<Input<'a>>,
     outputs: Vec<Requested<'a>>,
     raw: Vec<&'a [u8]>,
+    is_in_stream: bool,
 }
 
 #[derive(Debug)]
@@ -60,6 +63,7 @@ impl<'a> Message<'a> {
             inputs: Vec::new(),
             outputs: Vec::new(),
             raw: Vec::new(),
+            is_in_stream: false,
         };
         let mut names = Vec::new();
         let mut fields = Span::whole(body);
@@ -98,6 +102,17 @@ impl<'a> Message<'a> {
         Ok(message)
     }
 
+    /// The id in a message that cannot be read, as far as it can; empty if there is none.
+    pub fn id_in(body: &[u8]) -> &str {
+        let (mut fields, mut id) = (Span::whole(body), "");
+        while let Ok(Some(field)) = fields.next() {
+            if field.number == 3 {
+                id = field.text("id").unwrap_or_default();
+            }
+        }
+        if id.len() > ID_BYTES_MAX { "" } else { id }
+    }
+
     /// The model that it is for.
     pub fn model(&self) -> &'a str {
         self.model
@@ -118,8 +133,20 @@ impl<'a> Message<'a> {
         &self.parameters
     }
 
-    /// Lets the request take so many microseconds at most.
-    pub fn within(&mut self, budget_us: u64) {
+    /// Notes that it is one of several on a stream.
+    pub fn in_stream(&mut self) {
+        self.is_in_stream = true;
+    }
+
+    /// Whether it is.
+    pub fn is_in_stream(&self) -> bool {
+        self.is_in_stream
+    }
+
+    /// Lets the request take so long at most.
+    pub fn within(&mut self, left: Duration) {
+        // No microseconds would mean the node's default.
+        let budget_us = u64::try_from(left.as_micros()).unwrap_or(u64::MAX).max(1);
         let named = self.parameters.timeout_us.unwrap_or(u64::MAX);
         self.parameters.timeout_us = Some(named.min(budget_us));
     }

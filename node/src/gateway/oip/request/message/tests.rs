@@ -276,9 +276,9 @@ fn parameters_are_those_of_json() {
     let whole = body(&asked);
     let mut message = Message::read(&whole).unwrap();
     assert_eq!((message.model(), message.version()), ("m", None));
-    message.within(9_000);
+    message.within(Duration::from_millis(9));
     assert_eq!(message.parameters().timeout_us, Some(5_000));
-    message.within(1_000);
+    message.within(Duration::from_millis(1));
     let read = message.parse(&signature(Dtype::Fp32), ParseOptions::default());
     let read = read.unwrap();
     assert_eq!(read.id.as_deref(), Some("seven"));
@@ -328,6 +328,15 @@ fn parameters_that_cannot_be_are_refused_by_name() {
     wire::bytes(&mut twice, 4, &entry);
     let failure = parsed(&twice.into(), Dtype::Fp32).unwrap_err();
     assert!(failure.message.contains("'a' stands twice"), "{failure}");
+
+    let mut wrong = raw("FP32", [1, 2], &[0; 8]);
+    wrong.id = "seven".into();
+    let negative = ParameterChoice::Int64Param(-1);
+    wrong.parameters = HashMap::from([parameter("timeout", negative)]);
+    let wrong = body(&wrong);
+    assert!(Message::read(&wrong).is_err());
+    assert_eq!(Message::id_in(&wrong), "seven");
+    assert_eq!(Message::id_in(b"no message"), "");
 
     let mut long = raw("FP32", [1, 2], &[0; 8]);
     long.id = "x".repeat(ID_BYTES_MAX + 1);
