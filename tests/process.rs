@@ -7,6 +7,8 @@
 mod about;
 #[path = "process/bad_input.rs"]
 mod bad_input;
+#[path = "process/call_models.rs"]
+mod call_models;
 #[path = "process/call_streams.rs"]
 mod call_streams;
 #[path = "process/calls.rs"]
@@ -19,16 +21,22 @@ mod canary;
 mod cluster;
 #[path = "process/command_line.rs"]
 mod command_line;
+#[path = "process/compression.rs"]
+mod compression;
 #[path = "process/counting.rs"]
 mod counting;
 #[path = "process/damage.rs"]
 mod damage;
 #[path = "process/events.rs"]
 mod events;
+#[path = "process/floods.rs"]
+mod floods;
 #[path = "process/grpc.rs"]
 mod grpc;
 #[path = "process/http.rs"]
 mod http;
+#[path = "process/http2.rs"]
+mod http2;
 #[path = "process/inference.rs"]
 mod inference;
 #[path = "process/labels.rs"]
@@ -43,6 +51,10 @@ mod machines;
 mod metrics;
 #[path = "process/node.rs"]
 mod node;
+#[path = "process/patience.rs"]
+mod patience;
+#[path = "process/predict.rs"]
+mod predict;
 #[path = "process/record.rs"]
 mod record;
 #[path = "process/sequences.rs"]
@@ -57,6 +69,8 @@ mod survival;
 mod tenants;
 #[path = "process/tensors.rs"]
 mod tensors;
+#[path = "process/triton.rs"]
+mod triton;
 #[path = "process/up.rs"]
 mod up;
 #[path = "process/versions.rs"]

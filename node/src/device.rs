@@ -18,7 +18,7 @@ use paceline_core::device::{BatcherId, Device, Effect, Input, LaneId};
 use paceline_core::record::Recorded;
 use paceline_core::{BucketId, Instant, Machine, RequestMeta};
 use paceline_models::LoadedModel;
-use paceline_protocol::{ErrorCode, Failure, ReplicaId, TenantId, Tensor};
+use paceline_protocol::{ErrorCode, Failure, ReplicaId, TenantId, Tensor, VersionNumber};
 
 use self::lane::{Door, Signal};
 use self::pending::Pending;
@@ -27,6 +27,7 @@ pub(crate) use self::work::{End, Load, Ran, Work};
 use crate::clock::Clock;
 use crate::record::{Records, Share};
 use crate::telemetry::metrics::DeviceMetrics;
+use crate::telemetry::statistics::Statistics;
 use crate::threads::Threads;
 
 /// The way to a device. Cheap to clone.
@@ -50,6 +51,8 @@ pub struct Loaded {
     pub model: Arc<dyn LoadedModel>,
     /// What its queue must know.
     pub options: Options,
+    /// Where its batches are counted.
+    pub statistics: Arc<Statistics>,
     /// Told when the engine panics.
     pub on_panic: Arc<dyn Fn(String) + Send + Sync>,
 }
@@ -138,6 +141,11 @@ impl Handle {
             lane::spawn(LaneId(lane as u16), inbox, Arc::downgrade(&shared))?;
         }
         Ok(Self { shared })
+    }
+
+    /// Where batches of a version are counted.
+    pub fn statistics(&self, model: &str, version: VersionNumber) -> Arc<Statistics> {
+        self.shared.metrics.statistics(model, version)
     }
 
     /// Takes a loaded replica on.

@@ -4,14 +4,19 @@
 //! request path and the operator API. When it dies, open connections go on, its successor
 //! accepts new ones from the same listeners, and no port is given up in between.
 
+mod bodies;
 mod body;
+mod coding;
 mod front;
 mod grpc;
 mod guests;
 pub mod infer;
+pub mod models;
 pub mod oip;
 mod operator;
+mod pace;
 mod path;
+pub mod predict;
 pub mod quic;
 mod server;
 
@@ -22,10 +27,12 @@ use paceline_protocol::Epoch;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tokio::sync::watch;
 
+pub use self::bodies::Bodies;
 pub use self::front::{Door, Front, Listener, MemoryFront};
 pub use self::grpc::{CallParts, Calls};
 pub use self::guests::Guests;
 pub use self::infer::{Copies, PeerDoor, Serving};
+pub use self::models::Models;
 pub use self::operator::{Operator, OperatorParts};
 pub use self::server::HttpOptions;
 use crate::observer::OwnFacts;
@@ -59,6 +66,8 @@ pub struct Listeners {
 pub struct Doors {
     /// The request path.
     pub serving: Serving,
+    /// What there is to tell of models.
+    pub models: Models,
     /// The operator API.
     pub operator: axum::Router,
     /// What only gRPC needs.
@@ -67,6 +76,8 @@ pub struct Doors {
     pub metrics: Metrics,
     /// Limits.
     pub options: HttpOptions,
+    /// What bodies may take.
+    pub bodies: Bodies,
     /// Whether the node is ready for traffic.
     pub readiness: Readiness,
     /// Turns true when connections shall end.

@@ -155,9 +155,16 @@ impl State {
             .bytes()
             .total_bytes(self.arguments.engine.device().threads);
         let myself = myself.clone();
-        let attachment = self.arguments.device.attach(device::Loaded {
+        let Arguments {
+            device,
+            model: name,
+            version,
+            ..
+        } = &self.arguments;
+        let attachment = device.attach(device::Loaded {
             replica: self.arguments.id,
             model,
+            statistics: device.statistics(name.as_str(), *version),
             options: Options {
                 rows_max,
                 tokens_max: 0,

@@ -60,6 +60,9 @@ pub const TENSOR_ALIGN_BYTES: usize = 64;
 /// Deepest nesting in JSON that is read: an 8-dimensional tensor inside a request needs 12.
 pub const JSON_DEPTH_MAX: usize = 32;
 
+/// How long a request to load a model waits until it serves, in milliseconds: as long as an artifact
+/// may take to arrive at a node that lacks it.
+pub const REPOSITORY_LOAD_MAX_MS: u64 = 600_000;
 /// Smallest queue of a version on a device, in rows: a burst of one batch must always fit.
 pub const QUEUE_ROWS_MIN: u32 = 64;
 /// Largest queue of a version on a device, in rows: beyond it, waiting only turns into expiry.

@@ -250,6 +250,12 @@ pub enum Change {
         /// The model.
         model: ModelName,
     },
+    /// No version shall serve from the index of this entry on: all replicas go, a shadow with them.
+    /// Versions and labels stay, and so does what has served, for whoever deploys it again.
+    Undeploy {
+        /// The model.
+        model: ModelName,
+    },
 }
 
 /// What the registry knows of a join token: enough to recognise its secret, not to show it.

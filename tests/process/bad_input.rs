@@ -338,7 +338,7 @@ fn addresses() -> Vec<Case> {
     let to = |path: &str| Request::post(path, GOOD);
     let (model, version) = ((404, "MODEL_NOT_FOUND"), (404, "VERSION_NOT_FOUND"));
     let long = format!("/v2/models/{}/infer", "a".repeat(300));
-    let gzip = to(PATH).header("Content-Encoding", "gzip");
+    let encoded = |coding: &str| to(PATH).header("Content-Encoding", coding);
     vec![
         case(to("/v2/models/nope/infer"), model, &["\"nope\""]),
         case(to("/v2/models/../infer"), model, &["no model"]),
@@ -360,7 +360,12 @@ fn addresses() -> Vec<Case> {
             version,
             &["\"-1\""],
         ),
-        case(gzip, (501, "UNSUPPORTED"), &["Content-Encoding"]),
+        case(encoded("br"), (501, "UNSUPPORTED"), &["gzip, deflate"]),
+        case(
+            encoded("gzip"),
+            (400, "BINARY_INVALID"),
+            &["Content-Encoding"],
+        ),
     ]
 }
 

@@ -207,7 +207,7 @@ fn a_node_that_stops_answers_what_it_has_read() {
     }
     let trailers = client.next::<StreamResponse>(&mut stream).unwrap_err();
     assert_eq!(trailers["paceline-code"], "SHUTTING_DOWN");
-    stopping.join().expect("the node stops");
+    node.runtime.block_on(stopping).expect("the node stops");
 }
 
 #[test]

@@ -122,5 +122,5 @@ fn a_node_that_stops_lets_those_inside_finish_and_takes_no_more() {
     let answer: InferResponse = client.finish(under_way).ok();
     assert_eq!(answer.outputs[0].shape, [STEP as i64, 2]);
     assert!(client.closed().is_ok());
-    stopping.join().expect("the node stops");
+    node.runtime.block_on(stopping).expect("the node stops");
 }

@@ -173,6 +173,13 @@ impl Counting {
         self.ledger.allow(batches);
     }
 
+    /// Begins to stop the node, and tells when it has stopped.
+    pub(crate) fn stop(&mut self) -> tokio::task::JoinHandle<()> {
+        let node = self.node.take().expect("it runs");
+        let stopping = async move { node.shutdown(LIMIT).await };
+        self.runtime.spawn(stopping)
+    }
+
     /// Lets all run.
     pub(crate) fn open(&self) {
         self.ledger.allow(u64::MAX);
@@ -208,6 +215,11 @@ impl Counting {
         found.map_or(0.0, |sample| sample.value)
     }
 
+    /// Connections over HTTP that are open.
+    pub(crate) fn connections(&self) -> usize {
+        self.metric("paceline_gateway_http_connections", &[]) as usize
+    }
+
     /// Waits until something holds of a metric.
     pub(crate) fn until_metric(
         &self,
@@ -217,13 +229,6 @@ impl Counting {
     ) {
         let what = format!("{name} {labels:?} is as it should be");
         until(LIMIT, &what, || is_so(self.metric(name, labels)));
-    }
-
-    /// Stops the node, from a thread of its own, and lets what is under way end meanwhile.
-    pub(crate) fn stop(&mut self) -> std::thread::JoinHandle<()> {
-        let node = self.node.take().expect("it runs");
-        let runtime = self.runtime.handle().clone();
-        std::thread::spawn(move || runtime.block_on(node.shutdown(LIMIT)))
     }
 }
 

@@ -113,6 +113,12 @@ impl Connection {
         self.stream.get_mut().write_all(bytes)
     }
 
+    /// Another handle of its socket, for bytes that are sent while an answer is read.
+    pub(crate) fn writer(&self) -> TcpStream {
+        let stream = self.stream.get_ref().try_clone();
+        stream.expect("a socket can be shared")
+    }
+
     /// Reads the answer to a request with this method.
     pub(crate) fn read(&mut self, method: &str) -> io::Result<Answer> {
         let status = loop {

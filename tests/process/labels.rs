@@ -76,6 +76,12 @@ fn expect<const N: usize>(cluster: &Cluster, versions: [(&str, u32); N]) {
             let answer = cluster.node(number).ask(&Request::post(path, INPUT));
             assert_eq!(answer.status, 200, "{named}: {}", answer.text());
             assert_eq!(version_of(&answer), version, "{named}");
+            let path = format!("/v1/models/m/labels/{named}:predict");
+            let rows = r#"{"instances":[[1]]}"#;
+            let answer = cluster.node(number).ask(&Request::post(path, rows));
+            assert_eq!(answer.status, 200, "{named}: {}", answer.text());
+            let answered_by = answer.header("paceline-version");
+            assert_eq!(answered_by, Some(&*version.to_string()), "{named}");
         }
     }
 }

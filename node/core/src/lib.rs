@@ -8,6 +8,7 @@
 //!   drain                                                      leaving without losing a request
 //!
 //!   guesses, renewal, authority                                who gets in, and stays in
+//!   patience                                                   how long clients may stand still
 //!   contact, ahead                                             how stale a node may be, and
 //!                                                              who knows more
 //!
@@ -48,6 +49,7 @@ pub mod fair;
 pub mod guesses;
 mod machine;
 pub mod membership;
+pub mod patience;
 pub mod placement;
 pub mod planted;
 pub mod quota;

@@ -181,6 +181,7 @@ impl Registry {
                 self.check_current(*computed_at)?;
                 self.unassign(epoch, *replica)
             }
+            Change::Undeploy { model } => self.undeploy(epoch, model),
             Change::DeleteModel { model } => self.delete_model(epoch, model),
             Change::SetTenant { .. }
             | Change::DeleteTenant { .. }
@@ -295,6 +296,15 @@ impl Registry {
         model.check_version(name, version)?;
         model.check_no_canary(name, Some(version))?;
         model.deployment = Some(Deployment { version, replicas });
+        self.assignments_changed_at = epoch;
+        Ok(Reply::Done)
+    }
+
+    /// Nothing of the model serves any more; what did is remembered as what served before.
+    fn undeploy(&mut self, epoch: Epoch, name: &ModelName) -> Result<Reply, Refusal> {
+        let model = self.model_mut(name)?;
+        model.check_no_canary(name, None)?;
+        model.rest();
         self.assignments_changed_at = epoch;
         Ok(Reply::Done)
     }

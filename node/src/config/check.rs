@@ -33,10 +33,14 @@ impl Config {
             1_024,
             BODY_BYTES_MAX as u64,
         )?;
+        let (least, bodies) = (http.body_bytes_max as u64, http.bodies_bytes_max);
+        check_range("http.bodies_bytes_max", bodies, least, 1 << 40)?;
         let connections = http.connections_max as u64;
         check_range("http.connections_max", connections, 1, 1_000_000)?;
         let header = http.header_timeout_ms;
         check_range("http.header_timeout_ms", header, 100, 600_000)?;
+        let idle = http.idle_timeout_ms;
+        check_range("http.idle_timeout_ms", idle, 100, 3_600_000)?;
         let permits = self.admission.permits.into();
         check_range("admission.permits", permits, 1, 1_000_000)?;
         let delay = self.admission.queue_delay_max_ms;

@@ -38,12 +38,20 @@ pub struct NodeOptions {
 pub struct HttpOptions {
     /// Address and port; port 0 takes a free one, its last one if it can. Default `127.0.0.1:8000`.
     pub listen: SocketAddr,
-    /// Largest body of a request, in bytes. Default 64 MiB, at most 1 GiB.
+    /// Largest body of a request, in bytes, once it is decompressed. Default 64 MiB, at most 1 GiB.
     pub body_bytes_max: usize,
+    /// Memory for the bodies of all requests together, in bytes; who finds no room in it is told
+    /// `OVERLOADED`. Default 1 GiB. Raise it where many large bodies come at once and the machine has
+    /// the memory: each request's inputs are copied once more on their way to a device.
+    pub bodies_bytes_max: u64,
     /// Open connections. Default 4,096: each costs a file and about 10 KiB.
     pub connections_max: usize,
     /// How long a client may take to send a request's header, in milliseconds. Default 10 s.
     pub header_timeout_ms: u64,
+    /// How long a connection may have nothing to do, in milliseconds. Default 90 s: longer than the
+    /// 60 s of most load balancers, which must be the ones to close, or a request of theirs meets a
+    /// connection that has just gone.
+    pub idle_timeout_ms: u64,
 }
 
 /// gRPC inference. Its bodies and connections have the limits of `http`.
@@ -151,8 +159,10 @@ impl Default for HttpOptions {
         Self {
             listen: loopback(8000),
             body_bytes_max: BODY_BYTES_DEFAULT,
+            bodies_bytes_max: 1 << 30,
             connections_max: 4_096,
             header_timeout_ms: 10_000,
+            idle_timeout_ms: 90_000,
         }
     }
 }

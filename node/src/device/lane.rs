@@ -135,6 +135,7 @@ impl Batch {
         let replies = std::mem::take(&mut *shared.waiting(self.lane));
         let failure = match result {
             Ok(Ok(outputs)) if outputs.len() == self.tickets.len() => {
+                self.replica.statistics.ran(self.rows, run_nanos, started);
                 let answered = self.tickets.into_iter().zip(outputs).zip(replies);
                 for ((ticket, outputs), reply) in answered {
                     let queue_nanos = started.nanos_since(ticket.arrived);

@@ -59,6 +59,7 @@ impl Bench {
                 policy: Policy::default(),
                 cost: CostFit::from_warm_up(nanos, 8, nanos),
             },
+            statistics: Arc::default(),
             on_panic: Arc::new(move |_| {
                 counter.fetch_add(1, Ordering::SeqCst);
             }),

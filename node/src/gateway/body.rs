@@ -1,4 +1,4 @@
-//! Bodies: read whole within a limit and a deadline, and sent without copying.
+//! Bodies: read whole within a limit and at a pace, and sent without copying.
 
 use std::collections::VecDeque;
 use std::pin::Pin;
@@ -8,33 +8,43 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
-use hyper::header::{self, HeaderMap, HeaderName};
-use paceline_protocol::limits::REQUEST_BUDGET_DEFAULT_MS;
+use hyper::header::{HeaderMap, HeaderName};
+use paceline_protocol::limits::REQUEST_BUDGET_MAX_MS;
 use paceline_protocol::traffic::Unit;
 use paceline_protocol::{Epoch, ErrorCode, Failure};
 
+use super::Doors;
+use super::bodies::Place;
+use super::coding::Coding;
+use super::pace::{Broken, Paced};
 use super::server::Events;
 
-/// The length of its JSON and the body of an inference request.
+/// The length of its JSON and the body of an inference request, decompressed.
 ///
 /// # Errors
-/// A header that cannot be, a compressed body, and whatever keeps it from being read whole.
+/// A header that cannot be, and whatever keeps the body from being read whole.
 pub(super) async fn read_inference(
+    doors: &Doors,
     headers: &HeaderMap,
     body: Incoming,
-    limit: usize,
 ) -> Result<(Option<usize>, Bytes), Failure> {
     let json_bytes = json_bytes(headers)?;
-    refuse_encoding(headers)?;
-    Ok((json_bytes, collect(body, limit).await?))
+    let coding = Coding::of_body(headers)?;
+    let limit = doors.options.body_bytes_max;
+    let body = collect(body, limit, doors.bodies.place()).await?;
+    let body = match coding {
+        None => body,
+        Some(coding) => coding.inflate(body, limit, &doors.bodies).await?,
+    };
+    Ok((json_bytes, body))
 }
 
 /// Reads a body whole. A body that arrives in one piece is not copied.
 ///
 /// # Errors
-/// Over the limit, too slow, or cut off.
-async fn collect(body: Incoming, limit: usize) -> Result<Bytes, Failure> {
-    match tokio::time::timeout(BODY_LIMIT, collect_within(body, limit)).await {
+/// Over the limit, too slow, cut off, or there is no room for it.
+async fn collect(body: Incoming, limit: usize, place: Place) -> Result<Bytes, Failure> {
+    match tokio::time::timeout(BODY_LIMIT, collect_within(body, limit, place)).await {
         Ok(collected) => collected,
         Err(_) => {
             let message = format!("the body did not arrive within {} s", BODY_LIMIT.as_secs());
@@ -43,20 +53,16 @@ async fn collect(body: Incoming, limit: usize) -> Result<Bytes, Failure> {
     }
 }
 
-async fn collect_within(mut body: Incoming, limit: usize) -> Result<Bytes, Failure> {
+async fn collect_within(body: Incoming, limit: usize, mut place: Place) -> Result<Bytes, Failure> {
     let announced = body.size_hint().lower();
     if announced > limit as u64 {
         return Err(too_large(announced, limit));
     }
+    let mut body = Paced::new(body);
     let mut first: Option<Bytes> = None;
     let mut rest = BytesMut::new();
     while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|_| {
-            Failure::new(
-                ErrorCode::Cancelled,
-                "the connection broke before the body was whole",
-            )
-        })?;
+        let frame = frame.map_err(Broken::told)?;
         let Ok(data) = frame.into_data() else {
             continue;
         };
@@ -64,23 +70,24 @@ async fn collect_within(mut body: Incoming, limit: usize) -> Result<Bytes, Failu
         if sum > limit {
             return Err(too_large(sum as u64, limit));
         }
-        match &first {
-            None => first = Some(data),
-            Some(begun) => {
-                if rest.is_empty() && rest.capacity() == 0 {
-                    // What is announced was checked against the limit above.
-                    rest.reserve((announced as usize).max(begun.len() + data.len()));
-                    rest.extend_from_slice(begun);
-                    first = Some(Bytes::new());
-                }
-                rest.extend_from_slice(&data);
-            }
+        let Some(begun) = &first else {
+            // Not counted: it is what the connection has read, and no more than that.
+            first = Some(data);
+            continue;
+        };
+        place.grow(sum)?;
+        if rest.is_empty() && rest.capacity() == 0 {
+            // What is announced was checked against the limit above.
+            rest.reserve((announced as usize).max(begun.len() + data.len()));
+            rest.extend_from_slice(begun);
+            first = Some(Bytes::new());
         }
+        rest.extend_from_slice(&data);
     }
     Ok(if rest.is_empty() {
         first.unwrap_or_default()
     } else {
-        rest.freeze()
+        place.hold(rest)
     })
 }
 
@@ -129,17 +136,6 @@ fn json_bytes(headers: &HeaderMap) -> Result<Option<usize>, Failure> {
         let message = "Inference-Header-Content-Length must be a number of bytes";
         Failure::new(ErrorCode::BinaryInvalid, message)
     })
-}
-
-fn refuse_encoding(headers: &HeaderMap) -> Result<(), Failure> {
-    match headers.get(header::CONTENT_ENCODING) {
-        None => Ok(()),
-        Some(identity) if identity.as_bytes().eq_ignore_ascii_case(b"identity") => Ok(()),
-        Some(_) => Err(Failure::new(
-            ErrorCode::Unsupported,
-            "compressed bodies are not taken; send it without Content-Encoding",
-        )),
-    }
 }
 
 fn too_large(bytes: u64, limit: usize) -> Failure {
@@ -203,5 +199,5 @@ const UNIT: HeaderName = HeaderName::from_static("paceline-unit");
 const SEQUENCE: HeaderName = HeaderName::from_static("paceline-sequence");
 pub(super) const JSON_BYTES: HeaderName =
     HeaderName::from_static("inference-header-content-length");
-/// How long a body may take to arrive: as long as a request may take that names no budget.
-const BODY_LIMIT: Duration = Duration::from_millis(REQUEST_BUDGET_DEFAULT_MS);
+/// How long a body may take to arrive, at whatever pace: as long as any request may take.
+const BODY_LIMIT: Duration = Duration::from_millis(REQUEST_BUDGET_MAX_MS);

@@ -16,9 +16,9 @@ mod health;
 mod infer;
 mod messages;
 mod metadata;
+mod models;
 mod patience;
 pub(in crate::gateway) mod proto;
-mod room;
 mod status;
 mod stream;
 
@@ -32,7 +32,7 @@ use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use paceline_protocol::limits::REQUEST_BUDGET_DEFAULT_MS;
+use paceline_protocol::limits::{REPOSITORY_LOAD_MAX_MS, REQUEST_BUDGET_DEFAULT_MS};
 use paceline_protocol::{ErrorCode, Failure};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::Notify;
@@ -43,9 +43,7 @@ use self::body::CallBody;
 pub use self::calls::{CallParts, Calls};
 use self::patience::Patient;
 use super::Doors;
-use super::server::{
-    REQUEST_ID, STALE, VERSION, caller, check_authority, check_host, log_failure, request_id,
-};
+use super::server::{REQUEST_ID, STALE, VERSION, caller, check_host, log_failure, request_id};
 use crate::telemetry::metrics::Protocol;
 
 /// Answers the calls of one connection until it ends, or until this node sends it elsewhere.
@@ -130,11 +128,10 @@ async fn answer(
 
 async fn dispatch(
     doors: &Arc<Doors>,
-    request: Request<Incoming>,
+    mut request: Request<Incoming>,
 ) -> Result<Response<CallBody>, Failure> {
     if doors.options.loopback_only {
-        check_authority(request.uri())?;
-        check_host(request.headers())?;
+        check_host(request.uri().authority(), request.headers())?;
     }
     if request.method() != Method::POST || !is_grpc(request.headers()) {
         return Ok(no_call());
@@ -152,7 +149,8 @@ async fn dispatch(
         path => {
             // Who watches the node needs no key.
             if !OPEN.contains(&path) && !path.starts_with(HEALTH) {
-                caller(doors, request.headers())?;
+                let caller = caller(doors, request.headers())?;
+                request.extensions_mut().insert(caller);
             }
             route(doors, request).await
         }
@@ -163,7 +161,12 @@ async fn dispatch(
 async fn route(doors: &Doors, request: Request<Incoming>) -> Result<Response<CallBody>, Failure> {
     let budget = metadata::budget(request.headers())?;
     let path = request.uri().path().to_owned();
-    let limit = Duration::from_millis(REQUEST_BUDGET_DEFAULT_MS);
+    let limit = match path.as_str() {
+        // Its own limit is told with more words.
+        LOAD => REPOSITORY_LOAD_MAX_MS + REQUEST_BUDGET_DEFAULT_MS,
+        _ => REQUEST_BUDGET_DEFAULT_MS,
+    };
+    let limit = Duration::from_millis(limit);
     let limit = budget.map_or(limit, |budget| budget.min(limit));
     let answered = doors.calls.routes().oneshot(request);
     let Ok(answered) = tokio::time::timeout(limit, answered).await else {
@@ -195,6 +198,7 @@ fn no_call() -> Response<CallBody> {
 
 const MODEL_INFER: &str = "/inference.GRPCInferenceService/ModelInfer";
 const MODEL_STREAM_INFER: &str = "/inference.GRPCInferenceService/ModelStreamInfer";
+const LOAD: &str = "/inference.GRPCInferenceService/RepositoryModelLoad";
 const OPEN: [&str; 2] = [
     "/inference.GRPCInferenceService/ServerLive",
     "/inference.GRPCInferenceService/ServerReady",

@@ -1,5 +1,6 @@
 //! Who is inside: connections of clients, whose requests end before the node's parts do.
 
+use prometheus_client::metrics::gauge::Gauge;
 use tokio::sync::watch;
 
 /// Open connections of a node's doors. Cheap to clone.
@@ -27,6 +28,22 @@ impl Guests {
 impl Drop for Guest {
     fn drop(&mut self) {
         self.0.0.send_modify(|inside| *inside -= 1);
+    }
+}
+
+/// One more on a gauge while this lives.
+pub(super) struct Counted(Gauge);
+
+impl Counted {
+    pub(super) fn new(gauge: &Gauge) -> Self {
+        gauge.inc();
+        Self(gauge.clone())
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.dec();
     }
 }
 

@@ -203,7 +203,7 @@ impl Serving {
         let (metrics, arm) = counted;
         match &answered {
             Ok((rows, _)) => metrics.succeeded(protocol, *rows, nanos),
-            Err(failure) => metrics.failed(protocol, failure.code),
+            Err(failure) => metrics.failed(protocol, failure.code, nanos),
         }
         if let Some(arm) = arm {
             let failure = answered.as_ref().err().map(|failure| failure.code);
@@ -250,9 +250,8 @@ impl Serving {
             .await;
         let (outputs, pinned) = ran.map_err(|unanswered| unanswered.failure)?;
         let ran_at = self.clock.now();
-        let rendered = request
-            .content
-            .render(&view(&request, &pinned, &parsed, &outputs), pinned.epoch)?;
+        let view = view(&request, &pinned, &parsed, &outputs);
+        let rendered = request.content.render(&view, pinned.epoch)?;
         permit.answered(pinned.waited.nanos());
         let metrics = &pinned.version.metrics;
         metrics.stage(Stage::Render, self.clock.now().nanos_since(ran_at));

@@ -1,11 +1,15 @@
-//! Doors: connections over HTTP/1.1, and which part of the node answers a request.
+//! Doors: connections over HTTP/1.1 and HTTP/2, and which part of the node answers a request.
 
 mod about;
+mod connection;
 mod events;
 mod host;
+mod managed;
+mod outgoing;
 mod respond;
+mod v1;
+mod wire;
 
-use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -13,43 +17,45 @@ use std::time::Duration;
 use bytes::Bytes;
 use hyper::body::Incoming;
 use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper::{Request, Response};
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper::{Request, Response, Version};
+use paceline_protocol::limits::STREAM_STALL_MS;
 use paceline_protocol::tenant::ApiKey;
 use paceline_protocol::{ErrorCode, Failure};
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::Semaphore;
 use tower::ServiceExt;
 use tracing::Instrument;
 
 use self::about::about;
 pub(super) use self::about::{is_ready, versions};
+use self::connection::serve;
 pub(super) use self::events::Events;
 use self::events::{EventRequest, answer_in_events, wants_events};
-pub(super) use self::host::{check_authority, check_host};
+pub(super) use self::host::check_host;
 pub(super) use self::respond::failed;
 pub(super) use self::respond::{STALE, VERSION};
 use self::respond::{answered, respond};
 use super::Doors;
 use super::body::{AnswerBody, epoch_seen, read_inference, sequence, unit};
+use super::coding::{Coding, compressed};
 use super::front::{Accepted, Accepting, Door};
-use super::grpc;
 use super::infer::{Content, InferBody};
-use super::path::Route;
+use super::pace::Paced;
+use super::path::{Route, Target, V1, Verb};
+use super::predict::Predict;
 use crate::telemetry::metrics::Protocol;
 use crate::tenants::Caller;
 
 /// Limits of the doors.
 #[derive(Clone, Copy, Debug)]
 pub struct HttpOptions {
-    /// Largest body, in bytes.
+    /// Largest body, in bytes, once it is decompressed.
     pub body_bytes_max: usize,
     /// Open connections.
     pub connections_max: usize,
     /// How long a request's header may take to arrive.
     pub header_timeout: Duration,
+    /// How long a connection may have nothing to do.
+    pub idle_timeout: Duration,
     /// Whether only requests made to a loopback address are answered.
     pub loopback_only: bool,
 }
@@ -91,47 +97,14 @@ pub(super) async fn accept(listener: Arc<Accepting>, doors: Arc<Doors>, door: Do
     }
 }
 
-async fn serve<S>(stream: S, doors: Arc<Doors>, door: Door)
-where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
-    if door == Door::Grpc {
-        return grpc::serve(stream, doors).await;
-    }
-    let mut stopping = doors.stopping.clone();
-    let header_timeout = doors.options.header_timeout;
-    let service = service_fn(move |request| answer(doors.clone(), door, request));
-    let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(header_timeout)
-        .max_headers(HEADERS_MAX)
-        .max_buf_size(HEADER_BYTES_MAX)
-        .serve_connection(TokioIo::new(stream), service);
-    let mut connection = std::pin::pin!(connection);
-    let stop = async { drop(stopping.wait_for(|stopping| *stopping).await) };
-    // An error here is the client's: it went away, or spoke something else than HTTP.
-    tokio::select! {
-        biased;
-        // First, so that a request which has arrived is seen.
-        result = connection.as_mut() => drop(result),
-        () = stop => {
-            connection.as_mut().graceful_shutdown();
-            drop(connection.await);
-        }
-    }
-}
-
-async fn answer(
-    doors: Arc<Doors>,
-    door: Door,
-    request: Request<Incoming>,
-) -> Result<Response<AnswerBody>, Infallible> {
+async fn answer(doors: Arc<Doors>, door: Door, request: Request<Incoming>) -> Response<AnswerBody> {
     let id = request_id(request.headers());
+    let (version, wanted) = (request.version(), Coding::wanted(request.headers()));
     let span = tracing::debug_span!("request", id = id.to_str().unwrap_or_default());
     let mut response = async {
         let path = request.uri().path().to_owned();
         match dispatch(&doors, door, request).await {
-            Ok(response) => response,
+            Ok(response) => compressed(response, wanted, &doors.bodies).await,
             Err(failure) => {
                 log_failure(&failure, &path, &id);
                 failed(&failure)
@@ -145,7 +118,11 @@ async fn answer(
     if door == Door::Http {
         about_the_node(&doors, headers);
     }
-    Ok(response)
+    if version == Version::HTTP_2 {
+        // Its connections are asked to end by GOAWAY.
+        headers.remove(header::CONNECTION);
+    }
+    response
 }
 
 /// What every answer says of the node that gives it.
@@ -168,7 +145,7 @@ async fn dispatch(
     request: Request<Incoming>,
 ) -> Result<Response<AnswerBody>, Failure> {
     if doors.options.loopback_only {
-        check_host(request.headers())?;
+        check_host(request.uri().authority(), request.headers())?;
     }
     if door == Door::Metrics {
         return metrics(doors, request.uri().path());
@@ -178,7 +155,12 @@ async fn dispatch(
     match route {
         Route::Operator => {
             parts.extensions.insert(caller(doors, &parts.headers)?);
-            let request = Request::from_parts(parts, axum::body::Body::new(body));
+            if Coding::of_body(&parts.headers)?.is_some() {
+                let message = "the operator API takes no compressed bodies";
+                return Err(Failure::new(ErrorCode::Unsupported, message));
+            }
+            let body = axum::body::Body::new(Paced::new(body));
+            let request = Request::from_parts(parts, body);
             // The router's error type has no values: it always answers.
             let response = doors.operator.clone().oneshot(request).await;
             return Ok(response
@@ -191,41 +173,65 @@ async fn dispatch(
                 "nothing answers under this path",
             ));
         }
-        _ if parts.method != route.method()
-            && !(parts.method == hyper::Method::HEAD && route.method() == hyper::Method::GET) =>
-        {
-            return Ok(method_not_allowed(route));
+        _ if !route.methods().include(&parts.method) => return Ok(method_not_allowed(route)),
+        // Who watches the node needs no key.
+        Route::Live | Route::Ready => return about(doors, route),
+        Route::Infer(target) => {
+            return infer(doors, (target, Wants::Infer), (&parts.headers, body)).await;
+        }
+        Route::V1(V1::Verb(target, Verb::Predict)) => {
+            return infer(doors, (target, Wants::Predict), (&parts.headers, body)).await;
         }
         _ => {}
     }
+    let caller = caller(doors, &parts.headers)?;
     match route {
-        Route::Infer { model, version } => {
-            infer(doors, (model, version), &parts.headers, body).await
+        Route::Repository(asked) => {
+            // Boxed, so that what a write of the registry keeps is not kept by every request.
+            let heard = (&parts.headers, body);
+            Box::pin(managed::repository(doors, asked, caller, heard)).await
         }
-        // Who watches the node needs no key.
-        Route::Live | Route::Ready => about(doors, route),
-        _ => {
-            caller(doors, &parts.headers)?;
-            about(doors, route)
-        }
+        Route::SharedMemory(asked) => managed::shared_memory(asked),
+        Route::V1(asked) => v1::about(doors, asked),
+        Route::Trace(model) => managed::trace(doors, (&parts.method, model)),
+        Route::Logging => managed::logging(&parts.method),
+        _ => about(doors, route),
     }
+}
+
+/// How a request for an inference is written.
+#[derive(Clone, Copy)]
+enum Wants {
+    /// As the Open Inference Protocol has it.
+    Infer,
+    /// As TensorFlow Serving and KServe's protocol v1 have it.
+    Predict,
 }
 
 async fn infer(
     doors: &Doors,
-    (model, version): (&str, Option<&str>),
-    headers: &HeaderMap,
-    body: Incoming,
+    (Target { model, version }, wants): (Target<'_>, Wants),
+    (headers, body): (&HeaderMap, Incoming),
 ) -> Result<Response<AnswerBody>, Failure> {
-    let limit = doors.options.body_bytes_max;
     let refused = |failure: &Failure| doors.metrics.refused(Protocol::Http, failure.code);
     let caller = caller(doors, headers).inspect_err(refused)?;
     let epoch_seen = epoch_seen(headers).inspect_err(refused)?;
     let unit = unit(headers).inspect_err(refused)?;
     let sequence = sequence(headers).inspect_err(refused)?;
-    let read = read_inference(headers, body, limit).await;
+    let read = read_inference(doors, headers, body).await;
     let (json_bytes, body) = read.inspect_err(refused)?;
-    if wants_events(headers) {
+    let outline;
+    let content = match wants {
+        Wants::Predict => {
+            outline = Predict::read(&body).inspect_err(refused)?;
+            Content::Predict(&outline)
+        }
+        Wants::Infer => Content::Json {
+            json_bytes,
+            body: body.clone(),
+        },
+    };
+    if matches!(wants, Wants::Infer) && wants_events(headers) {
         let request = EventRequest {
             model: model.to_owned(),
             version: version.map(str::to_owned),
@@ -241,7 +247,7 @@ async fn infer(
     let request = InferBody {
         model,
         version,
-        content: Content::Json { json_bytes, body },
+        content,
         epoch_seen,
         caller,
         unit,
@@ -266,14 +272,10 @@ pub(super) fn caller(doors: &Doors, headers: &HeaderMap) -> Result<Caller, Failu
 /// The answer to a method that a path does not take names the one that it does (RFC 9110,
 /// section 15.5.6).
 fn method_not_allowed(route: Route<'_>) -> Response<AnswerBody> {
-    let method = route.method();
-    let message = format!("this path takes {method}");
+    let methods = route.methods();
+    let message = format!("this path takes {}", methods.name());
     let mut response = failed(&Failure::new(ErrorCode::MethodNotAllowed, message));
-    let allowed = if method == hyper::Method::GET {
-        HeaderValue::from_static("GET,HEAD")
-    } else {
-        HeaderValue::from_static("POST")
-    };
+    let allowed = HeaderValue::from_static(methods.allow());
     response.headers_mut().insert(header::ALLOW, allowed);
     response
 }
@@ -312,10 +314,8 @@ pub(super) fn log_failure(failure: &Failure, path: &str, id: &HeaderValue) {
 pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const PROMETHEUS_TEXT: HeaderValue =
     HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
-/// Headers of one request: proxies add a dozen to a client's dozen.
-const HEADERS_MAX: usize = 100;
-/// Bytes of one request's header.
-const HEADER_BYTES_MAX: usize = 64 << 10;
+/// How long a connection may stand still in the middle of something.
+const STALL: Duration = Duration::from_millis(STREAM_STALL_MS);
 /// Pause when no connection can be accepted, so that the loop does not spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 

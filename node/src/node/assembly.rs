@@ -20,8 +20,8 @@ use crate::config::Config;
 use crate::detector::{Detector, Suspects};
 use crate::drain::Drain;
 use crate::gateway::{
-    self, CallParts, Calls, Copies, Doors, Gateway, Guests, Listeners, Operator, OperatorParts,
-    PeerDoor, Readiness, Serving, quic,
+    self, Bodies, CallParts, Calls, Copies, Doors, Gateway, Guests, Listeners, Models, Operator,
+    OperatorParts, PeerDoor, Readiness, Serving, quic,
 };
 use crate::identity::Identity;
 use crate::identity::authority::key_in_certificate;
@@ -326,6 +326,15 @@ impl Assembly<'_> {
         }
     }
 
+    fn models(&self, shared: &Shared) -> Models {
+        Models {
+            registry: self.registry.clone(),
+            router: shared.router.clone(),
+            observed: shared.observed.clone(),
+            clock: self.clock,
+        }
+    }
+
     fn monitor(&self, shared: &Shared) -> monitor::Arguments {
         monitor::Arguments {
             gauges: shared.metrics.gauges.clone(),
@@ -364,20 +373,23 @@ impl Assembly<'_> {
             body_bytes_max: http.body_bytes_max,
             connections_max: http.connections_max,
             header_timeout: Duration::from_millis(http.header_timeout_ms),
+            idle_timeout: Duration::from_millis(http.idle_timeout_ms),
             loopback_only: !self.config.node.insecure,
         };
         let calls = Calls::new(CallParts {
-            router: shared.router.clone(),
+            models: self.models(shared),
             readiness: shared.readiness.clone(),
             stopping: self.stopping.clone(),
             bytes_max: http.body_bytes_max,
         });
         let doors = Doors {
             serving,
+            models: self.models(shared),
             operator,
             calls,
             metrics: shared.metrics.clone(),
             options,
+            bodies: Bodies::new(http.bodies_bytes_max, self.ports.threads),
             readiness: shared.readiness.clone(),
             stopping: self.stopping.clone(),
             guests: shared.guests.clone(),

@@ -23,6 +23,8 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 
+use super::statistics::{Book, Statistics};
+
 /// Where requests are counted. Cheap to clone.
 #[derive(Clone)]
 pub struct Metrics {
@@ -39,6 +41,7 @@ pub struct Metrics {
     pub gauges: Gauges,
     device: DeviceMetrics,
     log_syncs: Histogram,
+    statistics: Book,
 }
 
 /// Requests of one version, with its labels looked up already.
@@ -50,6 +53,7 @@ pub struct VersionMetrics {
     rows: Counter,
     duration: Histogram,
     stages: [Histogram; 4],
+    statistics: Arc<Statistics>,
 }
 
 /// Copies of requests for shadows.
@@ -76,6 +80,7 @@ pub struct DeviceMetrics {
     batch_rows: Histogram,
     run: Histogram,
     dropped: Family<DropLabels, Counter>,
+    statistics: Book,
 }
 
 /// What the monitor samples every second.
@@ -85,6 +90,8 @@ pub struct Gauges {
     pub in_flight: Gauge,
     /// Requests that may be.
     pub permits: Gauge,
+    /// Connections of clients over HTTP.
+    pub http_connections: Gauge,
     /// Clients connected over QUIC.
     pub quic_connections: Gauge,
     /// Rows that wait at devices.
@@ -291,6 +298,7 @@ impl Metrics {
             tenants,
             shadows,
             gauges,
+            statistics: device.statistics.clone(),
             device,
             log_syncs,
         }
@@ -311,6 +319,7 @@ impl Metrics {
             succeeded,
             rows: self.rows.get_or_create_owned(&labels),
             duration: self.duration.get_or_create_owned(&labels),
+            statistics: self.statistics.of(model, version),
             stages: Stage::ALL.map(|stage| {
                 let VersionLabels { model, version } = labels.clone();
                 let labels = StageLabels {
@@ -428,10 +437,12 @@ impl VersionMetrics {
         self.succeeded[protocol as usize].inc();
         self.rows.inc_by(u64::from(rows));
         self.duration.observe(seconds(nanos));
+        self.statistics.count(true, nanos);
     }
 
-    /// Counts a request that ended otherwise.
-    pub fn failed(&self, protocol: Protocol, code: ErrorCode) {
+    /// Counts a request that ended otherwise, with the nanoseconds that it took.
+    pub fn failed(&self, protocol: Protocol, code: ErrorCode, nanos: u64) {
+        self.statistics.count(false, nanos);
         self.requests
             .get_or_create(&RequestLabels::of(&self.labels, protocol, code.name()))
             .inc();
@@ -440,6 +451,17 @@ impl VersionMetrics {
     /// Takes the nanoseconds of one stage.
     pub fn stage(&self, stage: Stage, nanos: u64) {
         self.stages[stage as usize].observe(seconds(nanos));
+        self.statistics.count_stage(stage, nanos);
+    }
+
+    /// Takes the nanoseconds of a stage on another node, of which histograms tell where it was.
+    pub fn stage_elsewhere(&self, stage: Stage, nanos: u64) {
+        self.statistics.count_stage(stage, nanos);
+    }
+
+    /// The same as whole numbers.
+    pub fn statistics(&self) -> &Statistics {
+        &self.statistics
     }
 }
 
@@ -547,7 +569,13 @@ impl DeviceMetrics {
             batch_rows,
             run,
             dropped,
+            statistics: Book::default(),
         }
+    }
+
+    /// Where batches of a version are counted.
+    pub fn statistics(&self, model: &str, version: VersionNumber) -> Arc<Statistics> {
+        self.statistics.of(model, version)
     }
 
     /// Counts a batch.
@@ -590,7 +618,7 @@ impl Gauges {
         gauges
     }
 
-    fn of_requests(&self) -> [(&'static str, &'static str, &Gauge); 7] {
+    fn of_requests(&self) -> [(&'static str, &'static str, &Gauge); 8] {
         [
             (
                 "paceline_gateway_in_flight",
@@ -601,6 +629,11 @@ impl Gauges {
                 "paceline_gateway_permits",
                 "Requests that may be in flight; fewer than are set while queues stand",
                 &self.permits,
+            ),
+            (
+                "paceline_gateway_http_connections",
+                "Connections of clients over HTTP",
+                &self.http_connections,
             ),
             (
                 "paceline_gateway_quic_connections",
@@ -731,8 +764,12 @@ mod tests {
             "paceline_gateway_requests_total{model=\"digits\",version=\"3\",protocol=\"http\",code=\"OK\"} 0"
         ), "{zero}");
         version.succeeded(Protocol::Http, 2, 1_500_000);
-        version.failed(Protocol::Quic, ErrorCode::QueueFull);
+        version.failed(Protocol::Quic, ErrorCode::QueueFull, 9_000);
         version.stage(Stage::Run, 30_000);
+        let statistics = version.statistics();
+        let counted = [statistics.succeeded(), statistics.failed()];
+        assert_eq!(counted.map(|total| total.nanos), [1_500_000, 9_000]);
+        assert_eq!(statistics.stage(Stage::Run).nanos, 30_000);
         let text = metrics.render();
         assert!(
             text.contains("protocol=\"quic\",code=\"QUEUE_FULL\"} 1"),

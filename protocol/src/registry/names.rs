@@ -36,7 +36,8 @@ impl Change {
             | Self::Rollback { model }
             | Self::SetLabel { model, .. }
             | Self::SetShadow { model, .. }
-            | Self::EndShadow { model } => Some(model),
+            | Self::EndShadow { model }
+            | Self::Undeploy { model } => Some(model),
             Self::RegisterNode(_)
             | Self::Assign { .. }
             | Self::Unassign { .. }
@@ -87,6 +88,7 @@ impl Change {
             Self::SetLabel { .. } => "set-label",
             Self::SetShadow { .. } => "set-shadow",
             Self::EndShadow { .. } => "end-shadow",
+            Self::Undeploy { .. } => "undeploy",
         }
     }
 }

@@ -219,6 +219,7 @@ fn canaries() -> impl Strategy<Value = Change> {
             Change::SetShadow { model, plan }
         }),
         models().prop_map(|model| Change::EndShadow { model }),
+        models().prop_map(|model| Change::Undeploy { model }),
     ]
 }
 
@@ -432,6 +433,7 @@ fn change_number(change: &Change) -> u8 {
         Change::SetLabel { .. } => 25,
         Change::SetShadow { .. } => 26,
         Change::EndShadow { .. } => 27,
+        Change::Undeploy { .. } => 28,
     }
 }
 

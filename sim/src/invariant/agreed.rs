@@ -105,15 +105,14 @@ impl Agreed {
                 model,
                 version,
                 replicas,
-            } => {
-                self.deploy(model, (*version, *replicas));
-            }
+            } => self.deploy(model, (*version, *replicas)),
             Change::Activate { model, version, .. } => {
                 if let Some(known) = self.models.get_mut(model) {
                     known.serving = Some(*version);
                     known.tried = known.tried.filter(|tried| tried != version);
                 }
             }
+            Change::Undeploy { model } => drop(self.models.remove(model)),
             Change::DeleteModel { model } => {
                 self.models.remove(model);
                 self.replicas.retain(|_, place| place.model != *model);

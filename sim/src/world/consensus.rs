@@ -293,6 +293,7 @@ fn touched(
         (
             Change::Assign { .. }
             | Change::DeleteModel { .. }
+            | Change::Undeploy { .. }
             | Change::CreateToken(_)
             | Change::RevokeToken { .. }
             | Change::AdmitNode { .. }

@@ -34,8 +34,8 @@ fn gelu(x: f32) -> f32 {
 /// `[rows, inputs] f32` → `[rows, outputs] f32`: `act(x · Wᵀ + b)`.
 ///
 /// The weights lie in panels as wide as the machine's vectors: panel *p* holds, for each input
-/// in turn, the weights of outputs *p·lanes* to *(p+1)·lanes*. A panel is read from front to
-/// back once for each block of rows, and stays in the cache while the rows pass.
+/// in turn, the weights of outputs *p·lanes* to *(p+1)·lanes*. A panel comes from memory once,
+/// whatever the number of rows, and stays in the cache while they pass.
 ///
 /// Each output starts at its bias and adds its products in the order of the inputs, whatever
 /// the number of rows. Cost: `rows · inputs · outputs` multiply-adds.
@@ -51,7 +51,10 @@ impl Dense {
     /// A layer for the vector instructions of this machine.
     pub(crate) fn new(inputs: usize, outputs: usize, activation: Option<Activation>) -> Self {
         assert!(inputs > 0 && outputs > 0, "the plan refuses empty tensors");
-        let arch = Arch::new();
+        Self::on(Arch::new(), inputs, outputs, activation)
+    }
+
+    fn on(arch: Arch, inputs: usize, outputs: usize, activation: Option<Activation>) -> Self {
         Self {
             arch,
             lanes: arch.dispatch(Lanes),
@@ -158,49 +161,91 @@ struct Product<'a> {
     outputs: usize,
 }
 
-/// Rows that pass together over a pair of panels: eight sums hide the latency of a
-/// multiply-add (4 cycles, two a cycle), and leave half the 16 registers for operands.
-const BLOCK_ROWS: usize = 4;
+/// Most rows that pass together: over a pair of panels they are ten sums, which more than hide the
+/// latency of a multiply-add (4 cycles, two a cycle) and leave 6 of 16 registers to their operands;
+/// with 32 registers they pass over four, so that more is on its way from memory. Six rows over four
+/// panels would fit by the count, and took twice as long.
+const BLOCK_ROWS: usize = 5;
 
 impl WithSimd for Product<'_> {
     type Output = ();
 
+    /// Few rows go over several panels at once, to have as many sums in flight; more are cut
+    /// into blocks of nearly one size, so that none of the counts has a costly remainder.
     #[inline(always)]
     fn with_simd<S: Simd>(mut self, simd: S) {
-        let panels = S::as_simd_f32s(self.bias).0.len();
-        let rows = self.x.len() / self.inputs;
-        let blocks = rows / BLOCK_ROWS * BLOCK_ROWS;
-        let mut panel = 0;
-        while blocks > 0 && panel < panels {
-            let pair = panel + 2 <= panels;
-            for row in (0..blocks).step_by(BLOCK_ROWS) {
-                if pair {
-                    self.tile::<S, BLOCK_ROWS, 2>(simd, row, panel);
-                } else {
-                    self.tile::<S, BLOCK_ROWS, 1>(simd, row, panel);
-                }
-            }
-            panel += if pair { 2 } else { 1 };
-        }
-        // A row alone goes over eight panels at once, to have as many sums in flight.
-        for row in blocks..rows {
-            let mut panel = 0;
-            while panel + 8 <= panels {
-                self.tile::<S, 1, 8>(simd, row, panel);
-                panel += 8;
-            }
-            while panel + 2 <= panels {
-                self.tile::<S, 1, 2>(simd, row, panel);
-                panel += 2;
-            }
-            if panel < panels {
-                self.tile::<S, 1, 1>(simd, row, panel);
-            }
+        match self.x.len() / self.inputs {
+            0 => {}
+            1 => self.strips::<S, 1, 8>(simd),
+            2 => self.strips::<S, 2, 4>(simd),
+            3 => self.strips::<S, 3, 3>(simd),
+            rows if S::REGISTER_COUNT < 32 => self.blocks::<S, 2>(simd, rows),
+            4 => self.strips::<S, 4, 3>(simd),
+            5 => self.strips::<S, 5, 3>(simd),
+            6 => self.strips::<S, 6, 3>(simd),
+            rows => self.blocks::<S, 4>(simd, rows),
         }
     }
 }
 
 impl Product<'_> {
+    /// All of `ROWS` rows, `PANELS` panels at a time.
+    #[inline(always)]
+    fn strips<S: Simd, const ROWS: usize, const PANELS: usize>(&mut self, simd: S) {
+        let panels = S::as_simd_f32s(self.bias).0.len();
+        let mut panel = 0;
+        while panel + PANELS <= panels {
+            self.tile::<S, ROWS, PANELS>(simd, 0, panel);
+            panel += PANELS;
+        }
+        for panel in panel..panels {
+            self.tile::<S, ROWS, 1>(simd, 0, panel);
+        }
+    }
+
+    /// All rows, `PANELS` panels at a time, which stay in the cache while the rows pass.
+    #[inline(always)]
+    fn blocks<S: Simd, const PANELS: usize>(&mut self, simd: S, rows: usize) {
+        let panels = S::as_simd_f32s(self.bias).0.len();
+        let mut panel = 0;
+        while panel + PANELS <= panels {
+            self.pass::<S, PANELS>(simd, rows, panel);
+            panel += PANELS;
+        }
+        for panel in panel..panels {
+            self.pass::<S, 1>(simd, rows, panel);
+        }
+    }
+
+    /// All rows over `PANELS` panels from `panel` on.
+    #[inline(always)]
+    fn pass<S: Simd, const PANELS: usize>(&mut self, simd: S, rows: usize, panel: usize) {
+        let blocks = rows.div_ceil(BLOCK_ROWS);
+        let mut row = 0;
+        for block in 0..blocks {
+            let size = rows / blocks + usize::from(block < rows % blocks);
+            self.block::<S, PANELS>(simd, row, size, panel);
+            row += size;
+        }
+    }
+
+    /// From 3 rows to [`BLOCK_ROWS`].
+    #[inline(always)]
+    fn block<S: Simd, const PANELS: usize>(
+        &mut self,
+        simd: S,
+        row: usize,
+        size: usize,
+        panel: usize,
+    ) {
+        match size {
+            3 => self.tile::<S, 3, PANELS>(simd, row, panel),
+            4 => self.tile::<S, 4, PANELS>(simd, row, panel),
+            BLOCK_ROWS => self.tile::<S, BLOCK_ROWS, PANELS>(simd, row, panel),
+            _ => unreachable!("four rows or more were cut evenly"),
+        }
+    }
+
     /// `ROWS` rows from `row` on, times `PANELS` panels from `panel` on.
     #[inline(always)]
     fn tile<S: Simd, const ROWS: usize, const PANELS: usize>(
@@ -267,29 +312,40 @@ mod tests {
         y.flatten_all().unwrap().to_vec1().unwrap()
     }
 
+    /// Every set of vector instructions that this machine has, and none.
+    fn machines() -> Vec<Arch> {
+        let mut machines = vec![Arch::Scalar];
+        #[cfg(target_arch = "x86_64")]
+        machines.extend(pulp::x86::V3::try_new().map(Arch::V3));
+        machines.push(Arch::new());
+        machines
+    }
+
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(64))]
 
-        /// Against a sum in float64, for every remainder of rows and panels.
+        /// Against a sum in float64, for every count of rows and panels and every machine.
         #[test]
         fn it_is_a_product_and_no_row_knows_its_neighbours(
-            rows in 1usize..14, inputs in 1usize..70, outputs in 1usize..150, seed: u64,
+            rows in 1usize..20, inputs in 1usize..70, outputs in 1usize..150, seed: u64,
         ) {
             let (x, weight) = (noise(rows * inputs, seed), noise(inputs * outputs, !seed));
             let bias = noise(outputs, seed ^ 77);
-            let dense = Dense::new(inputs, outputs, None);
-            let y = run(&dense, &x, &weight, &bias);
-            for row in 0..rows {
-                let x = &x[row * inputs..][..inputs];
-                for output in 0..outputs {
-                    let w = &weight[output * inputs..][..inputs];
-                    let products = x.iter().zip(w).map(|(x, w)| f64::from(*x) * f64::from(*w));
-                    let exact = products.sum::<f64>() + f64::from(bias[output]);
-                    let got = f64::from(y[row * outputs + output]);
-                    prop_assert!((exact - got).abs() < 1e-5, "{row} {output}: {exact} {got}");
+            for arch in machines() {
+                let dense = Dense::on(arch, inputs, outputs, None);
+                let y = run(&dense, &x, &weight, &bias);
+                for row in 0..rows {
+                    let x = &x[row * inputs..][..inputs];
+                    for output in 0..outputs {
+                        let w = &weight[output * inputs..][..inputs];
+                        let products = x.iter().zip(w).map(|(x, w)| f64::from(*x) * f64::from(*w));
+                        let exact = products.sum::<f64>() + f64::from(bias[output]);
+                        let got = f64::from(y[row * outputs + output]);
+                        prop_assert!((exact - got).abs() < 1e-5, "{row} {output}: {exact} {got}");
+                    }
+                    let alone = run(&dense, x, &weight, &bias);
+                    prop_assert_eq!(&alone[..], &y[row * outputs..][..outputs]);
                 }
-                let alone = run(&dense, x, &weight, &bias);
-                prop_assert_eq!(&alone[..], &y[row * outputs..][..outputs]);
             }
         }
     }

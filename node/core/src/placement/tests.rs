@@ -401,6 +401,10 @@ fn a_shadow_has_its_replicas_beside_what_serves_and_keeps_no_node() {
     cluster.apply(Change::EndShadow { model: model() });
     assert_eq!(cluster.settle(), ["unassign"; 2]);
     assert_eq!(cluster.nodes_of(1), [1, 2]);
+    // What serves goes, too, as soon as nothing shall.
+    cluster.apply(Change::Undeploy { model: model() });
+    assert_eq!(cluster.settle(), ["unassign"; 2]);
+    assert_eq!(cluster.nodes_of(1), [] as [u64; 0]);
 }
 
 /// Two devices with room for one replica each: what answers comes before what does not.

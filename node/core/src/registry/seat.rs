@@ -171,7 +171,8 @@ impl Registry {
             | Change::Rollback { .. }
             | Change::SetLabel { .. }
             | Change::SetShadow { .. }
-            | Change::EndShadow { .. } => unreachable!("not a change of members"),
+            | Change::EndShadow { .. }
+            | Change::Undeploy { .. } => unreachable!("not a change of members"),
         }
     }
 

@@ -66,7 +66,8 @@ impl Registry {
             | Change::Rollback { .. }
             | Change::SetLabel { .. }
             | Change::SetShadow { .. }
-            | Change::EndShadow { .. } => unreachable!("not a change of tenants"),
+            | Change::EndShadow { .. }
+            | Change::Undeploy { .. } => unreachable!("not a change of tenants"),
         }
     }
 

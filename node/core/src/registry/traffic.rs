@@ -87,7 +87,9 @@ impl Model {
     /// Traffic moves.
     pub(super) fn serve(&mut self, version: VersionNumber, epoch: Epoch) {
         if self.serving != Some(version) {
-            self.previous = self.serving.replace(version);
+            // What served before nothing did is still what served before.
+            let before = self.serving.replace(version).or(self.previous);
+            self.previous = before.filter(|before| *before != version);
         }
         let canary = self.canary.as_ref();
         if canary.is_some_and(|canary| canary.plan.version == version) {
@@ -95,6 +97,13 @@ impl Model {
         }
         // What answers everybody is nobody's shadow.
         self.shadow = self.shadow.filter(|shadow| shadow.plan.version != version);
+    }
+
+    /// No traffic goes anywhere.
+    pub(super) fn rest(&mut self) {
+        self.previous = self.serving.take().or(self.previous);
+        self.deployment = None;
+        self.shadow = None;
     }
 
     fn end_canary(&mut self, until: Epoch, aborted: Option<String>) {
@@ -166,7 +175,8 @@ impl Registry {
             | Change::AddKey { .. }
             | Change::RevokeKey { .. }
             | Change::SetShadow { .. }
-            | Change::EndShadow { .. } => unreachable!("no change of a canary"),
+            | Change::EndShadow { .. }
+            | Change::Undeploy { .. } => unreachable!("no change of a canary"),
         }
         Ok(Reply::Done)
     }

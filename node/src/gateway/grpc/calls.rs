@@ -15,30 +15,32 @@ use super::proto::inference::{
     CudaSharedMemoryRegisterRequest, CudaSharedMemoryRegisterResponse,
     CudaSharedMemoryStatusRequest, CudaSharedMemoryStatusResponse,
     CudaSharedMemoryUnregisterRequest, CudaSharedMemoryUnregisterResponse, LogSettingsRequest,
-    LogSettingsResponse, ModelMetadataRequest, ModelMetadataResponse, ModelReadyRequest,
-    ModelReadyResponse, ServerLiveRequest, ServerLiveResponse, ServerMetadataRequest,
+    LogSettingsResponse, ModelConfigRequest, ModelConfigResponse, ModelMetadataRequest,
+    ModelMetadataResponse, ModelReadyRequest, ModelReadyResponse, ModelStatisticsRequest,
+    ModelStatisticsResponse, RepositoryIndexRequest, RepositoryIndexResponse,
+    RepositoryModelLoadRequest, RepositoryModelLoadResponse, RepositoryModelUnloadRequest,
+    RepositoryModelUnloadResponse, ServerLiveRequest, ServerLiveResponse, ServerMetadataRequest,
     ServerMetadataResponse, ServerReadyRequest, ServerReadyResponse,
     SystemSharedMemoryRegisterRequest, SystemSharedMemoryRegisterResponse,
     SystemSharedMemoryStatusRequest, SystemSharedMemoryStatusResponse,
     SystemSharedMemoryUnregisterRequest, SystemSharedMemoryUnregisterResponse, TraceSettingRequest,
     TraceSettingResponse,
 };
-use super::room::Room;
 use super::status::status;
+use crate::gateway::models::{Models, check_load_parameter, check_unload_parameter};
 use crate::gateway::{Readiness, oip, server};
-use crate::router;
+use crate::tenants::Caller;
 
 /// What only gRPC needs of a node. Cheap to clone.
 #[derive(Clone)]
 pub struct Calls {
     routes: Routes,
-    room: Room,
 }
 
 /// What that is made of.
 pub struct CallParts {
     /// The models.
-    pub router: router::Handle,
+    pub models: Models,
     /// Whether the node is ready.
     pub readiness: Readiness,
     /// Turns true when streams shall end.
@@ -49,7 +51,7 @@ pub struct CallParts {
 
 /// Answers what is asked about the server and its models.
 struct Inference {
-    router: router::Handle,
+    models: Models,
     readiness: Readiness,
 }
 
@@ -57,7 +59,7 @@ impl Calls {
     /// Puts the services together.
     pub fn new(parts: CallParts) -> Self {
         let CallParts {
-            router,
+            models,
             readiness,
             stopping,
             bytes_max,
@@ -66,7 +68,7 @@ impl Calls {
             readiness: readiness.clone(),
             stopping,
         };
-        let inference = GrpcInferenceServiceServer::new(Inference { router, readiness })
+        let inference = GrpcInferenceServiceServer::new(Inference { models, readiness })
             .accept_compressed(tonic::codec::CompressionEncoding::Gzip)
             .accept_compressed(tonic::codec::CompressionEncoding::Deflate)
             .max_decoding_message_size(CALL_BYTES_MAX)
@@ -74,17 +76,11 @@ impl Calls {
         let health = HealthServer::new(health).max_decoding_message_size(CALL_BYTES_MAX);
         Self {
             routes: Routes::new(inference).add_service(health).prepare(),
-            room: Room::of(bytes_max * BODIES_MAX),
         }
     }
 
     pub(super) fn routes(&self) -> Routes {
         self.routes.clone()
-    }
-
-    /// Memory for messages that arrive.
-    pub(super) fn room(&self) -> Room {
-        self.room.clone()
     }
 }
 
@@ -110,7 +106,7 @@ impl GrpcInferenceService for Inference {
         request: Request<ModelReadyRequest>,
     ) -> Result<Response<ModelReadyResponse>, Status> {
         let ModelReadyRequest { name, version } = request.into_inner();
-        let ready = server::is_ready(&self.router.routes(), &name, named(&version));
+        let ready = server::is_ready(&self.models.router.routes(), &name, named(&version));
         let ready = ready.map_err(told)?;
         Ok(Response::new(ModelReadyResponse { ready }))
     }
@@ -131,7 +127,7 @@ impl GrpcInferenceService for Inference {
         request: Request<ModelMetadataRequest>,
     ) -> Result<Response<ModelMetadataResponse>, Status> {
         let ModelMetadataRequest { name, version } = request.into_inner();
-        let routes = self.router.routes();
+        let routes = self.models.router.routes();
         let found = server::versions(&routes, &name, named(&version));
         let (versions, chosen) = found.map_err(told)?;
         let metadata = |specs: &[TensorSpec]| specs.iter().map(tensor).collect();
@@ -142,6 +138,72 @@ impl GrpcInferenceService for Inference {
             outputs: metadata(&chosen.signature.outputs),
             properties: Default::default(),
             name,
+        }))
+    }
+
+    async fn model_config(
+        &self,
+        request: Request<ModelConfigRequest>,
+    ) -> Result<Response<ModelConfigResponse>, Status> {
+        let ModelConfigRequest { name, version } = request.into_inner();
+        let configuration = self.models.configuration(&name, named(&version));
+        let config = Some(configuration.map_err(told)?.into());
+        Ok(Response::new(ModelConfigResponse { config }))
+    }
+
+    async fn model_statistics(
+        &self,
+        request: Request<ModelStatisticsRequest>,
+    ) -> Result<Response<ModelStatisticsResponse>, Status> {
+        let ModelStatisticsRequest { name, version } = request.into_inner();
+        let all = self.models.statistics(named(&name), named(&version));
+        let model_stats = all.map_err(told)?.into_iter().map(Into::into).collect();
+        Ok(Response::new(ModelStatisticsResponse { model_stats }))
+    }
+
+    async fn repository_index(
+        &self,
+        request: Request<RepositoryIndexRequest>,
+    ) -> Result<Response<RepositoryIndexResponse>, Status> {
+        let all = self.models.index(request.get_ref().ready);
+        let models = all.into_iter().map(Into::into).collect();
+        Ok(Response::new(RepositoryIndexResponse { models }))
+    }
+
+    async fn repository_model_load(
+        &self,
+        request: Request<RepositoryModelLoadRequest>,
+    ) -> Result<Response<RepositoryModelLoadResponse>, Status> {
+        let caller = caller(&request)?;
+        let request = request.into_inner();
+        let model_name = addressed(request.repository_name, request.model_name);
+        for name in request.parameters.keys() {
+            check_load_parameter(name).map_err(told)?;
+        }
+        self.models.load(caller, &model_name).await.map_err(told)?;
+        Ok(Response::new(RepositoryModelLoadResponse {
+            model_name,
+            is_loaded: true,
+        }))
+    }
+
+    async fn repository_model_unload(
+        &self,
+        request: Request<RepositoryModelUnloadRequest>,
+    ) -> Result<Response<RepositoryModelUnloadResponse>, Status> {
+        let caller = caller(&request)?;
+        let request = request.into_inner();
+        let model_name = addressed(request.repository_name, request.model_name);
+        for name in request.parameters.keys() {
+            check_unload_parameter(name).map_err(told)?;
+        }
+        self.models
+            .unload(caller, &model_name)
+            .await
+            .map_err(told)?;
+        Ok(Response::new(RepositoryModelUnloadResponse {
+            model_name,
+            is_unloaded: true,
         }))
     }
 
@@ -204,6 +266,22 @@ impl GrpcInferenceService for Inference {
     }
 }
 
+/// Who calls, as the door has found.
+fn caller<T>(request: &Request<T>) -> Result<Caller, Status> {
+    let caller = request.extensions().get::<Caller>().copied();
+    // The door lets nobody in without one; a fault there shall not open another.
+    caller.ok_or_else(|| {
+        let message = "the call does not say whose it is";
+        told(Failure::new(ErrorCode::Internal, message))
+    })
+}
+
+/// The model that a command of the repository is for: KServe's clients name it where Triton's name
+/// the repository.
+fn addressed(repository: String, model: String) -> String {
+    if model.is_empty() { repository } else { model }
+}
+
 fn not_offered(what: &'static str) -> Status {
     told(Failure::new(ErrorCode::Unsupported, what))
 }
@@ -229,5 +307,3 @@ fn told(failure: Failure) -> Status {
 const NO_REGIONS: &str = "shared memory regions are not offered: send the values in the request";
 /// Largest message of a call that carries no tensors.
 const CALL_BYTES_MAX: usize = 1 << 20;
-/// Largest messages that arrive in several pieces at a time, all connections together.
-const BODIES_MAX: usize = 8;

@@ -7,7 +7,7 @@ use flate2::read::{MultiGzDecoder, ZlibDecoder};
 use paceline_protocol::{ErrorCode, Failure};
 
 use super::metadata::Encoding;
-use super::room::{Place, Room};
+use crate::gateway::bodies::Place;
 
 /// Decompresses a message. Other tasks run in between, and whoever is gone costs one step more.
 ///
@@ -17,8 +17,10 @@ use super::room::{Place, Room};
 pub(super) async fn decompress(
     message: Bytes,
     encoding: Encoding,
-    (limit, room, place): (usize, &Room, &mut Place),
+    (limit, place): (usize, &mut Place),
 ) -> Result<Bytes, Failure> {
+    // It is held beside what becomes of it.
+    let compressed = message.len();
     let mut reader: Box<dyn Read + Send> = match encoding {
         Encoding::Identity => {
             let message = "a message is compressed, and grpc-encoding does not say how";
@@ -41,7 +43,7 @@ pub(super) async fn decompress(
             let message = format!("a message has more than {limit} bytes, decompressed");
             return Err(Failure::new(ErrorCode::TooLarge, message));
         }
-        room.take(place, read)?;
+        place.grow(compressed + whole.len() + read)?;
         whole.extend_from_slice(&step[..read]);
         tokio::task::yield_now().await;
     }
@@ -53,6 +55,8 @@ const STEP_BYTES: usize = 64 << 10;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::gateway::bodies::Bodies;
+    use crate::threads::Threads;
     use flate2::Compression;
     use flate2::write::{GzEncoder, ZlibEncoder};
     use std::io::Write;
@@ -64,8 +68,8 @@ mod tests {
     }
 
     async fn read(message: Bytes, encoding: Encoding, limit: usize) -> Result<Bytes, ErrorCode> {
-        let (room, mut place) = (Room::of(1 << 30), Place::default());
-        let read = decompress(message, encoding, (limit, &room, &mut place)).await;
+        let mut place = Bodies::new(1 << 30, Threads::Own).place();
+        let read = decompress(message, encoding, (limit, &mut place)).await;
         read.map_err(|failure| failure.code)
     }
 

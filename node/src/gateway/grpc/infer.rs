@@ -68,7 +68,7 @@ async fn read(
     body: Incoming,
     budget: Option<Duration>,
 ) -> Result<Arrived, Failure> {
-    let within = (doors.options.body_bytes_max, doors.calls.room());
+    let within = (doors.options.body_bytes_max, doors.bodies.clone());
     let messages = Messages::of(headers, body, within)?;
     let limit = Duration::from_millis(REQUEST_BUDGET_DEFAULT_MS);
     let limit = budget.map_or(limit, |budget| budget.min(limit));

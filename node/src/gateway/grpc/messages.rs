@@ -12,8 +12,8 @@ use tokio::time::timeout;
 
 use super::decompress::decompress;
 use super::metadata::{Encoding, encoding};
-use super::room::{Place, Room};
 use super::status::expired;
+use crate::gateway::bodies::{Bodies, Place};
 use crate::gateway::oip::FRAME_BYTES;
 
 /// The messages of one call.
@@ -23,7 +23,7 @@ pub(super) struct Messages {
     /// What has arrived and was not read.
     pending: Bytes,
     limit: usize,
-    room: Room,
+    bodies: Bodies,
 }
 
 /// A message, and the room that it takes.
@@ -40,14 +40,14 @@ impl Messages {
     pub(super) fn of(
         headers: &HeaderMap,
         body: Incoming,
-        (limit, room): (usize, Room),
+        (limit, bodies): (usize, Bodies),
     ) -> Result<Self, Failure> {
         Ok(Self {
             body,
             encoding: encoding(headers)?,
             pending: Bytes::new(),
             limit,
-            room,
+            bodies,
         })
     }
 
@@ -95,12 +95,11 @@ impl Messages {
             );
             return Err(Failure::new(ErrorCode::TooLarge, message));
         }
-        let mut place = Place::default();
+        let mut place = self.bodies.place();
         let whole = timeout(MESSAGE_LIMIT, self.whole(length, &mut place)).await;
         let mut message = whole.map_err(|_late| expired())??;
         if is_compressed {
-            let within = (self.limit, &self.room, &mut place);
-            message = decompress(message, self.encoding, within).await?;
+            message = decompress(message, self.encoding, (self.limit, &mut place)).await?;
         }
         Ok(Some(Arrived {
             message,
@@ -119,7 +118,7 @@ impl Messages {
         loop {
             let rest = length - whole.len();
             let taken = piece.split_to(piece.len().min(rest));
-            self.room.take(place, taken.len())?;
+            place.grow(whole.len() + taken.len())?;
             if whole.capacity() - whole.len() < taken.len() {
                 let sensible = (whole.len() * 4).max(START_BYTES).max(taken.len());
                 whole.reserve(sensible.min(rest));

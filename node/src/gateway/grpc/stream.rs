@@ -69,7 +69,7 @@ pub(super) fn answer(
         deadline: budget.map(|budget| Instant::now() + budget),
         doors: doors.clone(),
     };
-    let within = (doors.options.body_bytes_max, doors.calls.room());
+    let within = (doors.options.body_bytes_max, doors.bodies.clone());
     let messages = Messages::of(headers, body, within)?;
     let (sender, pieces) = mpsc::channel(1);
     let task = tokio::spawn(run(Arc::new(terms), messages, sender).in_current_span());

@@ -1,10 +1,11 @@
-//! What a request says, in the form of its door.
+//! What a request says, in the form of the protocol that it came by.
 
 use bytes::Bytes;
 use paceline_protocol::traffic::Unit;
 use paceline_protocol::{Epoch, Failure, Signature};
 
 use crate::gateway::oip::{self, AnswerView, Envelope, ParseOptions, ParsedRequest, Rendered};
+use crate::gateway::predict::{self, Predict};
 use crate::telemetry::metrics::Protocol;
 
 /// What a request says, in the form of its protocol; its answer has the same.
@@ -17,6 +18,8 @@ pub enum Content<'a> {
         /// The body.
         body: Bytes,
     },
+    /// HTTP: a prediction of TensorFlow Serving's or KServe's, whose outline has been read.
+    Predict(&'a Predict<'a>),
     /// gRPC: a message that has been read.
     Message(&'a oip::Message<'a>),
 }
@@ -34,7 +37,7 @@ impl Content<'_> {
     /// How it came in.
     pub(super) fn protocol(&self) -> Protocol {
         match self {
-            Self::Json { .. } => Protocol::Http,
+            Self::Json { .. } | Self::Predict(_) => Protocol::Http,
             Self::Message(_) => Protocol::Grpc,
         }
     }
@@ -47,6 +50,7 @@ impl Content<'_> {
     ) -> Result<ParsedRequest, Failure> {
         match self {
             Self::Json { json_bytes, body } => oip::parse(body, *json_bytes, signature, options),
+            Self::Predict(outline) => outline.parse(signature, options),
             Self::Message(message) => message.parse(signature, options),
         }
     }
@@ -55,6 +59,7 @@ impl Content<'_> {
     pub(super) fn sequence(&self) -> Option<Unit> {
         match self {
             Self::Json { json_bytes, body } => oip::sequence(body, *json_bytes),
+            Self::Predict(_) => None,
             Self::Message(message) => message.parameters().sequence.clone(),
         }
     }
@@ -63,6 +68,7 @@ impl Content<'_> {
     pub(super) fn render(&self, view: &AnswerView<'_>, epoch: Epoch) -> Result<Rendered, Failure> {
         match self {
             Self::Json { .. } => oip::render(view),
+            Self::Predict(outline) => predict::render(view, outline.form()),
             Self::Message(message) => {
                 let envelope = match message.is_in_stream() {
                     true => Envelope::Stream(epoch),

@@ -186,8 +186,13 @@ impl<'a> Flight<'a> {
             Message::Answer {
                 load, waited_us, ..
             } => {
-                self.waited.note(u64::from(waited_us) * 1_000);
+                let waited_nanos = u64::from(waited_us) * 1_000;
+                self.waited.note(waited_nanos);
                 let took_nanos = self.serving.clock.now().nanos_since(sent_at);
+                // As seen from here, the way there and back is part of the run.
+                let rest_nanos = took_nanos.saturating_sub(waited_nanos);
+                self.metrics.stage_elsewhere(Stage::Queue, waited_nanos);
+                self.metrics.stage_elsewhere(Stage::Run, rest_nanos);
                 self.report(Report {
                     queued_rows: load.queued_rows,
                     row_nanos: load.row_ns,

@@ -297,7 +297,7 @@ impl<'a> Tally<'a> {
                 self.arm.iter().for_each(|arm| arm.answered(first_nanos));
             }
             Err(code) => {
-                self.metrics.failed(self.protocol, code);
+                self.metrics.failed(self.protocol, code, nanos);
                 // When it came to its end was up to its client, too.
                 if code != ErrorCode::DeadlineExceeded {
                     self.arm.iter().for_each(|arm| arm.failed(code, nanos));
@@ -310,7 +310,9 @@ impl<'a> Tally<'a> {
 impl Drop for Tally<'_> {
     fn drop(&mut self) {
         if !self.is_counted {
-            self.metrics.failed(self.protocol, ErrorCode::Cancelled);
+            let nanos = self.serving.clock.now().nanos_since(self.arrived);
+            self.metrics
+                .failed(self.protocol, ErrorCode::Cancelled, nanos);
         }
     }
 }

@@ -88,7 +88,7 @@ impl Serving {
         let nanos = self.clock.now().nanos_since(arrived);
         match &answered {
             Ok((rows, _)) => metrics.succeeded(Protocol::Quic, *rows, nanos),
-            Err(unanswered) => metrics.failed(Protocol::Quic, unanswered.failure.code),
+            Err(unanswered) => metrics.failed(Protocol::Quic, unanswered.failure.code, nanos),
         }
         if let Some(arm) = arm {
             let failure = answered.as_ref().err().map(|ended| ended.failure.code);

@@ -12,6 +12,7 @@ use paceline_protocol::{Failure, Signature, Tensor, VersionNumber};
 pub use self::message::{Envelope, FRAME_BYTES, render_in_stream, render_message};
 use super::json::write;
 use super::request::{ParameterValue, WantedOutput};
+pub(in crate::gateway) use values::Elements;
 
 /// All that an answer says.
 #[derive(Clone, Copy, Debug)]

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use paceline_protocol::{Signature, TensorSpec, VersionNumber};
 
-use super::json::write;
+use super::json::write::{self, document, flag, list};
 
 /// What the protocol tells about a model.
 #[derive(Clone, Copy, Debug)]
@@ -20,7 +20,7 @@ pub struct ModelMetadata<'a> {
 
 /// Body of `GET /v2`.
 pub fn server(version: &str, extensions: &[&str]) -> Bytes {
-    object(|out| {
+    document(|out| {
         write::string_member(out, "name", PRODUCT);
         write::string_member(out, "version", version);
         write::key(out, "extensions");
@@ -30,7 +30,7 @@ pub fn server(version: &str, extensions: &[&str]) -> Bytes {
 
 /// Body of `GET /v2/models/MODEL`.
 pub fn model(metadata: &ModelMetadata<'_>) -> Bytes {
-    object(|out| {
+    document(|out| {
         write::string_member(out, "name", metadata.name);
         write::key(out, "versions");
         list(out, metadata.versions.iter(), |out, version| {
@@ -46,17 +46,17 @@ pub fn model(metadata: &ModelMetadata<'_>) -> Bytes {
 
 /// Body of `GET /v2/health/live`.
 pub fn live(is_live: bool) -> Bytes {
-    object(|out| flag(out, "live", is_live))
+    document(|out| flag(out, "live", is_live))
 }
 
 /// Body of `GET /v2/health/ready`.
 pub fn ready(is_ready: bool) -> Bytes {
-    object(|out| flag(out, "ready", is_ready))
+    document(|out| flag(out, "ready", is_ready))
 }
 
 /// Body of `GET /v2/models/MODEL/ready`.
 pub fn model_ready(name: &str, is_ready: bool) -> Bytes {
-    object(|out| {
+    document(|out| {
         write::string_member(out, "name", name);
         flag(out, "ready", is_ready);
     })
@@ -64,7 +64,7 @@ pub fn model_ready(name: &str, is_ready: bool) -> Bytes {
 
 /// Body of `GET /v2/models`.
 pub fn models<'a>(names: impl Iterator<Item = &'a str>) -> Bytes {
-    object(|out| {
+    document(|out| {
         write::key(out, "models");
         list(out, names, write::string);
     })
@@ -77,29 +77,6 @@ pub fn platform(family: &str) -> String {
 
 /// What the server calls itself.
 pub const PRODUCT: &str = "paceline";
-
-fn object(members: impl FnOnce(&mut Vec<u8>)) -> Bytes {
-    let mut out = vec![b'{'];
-    members(&mut out);
-    out.push(b'}');
-    out.into()
-}
-
-fn flag(out: &mut Vec<u8>, name: &str, value: bool) {
-    write::key(out, name);
-    write::boolean(out, value);
-}
-
-fn list<T>(out: &mut Vec<u8>, items: impl Iterator<Item = T>, write: impl Fn(&mut Vec<u8>, T)) {
-    out.push(b'[');
-    for (position, item) in items.enumerate() {
-        if position > 0 {
-            out.push(b',');
-        }
-        write(out, item);
-    }
-    out.push(b']');
-}
 
 fn spec(out: &mut Vec<u8>, spec: &TensorSpec) {
     out.push(b'{');
@@ -147,7 +124,7 @@ mod tests {
             r#"{"name":"digits","versions":["1","12"],"platform":"paceline_linear","inputs":[{"name":"pixels","datatype":"FP32","shape":[-1,64]}],"outputs":[{"name":"label \"x\"","datatype":"BYTES","shape":[-1,1]}]}"#
         );
         assert_eq!(
-            text(server("0.1.0", &super::super::EXTENSIONS)),
+            text(server("0.1.0", &["binary_tensor_data", "classification"])),
             r#"{"name":"paceline","version":"0.1.0","extensions":["binary_tensor_data","classification"]}"#
         );
         assert_eq!(text(live(true)), r#"{"live":true}"#);

@@ -20,6 +20,7 @@ pub use message::Message;
 pub use named::{arrange, arrange_outputs};
 pub use output::WantedOutput;
 pub use parameters::{PARAMETERS_MAX, ParameterValue, RequestParameters};
+pub(in crate::gateway) use values::Nested;
 
 /// Longest `id` that is echoed, in bytes: room for any trace id, and no way to have a body
 /// sent back.
@@ -104,10 +105,7 @@ pub fn parse(
     let mut draft = Draft::read(json, signature)?;
     draft.inputs.take_binary(rest, signature)?;
     let inputs = draft.inputs.finish(signature)?;
-    check_rows(&inputs, signature)?;
-    if options.finite_inputs {
-        check_finite(&inputs, signature)?;
-    }
+    check_inputs(&inputs, signature, options)?;
     let outputs = output::resolve(draft.outputs, &draft.parameters, signature)?;
     Ok(ParsedRequest {
         id: draft.id,
@@ -167,6 +165,22 @@ fn read_id(reader: &mut Reader<'_>) -> Result<String, Failure> {
         return Err(Failure::new(ErrorCode::ParameterInvalid, message));
     }
     Ok(id.into_owned())
+}
+
+/// What no single input shows: as many rows in each, and finite values where they are asked for.
+///
+/// # Errors
+/// `INPUT_SHAPE`, `INPUT_NOT_FINITE` or `TOO_LARGE`, by name.
+pub(in crate::gateway) fn check_inputs(
+    inputs: &[Tensor],
+    signature: &Signature,
+    options: ParseOptions,
+) -> Result<(), Failure> {
+    check_rows(inputs, signature)?;
+    match options.finite_inputs {
+        true => check_finite(inputs, signature),
+        false => Ok(()),
+    }
 }
 
 /// All inputs have the same number of rows, at least one, at most [`ROWS_MAX`].
@@ -238,14 +252,14 @@ fn twice(key: &str, place: &str) -> Failure {
 }
 
 /// Names in quotes, separated by commas.
-fn listed(specs: &[TensorSpec]) -> String {
+pub(in crate::gateway) fn listed(specs: &[TensorSpec]) -> String {
     let names: Vec<_> = specs.iter().map(|spec| excerpt(&spec.name)).collect();
     names.join(", ")
 }
 
 /// Text of the request in quotes, cut short, control characters escaped: fit for a sentence
 /// that may end up in a log.
-fn excerpt(text: &str) -> String {
+pub(in crate::gateway) fn excerpt(text: &str) -> String {
     const SHOWN_CHARACTERS_MAX: usize = 64;
     let mut shown = String::from("'");
     let mut characters = text.chars();

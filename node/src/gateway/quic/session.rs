@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use paceline_protocol::client::{CLIENT_SCHEMA, Greeting, Welcome};
 use paceline_protocol::{ErrorCode, Failure};
-use prometheus_client::metrics::gauge::Gauge;
 use quinn::{Connection, SendStream, VarInt};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
@@ -15,6 +14,7 @@ use tokio::time::timeout;
 use super::frames::{Reading, read_hello};
 use super::stream::{self, Shared};
 use super::{CLOSE_ANSWERED, CLOSE_MALFORMED, CLOSE_REFUSED, CLOSE_STOPPED, QuicDoors};
+use crate::gateway::guests::Counted;
 use crate::tenants::Caller;
 
 /// Serves a connection until it is gone, or the node stops and nothing is in flight.
@@ -192,26 +192,6 @@ async fn greet(
 async fn stopped(stopping: &mut watch::Receiver<bool>) {
     // A node that is gone has stopped.
     drop(stopping.wait_for(|stopping| *stopping).await);
-}
-
-/// A client counted while it is connected.
-struct Counted {
-    gauge: Gauge,
-}
-
-impl Counted {
-    fn new(gauge: &Gauge) -> Self {
-        gauge.inc();
-        Self {
-            gauge: gauge.clone(),
-        }
-    }
-}
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        self.gauge.dec();
-    }
 }
 
 /// Requests over 1 MiB of one connection that are in memory at a time.

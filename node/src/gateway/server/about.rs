@@ -8,7 +8,7 @@ use super::respond::{JSON, respond};
 use crate::gateway::Doors;
 use crate::gateway::body::AnswerBody;
 use crate::gateway::oip::{self, ModelMetadata};
-use crate::gateway::path::Route;
+use crate::gateway::path::{Route, Target};
 use crate::router::{Routes, VersionRoute};
 
 /// Answers whatever is no request to a model.
@@ -26,7 +26,7 @@ pub(super) fn about(doors: &Doors, route: Route<'_>) -> Result<Response<AnswerBo
             oip::server(env!("CARGO_PKG_VERSION"), &oip::EXTENSIONS),
         ),
         Route::Models => json(StatusCode::OK, oip::models(routes.names())),
-        Route::Model { model, version } => {
+        Route::Model(Target { model, version }) => {
             let (versions, chosen) = versions(&routes, model, version)?;
             let metadata = ModelMetadata {
                 name: model,
@@ -36,13 +36,28 @@ pub(super) fn about(doors: &Doors, route: Route<'_>) -> Result<Response<AnswerBo
             };
             json(StatusCode::OK, oip::model(&metadata))
         }
-        Route::ModelReady { model, version } => {
+        Route::Configuration(Target { model, version }) => {
+            let configuration = doors.models.configuration(model, version)?;
+            json(StatusCode::OK, oip::configuration(&configuration))
+        }
+        Route::Statistics(target) => {
+            let model = target.map(|target| target.model);
+            let version = target.and_then(|target| target.version);
+            let statistics = doors.models.statistics(model, version)?;
+            json(StatusCode::OK, oip::statistics(&statistics))
+        }
+        Route::ModelReady(Target { model, version }) => {
             let ready = is_ready(&routes, model, version)?;
             json(ready_status(ready), oip::model_ready(model, ready))
         }
-        Route::Infer { .. } | Route::Operator | Route::Unknown => {
-            unreachable!("answered before")
-        }
+        Route::Infer(_)
+        | Route::Repository(_)
+        | Route::SharedMemory(_)
+        | Route::Trace(_)
+        | Route::Logging
+        | Route::V1(_)
+        | Route::Operator
+        | Route::Unknown => unreachable!("answered elsewhere"),
     }
 }
 

@@ -2,13 +2,28 @@
 
 use std::net::IpAddr;
 
-use hyper::Uri;
 use hyper::header::{self, HeaderMap};
+use hyper::http::uri::Authority;
 use paceline_protocol::{ErrorCode, Failure};
 
 /// Refuses what a foreign web page could have sent here: without keys, only requests made to
 /// this machine's own address, from a page of its own, are answered.
-pub(in crate::gateway) fn check_host(headers: &HeaderMap) -> Result<(), Failure> {
+///
+/// `authority` is what HTTP/2 has for Host, and what goes before it in HTTP/1.1 (RFC 9112, section
+/// 3.2.2).
+pub(in crate::gateway) fn check_host(
+    authority: Option<&Authority>,
+    headers: &HeaderMap,
+) -> Result<(), Failure> {
+    let refuse = |what: &str| {
+        let message =
+            format!("{what} is not a loopback address; nodes without keys answer no others");
+        Failure::new(ErrorCode::HostRefused, message)
+    };
+    // Who is named before an '@' is no host.
+    if authority.is_some_and(|named| named.as_str().contains('@') || !is_loopback(named.as_str())) {
+        return Err(refuse("the request's authority"));
+    }
     if let Some(host) = headers.get(header::HOST) {
         let host = host.to_str().unwrap_or_default();
         if !is_loopback(host) {
@@ -25,19 +40,6 @@ pub(in crate::gateway) fn check_host(headers: &HeaderMap) -> Result<(), Failure>
         }
     }
     Ok(())
-}
-
-/// The same for HTTP/2, which says in `:authority` whom a request is for.
-pub(in crate::gateway) fn check_authority(uri: &Uri) -> Result<(), Failure> {
-    match uri.authority() {
-        Some(authority) if !is_loopback(authority.as_str()) => Err(refuse("the authority")),
-        _ => Ok(()),
-    }
-}
-
-fn refuse(what: &str) -> Failure {
-    let message = format!("{what} is not a loopback address; nodes without keys answer no others");
-    Failure::new(ErrorCode::HostRefused, message)
 }
 
 /// Whether `host[:port]` names this machine itself.
@@ -78,10 +80,13 @@ mod tests {
             "127.9.9.9",
         ];
         for host in good {
-            assert!(check_host(&headers(&[("host", host)])).is_ok(), "{host}");
+            assert!(
+                check_host(None, &headers(&[("host", host)])).is_ok(),
+                "{host}"
+            );
             let origin = format!("http://{host}");
             assert!(
-                check_host(&headers(&[("origin", &origin)])).is_ok(),
+                check_host(None, &headers(&[("origin", &origin)])).is_ok(),
                 "{origin}"
             );
         }
@@ -93,7 +98,10 @@ mod tests {
             "localhost.x",
             "",
         ] {
-            assert!(check_host(&headers(&[("host", host)])).is_err(), "{host}");
+            assert!(
+                check_host(None, &headers(&[("host", host)])).is_err(),
+                "{host}"
+            );
         }
         for origin in [
             "null",
@@ -102,10 +110,20 @@ mod tests {
             "http://localhost.example.com",
         ] {
             assert!(
-                check_host(&headers(&[("origin", origin)])).is_err(),
+                check_host(None, &headers(&[("origin", origin)])).is_err(),
                 "{origin}"
             );
         }
-        assert!(check_host(&headers(&[])).is_ok(), "HTTP/1.0 needs no Host");
+        assert!(
+            check_host(None, &headers(&[])).is_ok(),
+            "HTTP/1.0 needs no Host"
+        );
+        let named = |authority: &'static str| {
+            let authority = Authority::from_static(authority);
+            check_host(Some(&authority), &headers(&[("host", "localhost")])).is_ok()
+        };
+        assert!(named("localhost:8000") && named("127.0.0.1"));
+        assert!(!named("example.com") && !named("localhost@example.com:80"));
+        assert!(!named("x@localhost"));
     }
 }

@@ -277,6 +277,53 @@ fn a_rollback_goes_to_what_served_before_and_back_again() {
 }
 
 #[test]
+fn what_is_undeployed_serves_nothing_and_is_remembered_for_who_deploys_again() {
+    let mut log = Log::with_stable(3);
+    let undeploy = |log: &mut Log| log.apply(Change::Undeploy { model: name("m") });
+    log.begin(2).unwrap();
+    let under_way = Refusal::CanaryUnderWay {
+        model: name("m"),
+        version: VersionNumber(2),
+    };
+    assert_eq!(undeploy(&mut log), Err(under_way));
+    log.abort(None, "").unwrap();
+    let (plan, model) = (
+        ShadowPlan {
+            version: VersionNumber(3),
+            replicas: ReplicaTarget::Count(1),
+            weight: 1,
+        },
+        name("m"),
+    );
+    log.apply(Change::SetShadow { model, plan }).unwrap();
+    undeploy(&mut log).unwrap();
+    let model = log.model();
+    assert_eq!(
+        (model.deployment, model.serving, model.shadow),
+        (None, None, None)
+    );
+    assert_eq!(model.previous, Some(VersionNumber(1)));
+    assert_eq!(log.registry.assignments_changed_at(), log.registry.epoch());
+    undeploy(&mut log).unwrap();
+    assert_eq!(
+        log.model().previous,
+        Some(VersionNumber(1)),
+        "a repeat keeps it"
+    );
+
+    // Another version in its place has it to go back to; the same one has nothing.
+    log.deploy("m", 2).unwrap();
+    log.activate(2).unwrap();
+    assert_eq!(log.model().previous, Some(VersionNumber(1)));
+    undeploy(&mut log).unwrap();
+    log.deploy("m", 2).unwrap();
+    log.activate(2).unwrap();
+    assert_eq!(log.model().previous, None);
+    let unknown = log.apply(Change::Undeploy { model: name("x") });
+    assert_eq!(unknown, Err(Refusal::ModelUnknown { model: name("x") }));
+}
+
+#[test]
 fn canaries_under_way_are_limited() {
     let mut log = Log::new();
     for number in 0..=CANARIES_MAX {
@@ -367,6 +414,7 @@ fn changes() -> impl Strategy<Value = Change> {
             Change::SetShadow { model, plan }
         }),
         model().prop_map(|model| Change::EndShadow { model }),
+        model().prop_map(|model| Change::Undeploy { model }),
         Just(Change::DeleteModel { model: name("n") }),
     ]
 }

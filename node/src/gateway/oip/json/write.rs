@@ -1,5 +1,7 @@
 //! Writes JSON text into a byte vector: strings, integers, floats, members.
 
+use bytes::Bytes;
+
 use super::string::first_special;
 
 /// Writes `text` in quotes, escaped where JSON asks for it and nowhere else.
@@ -31,6 +33,48 @@ pub(crate) fn key(out: &mut Vec<u8>, name: &str) {
 pub(crate) fn string_member(out: &mut Vec<u8>, name: &str, value: &str) {
     key(out, name);
     string(out, value);
+}
+
+/// A document of one object.
+pub(crate) fn document(members: impl FnOnce(&mut Vec<u8>)) -> Bytes {
+    let mut out = Vec::new();
+    object(&mut out, members);
+    out.into()
+}
+
+/// Writes an object.
+pub(crate) fn object(out: &mut Vec<u8>, members: impl FnOnce(&mut Vec<u8>)) {
+    out.push(b'{');
+    members(out);
+    out.push(b'}');
+}
+
+/// Writes an array.
+pub(crate) fn list<T>(
+    out: &mut Vec<u8>,
+    items: impl IntoIterator<Item = T>,
+    write: impl Fn(&mut Vec<u8>, T),
+) {
+    out.push(b'[');
+    for (position, item) in items.into_iter().enumerate() {
+        if position > 0 {
+            out.push(b',');
+        }
+        write(out, item);
+    }
+    out.push(b']');
+}
+
+/// Writes a member that is true or false.
+pub(crate) fn flag(out: &mut Vec<u8>, name: &str, value: bool) {
+    key(out, name);
+    boolean(out, value);
+}
+
+/// Writes a member that is a whole number.
+pub(crate) fn count(out: &mut Vec<u8>, name: &str, value: u64) {
+    key(out, name);
+    unsigned(out, value);
 }
 
 /// Writes `true` or `false`.

@@ -2,7 +2,7 @@
 
 use paceline_protocol::{ErrorCode, Failure, Signature, Tensor};
 
-use super::{ParseOptions, check_finite, check_rows, check_shape, excerpt, listed};
+use super::{ParseOptions, check_inputs, check_shape, excerpt, listed};
 
 /// The inputs in the signature's order, checked as [`parse`](super::parse) checks them.
 ///
@@ -54,10 +54,7 @@ pub fn arrange<N: AsRef<str>>(
         return Err(Failure::new(ErrorCode::InputMissing, message));
     }
     let inputs: Vec<Tensor> = places.into_iter().flatten().collect();
-    check_rows(&inputs, signature)?;
-    if options.finite_inputs {
-        check_finite(&inputs, signature)?;
-    }
+    check_inputs(&inputs, signature, options)?;
     Ok(inputs)
 }
 

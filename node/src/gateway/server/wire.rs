@@ -1,0 +1,224 @@
+//! The bytes of a client's connection, and what is seen of it from outside of the protocol.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use paceline_core::patience;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+/// A connection whose first bytes have been read already.
+pub(super) struct Wire<S> {
+    stream: S,
+    head: Bytes,
+    seen: Arc<Seen>,
+}
+
+/// What is seen of a connection: counts that cost no clock.
+#[derive(Default)]
+pub(super) struct Seen {
+    begun: AtomicU64,
+    open: AtomicU64,
+    taken: AtomicU64,
+    is_blocked: AtomicBool,
+    is_reading: AtomicBool,
+    /// Of the time since the last look: requests, and those whose client did not want the answer.
+    lately: AtomicU64,
+    abandoned: AtomicU64,
+    is_flood: AtomicBool,
+}
+
+/// A request that has begun and whose answer has not ended.
+pub(super) struct Open {
+    seen: Arc<Seen>,
+    is_answered: bool,
+}
+
+impl<S> Wire<S> {
+    /// Goes on behind `head`.
+    pub(super) fn new(stream: S, head: Bytes, seen: Arc<Seen>) -> Self {
+        Self { stream, head, seen }
+    }
+}
+
+impl Seen {
+    /// A request begins.
+    pub(super) fn begin(self: &Arc<Self>) -> Open {
+        self.begun.fetch_add(1, Ordering::Relaxed);
+        self.lately.fetch_add(1, Ordering::Relaxed);
+        self.open.fetch_add(1, Ordering::Relaxed);
+        self.is_reading.store(false, Ordering::Relaxed);
+        Open {
+            seen: self.clone(),
+            is_answered: false,
+        }
+    }
+
+    /// Whether a request has begun.
+    pub(super) fn is_used(&self) -> bool {
+        self.begun.load(Ordering::Relaxed) > 0
+    }
+
+    /// What there is to see. What is counted since the last look begins anew.
+    pub(super) fn look(&self) -> patience::Seen {
+        self.lately.store(0, Ordering::Relaxed);
+        self.abandoned.store(0, Ordering::Relaxed);
+        patience::Seen {
+            begun: self.begun.load(Ordering::Relaxed),
+            open: self.open.load(Ordering::Relaxed),
+            taken: self.taken.load(Ordering::Relaxed),
+            is_blocked: self.is_blocked.load(Ordering::Relaxed),
+            is_reading: self.is_reading.load(Ordering::Relaxed),
+        }
+    }
+
+    fn read(&self) -> io::Result<()> {
+        if self.open.load(Ordering::Relaxed) == 0 {
+            self.is_reading.store(true, Ordering::Relaxed);
+        }
+        if self.is_flood.load(Ordering::Relaxed) {
+            return Err(io::ErrorKind::ConnectionAborted.into());
+        }
+        Ok(())
+    }
+
+    fn wrote<T>(&self, written: Poll<T>) -> Poll<T> {
+        self.is_blocked
+            .store(written.is_pending(), Ordering::Relaxed);
+        if written.is_ready() {
+            self.taken.fetch_add(1, Ordering::Relaxed);
+        }
+        written
+    }
+}
+
+impl Open {
+    /// Its answer was handed over whole.
+    pub(super) fn answered(&mut self) {
+        self.is_answered = true;
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        let seen = &self.seen;
+        seen.open.fetch_sub(1, Ordering::Relaxed);
+        if !self.is_answered {
+            let abandoned = seen.abandoned.fetch_add(1, Ordering::Relaxed) + 1;
+            let lately = seen.lately.load(Ordering::Relaxed);
+            if abandoned > ABANDONED_MAX && abandoned > lately / 2 {
+                seen.is_flood.store(true, Ordering::Relaxed);
+            }
+        }
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Wire<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if !self.head.is_empty() {
+            let length = self.head.len().min(buffer.remaining());
+            buffer.put_slice(&self.head.split_to(length));
+            return Poll::Ready(self.seen.read());
+        }
+        let before = buffer.filled().len();
+        let read = Pin::new(&mut self.stream).poll_read(context, buffer);
+        if buffer.filled().len() > before {
+            self.seen.read()?;
+        }
+        read
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Wire<S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.stream).poll_write(context, bytes);
+        self.seen.wrote(written)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.stream).poll_write_vectored(context, slices);
+        self.seen.wrote(written)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let flushed = Pin::new(&mut self.stream).poll_flush(context);
+        if flushed.is_pending() {
+            self.seen.is_blocked.store(true, Ordering::Relaxed);
+        }
+        flushed
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let closed = Pin::new(&mut self.stream).poll_shutdown(context);
+        self.seen.wrote(closed)
+    }
+}
+
+/// Requests of one connection, between two looks, that their client may begin and give up again if
+/// they are most of what it asks: a client whose deadlines all pass at once has as many streams as
+/// it may, some times over; who resets as fast as it can has a hundred thousand a second
+/// (CVE-2023-44487).
+const ABANDONED_MAX: u64 = 2_000;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_connection_that_only_gives_up_is_a_flood_and_one_that_often_does_is_none() {
+        let gives_up = |each: u64| {
+            let seen = Arc::new(Seen::default());
+            for number in 0..20_000 {
+                let mut open = seen.begin();
+                if number % each != 0 {
+                    open.answered();
+                }
+            }
+            assert_eq!(seen.look().open, 0);
+            seen.read().is_err()
+        };
+        assert!(gives_up(1));
+        assert!(!gives_up(3));
+    }
+
+    #[tokio::test]
+    async fn what_was_read_before_comes_first_and_a_full_peer_is_seen() {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        let (ours, theirs) = tokio::io::duplex(8);
+        let seen = Arc::new(Seen::default());
+        let mut wire = Wire::new(ours, Bytes::from_static(b"abc"), seen.clone());
+        let (mut from, mut to) = tokio::io::split(theirs);
+        to.write_all(b"def").await.unwrap();
+        let mut bytes = [0; 6];
+        wire.read_exact(&mut bytes).await.unwrap();
+        assert_eq!(&bytes, b"abcdef");
+        assert!(seen.look().is_reading);
+        let writing = wire.write_all(&[0; 20]);
+        let limit = std::time::Duration::from_millis(20);
+        assert!(tokio::time::timeout(limit, writing).await.is_err());
+        assert!(seen.look().is_blocked);
+        from.read_exact(&mut [0; 8]).await.unwrap();
+        wire.write_all(&[0; 8]).await.unwrap();
+        assert!(!seen.look().is_blocked);
+        drop(to);
+    }
+}
