@@ -7,6 +7,8 @@
 mod about;
 #[path = "process/bad_input.rs"]
 mod bad_input;
+#[path = "process/bench.rs"]
+mod bench;
 #[path = "process/call_models.rs"]
 mod call_models;
 #[path = "process/call_streams.rs"]

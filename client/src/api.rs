@@ -214,6 +214,15 @@ impl OperatorClient {
         Ok(self.fetch("/v2/paceline/debug/record")?.body)
     }
 
+    /// What a node tells Prometheus; its door for that is another one than those for all else.
+    ///
+    /// # Errors
+    /// [`ApiError`]; each node is asked once.
+    pub fn metrics(&self) -> Result<String, ApiError> {
+        let answer = self.fetch("/metrics")?;
+        Ok(String::from_utf8_lossy(&answer.body).into_owned())
+    }
+
     fn read<T: DeserializeOwned>(&self, path: &str) -> Result<T, ApiError> {
         let answer = self.fetch(path)?;
         self.doors.first().json(path, &answer)

@@ -101,6 +101,28 @@ impl Dtype {
         }
     }
 
+    /// Appends one element of a float type, rounded to what the type can hold, little-endian; says
+    /// whether it is one.
+    pub fn push_float(self, value: f64, bytes: &mut Vec<u8>) -> bool {
+        match self {
+            Self::Fp16 => bytes.extend(half::f16::from_f64(value).to_le_bytes()),
+            Self::Bf16 => bytes.extend(half::bf16::from_f64(value).to_le_bytes()),
+            Self::Fp32 => bytes.extend((value as f32).to_le_bytes()),
+            Self::Fp64 => bytes.extend(value.to_le_bytes()),
+            Self::Bool
+            | Self::Uint8
+            | Self::Uint16
+            | Self::Uint32
+            | Self::Uint64
+            | Self::Int8
+            | Self::Int16
+            | Self::Int32
+            | Self::Int64
+            | Self::Bytes => return false,
+        }
+        true
+    }
+
     /// Whether values of this type can be NaN or infinite.
     pub const fn is_float(self) -> bool {
         matches!(self, Self::Fp16 | Self::Bf16 | Self::Fp32 | Self::Fp64)
@@ -161,5 +183,15 @@ mod tests {
         let refused = "float32".parse::<Dtype>().unwrap_err();
         assert!(refused.to_string().contains("'float32'"), "{refused}");
         assert!(refused.to_string().contains("FP32"), "{refused}");
+    }
+
+    #[test]
+    fn floats_are_read_as_they_were_written() {
+        for dtype in Dtype::ALL {
+            let mut bytes = Vec::new();
+            assert_eq!(dtype.push_float(-1.5, &mut bytes), dtype.is_float());
+            let wanted = dtype.is_float().then_some(-1.5);
+            assert_eq!(dtype.float(&bytes), wanted, "{dtype}");
+        }
     }
 }

@@ -15,28 +15,27 @@
 //! the simulator's, since only it knows when answers come), and opening files.
 
 mod arrivals;
-mod invalid;
 mod limits;
 mod sender;
 mod sequences;
 mod sizes;
 mod tenants;
-mod trace;
 mod weights;
 
+use paceline_trace::within;
 use serde::{Deserialize, Serialize};
 
+pub use paceline_trace::InvalidSetting as InvalidWorkload;
+pub use paceline_trace::{
+    Columns, SkippedLine, TimeUnit, Trace, TraceError, TraceFormat, TraceOptions, TraceSummary,
+};
+
 pub use self::arrivals::Arrivals;
-pub use self::invalid::InvalidWorkload;
 pub use self::sender::Sender;
 pub use self::sequences::Sequences;
 pub use self::sizes::{Sizes, WeightedSize};
 pub use self::tenants::Tenant;
-pub use self::trace::{
-    Columns, SkippedLine, TimeUnit, Trace, TraceError, TraceFormat, TraceOptions, TraceSummary,
-};
 
-use self::invalid::within;
 use self::limits::DURATION_MS_MAX;
 
 /// Who sends what, when: everything but the seed.

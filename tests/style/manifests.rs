@@ -8,12 +8,16 @@ use crate::tree::Manifest;
 
 /// What each crate may import from the house; ARCHITECTURE.md draws the same arrows. The root
 /// package's tests and benchmarks may use every crate, so its development dependencies are free.
-const ARROWS: [(&str, &[&str]); 7] = [
+const ARROWS: [(&str, &[&str]); 8] = [
     ("paceline-protocol", &[]),
+    ("paceline-trace", &[]),
     ("paceline-core", &["paceline-protocol"]),
     ("paceline-models", &["paceline-protocol"]),
-    ("paceline-client", &["paceline-protocol"]),
-    ("paceline-sim", &["paceline-core", "paceline-protocol"]),
+    ("paceline-client", &["paceline-protocol", "paceline-trace"]),
+    (
+        "paceline-sim",
+        &["paceline-core", "paceline-protocol", "paceline-trace"],
+    ),
     (
         "paceline-node",
         &["paceline-core", "paceline-models", "paceline-protocol"],

@@ -25,7 +25,15 @@ impl Tree {
         let mut paths = Vec::new();
         collect(&root, "", &mut paths);
         paths.sort();
-        for crate_root in ["protocol", "node/core", "models", "node", "client", "sim"] {
+        for crate_root in [
+            "protocol",
+            "node/core",
+            "models",
+            "node",
+            "client",
+            "sim/trace",
+            "sim",
+        ] {
             let lib = format!("{crate_root}/src/lib.rs");
             assert!(
                 paths.contains(&lib),

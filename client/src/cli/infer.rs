@@ -13,12 +13,13 @@ use paceline_protocol::Criticality;
 use paceline_protocol::limits::{BODY_BYTES_MAX, REQUEST_BUDGET_DEFAULT_MS, REQUEST_BUDGET_MAX_MS};
 use paceline_protocol::traffic::Unit;
 
-use crate::api::{Belonging, InferencePart, OperatorClient};
+use crate::api::{Belonging, InferencePart, ModelMetadata, OperatorClient};
 
 use super::connection::{Connection, Format, Output};
 use super::failure::Failure;
 use super::target::ModelTarget;
 use super::terminal::{Talk, Terminal};
+pub(super) use request::{Body, Encoding};
 use request::{Question, Rows};
 
 /// Arguments of `paceline infer`.
@@ -159,6 +160,19 @@ impl InferArgs {
 }
 
 impl Input {
+    /// The same rows or texts over and over, so many in all.
+    fn of_rows(&self, rows: u32) -> Self {
+        let over = |given: &[String]| {
+            let all = given.iter().cycle().take(rows as usize);
+            all.cloned().collect()
+        };
+        Self {
+            row: over(&self.row),
+            text: over(&self.text),
+            json: self.json.clone(),
+        }
+    }
+
     /// The body of a request to `target` for these outputs, or for all if none is named.
     pub(super) fn body(
         &self,
@@ -171,22 +185,56 @@ impl Input {
             return read_body(source, terminal);
         }
         let metadata = client.metadata(&target.name, target.version.as_ref())?;
+        let question = self.question(&metadata, outputs, (budget, importance));
+        Ok(written(&question, Encoding::Json)?.bytes)
+    }
+
+    /// Bodies of so many rows each, the rows or texts being taken over and over.
+    pub(super) fn bodies(
+        &self,
+        rows: &[u32],
+        encoding: Encoding,
+        metadata: &ModelMetadata,
+        meant: (Option<Duration>, Importance),
+    ) -> Result<Vec<Body>, Failure> {
+        let body = |rows: &u32| {
+            let input = self.of_rows(*rows);
+            written(&input.question(metadata, &[], meant), encoding)
+        };
+        rows.iter().map(body).collect()
+    }
+
+    /// How many rows or texts there are; none if a body was given instead.
+    pub(super) fn rows(&self) -> Option<u32> {
+        let count = self.row.len() + self.text.len();
+        u32::try_from(count).ok().filter(|_| self.json.is_none())
+    }
+
+    fn question<'a>(
+        &'a self,
+        metadata: &'a ModelMetadata,
+        outputs: &'a [String],
+        (budget, importance): (Option<Duration>, Importance),
+    ) -> Question<'a> {
         let rows = if self.text.is_empty() {
             Rows::Values(&self.row)
         } else {
             Rows::Texts(&self.text)
         };
         let most = Duration::from_millis(REQUEST_BUDGET_MAX_MS);
-        let question = Question {
-            metadata: &metadata,
+        Question {
+            metadata,
             rows,
             outputs,
             budget: budget.map(|budget| budget.min(most)),
             criticality: importance.criticality,
-        };
-        let body = question.body();
-        body.map_err(|e| Failure::Usage(e.to_string()))
+        }
     }
+}
+
+fn written(question: &Question<'_>, encoding: Encoding) -> Result<Body, Failure> {
+    let body = question.body(encoding);
+    body.map_err(|error| Failure::Usage(error.to_string()))
 }
 
 /// The answer's origin is talk: it does not belong among the data.

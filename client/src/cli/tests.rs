@@ -8,6 +8,8 @@ use std::fs;
 use std::io::{self, BufRead, Cursor, Write};
 use std::rc::Rc;
 use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::Duration;
 
 use clap::{CommandFactory, Parser};
 use paceline_protocol::operator::{BlobQuery, PublishRequest};
@@ -458,7 +460,12 @@ fn nobody_there_says_what_to_do() {
 }
 
 fn inference_node() -> Scripted {
-    Scripted::serve(|asked| {
+    inference_node_taking(Duration::ZERO)
+}
+
+/// One request at a time, each in this time.
+fn inference_node_taking(time: Duration) -> Scripted {
+    Scripted::serve(move |asked| {
         if asked.method == "GET" {
             let metadata = json!({
                 "name": "digits", "versions": ["2"], "platform": "paceline_mlp",
@@ -467,6 +474,7 @@ fn inference_node() -> Scripted {
             });
             return Reply::json(200, &metadata);
         }
+        thread::sleep(time);
         let headers = vec![
             ("paceline-version", "2".to_owned()),
             ("paceline-epoch", "812".to_owned()),

@@ -4,11 +4,11 @@ mod bursts;
 mod intensity;
 mod stream;
 
+use paceline_trace::TraceOptions;
 use serde::{Deserialize, Serialize};
 
-use super::invalid::{InvalidWorkload, within};
 use super::limits::{DURATION_MS_MAX, RATE_PER_S_MAX};
-use super::trace::TraceOptions;
+use super::{InvalidWorkload, within};
 
 pub(super) use self::stream::Stream;
 

@@ -5,13 +5,12 @@ use std::sync::Arc;
 use paceline_core::Random;
 
 use super::arrivals::Stream;
-use super::invalid::InvalidWorkload;
-use super::limits::TENANTS_MAX;
+use paceline_trace::{Row, TENANTS_MAX, Trace};
+
 use super::sequences::Followers;
 use super::sizes::Sizer;
-use super::trace::{Row, Trace};
 use super::weights::Weights;
-use super::{Sending, Workload};
+use super::{InvalidWorkload, Sending, Workload};
 
 /// The requests of a workload in the order in which they are sent.
 ///

@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use paceline_core::Random;
 use serde::{Deserialize, Serialize};
 
-use super::invalid::{InvalidWorkload, within};
 use super::limits::{PAUSE_MS_MAX, SEQUENCE_LENGTH_MAX, SEQUENCES_OPEN_MAX};
 use super::sizes::{Sizer, Sizes};
+use super::{InvalidWorkload, within};
 
 /// Some of the requests belong to sequences.
 ///

@@ -7,8 +7,8 @@ use paceline_core::Random;
 use serde::{Deserialize, Serialize};
 
 use self::pareto::Pareto;
-use super::invalid::{InvalidWorkload, within};
 use super::weights::Weights;
+use super::{InvalidWorkload, within};
 use crate::draws;
 
 /// A distribution of sizes: of rows, tokens or bytes.

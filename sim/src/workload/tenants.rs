@@ -1,9 +1,9 @@
 //! On whose behalf requests are sent.
 
+use paceline_trace::is_tenant_name;
 use serde::{Deserialize, Serialize};
 
-use super::invalid::InvalidWorkload;
-use super::limits::TENANT_NAME_BYTES_MAX;
+use super::InvalidWorkload;
 use super::weights::Weights;
 
 /// A tenant of a mix.
@@ -25,7 +25,7 @@ pub(super) fn check(tenants: &[Tenant]) -> Result<(), InvalidWorkload> {
             let key = format!("tenants.{index}.name");
             InvalidWorkload::new(&key, format!("{shown:?}"), allowed)
         };
-        if !is_name(&tenant.name) {
+        if !is_tenant_name(&tenant.name) {
             return Err(invalid("1 to 128 bytes without control characters"));
         }
         if tenants[..index]
@@ -36,11 +36,6 @@ pub(super) fn check(tenants: &[Tenant]) -> Result<(), InvalidWorkload> {
         }
     }
     Ok(())
-}
-
-/// Whether a tenant may be called so.
-pub(super) fn is_name(name: &str) -> bool {
-    (1..=TENANT_NAME_BYTES_MAX).contains(&name.len()) && !name.chars().any(char::is_control)
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use paceline_core::Random;
 
-use super::invalid::InvalidWorkload;
+use super::InvalidWorkload;
 use super::limits::WEIGHTED_MAX;
 
 /// A weighted list, ready to be drawn from.

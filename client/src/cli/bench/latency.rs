@@ -1,5 +1,7 @@
 //! Many latencies in little room: counts in buckets that are 1/64 as wide as what they hold.
 
+use std::ops::Range;
+
 /// A log-linear histogram of nanoseconds (as HdrHistogram's, G. Tene): each power of two is
 /// divided into 64 buckets, so a quantile is at most 1.6 % above the truth. 30 KiB, however
 /// many are counted.
@@ -9,8 +11,12 @@ pub(super) struct Latencies {
     count: u64,
     sum: u128,
     max: u64,
+    /// The buckets that have been counted in; memory of the others was never touched.
+    used: Range<usize>,
 }
 
+/// A quantile is above the truth by no more than this share of it.
+pub(super) const ERROR_MAX: f64 = 1.0 / STEPS as f64;
 /// Buckets of a power of two.
 const STEPS: u64 = 64;
 const STEP_BITS: u32 = STEPS.trailing_zeros();
@@ -23,27 +29,44 @@ impl Latencies {
             count: 0,
             sum: 0,
             max: 0,
+            used: 0..0,
         }
     }
 
     pub(super) fn record(&mut self, nanos: u64) {
-        self.counts[bucket(nanos)] += 1;
+        let at = bucket(nanos);
+        self.counts[at] += 1;
+        self.touch(at..at + 1);
         self.count += 1;
         self.sum += u128::from(nanos);
         self.max = self.max.max(nanos);
     }
 
     pub(super) fn add(&mut self, other: &Self) {
-        for (own, more) in self.counts.iter_mut().zip(&other.counts) {
-            *own += more;
+        for at in other.used.clone() {
+            self.counts[at] += other.counts[at];
         }
+        self.touch(other.used.clone());
         self.count += other.count;
         self.sum += other.sum;
         self.max = self.max.max(other.max);
     }
 
+    /// Forgets everything, and keeps its memory.
+    pub(super) fn clear(&mut self) {
+        self.counts[self.used.clone()].fill(0);
+        (self.count, self.sum, self.max, self.used) = (0, 0, 0, 0..0);
+    }
+
     pub(super) fn count(&self) -> u64 {
         self.count
+    }
+
+    /// What was counted: the largest value of a bucket, and how many are in it, rising.
+    pub(super) fn buckets(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
+        let counted = |at: &usize| self.counts[*at] > 0;
+        let used = self.used.clone().filter(counted);
+        used.map(|at| (last_of(at).min(self.max), self.counts[at]))
     }
 
     /// Exact.
@@ -61,13 +84,21 @@ impl Latencies {
     pub(super) fn quantile(&self, q: f64) -> u64 {
         let wanted = (q * self.count as f64).ceil().max(1.0) as u64;
         let mut seen = 0;
-        for (at, count) in self.counts.iter().enumerate() {
+        for (last, count) in self.buckets() {
             seen += count;
             if seen >= wanted {
-                return last_of(at).min(self.max);
+                return last;
             }
         }
         self.max
+    }
+
+    fn touch(&mut self, more: Range<usize>) {
+        self.used = match (self.used.is_empty(), more.is_empty()) {
+            (true, _) => more,
+            (_, true) => return,
+            _ => self.used.start.min(more.start)..self.used.end.max(more.end),
+        };
     }
 }
 
@@ -95,6 +126,7 @@ fn last_of(bucket: usize) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     #[test]
     fn buckets_follow_each_other_and_are_narrow() {
@@ -128,5 +160,41 @@ mod tests {
         assert_eq!(low.quantile(1.0), 1_000_000_000);
         assert_eq!(low.mean(), 500_500_000);
         assert_eq!((low.count(), Latencies::new().quantile(0.5)), (1_000, 0));
+        low.clear();
+        low.record(7);
+        assert_eq!(
+            low.buckets().collect::<Vec<_>>(),
+            [(7, 1)],
+            "nothing is left behind"
+        );
+        assert_eq!((low.mean(), low.max()), (7, 7));
+    }
+
+    proptest! {
+        /// Whatever is counted, in however many parts: a quantile is the true one or above it,
+        /// by no more than 1/64, and the parts together are the whole.
+        #[test]
+        fn a_quantile_is_at_most_a_sixty_fourth_above_the_truth(
+            nanos in prop::collection::vec(prop_oneof![0..200u64, 0..u64::MAX, 1_000..100_000_000u64], 1..200),
+            parts in 1..5usize,
+            q in 0.0..=1.0f64,
+        ) {
+            let mut shares = vec![Latencies::new(); parts];
+            for (at, nanos) in nanos.iter().enumerate() {
+                shares[at % parts].record(*nanos);
+            }
+            let mut whole = Latencies::new();
+            shares.iter().for_each(|share| whole.add(share));
+            let mut sorted = nanos.clone();
+            sorted.sort_unstable();
+            let rank = (q * sorted.len() as f64).ceil().max(1.0) as usize;
+            let truth = sorted[rank - 1];
+            let told = whole.quantile(q);
+            prop_assert!(told >= truth && told - truth <= truth / STEPS, "{told} for {truth}");
+            prop_assert_eq!(whole.count(), nanos.len() as u64);
+            prop_assert_eq!(whole.max(), sorted[sorted.len() - 1]);
+            let counted: u64 = whole.buckets().map(|(_, count)| count).sum();
+            prop_assert_eq!(counted, whole.count());
+        }
     }
 }

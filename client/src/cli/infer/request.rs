@@ -28,6 +28,22 @@ pub(super) enum Rows<'a> {
     Texts(&'a [String]),
 }
 
+/// The body of a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::cli) struct Body {
+    pub(in crate::cli) bytes: Vec<u8>,
+    /// How much of it is JSON, where tensors follow as bytes.
+    pub(in crate::cli) json_bytes: Option<usize>,
+}
+
+/// How tensors are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::cli) enum Encoding {
+    Json,
+    /// As Triton's extension of binary tensors has them, in answers, too.
+    Binary,
+}
+
 /// Why rows do not make a request. Rows and values are counted from 1, as people do.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum RequestError {
@@ -96,32 +112,48 @@ impl Question<'_> {
     ///
     /// # Errors
     /// [`RequestError`] names the row, the value or the shape.
-    pub(super) fn body(&self) -> Result<Vec<u8>, RequestError> {
-        let input = self.input()?;
+    pub(super) fn body(&self, encoding: Encoding) -> Result<Body, RequestError> {
+        let input = self.input(encoding)?;
         let rows = self.elements(input)?;
         let shape = shape(input, &rows)?;
-        let mut body = json!({
-            "inputs": [{
-                "name": input.name,
-                "datatype": input.datatype.name(),
-                "shape": shape,
-                "data": rows.concat(),
-            }],
+        let mut tensor = json!({
+            "name": input.name,
+            "datatype": input.datatype.name(),
+            "shape": shape,
         });
+        let mut binary = Vec::new();
+        match encoding {
+            Encoding::Json => tensor["data"] = json!(rows.concat()),
+            Encoding::Binary => {
+                rows.iter()
+                    .flatten()
+                    .for_each(|value| push(value, input.datatype, &mut binary));
+                tensor["parameters"] = json!({ "binary_data_size": binary.len() });
+            }
+        }
+        let mut body = json!({ "inputs": [tensor] });
         if !self.outputs.is_empty() {
             body["outputs"] = self.named_outputs()?;
         }
         if let Some(budget) = self.budget {
             let microseconds = u64::try_from(budget.as_micros()).unwrap_or(u64::MAX);
-            body["parameters"] = json!({ "timeout": microseconds });
+            body["parameters"]["timeout"] = json!(microseconds);
         }
         if let Some(criticality) = self.criticality {
             body["parameters"]["priority"] = json!(criticality.priority());
         }
-        Ok(body.to_string().into_bytes())
+        if encoding == Encoding::Binary {
+            body["parameters"]["binary_data_output"] = json!(true);
+        }
+        let json = body.to_string().into_bytes();
+        let json_bytes = (encoding == Encoding::Binary).then_some(json.len());
+        Ok(Body {
+            bytes: [json, binary].concat(),
+            json_bytes,
+        })
     }
 
-    fn input(&self) -> Result<&TensorMetadata, RequestError> {
+    fn input(&self, encoding: Encoding) -> Result<&TensorMetadata, RequestError> {
         let [input] = &self.metadata.inputs[..] else {
             return Err(RequestError::Inputs {
                 model: self.metadata.name.clone(),
@@ -130,7 +162,9 @@ impl Question<'_> {
         };
         let (name, dtype) = (input.name.clone(), input.datatype);
         match (self.rows, dtype) {
-            (_, Dtype::Fp16 | Dtype::Bf16) => Err(RequestError::NoJson { input: name, dtype }),
+            (_, Dtype::Fp16 | Dtype::Bf16) if encoding == Encoding::Json => {
+                Err(RequestError::NoJson { input: name, dtype })
+            }
             (Rows::Texts(_), _) if dtype != Dtype::Bytes => {
                 Err(RequestError::NoText { input: name, dtype })
             }
@@ -274,6 +308,28 @@ fn value(text: &str, dtype: Dtype) -> Option<Value> {
     }
 }
 
+/// Appends a value that [`value`] has read, little-endian; BYTES have their length in front.
+fn push(value: &Value, dtype: Dtype, bytes: &mut Vec<u8>) {
+    match (dtype, value) {
+        (_, Value::Bool(is)) => bytes.push(u8::from(*is)),
+        (_, Value::String(text)) => {
+            // A command line is shorter than 4 GiB.
+            let length = u32::try_from(text.len()).unwrap_or(u32::MAX);
+            bytes.extend(length.to_le_bytes());
+            bytes.extend(text.as_bytes());
+        }
+        (_, Value::Number(number)) => {
+            let float = number.as_f64().unwrap_or_default();
+            if !dtype.push_float(float, bytes) {
+                // Two's complement is the same bytes in every width that holds the number.
+                let whole = number.as_i128().unwrap_or_default().to_le_bytes();
+                bytes.extend(&whole[..dtype.element_bytes().unwrap_or(0)]);
+            }
+        }
+        _ => {}
+    }
+}
+
 /// The integers of a datatype.
 fn range(dtype: Dtype) -> Option<(i128, i128)> {
     match dtype {
@@ -331,7 +387,9 @@ mod tests {
             budget: None,
             criticality: None,
         };
-        Ok(serde_json::from_slice(&question.body()?).unwrap())
+        let body = question.body(Encoding::Json)?;
+        assert_eq!(body.json_bytes, None);
+        Ok(serde_json::from_slice(&body.bytes).unwrap())
     }
 
     #[test]
@@ -381,6 +439,44 @@ mod tests {
             assert!(refused.contains("row 1, value 2"), "{refused}");
             assert!(refused.contains(allowed), "{refused}");
         }
+    }
+
+    #[test]
+    fn binary_tensors_follow_their_json() {
+        let bytes = |dtype: Dtype, rows: &[&str]| {
+            let rows: Vec<String> = rows.iter().map(|&row| row.into()).collect();
+            let question = Question {
+                metadata: &metadata(&[("x", dtype, &[-1, -1])]),
+                rows: Rows::Values(&rows),
+                outputs: &[],
+                budget: Some(Duration::from_millis(5)),
+                criticality: None,
+            };
+            let body = question.body(Encoding::Binary).unwrap();
+            let (json, binary) = body.bytes.split_at(body.json_bytes.unwrap());
+            let json: Value = serde_json::from_slice(json).unwrap();
+            let wanted = json!({
+                "inputs": [{
+                    "name": "x", "datatype": dtype.name(), "shape": [rows.len(), 2],
+                    "parameters": { "binary_data_size": binary.len() },
+                }],
+                "parameters": { "timeout": 5_000, "binary_data_output": true },
+            });
+            assert_eq!(json, wanted);
+            binary.to_vec()
+        };
+        let singles = [1.0f32, -2.5].map(f32::to_le_bytes).concat();
+        assert_eq!(bytes(Dtype::Fp32, &["1,-2.5"]), singles);
+        assert_eq!(bytes(Dtype::Fp16, &["1,-2"]), [0x00, 0x3c, 0x00, 0xc0]);
+        assert_eq!(bytes(Dtype::Bf16, &["1,-2"]), [0x80, 0x3f, 0x00, 0xc0]);
+        assert_eq!(
+            bytes(Dtype::Int16, &["-2,3", "4,5"]),
+            [0xfe, 0xff, 3, 0, 4, 0, 5, 0]
+        );
+        let wide = [u64::MAX.to_le_bytes(), 7u64.to_le_bytes()].concat();
+        assert_eq!(bytes(Dtype::Uint64, &["18446744073709551615,7"]), wide);
+        assert_eq!(bytes(Dtype::Bool, &["true,0"]), [1, 0]);
+        assert_eq!(bytes(Dtype::Bytes, &["ab,c"]), b"\x02\0\0\0ab\x01\0\0\0c");
     }
 
     #[test]
@@ -435,7 +531,8 @@ mod tests {
             budget: Some(Duration::from_secs(3)),
             criticality: Some(Criticality::Sheddable),
         };
-        let body: Value = serde_json::from_slice(&question.body().unwrap()).unwrap();
+        let body: Value =
+            serde_json::from_slice(&question.body(Encoding::Json).unwrap().bytes).unwrap();
         assert_eq!(body["inputs"][0]["data"], json!(["one, two", "three"]));
         assert_eq!(body["inputs"][0]["shape"], json!([2, 1]));
         assert_eq!(body["outputs"], json!([{ "name": "y" }]));
@@ -445,10 +542,13 @@ mod tests {
         );
         let unknown = ["z".to_owned()];
         question.outputs = &unknown;
-        let refused = question.body().unwrap_err().to_string();
+        let refused = question.body(Encoding::Json).unwrap_err().to_string();
         assert_eq!(refused, "'m' has no output 'z'; its outputs: y");
         let floats = metadata(&[("x", Dtype::Fp32, &[-1, 1])]);
         question.metadata = &floats;
-        assert!(matches!(question.body(), Err(RequestError::NoText { .. })));
+        assert!(matches!(
+            question.body(Encoding::Json),
+            Err(RequestError::NoText { .. })
+        ));
     }
 }

@@ -250,7 +250,7 @@ fn a_load_is_measured_and_a_broken_model_is_told_before() {
     let open = run(&server, &[&rows[..], &["--rate", "20"]].concat());
     assert_eq!(open.code, 0, "{}", open.err);
     assert!(
-        open.out.contains("open loop, 20 requests/s due"),
+        open.out.contains("open loop, constant, 20 requests/s due"),
         "{}",
         open.out
     );
@@ -260,4 +260,27 @@ fn a_load_is_measured_and_a_broken_model_is_told_before() {
     let refused = run(&broken, &rows);
     assert_eq!((refused.code, refused.out.as_str()), (1, ""));
     assert_eq!(broken.asked().len(), 1, "no load was made");
+}
+
+/// A server that takes 20 ms for each request, one at a time, carries 50 a second.
+#[test]
+fn the_highest_rate_that_holds_is_found() {
+    let server = inference_node_taking(Duration::from_millis(20));
+    let words = "bench digits --row 1,2,3,4 --rate 100 --find-max 150ms --duration 600ms -o json";
+    let found = run(&server, &words.split(' ').collect::<Vec<_>>());
+    assert_eq!(found.code, 0, "{}", found.err);
+    let json = found.json();
+    let rate = json["rate_max"].as_u64().expect("some rate holds");
+    assert!((3..=70).contains(&rate), "{json}");
+    assert_eq!(json["steps"][0]["rate"], 100);
+    assert_eq!(json["steps"][0]["holds"], false);
+    assert!(
+        found.err.contains("100/s does not hold: p99 "),
+        "{}",
+        found.err
+    );
+    assert_eq!(
+        (&json["p99_max_ns"], &json["version"]),
+        (&json!(150_000_000), &json!("2"))
+    );
 }

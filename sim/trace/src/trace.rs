@@ -1,25 +1,14 @@
 //! Recorded requests, to be sent again as they came.
 
-mod csv;
-mod decimal;
-mod error;
-mod lines;
-mod options;
-mod record;
-mod summary;
-mod time;
-
 use std::collections::BTreeMap;
 use std::io::BufRead;
 
-pub use self::error::TraceError;
-pub use self::options::{Columns, TimeUnit, TraceFormat, TraceOptions};
-pub use self::summary::{SkippedLine, TraceSummary};
-
-use self::lines::Lines;
-use self::options::ROLES;
-use self::record::{Layout, Record};
-use super::limits::{TENANTS_MAX, TRACE_LINES_MAX, TRACE_SPAN_MS_MAX};
+use crate::error::TraceError;
+use crate::limits::{TENANTS_MAX, TRACE_LINES_MAX, TRACE_SPAN_MS_MAX};
+use crate::lines::Lines;
+use crate::options::{ROLES, TraceOptions};
+use crate::record::{Layout, Record};
+use crate::summary::TraceSummary;
 
 /// A part of a trace, read and ready to be replayed.
 ///
@@ -44,15 +33,19 @@ struct Entry {
 
 /// A recorded request; what is not recorded is none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Row {
-    /// From the start of the part, at the speed of the replay.
-    pub(super) at_nanos: u64,
-    pub(super) rows: Option<u32>,
-    pub(super) tokens: Option<u32>,
-    pub(super) tokens_out: Option<u32>,
-    pub(super) bytes: Option<u32>,
+pub struct Row {
+    /// Nanoseconds from the start of the part, at the speed of the replay.
+    pub at_nanos: u64,
+    /// Its rows, at least 1.
+    pub rows: Option<u32>,
+    /// Tokens that went in.
+    pub tokens: Option<u32>,
+    /// Tokens that came out.
+    pub tokens_out: Option<u32>,
+    /// Bytes that went in.
+    pub bytes: Option<u32>,
     /// An index into [`Trace::tenants`].
-    pub(super) tenant: Option<u32>,
+    pub tenant: Option<u32>,
 }
 
 impl Trace {
@@ -112,7 +105,7 @@ impl Trace {
     }
 
     /// The request with this index, if there are so many.
-    pub(super) fn row(&self, index: usize) -> Option<Row> {
+    pub fn row(&self, index: usize) -> Option<Row> {
         let entry = self.entries.get(index)?;
         let [_, rows, tokens, tokens_out, bytes, tenant] = self.has;
         Some(Row {

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::Serialize;
 
-use crate::workload::limits::SKIPPED_LINES_KEPT;
+use crate::limits::SKIPPED_LINES_KEPT;
 
 /// What became of a trace's lines: `lines = taken + skipped + left_out`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]

@@ -8,7 +8,7 @@ use super::csv;
 use super::decimal::scaled;
 use super::error::TraceError;
 use super::options::{Columns, ROLES, TimeUnit};
-use crate::workload::tenants;
+use crate::limits::TENANT_NAME_BYTES_MAX;
 
 /// A request as it was recorded.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -143,7 +143,7 @@ fn record(
         })?;
     }
     let tenant = value(5)?.map(|name| name.trim().to_owned());
-    if let Some(name) = tenant.as_ref().filter(|name| !tenants::is_name(name)) {
+    if let Some(name) = tenant.as_ref().filter(|name| !is_tenant_name(name)) {
         let allowed = "1 to 128 bytes without control characters";
         return Err(refused(5, name, allowed));
     }
@@ -152,6 +152,11 @@ fn record(
         sizes,
         tenant,
     })
+}
+
+/// Whether a tenant may be called so: 1 to 128 bytes without control characters.
+pub fn is_tenant_name(name: &str) -> bool {
+    (1..=TENANT_NAME_BYTES_MAX).contains(&name.len()) && !name.chars().any(char::is_control)
 }
 
 fn whole(text: &str) -> Option<u32> {
@@ -183,7 +188,7 @@ const SHOWN_NAMES_MAX: usize = 40;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::workload::trace::options::{TraceFormat, TraceOptions};
+    use crate::options::{TraceFormat, TraceOptions};
 
     fn what(layout: &Layout, unit: TimeUnit, line: &str) -> String {
         layout.read(line, unit).unwrap_err()

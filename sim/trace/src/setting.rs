@@ -1,10 +1,10 @@
-//! What is wrong with a workload, said so that it can be put right.
+//! What is wrong with a setting, said so that it can be put right.
 
 use std::fmt;
 
-/// A setting that no workload can have.
+/// A setting that cannot be.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct InvalidWorkload {
+pub struct InvalidSetting {
     /// Which setting: the path of its key, such as `rows.most`.
     pub key: String,
     /// What it is.
@@ -13,8 +13,9 @@ pub struct InvalidWorkload {
     pub allowed: String,
 }
 
-impl InvalidWorkload {
-    pub(super) fn new(key: &str, value: impl fmt::Display, allowed: impl fmt::Display) -> Self {
+impl InvalidSetting {
+    /// Of the setting with this key.
+    pub fn new(key: &str, value: impl fmt::Display, allowed: impl fmt::Display) -> Self {
         Self {
             key: key.to_owned(),
             value: value.to_string(),
@@ -23,7 +24,7 @@ impl InvalidWorkload {
     }
 }
 
-impl fmt::Display for InvalidWorkload {
+impl fmt::Display for InvalidSetting {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self {
             key,
@@ -34,19 +35,18 @@ impl fmt::Display for InvalidWorkload {
     }
 }
 
-impl std::error::Error for InvalidWorkload {}
+impl std::error::Error for InvalidSetting {}
 
 /// Holds `value` between two bounds, both allowed.
-pub(super) fn within(
-    key: &str,
-    value: u64,
-    (least, most): (u64, u64),
-) -> Result<(), InvalidWorkload> {
+///
+/// # Errors
+/// It is outside.
+pub fn within(key: &str, value: u64, (least, most): (u64, u64)) -> Result<(), InvalidSetting> {
     if (least..=most).contains(&value) {
         return Ok(());
     }
     let allowed = format!("{least} to {most}");
-    Err(InvalidWorkload::new(key, value, allowed))
+    Err(InvalidSetting::new(key, value, allowed))
 }
 
 #[cfg(test)]

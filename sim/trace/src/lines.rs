@@ -2,7 +2,7 @@
 
 use std::io::{self, BufRead};
 
-use crate::workload::limits::TRACE_LINE_BYTES_MAX;
+use crate::limits::TRACE_LINE_BYTES_MAX;
 
 /// Reads line by line. Memory: one line of at most 64 KiB, however long the lines are.
 pub(super) struct Lines<R> {

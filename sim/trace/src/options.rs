@@ -2,8 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::workload::invalid::{InvalidWorkload, within};
-use crate::workload::limits::{TRACE_LINES_MAX, TRACE_SPAN_MS_MAX};
+use crate::limits::{TRACE_LINES_MAX, TRACE_SPAN_MS_MAX};
+use crate::setting::{InvalidSetting, within};
 
 /// Which trace is replayed, how it is read, and which part of it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -113,10 +113,13 @@ impl TraceOptions {
     }
 
     /// Whether every setting is allowed; `key` is the path of their keys.
-    pub(in crate::workload) fn check(&self, key: &str) -> Result<(), InvalidWorkload> {
+    ///
+    /// # Errors
+    /// [`InvalidSetting`] names the first that is not.
+    pub fn check(&self, key: &str) -> Result<(), InvalidSetting> {
         let named = |name: &str| format!("{key}.{name}");
         if self.path.is_empty() {
-            return Err(InvalidWorkload::new(&named("path"), "empty", "a path"));
+            return Err(InvalidSetting::new(&named("path"), "empty", "a path"));
         }
         let maps = matches!(self.format, TraceFormat::Csv | TraceFormat::Jsonl);
         let given = |given: bool| if given { "given" } else { "not given" };
@@ -126,14 +129,14 @@ impl TraceOptions {
         ] {
             if has != maps {
                 let allowed = format!("{}, for this format", given(maps));
-                return Err(InvalidWorkload::new(&named(name), given(has), allowed));
+                return Err(InvalidSetting::new(&named(name), given(has), allowed));
             }
         }
         if let Some(columns) = &self.columns {
             let empty = |(_, column): &(&str, Option<&str>)| *column == Some("");
             if let Some((role, _)) = ROLES.into_iter().zip(columns.names()).find(empty) {
                 let role = named(&format!("columns.{role}"));
-                return Err(InvalidWorkload::new(&role, "empty", "a column's name"));
+                return Err(InvalidSetting::new(&role, "empty", "a column's name"));
             }
         }
         let speed = u64::from(self.speed_permille);

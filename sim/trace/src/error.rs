@@ -4,14 +4,14 @@ use std::fmt;
 
 use super::record::shown;
 use super::summary::{SkippedLine, TraceSummary};
-use crate::workload::invalid::InvalidWorkload;
-use crate::workload::limits::TRACE_LINES_MAX;
+use crate::limits::TRACE_LINES_MAX;
+use crate::setting::InvalidSetting;
 
 /// Why a trace cannot be replayed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TraceError {
     /// The options are not allowed.
-    Options(InvalidWorkload),
+    Options(InvalidSetting),
     /// Reading failed after so many lines.
     Read {
         /// Lines read before.
