@@ -1,6 +1,7 @@
 //! Real processes: the binary as people run it, spoken to over sockets and command lines,
-//! killed, restarted, misused, and watched for what it loses. It loses nothing. Only `streams` has a
-//! node of its own in this process, since it counts what an engine runs.
+//! killed, restarted, misused, and watched for what it loses. It loses nothing. Only `streams`,
+//! `calls_under_way` and `call_streams` have nodes of their own in this process, since they count
+//! what an engine runs.
 
 #[path = "process/about.rs"]
 mod about;
@@ -8,6 +9,14 @@ mod about;
 mod bad_input;
 #[path = "process/bench.rs"]
 mod bench;
+#[path = "process/call_models.rs"]
+mod call_models;
+#[path = "process/call_streams.rs"]
+mod call_streams;
+#[path = "process/calls.rs"]
+mod calls;
+#[path = "process/calls_under_way.rs"]
+mod calls_under_way;
 #[path = "process/canary.rs"]
 mod canary;
 #[path = "process/cluster.rs"]
@@ -26,6 +35,8 @@ mod described;
 mod events;
 #[path = "process/floods.rs"]
 mod floods;
+#[path = "process/grpc.rs"]
+mod grpc;
 #[path = "process/hostile.rs"]
 mod hostile;
 #[path = "process/http.rs"]

@@ -104,6 +104,7 @@ impl NodeArguments {
         let mut config = Config::default();
         config.node.data_dir = data.to_owned();
         config.http.listen.set_port(0);
+        config.grpc.listen.set_port(0);
         config.metrics.listen.set_port(0);
         config.sdk.listen.set_port(0);
         config.peer.listen.set_port(0);

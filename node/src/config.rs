@@ -17,8 +17,8 @@ use serde::{Deserialize, Serialize};
 pub use self::block::Block;
 pub(crate) use self::kept::FILE as KEPT;
 pub use self::options::{
-    AdmissionOptions, DebugOptions, DeviceOptions, HttpOptions, MetricsOptions, NodeOptions,
-    PeerOptions, RaftOptions, SdkOptions, TlsOptions,
+    AdmissionOptions, DebugOptions, DeviceOptions, GrpcOptions, HttpOptions, MetricsOptions,
+    NodeOptions, PeerOptions, RaftOptions, SdkOptions, TlsOptions,
 };
 use crate::telemetry::logging;
 use crate::tls::TlsFault;
@@ -31,7 +31,9 @@ pub struct Config {
     pub node: NodeOptions,
     /// HTTP inference and operator API.
     pub http: HttpOptions,
-    /// TLS on HTTP.
+    /// gRPC inference.
+    pub grpc: GrpcOptions,
+    /// TLS on HTTP and gRPC.
     pub tls: TlsOptions,
     /// Prometheus metrics.
     pub metrics: MetricsOptions,

@@ -1,4 +1,4 @@
-//! What the outside speaks to: HTTP inference, the operator API, and metrics.
+//! What the outside speaks to: inference over HTTP and gRPC, the operator API, and metrics.
 //!
 //! Owns the listeners' accept loops. Supervised by the node; hears nothing; speaks to the
 //! request path and the operator API. When it dies, open connections go on, its successor
@@ -8,6 +8,7 @@ mod bodies;
 mod body;
 mod coding;
 mod front;
+mod grpc;
 mod guests;
 pub mod infer;
 pub mod models;
@@ -28,6 +29,7 @@ use tokio::sync::watch;
 
 pub use self::bodies::Bodies;
 pub use self::front::{Door, Front, Listener, MemoryFront};
+pub use self::grpc::{CallParts, Calls};
 pub use self::guests::Guests;
 pub use self::infer::{Copies, PeerDoor, Serving};
 pub use self::models::Models;
@@ -42,14 +44,23 @@ use crate::tls::TlsDoor;
 /// What the gateway needs to start.
 #[derive(Clone)]
 pub struct Arguments {
-    /// HTTP inference and operator API.
-    pub http: Listener,
-    /// Prometheus.
-    pub metrics_listener: Listener,
+    /// Where clients come in.
+    pub listeners: Listeners,
     /// What every connection needs.
     pub doors: Arc<Doors>,
     /// Where a door that is lost is written.
     pub health: Health,
+}
+
+/// Where clients come in over TCP.
+#[derive(Clone)]
+pub struct Listeners {
+    /// HTTP inference and operator API.
+    pub http: Listener,
+    /// gRPC inference.
+    pub grpc: Listener,
+    /// Prometheus.
+    pub metrics: Listener,
 }
 
 /// What every connection needs.
@@ -60,6 +71,8 @@ pub struct Doors {
     pub models: Models,
     /// The operator API.
     pub operator: axum::Router,
+    /// What only gRPC needs.
+    pub calls: Calls,
     /// What Prometheus reads.
     pub metrics: Metrics,
     /// Limits.
@@ -153,8 +166,7 @@ impl Actor for Gateway {
         arguments: Arguments,
     ) -> Result<State, ActorProcessingErr> {
         let Arguments {
-            http,
-            metrics_listener,
+            listeners,
             doors,
             health,
         } = arguments;
@@ -165,8 +177,9 @@ impl Actor for Gateway {
             Ok::<_, std::io::Error>(tokio::spawn(tend(name, (health, 0), start)))
         };
         let loops = vec![
-            accept("HTTP door", &http, Door::Http)?,
-            accept("metrics door", &metrics_listener, Door::Metrics)?,
+            accept("HTTP door", &listeners.http, Door::Http)?,
+            accept("gRPC door", &listeners.grpc, Door::Grpc)?,
+            accept("metrics door", &listeners.metrics, Door::Metrics)?,
         ];
         Ok(State { loops })
     }

@@ -25,7 +25,7 @@ use self::removal::Removal;
 use crate::artifacts::Artifacts;
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::gateway::{Door, Guests, Listener, Readiness};
+use crate::gateway::{Door, Guests, Listeners, Readiness};
 use crate::identity::files::FilesError;
 use crate::identity::{Identity, IdentityError};
 use crate::mesh::MeshError;
@@ -148,16 +148,16 @@ impl Node {
         let config = network::where_it_was(config, &ports);
         let tls = config.tls.files();
         let tls = tls.map(|files| Tls::load(files, ports.wall)).transpose()?;
-        let (http, metrics_listener) = listeners(&config, &ports)?;
+        let listeners = listeners(&config, &ports)?;
         let disk_error = |cause| StartError::Disk {
             place: ports.root.place(),
             cause,
         };
         let links = Box::pin(Links::open(&config, &ports, identity)).await?;
         let addresses = Addresses {
-            http: http.address().map_err(disk_error)?,
-            grpc: None,
-            metrics: metrics_listener.address().map_err(disk_error)?,
+            http: listeners.http.address().map_err(disk_error)?,
+            grpc: Some(listeners.grpc.address().map_err(disk_error)?),
+            metrics: listeners.metrics.address().map_err(disk_error)?,
             sdk: links.sdk(),
             peer: links.peer,
         };
@@ -177,7 +177,7 @@ impl Node {
             registry: registry.clone(),
             clock,
             stopping: is_stopping,
-            listeners: (http, metrics_listener),
+            listeners,
             tls,
             metrics: telemetry,
             raft: raft.clone(),
@@ -215,8 +215,8 @@ impl Node {
     }
 }
 
-/// The doors for clients over HTTP and for Prometheus, bound.
-fn listeners(config: &Config, ports: &Ports) -> Result<(Listener, Listener), StartError> {
+/// The doors for clients over HTTP and gRPC and for Prometheus, bound.
+fn listeners(config: &Config, ports: &Ports) -> Result<Listeners, StartError> {
     let bind = |key, door, address| {
         let bound = ports.front.bind(door, address);
         bound.map_err(|cause| StartError::Bind {
@@ -225,9 +225,11 @@ fn listeners(config: &Config, ports: &Ports) -> Result<(Listener, Listener), Sta
             cause,
         })
     };
-    let http = bind("http.listen", Door::Http, config.http.listen)?;
-    let metrics = bind("metrics.listen", Door::Metrics, config.metrics.listen)?;
-    Ok((http, metrics))
+    Ok(Listeners {
+        http: bind("http.listen", Door::Http, config.http.listen)?,
+        grpc: bind("grpc.listen", Door::Grpc, config.grpc.listen)?,
+        metrics: bind("metrics.listen", Door::Metrics, config.metrics.listen)?,
+    })
 }
 
 /// Consensus on the node's disk, over its links.

@@ -34,6 +34,7 @@ pub(crate) use self::report::Report;
 use self::showcase::Shown;
 use crate::clock::Clock;
 use crate::config::Block;
+use crate::node::Addresses;
 
 /// What a local cluster is like.
 #[derive(Clone, Debug)]
@@ -343,10 +344,7 @@ impl Cluster {
         self.raised = true;
         self.write_context();
         let shown = self.shown();
-        let urls: Vec<String> = shown
-            .iter()
-            .map(|shown| format!("http://{}", shown.http))
-            .collect();
+        let urls: Vec<String> = shown.iter().map(Shown::urls).collect();
         let seconds = Duration::from_nanos(self.clock.now().as_nanos()).as_secs_f64();
         let (urls, data) = (urls.join("   "), self.home.path().display());
         let line = format!("ready   {urls}   data {data}   after {seconds:.1} s");
@@ -369,8 +367,13 @@ impl Cluster {
         let nodes = self.nodes.iter().enumerate();
         let shown = nodes.filter_map(|(node, known)| {
             let pid = known.process.as_ref()?.pid();
-            let http = probe::addresses(&self.home.node(node))?.http;
-            Some(Shown { node, http, pid })
+            let Addresses { http, grpc, .. } = probe::addresses(&self.home.node(node))?;
+            Some(Shown {
+                node,
+                http,
+                grpc,
+                pid,
+            })
         });
         shown.collect()
     }

@@ -99,6 +99,8 @@ pub enum ErrorCode {
     TenantLimited,
     /// The tenant may not do this.
     PermissionDenied,
+    /// The body is not the message of gRPC that was wanted.
+    MessageInvalid,
 }
 
 /// What is known about a code.
@@ -120,7 +122,7 @@ pub struct Explanation {
 
 impl ErrorCode {
     /// Every code, in the order of the wire.
-    pub const ALL: [Self; 42] = [
+    pub const ALL: [Self; 43] = [
         Self::JsonInvalid,
         Self::BinaryInvalid,
         Self::InputUnknown,
@@ -163,6 +165,7 @@ impl ErrorCode {
         Self::Stale,
         Self::TenantLimited,
         Self::PermissionDenied,
+        Self::MessageInvalid,
     ];
 
     /// What the code means, its statuses, and what to do about it.

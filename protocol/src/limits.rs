@@ -21,6 +21,9 @@ pub const STREAM_PART_BUDGET_DEFAULT_MS: u64 = 30_000;
 /// How long a client may take nothing of a part, in milliseconds: as long as a connection may stand
 /// still in the middle of anything else. Then its stream ends, and rows that wait are cancelled.
 pub const STREAM_STALL_MS: u64 = 10_000;
+/// Requests of one stream of gRPC that are under way or wait to be taken: as many as a batch takes
+/// of single rows. More are not read, so that the caller's own queue holds them.
+pub const STREAM_REQUESTS_MAX: usize = 16;
 /// How long after its deadline a request may still be open, in milliseconds: one scheduler
 /// hiccup on a loaded machine, and small beside any deadline that a client would choose.
 pub const STATUS_GRACE_MS: u64 = 250;

@@ -75,6 +75,7 @@ const LIMIT: Duration = Duration::from_secs(60);
 pub(crate) struct Counting {
     pub(crate) runtime: Runtime,
     pub(crate) http: SocketAddr,
+    pub(crate) grpc: SocketAddr,
     /// Scripts its failures.
     pub(crate) stub: StubEngine,
     metrics: SocketAddr,
@@ -120,6 +121,7 @@ impl Counting {
         config.node.data_dir = home.path().to_owned();
         for listen in [
             &mut config.http.listen,
+            &mut config.grpc.listen,
             &mut config.metrics.listen,
             &mut config.sdk.listen,
             &mut config.peer.listen,
@@ -144,6 +146,7 @@ impl Counting {
         Self {
             runtime,
             http: addresses.http,
+            grpc: addresses.grpc.expect("its door for gRPC is open"),
             stub,
             metrics: addresses.metrics,
             sdk: addresses.sdk.expect("its door for SDKs is open"),

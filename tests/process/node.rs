@@ -28,6 +28,7 @@ const POLL: Duration = Duration::from_millis(10);
 pub(crate) struct Node {
     process: Process,
     pub(crate) http: SocketAddr,
+    pub(crate) grpc: SocketAddr,
     pub(crate) metrics: SocketAddr,
     pub(crate) data: PathBuf,
 }
@@ -130,6 +131,7 @@ impl Node {
         }
         Self {
             http: address(&data, "http"),
+            grpc: address(&data, "grpc"),
             metrics: address(&data, "metrics"),
             process,
             data,

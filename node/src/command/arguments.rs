@@ -23,22 +23,22 @@ pub struct ConfigArgs {
     /// Where it stands; replicas are spread over zones [default: default].
     #[arg(long, value_name = "ZONE")]
     zone: Option<String>,
-    /// First port of the node's block: HTTP here, metrics two above, then QUIC for SDKs and for
-    /// other nodes [default: 8000].
+    /// First port of the node's block: HTTP here, gRPC one above, metrics two above, then QUIC for
+    /// SDKs and for other nodes [default: 8000].
     #[arg(long, value_name = "PORT")]
     http_port: Option<u16>,
     /// Address by which other machines reach this one: the QUIC ports are there, and others are
     /// told so [default: none, this machine only].
     #[arg(long, value_name = "IP")]
     advertise: Option<IpAddr>,
-    /// Certificate for HTTP and those that lead to its authority (PEM): the HTTP port speaks TLS
-    /// then, and takes what changes in the file.
+    /// Certificate for HTTP and gRPC and those that lead to its authority (PEM): their ports speak
+    /// TLS then, and take what changes in the file.
     #[arg(long, value_name = "FILE", requires = "tls_key")]
     tls_cert: Option<PathBuf>,
     /// Private key of that certificate (PEM).
     #[arg(long, value_name = "FILE", requires = "tls_cert")]
     tls_key: Option<PathBuf>,
-    /// Allow HTTP and metrics on other addresses than loopback without TLS and keys, and for
+    /// Allow HTTP, gRPC and metrics on other addresses than loopback without TLS and keys, and for
     /// whatever Host and Origin.
     #[arg(long)]
     insecure: bool,

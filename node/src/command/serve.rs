@@ -158,8 +158,11 @@ async fn fatal(node: &NodeHandle) -> String {
 fn announce(node: &NodeHandle, (data, scheme): (&Path, &str), demo: bool) {
     let addresses = node.addresses();
     let http = addresses.http;
+    let grpc = addresses
+        .grpc
+        .map_or_else(String::new, |grpc| format!("   grpc {grpc}"));
     println!(
-        "ready   {scheme}://{http}   metrics http://{}/metrics   data {}",
+        "ready   {scheme}://{http}{grpc}   metrics http://{}/metrics   data {}",
         addresses.metrics,
         data.display()
     );

@@ -58,13 +58,14 @@ impl Block {
     }
 
     /// Each door's key and where it listens.
-    pub fn listens(self) -> [(&'static str, SocketAddr); 4] {
+    pub fn listens(self) -> [(&'static str, SocketAddr); 5] {
         let at = |above: u16| match self.http {
             0 => loopback(0),
             http => loopback(http + above),
         };
         [
             ("http.listen", at(0)),
+            ("grpc.listen", at(GRPC)),
             ("metrics.listen", at(METRICS)),
             ("sdk.listen", at(SDK)),
             ("peer.listen", at(PEER)),
@@ -72,6 +73,7 @@ impl Block {
     }
 }
 
+const GRPC: u16 = 1;
 const METRICS: u16 = 2;
 const SDK: u16 = 3;
 const PEER: u16 = 4;
@@ -85,11 +87,11 @@ mod tests {
     fn blocks_stand_side_by_side_and_end_below_the_last_port() {
         let ports = |block: Block| block.listens().map(|(_, listen)| listen.port());
         let first = Block::at(8000).unwrap();
-        assert_eq!(ports(first), [8000, 8002, 8003, 8004]);
+        assert_eq!(ports(first), [8000, 8001, 8002, 8003, 8004]);
         let third = first.of_node(2).unwrap();
-        assert_eq!(ports(third), [8020, 8022, 8023, 8024]);
-        assert_eq!(ports(Block::at(0).unwrap().of_node(5).unwrap()), [0; 4]);
-        assert_eq!(ports(Block::at(65_531).unwrap())[3], 65_535);
+        assert_eq!(ports(third), [8020, 8021, 8022, 8023, 8024]);
+        assert_eq!(ports(Block::at(0).unwrap().of_node(5).unwrap()), [0; 5]);
+        assert_eq!(ports(Block::at(65_531).unwrap())[4], 65_535);
         assert!(Block::at(65_532).is_err());
         assert!(Block::at(65_520).unwrap().of_node(2).is_err());
         assert!(first.of_node(usize::MAX).is_err());
@@ -99,12 +101,19 @@ mod tests {
     fn the_defaults_are_the_block_at_8000() {
         let Config {
             http,
+            grpc,
             metrics,
             sdk,
             peer,
             ..
         } = Config::default();
-        let defaults = [http.listen, metrics.listen, sdk.listen, peer.listen];
+        let defaults = [
+            http.listen,
+            grpc.listen,
+            metrics.listen,
+            sdk.listen,
+            peer.listen,
+        ];
         let block = Block::at(8000).unwrap().listens();
         assert_eq!(block.map(|(_, listen)| listen), defaults);
     }

@@ -94,12 +94,18 @@ impl Config {
         }
         let insecure = self.node.insecure;
         let is_open = |listen: SocketAddr| !listen.ip().is_loopback() && !insecure;
-        if is_open(self.http.listen) && !self.is_guarded() {
-            let allowed = "a loopback address; or any with TLS and keys: tls.cert, tls.key \
-                           (--tls-cert, --tls-key) and admission.keys_required = true; or set \
-                           node.insecure = true (--insecure) on a network that you trust. Other \
-                           nodes and SDKs need no HTTP: for them, --advertise IP is enough";
-            return Err(wrong("http.listen", self.http.listen, allowed));
+        for (key, listen) in [
+            ("http.listen", self.http.listen),
+            ("grpc.listen", self.grpc.listen),
+        ] {
+            if is_open(listen) && !self.is_guarded() {
+                let allowed = "a loopback address; or any with TLS and keys: tls.cert, tls.key \
+                               (--tls-cert, --tls-key) and admission.keys_required = true; or set \
+                               node.insecure = true (--insecure) on a network that you trust. \
+                               Other nodes and SDKs need neither: for them, --advertise IP is \
+                               enough";
+                return Err(wrong(key, listen, allowed));
+            }
         }
         if is_open(self.metrics.listen) {
             let allowed = "a loopback address, since metrics have no TLS and no keys; or set \
@@ -110,6 +116,7 @@ impl Config {
         // SDKs and to machines that join.
         for (key, listen) in [
             ("http.listen", self.http.listen),
+            ("grpc.listen", self.grpc.listen),
             ("metrics.listen", self.metrics.listen),
             ("sdk.listen", self.sdk.listen),
             ("peer.listen", self.peer.listen),

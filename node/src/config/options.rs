@@ -25,9 +25,9 @@ pub struct NodeOptions {
     /// too where they would be on loopback. Default none: the node is for this machine only.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub advertise: Option<IpAddr>,
-    /// Allows HTTP and metrics on addresses other than loopback without TLS and keys, and answers
-    /// whatever Host and Origin a request names. Default `false`. HTTP does not need it where
-    /// `tls.cert` is set and `admission.keys_required` is true.
+    /// Allows HTTP, gRPC and metrics on addresses other than loopback without TLS and keys, and
+    /// answers whatever Host and Origin a request names. Default `false`. HTTP and gRPC do not need it
+    /// where `tls.cert` is set and `admission.keys_required` is true.
     pub insecure: bool,
     /// For how long it serves without contact to a quorum, in milliseconds. Default 0: for
     /// ever, its answers marked `paceline-stale`. Set it where it does harm to act on a version
@@ -57,12 +57,20 @@ pub struct HttpOptions {
     pub idle_timeout_ms: u64,
 }
 
-/// TLS on HTTP, for HTTP/1.1 and HTTP/2. Nodes among themselves and SDKs need nothing of it.
+/// gRPC inference. Its bodies and connections have the limits of `http`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct GrpcOptions {
+    /// Address and port; port 0 takes a free one, its last one if it can. Default `127.0.0.1:8001`.
+    pub listen: SocketAddr,
+}
+
+/// TLS on HTTP and gRPC. Nodes among themselves and SDKs need nothing of it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct TlsOptions {
-    /// File with the certificate and those that lead to its authority, in PEM. Default none: HTTP
-    /// has no TLS. What changes in the file is taken within seconds, unless it cannot be used.
+    /// File with the certificate and those that lead to its authority, in PEM. Default none: there
+    /// is no TLS. What changes in the file is taken within seconds, unless it cannot be used.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cert: Option<PathBuf>,
     /// File with its private key, in PEM and without a password.
@@ -171,6 +179,14 @@ impl Default for HttpOptions {
             connections_max: 4_096,
             header_timeout_ms: 10_000,
             idle_timeout_ms: 90_000,
+        }
+    }
+}
+
+impl Default for GrpcOptions {
+    fn default() -> Self {
+        Self {
+            listen: loopback(8001),
         }
     }
 }

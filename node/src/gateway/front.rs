@@ -8,7 +8,7 @@ use tokio::io::DuplexStream;
 use tokio::net::TcpStream;
 use tokio::sync::{Mutex, mpsc};
 
-/// How a node is reached by clients over HTTP.
+/// How a node is reached by clients over HTTP and gRPC.
 #[derive(Clone, Default)]
 pub enum Front {
     /// At the addresses of its configuration.
@@ -23,6 +23,8 @@ pub enum Front {
 pub enum Door {
     /// Inference and operator API.
     Http,
+    /// gRPC inference.
+    Grpc,
     /// Prometheus.
     Metrics,
 }
@@ -31,6 +33,7 @@ pub enum Door {
 #[derive(Clone)]
 pub struct MemoryFront {
     http: MemoryDoor,
+    grpc: MemoryDoor,
     metrics: MemoryDoor,
 }
 
@@ -90,6 +93,7 @@ impl MemoryFront {
         };
         Self {
             http: door(),
+            grpc: door(),
             metrics: door(),
         }
     }
@@ -108,6 +112,7 @@ impl MemoryFront {
     fn door(&self, door: Door) -> &MemoryDoor {
         match door {
             Door::Http => &self.http,
+            Door::Grpc => &self.grpc,
             Door::Metrics => &self.metrics,
         }
     }

@@ -39,7 +39,7 @@ use crate::clock::Clock;
 use crate::detector::Suspects;
 use crate::observed::Observed;
 use crate::router::{Arm, Chosen, Routes, ShadowRoute, VersionRoute};
-use crate::telemetry::metrics::{Metrics, Protocol, Stage, VersionMetrics};
+use crate::telemetry::metrics::{Metrics, Stage, VersionMetrics};
 use crate::tenants::Caller;
 use crate::{admission, budget, contact, device, dispatch, router, tenants};
 
@@ -177,7 +177,8 @@ impl Serving {
     /// Exactly one [`Failure`], by the request's deadline.
     pub async fn infer(&self, request: InferBody<'_>) -> Result<Answered, Failure> {
         let arrived = self.clock.now();
-        let refused = |failure: &Failure| self.metrics.refused(Protocol::Http, failure.code);
+        let protocol = request.content.protocol();
+        let refused = |failure: &Failure| self.metrics.refused(protocol, failure.code);
         let ahead = match request.epoch_seen {
             Some(seen) => (!self.catch_up(seen).await).then_some(seen),
             None => None,
@@ -201,8 +202,8 @@ impl Serving {
         let nanos = self.clock.now().nanos_since(arrived);
         let (metrics, arm) = counted;
         match &answered {
-            Ok((rows, _)) => metrics.succeeded(Protocol::Http, *rows, nanos),
-            Err(failure) => metrics.failed(Protocol::Http, failure.code, nanos),
+            Ok((rows, _)) => metrics.succeeded(protocol, *rows, nanos),
+            Err(failure) => metrics.failed(protocol, failure.code, nanos),
         }
         if let Some(arm) = arm {
             let failure = answered.as_ref().err().map(|failure| failure.code);
@@ -250,7 +251,7 @@ impl Serving {
         let (outputs, pinned) = ran.map_err(|unanswered| unanswered.failure)?;
         let ran_at = self.clock.now();
         let view = view(&request, &pinned, &parsed, &outputs);
-        let rendered = request.content.render(&view)?;
+        let rendered = request.content.render(&view, pinned.epoch)?;
         permit.answered(pinned.waited.nanos());
         let metrics = &pinned.version.metrics;
         metrics.stage(Stage::Render, self.clock.now().nanos_since(ran_at));

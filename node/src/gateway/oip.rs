@@ -4,13 +4,17 @@
 //!   body ──▶ parse ──▶ ParsedRequest ── … ──▶ AnswerView ──▶ render ──▶ Rendered
 //!              │                                                │
 //!         json (one-pass reader)                    json::write (one-pass writer)
+//!
+//!   message ──▶ Message::read ──▶ Message::parse ── … ──▶ render_message
+//!                    │                                         │
+//!               wire (fields where they lie)              wire (written)
 //! ```
 //!
-//! Read [`parse()`] first, then [`render`]. Nothing here waits, reads a clock or knows of a
-//! socket: status lines, headers, compression and routing are the doors' work.
+//! What JSON says over HTTP, a message says over gRPC: both become a [`ParsedRequest`]. Read
+//! [`parse()`] first, then [`render`]. Nothing here waits, reads a clock or knows of a socket: status lines, headers, compression and routing are the doors' work.
 //!
-//! Sources: the REST part of the Open Inference Protocol (kserve/open-inference-protocol) and
-//! Triton's extensions `binary_tensor_data` (with its raw binary request) and `classification`.
+//! Sources: the REST and gRPC parts of the Open Inference Protocol (kserve/open-inference-protocol),
+//! and Triton's extensions `binary_tensor_data` (with its raw binary request) and `classification`.
 //! Of `sequence` only its `sequence_id` counts: no model keeps a state that `sequence_start` or
 //! `sequence_end` could begin or end. Parameters of names without a meaning are read and checked, and
 //! reach no model. So neither `sequence` nor `parameters` is advertised.
@@ -29,14 +33,20 @@ mod repository;
 mod request;
 mod settings;
 mod statistics;
+mod wire;
 
-pub use answer::{AnswerView, Rendered, render, render_failure};
+pub use answer::{
+    AnswerView, Envelope, FRAME_BYTES, Rendered, render, render_failure, render_in_stream,
+    render_message,
+};
 pub use configuration::{configuration, data_type};
-pub use metadata::{ModelMetadata, live, model, model_ready, models, ready, server};
+pub use metadata::{
+    ModelMetadata, PRODUCT, live, model, model_ready, models, platform, ready, server,
+};
 pub use repository::{check_load, check_unload, index, wants_ready_only};
 pub use request::{
-    ID_BYTES_MAX, PARAMETERS_MAX, ParameterValue, ParseOptions, ParsedRequest, RequestParameters,
-    WantedOutput, arrange, arrange_outputs, parse, sequence,
+    ID_BYTES_MAX, Message, PARAMETERS_MAX, ParameterValue, ParseOptions, ParsedRequest,
+    RequestParameters, WantedOutput, arrange, arrange_outputs, parse, sequence,
 };
 
 pub(super) use answer::Elements;

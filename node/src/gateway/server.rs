@@ -27,12 +27,14 @@ use tower::ServiceExt;
 use tracing::Instrument;
 
 use self::about::about;
+pub(super) use self::about::{is_ready, versions};
 use self::connection::serve;
 pub(super) use self::events::Events;
 use self::events::{EventRequest, answer_in_events, wants_events};
-use self::host::check_host;
+pub(super) use self::host::check_host;
 pub(super) use self::respond::failed;
-use self::respond::{STALE, VERSION, answered, respond};
+pub(super) use self::respond::{STALE, VERSION};
+use self::respond::{answered, respond};
 use super::Doors;
 use super::body::{AnswerBody, epoch_seen, read_inference, sequence, unit};
 use super::coding::{Coding, compressed};
@@ -257,7 +259,7 @@ async fn infer(
 
 /// Who sends a request. A bearer token that is not ours says nothing: clients of other protocols
 /// always send one.
-fn caller(doors: &Doors, headers: &HeaderMap) -> Result<Caller, Failure> {
+pub(super) fn caller(doors: &Doors, headers: &HeaderMap) -> Result<Caller, Failure> {
     let shown = headers.get(header::AUTHORIZATION);
     let token = shown.and_then(|value| value.to_str().ok()?.split_once(' '));
     let token = token.filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
@@ -289,7 +291,7 @@ fn metrics(doors: &Doors, path: &str) -> Result<Response<AnswerBody>, Failure> {
 }
 
 /// The client's request id if it is fit to be repeated, or one of ours.
-fn request_id(headers: &HeaderMap) -> HeaderValue {
+pub(super) fn request_id(headers: &HeaderMap) -> HeaderValue {
     let given = headers.get(REQUEST_ID).filter(|id| {
         let bytes = id.as_bytes();
         !bytes.is_empty() && bytes.len() <= 128 && bytes.iter().all(u8::is_ascii_graphic)
@@ -300,7 +302,7 @@ fn request_id(headers: &HeaderMap) -> HeaderValue {
     })
 }
 
-fn log_failure(failure: &Failure, path: &str, id: &HeaderValue) {
+pub(super) fn log_failure(failure: &Failure, path: &str, id: &HeaderValue) {
     let (code, id) = (failure.code.name(), id.to_str().unwrap_or_default());
     let path: String = path.chars().take(256).collect();
     if failure.code.http_status() >= 500 && !failure.code.is_retryable() {
@@ -310,7 +312,7 @@ fn log_failure(failure: &Failure, path: &str, id: &HeaderValue) {
     }
 }
 
-const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const PROMETHEUS_TEXT: HeaderValue =
     HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
 /// How long a connection may stand still in the middle of something.

@@ -17,7 +17,7 @@ use paceline_protocol::{
 };
 
 use super::oip::{ParseOptions, parse};
-use super::path::Route;
+use super::path::{Route, Target};
 
 /// Mutations of each target unless seconds are given: a second or two of a test's time.
 const ROUNDS: u64 = 20_000;
@@ -247,14 +247,18 @@ fn paths() {
         };
         match Route::of(path) {
             Route::Unknown => false,
-            Route::Model { model, version }
-            | Route::ModelReady { model, version }
-            | Route::Infer { model, version } => {
+            Route::Model(Target { model, version })
+            | Route::ModelReady(Target { model, version })
+            | Route::Infer(Target { model, version }) => {
                 let is_part = |part: &str| !part.is_empty() && !part.contains('/');
                 assert!(is_part(model) && version.is_none_or(is_part));
                 assert!(path.starts_with("/v2/models/"));
                 true
             }
+            Route::V1(_) => ["/v1/", "/openai/v1/"]
+                .iter()
+                .any(|prefix| path.starts_with(prefix)),
+            Route::Described => path == "/openapi.json",
             _ => path.starts_with("/v2"),
         }
     });

@@ -20,8 +20,8 @@ use crate::config::Config;
 use crate::detector::{Detector, Suspects};
 use crate::drain::Drain;
 use crate::gateway::{
-    self, Bodies, Copies, Doors, Gateway, Guests, Listener, Models, Operator, OperatorParts,
-    PeerDoor, Readiness, Serving, quic,
+    self, Bodies, CallParts, Calls, Copies, Doors, Gateway, Guests, Listeners, Models, Operator,
+    OperatorParts, PeerDoor, Readiness, Serving, quic,
 };
 use crate::identity::Identity;
 use crate::identity::authority::key_in_certificate;
@@ -55,7 +55,7 @@ pub(super) struct Assembly<'a> {
     pub(super) registry: registry::Handle,
     pub(super) clock: Clock,
     pub(super) stopping: watch::Receiver<bool>,
-    pub(super) listeners: (Listener, Listener),
+    pub(super) listeners: Listeners,
     pub(super) tls: Option<Tls>,
     pub(super) metrics: Metrics,
     pub(super) raft: RaftHandle,
@@ -383,10 +383,17 @@ impl Assembly<'_> {
         };
         let protocols = &gateway::PROTOCOLS;
         let tls = self.tls.as_ref().map(|tls| tls.door(protocols));
+        let calls = Calls::new(CallParts {
+            models: self.models(shared),
+            readiness: shared.readiness.clone(),
+            stopping: self.stopping.clone(),
+            bytes_max: http.body_bytes_max,
+        });
         let doors = Doors {
             serving,
             models: self.models(shared),
             operator,
+            calls,
             metrics: shared.metrics.clone(),
             options,
             bodies: Bodies::new(http.bodies_bytes_max, self.ports.threads),
@@ -395,10 +402,8 @@ impl Assembly<'_> {
             stopping: self.stopping.clone(),
             guests: shared.guests.clone(),
         };
-        let (http, metrics_listener) = self.listeners.clone();
         Ok(gateway::Arguments {
-            http,
-            metrics_listener,
+            listeners: self.listeners.clone(),
             doors: Arc::new(doors),
             health: shared.health.clone(),
         })

@@ -168,6 +168,7 @@ pub(super) fn where_it_was(mut config: Config, ports: &Ports) -> Config {
         }
     };
     again(&mut config.http.listen, Some(last.http).filter(tcp));
+    again(&mut config.grpc.listen, last.grpc.filter(tcp));
     again(&mut config.metrics.listen, Some(last.metrics).filter(tcp));
     again(&mut config.sdk.listen, last.sdk.filter(udp));
     again(&mut config.peer.listen, last.peer.filter(udp));

@@ -56,6 +56,7 @@ impl World {
     fn new(cost: CostCurve) -> Self {
         let mut config = Config::default();
         config.http.listen.set_port(0);
+        config.grpc.listen.set_port(0);
         config.metrics.listen.set_port(0);
         Self {
             root: MemoryDisk::new(),

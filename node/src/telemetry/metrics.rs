@@ -49,7 +49,7 @@ pub struct Metrics {
 pub struct VersionMetrics {
     requests: Family<RequestLabels, Counter>,
     labels: VersionLabels,
-    succeeded: [Counter; 2],
+    succeeded: [Counter; 3],
     rows: Counter,
     duration: Histogram,
     stages: [Histogram; 4],
@@ -125,6 +125,8 @@ pub struct Gauges {
 pub enum Protocol {
     /// HTTP.
     Http,
+    /// gRPC.
+    Grpc,
     /// The SDK's frames over QUIC.
     Quic,
 }
@@ -706,11 +708,12 @@ impl Gauges {
 }
 
 impl Protocol {
-    const ALL: [Self; 2] = [Self::Http, Self::Quic];
+    const ALL: [Self; 3] = [Self::Http, Self::Grpc, Self::Quic];
 
     const fn name(self) -> &'static str {
         match self {
             Self::Http => "http",
+            Self::Grpc => "grpc",
             Self::Quic => "quic",
         }
     }

@@ -15,7 +15,17 @@ use super::home::name;
 pub(crate) struct Shown {
     pub(crate) node: usize,
     pub(crate) http: SocketAddr,
+    pub(crate) grpc: Option<SocketAddr>,
     pub(crate) pid: u32,
+}
+
+impl Shown {
+    /// Where clients reach it.
+    pub(crate) fn urls(&self) -> String {
+        let http = self.http;
+        let grpc = self.grpc.map(|grpc| format!(" (gRPC {grpc})"));
+        format!("http://{http}{}", grpc.unwrap_or_default())
+    }
 }
 
 /// Asks each node for each model of the demo; the text to print, or the first question that

@@ -38,7 +38,7 @@ pub(super) const STATUSES: [&str; 17] = [
 ];
 
 /// A row a code, in the order of [`super::ErrorCode::ALL`].
-pub(super) const EXPLANATIONS: [Explanation; 42] = [
+pub(super) const EXPLANATIONS: [Explanation; 43] = [
     Explanation {
         name: "JSON_INVALID",
         http: 400,
@@ -374,5 +374,13 @@ pub(super) const EXPLANATIONS: [Explanation; 42] = [
         retryable: false,
         cause: "the tenant of the key that was shown may not do this",
         remedy: "use a key of the model's owner, or of the tenant `default`, which administers the cluster",
+    },
+    Explanation {
+        name: "MESSAGE_INVALID",
+        http: 400,
+        grpc: GRPC_INVALID_ARGUMENT,
+        retryable: false,
+        cause: "the body of a call is not the message of gRPC that its method takes",
+        remedy: "send what the message asks for; node/proto holds the descriptions",
     },
 ];

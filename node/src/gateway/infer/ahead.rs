@@ -78,7 +78,7 @@ impl Serving {
         }))
     }
 
-    /// Has a peer answer a request over HTTP that was pinned to what this node knows: its body is
+    /// Has a peer answer a request over HTTP or gRPC that was pinned to what this node knows: its body is
     /// read, and the answer written, by the signature that is known here.
     pub(super) async fn infer_ahead(
         &self,
@@ -90,7 +90,10 @@ impl Serving {
         let mut parsed = request
             .parsed(version)
             .map_err(|failure| match failure.code {
-                ErrorCode::JsonInvalid | ErrorCode::BinaryInvalid | ErrorCode::TooLarge => failure,
+                ErrorCode::JsonInvalid
+                | ErrorCode::BinaryInvalid
+                | ErrorCode::MessageInvalid
+                | ErrorCode::TooLarge => failure,
                 // What does not fit here may fit what this node has not heard of.
                 _ => self.behind(seen),
             })?;
@@ -136,7 +139,7 @@ impl Serving {
             ..view(&request, &pinned, &parsed, &outputs)
         };
         let answered = Answered {
-            rendered: request.content.render(&view)?,
+            rendered: request.content.render(&view, answer.epoch)?,
             version: answer.version,
             epoch: answer.epoch,
             stale_seconds: answer.stale_seconds.map(u64::from),

@@ -2,10 +2,11 @@
 
 use bytes::Bytes;
 use paceline_protocol::traffic::Unit;
-use paceline_protocol::{Failure, Signature};
+use paceline_protocol::{Epoch, Failure, Signature};
 
-use crate::gateway::oip::{self, AnswerView, ParseOptions, ParsedRequest, Rendered};
+use crate::gateway::oip::{self, AnswerView, Envelope, ParseOptions, ParsedRequest, Rendered};
 use crate::gateway::predict::{self, Predict};
+use crate::telemetry::metrics::Protocol;
 
 /// What a request says, in the form of its protocol; its answer has the same.
 #[derive(Clone)]
@@ -19,6 +20,8 @@ pub enum Content<'a> {
     },
     /// HTTP: a prediction of TensorFlow Serving's or KServe's, whose outline has been read.
     Predict(&'a Predict<'a>),
+    /// gRPC: a message that has been read.
+    Message(&'a oip::Message<'a>),
 }
 
 impl Content<'_> {
@@ -31,11 +34,11 @@ impl Content<'_> {
         }
     }
 
-    /// The sequence that it names, before it is held against a signature.
-    pub(super) fn sequence(&self) -> Option<Unit> {
+    /// How it came in.
+    pub(super) fn protocol(&self) -> Protocol {
         match self {
-            Self::Json { json_bytes, body } => oip::sequence(body, *json_bytes),
-            Self::Predict(_) => None,
+            Self::Json { .. } | Self::Predict(_) => Protocol::Http,
+            Self::Message(_) => Protocol::Grpc,
         }
     }
 
@@ -48,13 +51,31 @@ impl Content<'_> {
         match self {
             Self::Json { json_bytes, body } => oip::parse(body, *json_bytes, signature, options),
             Self::Predict(outline) => outline.parse(signature, options),
+            Self::Message(message) => message.parse(signature, options),
         }
     }
 
-    pub(super) fn render(&self, view: &AnswerView<'_>) -> Result<Rendered, Failure> {
+    /// The sequence that it names, before it is held against a signature.
+    pub(super) fn sequence(&self) -> Option<Unit> {
+        match self {
+            Self::Json { json_bytes, body } => oip::sequence(body, *json_bytes),
+            Self::Predict(_) => None,
+            Self::Message(message) => message.parameters().sequence.clone(),
+        }
+    }
+
+    /// The answer, in the same form.
+    pub(super) fn render(&self, view: &AnswerView<'_>, epoch: Epoch) -> Result<Rendered, Failure> {
         match self {
             Self::Json { .. } => oip::render(view),
             Self::Predict(outline) => predict::render(view, outline.form()),
+            Self::Message(message) => {
+                let envelope = match message.is_in_stream() {
+                    true => Envelope::Stream(epoch),
+                    false => Envelope::Unary,
+                };
+                oip::render_message(view, envelope)
+            }
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Writes answers and failures.
 
 mod classification;
+mod message;
 mod values;
 
 use std::borrow::Cow;
@@ -8,6 +9,7 @@ use std::borrow::Cow;
 use bytes::Bytes;
 use paceline_protocol::{Failure, Signature, Tensor, VersionNumber};
 
+pub use self::message::{Envelope, FRAME_BYTES, render_in_stream, render_message};
 use super::json::write;
 use super::request::{ParameterValue, WantedOutput};
 pub(in crate::gateway) use values::Elements;
@@ -34,12 +36,13 @@ pub struct AnswerView<'a> {
 /// An answer as bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rendered {
-    /// The JSON.
+    /// The JSON, or the beginning of a message.
     pub head: Bytes,
-    /// The binary outputs that follow it, sharing the tensors' memory.
+    /// What follows it: binary outputs, sharing the tensors' memory, and in a message what stands
+    /// between them.
     pub bodies: Vec<Bytes>,
     /// Value of the header `Inference-Header-Content-Length`: the length of `head`, if an
-    /// output is binary. Then the content type is `application/octet-stream`.
+    /// output of JSON is binary. Then the content type is `application/octet-stream`.
     pub json_bytes: Option<usize>,
 }
 
@@ -49,7 +52,7 @@ impl Rendered {
         self.head.len() + self.bodies.iter().map(Bytes::len).sum::<usize>()
     }
 
-    /// Whether there is no body: never, since the JSON is an object.
+    /// Whether there is no body: never, since the JSON is an object and a message names its model.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }

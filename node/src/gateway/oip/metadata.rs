@@ -36,7 +36,7 @@ pub fn model(metadata: &ModelMetadata<'_>) -> Bytes {
         list(out, metadata.versions.iter(), |out, version| {
             write::string(out, &version.to_string());
         });
-        write::string_member(out, "platform", &format!("{PRODUCT}_{}", metadata.family));
+        write::string_member(out, "platform", &platform(metadata.family));
         write::key(out, "inputs");
         list(out, metadata.signature.inputs.iter(), spec);
         write::key(out, "outputs");
@@ -70,8 +70,13 @@ pub fn models<'a>(names: impl Iterator<Item = &'a str>) -> Bytes {
     })
 }
 
+/// The platform of a family's models.
+pub fn platform(family: &str) -> String {
+    format!("{PRODUCT}_{family}")
+}
+
 /// What the server calls itself.
-pub(super) const PRODUCT: &str = "paceline";
+pub const PRODUCT: &str = "paceline";
 
 fn spec(out: &mut Vec<u8>, spec: &TensorSpec) {
     out.push(b'{');

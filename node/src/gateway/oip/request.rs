@@ -4,6 +4,7 @@ mod binary;
 mod finite;
 mod glance;
 mod input;
+mod message;
 mod named;
 mod output;
 mod parameters;
@@ -15,6 +16,7 @@ use paceline_protocol::{ErrorCode, Failure, Shape, Signature, Tensor, TensorSpec
 
 use super::json::{Keys, Reader};
 pub use glance::sequence;
+pub use message::Message;
 pub use named::{arrange, arrange_outputs};
 pub use output::WantedOutput;
 pub use parameters::{PARAMETERS_MAX, ParameterValue, RequestParameters};

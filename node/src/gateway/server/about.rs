@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use hyper::{Response, StatusCode};
-use paceline_protocol::{ErrorCode, Failure};
+use paceline_protocol::{ErrorCode, Failure, VersionNumber};
 
 use super::openapi::described;
 use super::respond::{JSON, respond};
@@ -10,6 +10,7 @@ use crate::gateway::Doors;
 use crate::gateway::body::AnswerBody;
 use crate::gateway::oip::{self, ModelMetadata};
 use crate::gateway::path::{Route, Target};
+use crate::router::{Routes, VersionRoute};
 
 /// Answers whatever is no request to a model.
 pub(super) fn about(doors: &Doors, route: Route<'_>) -> Result<Response<AnswerBody>, Failure> {
@@ -28,16 +29,10 @@ pub(super) fn about(doors: &Doors, route: Route<'_>) -> Result<Response<AnswerBo
         Route::Described => json(StatusCode::OK, described()),
         Route::Models => json(StatusCode::OK, oip::models(routes.names())),
         Route::Model(Target { model, version }) => {
-            let known = routes.model(model)?;
-            let chosen = routes.resolve(model, version)?;
-            let serving: Vec<_> = known.versions.keys().copied().collect();
-            let versions = match version {
-                Some(_) => std::slice::from_ref(&chosen.version),
-                None => &serving,
-            };
+            let (versions, chosen) = versions(&routes, model, version)?;
             let metadata = ModelMetadata {
                 name: model,
-                versions,
+                versions: &versions,
                 family: &chosen.family,
                 signature: &chosen.signature,
             };
@@ -54,12 +49,7 @@ pub(super) fn about(doors: &Doors, route: Route<'_>) -> Result<Response<AnswerBo
             json(StatusCode::OK, oip::statistics(&statistics))
         }
         Route::ModelReady(Target { model, version }) => {
-            routes.model(model)?;
-            let ready = match routes.resolve(model, version) {
-                Ok(version) => version.ready > 0,
-                Err(failure) if failure.code == ErrorCode::ModelNotReady => false,
-                Err(failure) => return Err(failure),
-            };
+            let ready = is_ready(&routes, model, version)?;
             json(ready_status(ready), oip::model_ready(model, ready))
         }
         Route::Infer(_)
@@ -70,6 +60,35 @@ pub(super) fn about(doors: &Doors, route: Route<'_>) -> Result<Response<AnswerBo
         | Route::V1(_)
         | Route::Operator
         | Route::Unknown => unreachable!("answered elsewhere"),
+    }
+}
+
+/// The versions of a model that serve, or the one that is named, and one of them.
+pub(in crate::gateway) fn versions<'r>(
+    routes: &'r Routes,
+    model: &str,
+    version: Option<&str>,
+) -> Result<(Vec<VersionNumber>, &'r VersionRoute), Failure> {
+    let known = routes.model(model)?;
+    let chosen = routes.resolve(model, version)?;
+    let versions = match version {
+        Some(_) => vec![chosen.version],
+        None => known.versions.keys().copied().collect(),
+    };
+    Ok((versions, chosen))
+}
+
+/// Whether a request for the model would find a replica that is ready.
+pub(in crate::gateway) fn is_ready(
+    routes: &Routes,
+    model: &str,
+    version: Option<&str>,
+) -> Result<bool, Failure> {
+    routes.model(model)?;
+    match routes.resolve(model, version) {
+        Ok(version) => Ok(version.ready > 0),
+        Err(failure) if failure.code == ErrorCode::ModelNotReady => Ok(false),
+        Err(failure) => Err(failure),
     }
 }
 

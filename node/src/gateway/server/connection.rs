@@ -8,8 +8,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use hyper::body::{Body, Incoming};
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
+use hyper::{Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use paceline_core::patience::{Options, Patience, Verdict};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
@@ -20,6 +22,7 @@ use super::wire::{Seen, Wire};
 use super::{Doors, STALL, answer};
 use crate::gateway::PROTOCOLS;
 use crate::gateway::front::Door;
+use crate::gateway::grpc;
 use crate::gateway::guests::Counted;
 
 /// What a client speaks.
@@ -36,12 +39,22 @@ struct Guest {
     seen: Arc<Seen>,
 }
 
+/// What one connection of HTTP/2 may have under way.
+#[derive(Clone, Copy)]
+struct Room {
+    streams_max: u32,
+    /// What a client may send of one body before it is read.
+    stream_window_bytes: u32,
+    /// The same of all bodies of a connection.
+    connection_window_bytes: u32,
+}
+
 /// Serves a connection until it ends.
 pub(super) async fn serve<S>(stream: S, doors: Arc<Doors>, door: Door)
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
-    match doors.tls.clone().filter(|_| door == Door::Http) {
+    match doors.tls.clone().filter(|_| door != Door::Metrics) {
         None => converse(stream, None, doors, door).await,
         Some(tls) => {
             let mut stopping = doors.stopping.clone();
@@ -92,9 +105,12 @@ where
     let seen = Arc::new(Seen::default());
     let wire = TokioIo::new(Wire::new(stream, head, seen.clone()));
     let guest = Guest { doors, door, seen };
-    match spoken {
-        Spoken::Http1 => guest.speak_http1(wire).await,
-        Spoken::Http2 => guest.speak_http2(wire).await,
+    match (spoken, door) {
+        (Spoken::Http2, Door::Grpc) => guest.speak_http2(wire, grpc::answer).await,
+        (Spoken::Http2, _) => guest.speak_http2(wire, answer).await,
+        // gRPC has no other form: whoever speaks HTTP/1.1 there would not read an answer.
+        (Spoken::Http1, Door::Grpc) => {}
+        (Spoken::Http1, _) => guest.speak_http1(wire).await,
     }
 }
 
@@ -140,9 +156,13 @@ impl Guest {
         self.attend(connection, leave, stop).await;
     }
 
-    async fn speak_http2<S>(self, wire: TokioIo<Wire<S>>)
+    async fn speak_http2<S, A, F, B>(self, wire: TokioIo<Wire<S>>, answer: A)
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+        A: Fn(Arc<Doors>, Door, Request<Incoming>) -> F + Copy + Send + 'static,
+        F: Future<Output = Response<B>> + Send + 'static,
+        B: Body<Data = Bytes> + Send + Unpin + 'static,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
         let (doors, door, seen) = (self.doors.clone(), self.door, self.seen.clone());
         let service = service_fn(move |request| {
@@ -150,12 +170,16 @@ impl Guest {
             let answering = answer(doors.clone(), door, request);
             async move { Ok::<_, NoError>(answering.await.map(|body| Outgoing::new(body, open))) }
         });
+        let room = match door {
+            Door::Grpc => CALLS,
+            Door::Http | Door::Metrics => REQUESTS,
+        };
         let connection = http2::Builder::new(Streams)
             .timer(TokioTimer::new())
-            .max_concurrent_streams(STREAMS_MAX)
+            .max_concurrent_streams(room.streams_max)
             .max_header_list_size(HEADER_BYTES_MAX as u32)
-            .initial_stream_window_size(STREAM_WINDOW_BYTES)
-            .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+            .initial_stream_window_size(room.stream_window_bytes)
+            .initial_connection_window_size(room.connection_window_bytes)
             .max_send_buf_size(SEND_BUFFER_BYTES)
             .max_pending_accept_reset_streams(RESETS_PENDING_MAX)
             .max_local_error_reset_streams(ERRORS_RESET_MAX)
@@ -258,14 +282,21 @@ const FIRST_READ_BYTES: usize = 4 << 10;
 const HEADERS_MAX: usize = 100;
 /// Bytes of one request's header.
 const HEADER_BYTES_MAX: usize = 64 << 10;
-/// Requests of one HTTP/2 connection at a time: four batches of 64. More would let one connection
-/// have what 256 of HTTP/1.1 have.
-const STREAMS_MAX: u32 = 256;
-/// What a client may send of one body before it is read: an image of 224×224×3 floats in two round
-/// trips, and not more than what is read anyway.
-const STREAM_WINDOW_BYTES: u32 = 1 << 20;
-/// The same of all bodies of a connection: four large ones do not hold up each other.
-const CONNECTION_WINDOW_BYTES: u32 = 4 << 20;
+/// Four batches of 64 at a time: more would let one connection have what 256 of HTTP/1.1 have. Of a
+/// body an image of 224×224×3 floats comes in two round trips, and four large ones do not hold up
+/// each other.
+const REQUESTS: Room = Room {
+    streams_max: 256,
+    stream_window_bytes: 1 << 20,
+    connection_window_bytes: 4 << 20,
+};
+/// A client of gRPC has one connection for all that it does. The largest image or text in use comes
+/// without a round trip in between.
+const CALLS: Room = Room {
+    streams_max: 1_024,
+    stream_window_bytes: 4 << 20,
+    connection_window_bytes: 16 << 20,
+};
 /// What is kept of one answer until its stream has room: four slices.
 const SEND_BUFFER_BYTES: usize = 256 << 10;
 /// Streams that a client may open and reset before they are looked at; above it, it is told

@@ -11,7 +11,7 @@ use paceline_protocol::{ErrorCode, Failure};
 ///
 /// `authority` is what HTTP/2 has for Host, and what goes before it in HTTP/1.1 (RFC 9112, section
 /// 3.2.2).
-pub(super) fn check_host(
+pub(in crate::gateway) fn check_host(
     authority: Option<&Authority>,
     headers: &HeaderMap,
 ) -> Result<(), Failure> {

@@ -16,7 +16,6 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::STALL;
 use super::wire::Open;
-use crate::gateway::body::AnswerBody;
 
 tokio::task_local! {
     /// The stream of HTTP/2 that a task serves.
@@ -24,8 +23,8 @@ tokio::task_local! {
 }
 
 /// The body of an answer that has begun.
-pub(super) struct Outgoing {
-    body: AnswerBody,
+pub(super) struct Outgoing<B: Body> {
+    body: B,
     open: Open,
     sliced: Option<Sliced>,
 }
@@ -55,9 +54,9 @@ struct Stall {
     timer: Option<Pin<Box<Sleep>>>,
 }
 
-impl Outgoing {
+impl<B: Body> Outgoing<B> {
     /// An answer's body; `open` lives as long as it does.
-    pub(super) fn new(body: AnswerBody, open: Open) -> Self {
+    pub(super) fn new(body: B, open: Open) -> Self {
         let sending = SENDING.try_with(Arc::clone).ok();
         let sliced = sending.map(|sending| Sliced {
             rest: Bytes::new(),
@@ -67,14 +66,14 @@ impl Outgoing {
     }
 }
 
-impl Body for Outgoing {
+impl<B: Body<Data = Bytes> + Unpin> Body for Outgoing<B> {
     type Data = Bytes;
-    type Error = axum::Error;
+    type Error = B::Error;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
         let Self { body, sliced, .. } = &mut *self;
         match sliced {
             None => Pin::new(body).poll_frame(context),
@@ -97,20 +96,21 @@ impl Body for Outgoing {
     }
 }
 
-impl Drop for Outgoing {
+impl<B: Body> Drop for Outgoing<B> {
     fn drop(&mut self) {
-        if self.is_end_stream() {
+        let is_given = |sliced: &Sliced| sliced.rest.is_empty();
+        if self.sliced.as_ref().is_none_or(is_given) && self.body.is_end_stream() {
             self.open.answered();
         }
     }
 }
 
 impl Sliced {
-    fn poll_slice(
+    fn poll_slice<B: Body<Data = Bytes>>(
         &mut self,
-        body: Pin<&mut AnswerBody>,
+        body: Pin<&mut B>,
         context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
         self.sending.is_blocked.store(false, Ordering::Relaxed);
         if self.rest.is_empty() {
             match ready!(body.poll_frame(context)) {

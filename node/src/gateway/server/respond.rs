@@ -75,8 +75,8 @@ pub(super) fn respond(
 }
 
 /// The version that answered.
-pub(super) const VERSION: HeaderName = HeaderName::from_static("paceline-version");
+pub(in crate::gateway) const VERSION: HeaderName = HeaderName::from_static("paceline-version");
 /// For how many seconds there was no contact to a quorum.
-pub(super) const STALE: HeaderName = HeaderName::from_static("paceline-stale");
+pub(in crate::gateway) const STALE: HeaderName = HeaderName::from_static("paceline-stale");
 pub(super) const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const OCTETS: HeaderValue = HeaderValue::from_static("application/octet-stream");

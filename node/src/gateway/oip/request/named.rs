@@ -11,18 +11,19 @@ use super::{ParseOptions, check_inputs, check_shape, excerpt, listed};
 /// # Errors
 /// A [`Failure`] with one of the codes `INPUT_*` or `TOO_LARGE`; its sentence names what was
 /// wrong, where, and what is allowed.
-pub fn arrange(
-    named: Vec<(String, Tensor)>,
+pub fn arrange<N: AsRef<str>>(
+    named: Vec<(N, Tensor)>,
     signature: &Signature,
     options: ParseOptions,
 ) -> Result<Vec<Tensor>, Failure> {
     let specs = &signature.inputs;
     let mut places: Vec<Option<Tensor>> = vec![None; specs.len()];
     for (name, tensor) in named {
-        let Some(position) = signature.input(&name) else {
+        let name = name.as_ref();
+        let Some(position) = signature.input(name) else {
             let message = format!(
                 "{} is not an input of this model, which takes {}",
-                excerpt(&name),
+                excerpt(name),
                 listed(specs)
             );
             return Err(Failure::new(ErrorCode::InputUnknown, message));
@@ -31,7 +32,7 @@ pub fn arrange(
         if tensor.dtype() != spec.dtype {
             let message = format!(
                 "input {} has datatype {}, the model takes {}",
-                excerpt(&name),
+                excerpt(name),
                 tensor.dtype(),
                 spec.dtype
             );
@@ -39,7 +40,7 @@ pub fn arrange(
         }
         check_shape(spec, tensor.shape())?;
         if places[position].replace(tensor).is_some() {
-            let message = format!("input {} stands twice in the request", excerpt(&name));
+            let message = format!("input {} stands twice in the request", excerpt(name));
             return Err(Failure::new(ErrorCode::InputUnknown, message));
         }
     }
@@ -61,12 +62,16 @@ pub fn arrange(
 ///
 /// # Errors
 /// `OUTPUT_UNKNOWN`, by name.
-pub fn arrange_outputs(wanted: &[String], signature: &Signature) -> Result<Vec<usize>, Failure> {
+pub fn arrange_outputs<N: AsRef<str>>(
+    wanted: &[N],
+    signature: &Signature,
+) -> Result<Vec<usize>, Failure> {
     if wanted.is_empty() {
         return Ok((0..signature.outputs.len()).collect());
     }
     let mut places = Vec::with_capacity(wanted.len());
     for name in wanted {
+        let name = name.as_ref();
         let place = signature.output(name).ok_or_else(|| {
             let message = format!(
                 "{} is not an output of this model, which gives {}",

@@ -99,13 +99,7 @@ fn read_parameters(
     parameters::each(reader, "the parameters of an output", |name, value| {
         match &*name {
             "binary_data" => binary = Some(value.switch(&name)?),
-            "classification" => {
-                let count = value.unsigned().filter(|count| *count > 0);
-                let count = count.ok_or_else(|| {
-                    parameters::bad(&name, &value, "a number of classes, at least 1")
-                })?;
-                classes = Some(usize::try_from(count).unwrap_or(usize::MAX));
-            }
+            "classification" => classes = Some(parameters::classes(&name, &value)?),
             name if name.starts_with("shared_memory_") => {
                 return Err(parameters::shared_memory(&format!("outputs[{index}]")));
             }
@@ -146,7 +140,7 @@ pub(super) fn resolve(
 }
 
 /// It is better to say so before the model has run.
-fn check_form(output: WantedOutput, spec: &TensorSpec) -> Result<(), Failure> {
+pub(super) fn check_form(output: WantedOutput, spec: &TensorSpec) -> Result<(), Failure> {
     let message = match spec.dtype {
         Dtype::Bool | Dtype::Bytes | Dtype::Fp16 | Dtype::Bf16 if output.classes.is_some() => {
             format!(

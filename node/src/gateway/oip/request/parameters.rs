@@ -12,7 +12,7 @@ use super::{excerpt, twice};
 /// Most parameters of a request or a tensor: clients in use send a handful.
 pub const PARAMETERS_MAX: usize = 64;
 /// Longest text of a parameter, in bytes: names and ids fit, payloads belong into tensors.
-const TEXT_BYTES_MAX: usize = 4096;
+pub(super) const TEXT_BYTES_MAX: usize = 4096;
 
 /// Value of a parameter.
 #[derive(Clone, Debug, PartialEq)]
@@ -73,7 +73,8 @@ impl RequestParameters {
             .map_or_else(Criticality::default, Criticality::of_priority)
     }
 
-    fn set(&mut self, name: Cow<'_, str>, value: ParameterValue) -> Result<(), Failure> {
+    /// Takes one of them.
+    pub(super) fn set(&mut self, name: Cow<'_, str>, value: ParameterValue) -> Result<(), Failure> {
         match &*name {
             "timeout" => {
                 let most = REQUEST_BUDGET_MAX_MS * 1000;
@@ -140,12 +141,7 @@ impl ParameterValue {
             Some(b'"') => {
                 let text = reader.string()?;
                 if text.len() > TEXT_BYTES_MAX {
-                    let message = format!(
-                        "parameter {} has {} bytes; allowed: at most {TEXT_BYTES_MAX}",
-                        excerpt(name),
-                        text.len()
-                    );
-                    return Err(Failure::new(ErrorCode::ParameterInvalid, message));
+                    return Err(too_long(name, text.len()));
                 }
                 Ok(Self::Text(text.into_owned()))
             }
@@ -216,6 +212,20 @@ pub(super) fn bad(name: &str, value: &ParameterValue, allowed: &str) -> Failure 
     };
     let message = format!("parameter {} is {shown}; allowed: {allowed}", excerpt(name));
     Failure::new(ErrorCode::ParameterInvalid, message)
+}
+
+/// A text that is longer than a parameter's.
+pub(super) fn too_long(name: &str, bytes: usize) -> Failure {
+    let name = excerpt(name);
+    let message = format!("parameter {name} has {bytes} bytes; allowed: at most {TEXT_BYTES_MAX}");
+    Failure::new(ErrorCode::ParameterInvalid, message)
+}
+
+/// How many classes an output's parameter asks for.
+pub(super) fn classes(name: &str, value: &ParameterValue) -> Result<usize, Failure> {
+    let count = value.unsigned().filter(|count| *count > 0);
+    let count = count.ok_or_else(|| bad(name, value, "a number of classes, at least 1"))?;
+    Ok(usize::try_from(count).unwrap_or(usize::MAX))
 }
 
 /// Shared memory is known to the protocol and not offered here.

@@ -1,0 +1,105 @@
+//! One request, one answer: `ModelInfer`.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use hyper::Response;
+use hyper::body::Incoming;
+use hyper::header::{self, HeaderMap, HeaderValue};
+use paceline_protocol::Failure;
+use paceline_protocol::limits::REQUEST_BUDGET_DEFAULT_MS;
+use tokio::time::{Instant, timeout};
+
+use super::body::CallBody;
+use super::messages::{Arrived, Messages};
+use super::metadata;
+use super::status::{ACCEPT_ENCODING, CONTENT_TYPE, ENCODINGS, expired, ok};
+use crate::gateway::Doors;
+use crate::gateway::body::{EPOCH, epoch_seen, sequence, unit};
+use crate::gateway::infer::{Answered, Content, InferBody};
+use crate::gateway::oip::Message;
+use crate::gateway::server::{STALE, VERSION, caller};
+use crate::telemetry::metrics::Protocol;
+
+/// Answers a request. Dropping the future cancels what has not started: HTTP/2 does that when the
+/// caller resets the call.
+///
+/// # Errors
+/// Exactly one [`Failure`], by the request's deadline.
+pub(super) async fn answer(
+    doors: &Doors,
+    headers: &HeaderMap,
+    body: Incoming,
+) -> Result<Response<CallBody>, Failure> {
+    let arrived = Instant::now();
+    let refused = |failure: &Failure| doors.metrics.refused(Protocol::Grpc, failure.code);
+    let caller = caller(doors, headers).inspect_err(refused)?;
+    let epoch_seen = epoch_seen(headers).inspect_err(refused)?;
+    let unit = unit(headers).inspect_err(refused)?;
+    let sequence = sequence(headers).inspect_err(refused)?;
+    let budget = metadata::budget(headers).inspect_err(refused)?;
+    let read = read(doors, headers, body, budget).await;
+    // Its room is taken until the answer is there.
+    let Arrived { message: body, .. } = &read.inspect_err(refused)?;
+    let mut message = Message::read(body).inspect_err(refused)?;
+    if let Some(budget) = budget {
+        let left = budget.saturating_sub(arrived.elapsed());
+        if left.is_zero() {
+            return Err(expired()).inspect_err(refused);
+        }
+        message.within(left);
+    }
+    let request = InferBody {
+        model: message.model(),
+        version: message.version(),
+        content: Content::Message(&message),
+        epoch_seen,
+        caller,
+        unit,
+        sequence,
+    };
+    doors.serving.infer(request).await.map(answered)
+}
+
+/// The request's message, as long as the caller waits for the whole.
+async fn read(
+    doors: &Doors,
+    headers: &HeaderMap,
+    body: Incoming,
+    budget: Option<Duration>,
+) -> Result<Arrived, Failure> {
+    let within = (doors.options.body_bytes_max, doors.bodies.clone());
+    let messages = Messages::of(headers, body, within)?;
+    let limit = Duration::from_millis(REQUEST_BUDGET_DEFAULT_MS);
+    let limit = budget.map_or(limit, |budget| budget.min(limit));
+    match timeout(limit, messages.only()).await {
+        Ok(read) => read,
+        Err(_late) => Err(expired()),
+    }
+}
+
+fn answered(answered: Answered) -> Response<CallBody> {
+    let Answered {
+        rendered,
+        version,
+        epoch,
+        stale_seconds,
+    } = answered;
+    let mut slices = VecDeque::with_capacity(1 + rendered.bodies.len());
+    slices.push_back(rendered.head);
+    slices.extend(rendered.bodies);
+    let mut response = Response::new(CallBody::Message {
+        slices,
+        trailers: Some(ok()),
+    });
+    let headers = response.headers_mut();
+    headers.reserve(6);
+    headers.insert(header::CONTENT_TYPE, CONTENT_TYPE);
+    headers.insert(ACCEPT_ENCODING, ENCODINGS);
+    headers.insert(VERSION, HeaderValue::from(version.0));
+    headers.insert(EPOCH, HeaderValue::from(epoch.0));
+    if let Some(seconds) = stale_seconds {
+        headers.insert(STALE, HeaderValue::from(seconds));
+    }
+    response
+}
