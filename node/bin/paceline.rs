@@ -26,7 +26,7 @@ enum Command {
     #[command(flatten)]
     Node(paceline_node::command::Command),
     #[command(flatten)]
-    Client(paceline_client::cli::Command),
+    Client(Box<paceline_client::cli::Command>),
     /// Run scenarios against the same decisions in invented time.
     #[command(subcommand)]
     Sim(paceline_sim::Command),

@@ -224,13 +224,16 @@ fn server_and_models_say_what_they_are() {
         .call(&path("ModelReady"), &[], &asked("digits", "1"))
         .ok();
     assert_eq!(ready.value, 1);
-    for method in ["ModelReady", "ModelMetadata"] {
-        let unknown = client.call(&path(method), &[], &asked("nobody", ""));
-        assert_eq!(unknown.ended(), (5, "MODEL_NOT_FOUND"), "{unknown:?}");
-        assert!(unknown.said("grpc-message").contains("nobody"));
-        let version = client.call(&path(method), &[], &asked("digits", "9"));
-        assert_eq!(version.ended(), (5, "VERSION_NOT_FOUND"));
+    for (model, version) in [("nobody", ""), ("digits", "9")] {
+        let call = client.call(&path("ModelReady"), &[], &asked(model, version));
+        let ready: Number = call.ok();
+        assert_eq!(ready.value, 0, "{model} {version}");
     }
+    let unknown = client.call(&path("ModelMetadata"), &[], &asked("nobody", ""));
+    assert_eq!(unknown.ended(), (5, "MODEL_NOT_FOUND"), "{unknown:?}");
+    assert!(unknown.said("grpc-message").contains("nobody"));
+    let version = client.call(&path("ModelMetadata"), &[], &asked("digits", "9"));
+    assert_eq!(version.ended(), (5, "VERSION_NOT_FOUND"));
 }
 
 #[test]

@@ -107,8 +107,12 @@ impl GrpcInferenceService for Inference {
     ) -> Result<Response<ModelReadyResponse>, Status> {
         let ModelReadyRequest { name, version } = request.into_inner();
         let ready = server::is_ready(&self.models.router.routes(), &name, named(&version));
-        let ready = ready.map_err(told)?;
-        Ok(Response::new(ModelReadyResponse { ready }))
+        let ready = ready.or_else(|failure| match failure.code {
+            // Triton's clients ask so for what they load afterwards, and take an error for one.
+            ErrorCode::ModelNotFound | ErrorCode::VersionNotFound => Ok(false),
+            _ => Err(told(failure)),
+        });
+        Ok(Response::new(ModelReadyResponse { ready: ready? }))
     }
 
     async fn server_metadata(
