@@ -16,7 +16,7 @@ use rustls::ServerConfig;
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
@@ -42,7 +42,6 @@ pub struct Tls(Arc<Shared>);
 struct Shared {
     files: TlsFiles,
     newest: Arc<Newest>,
-    shaking: Arc<Semaphore>,
     wall: Wall,
 }
 
@@ -72,7 +71,6 @@ struct Refused {
 #[derive(Clone)]
 pub struct TlsDoor {
     acceptor: TlsAcceptor,
-    shaking: Arc<Semaphore>,
 }
 
 impl TlsFiles {
@@ -105,7 +103,6 @@ impl Tls {
         Ok(Self(Arc::new(Shared {
             files,
             newest: Arc::new(newest),
-            shaking: Arc::new(Semaphore::new(SHAKING_MAX)),
             wall,
         })))
     }
@@ -123,7 +120,6 @@ impl Tls {
         config.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
         Ok(TlsDoor {
             acceptor: TlsAcceptor::from(Arc::new(config)),
-            shaking: self.0.shaking.clone(),
         })
     }
 
@@ -232,8 +228,8 @@ impl State {
 }
 
 impl TlsDoor {
-    /// Shakes hands. Many at a time wait for each other, and none for long: a client that says
-    /// nothing gives its place back.
+    /// Shakes hands. How many do at a time is bounded by the door's connections: places of their own
+    /// would be a few that silent clients could hold.
     ///
     /// # Errors
     /// The client speaks no TLS that is offered, or takes too long; it is the client's.
@@ -241,13 +237,7 @@ impl TlsDoor {
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
-        let shaking = async {
-            let place = self.shaking.acquire().await;
-            let accepted = self.acceptor.accept(stream).await;
-            drop(place);
-            accepted
-        };
-        timeout(HANDSHAKE_LIMIT, shaking)
+        timeout(HANDSHAKE_LIMIT, self.acceptor.accept(stream))
             .await
             .unwrap_or_else(|_elapsed| Err(io::ErrorKind::TimedOut.into()))
     }
@@ -265,10 +255,7 @@ impl std::fmt::Debug for Newest {
     }
 }
 
-/// Handshakes under way at a time: each takes a signature of a tenth of a millisecond to two, and
-/// who waits for a client's next word holds some KiB.
-const SHAKING_MAX: usize = 256;
-/// What a handshake may take, the wait for a place included: as long as a connection may stand
+/// What a handshake may take: as long as a connection may stand
 /// still in the middle of anything else.
 const HANDSHAKE_LIMIT: Duration = Duration::from_millis(paceline_protocol::limits::STREAM_STALL_MS);
 /// How often the files are looked at: two calls of the system.

@@ -246,6 +246,21 @@ impl Client {
         next.map(|message| M::decode(&message[..]).expect("a message"))
     }
 
+    /// Reads the bytes that are left of a stream, and tells whether it was reset.
+    pub(crate) fn drain(&self, mut stream: Stream) -> (usize, bool) {
+        self.runtime.block_on(async {
+            let mut bytes = 0;
+            while let Some(data) = stream.body.data().await {
+                let Ok(data) = data else {
+                    return (bytes, true);
+                };
+                let _ = stream.body.flow_control().release_capacity(data.len());
+                bytes += data.len();
+            }
+            (bytes, stream.body.trailers().await.is_err())
+        })
+    }
+
     /// Waits for the end of the connection.
     pub(crate) fn closed(self) -> Result<(), h2::Error> {
         drop(self.requests);

@@ -31,6 +31,8 @@ pub struct Seen {
     pub is_blocked: bool,
     /// Whether some of a request's header has come.
     pub is_reading: bool,
+    /// Whether its protocol says more than requests: then what comes between them is no header.
+    pub is_framed: bool,
 }
 
 /// What shall become of a connection.
@@ -119,14 +121,15 @@ impl State {
             taken,
             is_blocked,
             is_reading,
+            is_framed,
         } = seen;
         if is_blocked {
             Self::Stalled { taken }
         } else if open > 0 {
             Self::Busy
-        } else if is_reading {
+        } else if is_reading && !is_framed {
             Self::Header { begun }
-        } else if begun == 0 {
+        } else if begun == 0 && !is_framed {
             Self::New
         } else {
             Self::Idle { begun }
@@ -174,6 +177,19 @@ mod tests {
             ..Seen::default()
         };
         assert_eq!(first(200, |_| idle), Some((92, Verdict::Idle)));
+    }
+
+    #[test]
+    fn pings_between_requests_are_no_header() {
+        for begun in [0, 7] {
+            let pinged = Seen {
+                begun,
+                is_reading: true,
+                is_framed: true,
+                ..Seen::default()
+            };
+            assert_eq!(first(200, |_| pinged), Some((92, Verdict::Idle)), "{begun}");
+        }
     }
 
     #[test]

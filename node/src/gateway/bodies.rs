@@ -114,6 +114,11 @@ impl Place {
         Ok(())
     }
 
+    /// Whether nothing was taken.
+    pub(super) fn is_empty(&self) -> bool {
+        self.taken.is_none()
+    }
+
     /// The body that this is the place of.
     pub(super) fn hold(self, bytes: impl AsRef<[u8]> + Send + 'static) -> Bytes {
         Bytes::from_owner(Held {

@@ -39,6 +39,11 @@ use super::front::Door;
 use super::server::{REQUEST_ID, STALE, VERSION, caller, check_host, log_failure, request_id};
 use crate::telemetry::metrics::Protocol;
 
+/// How long a call's client waits, if it says so and says it well.
+pub(super) fn budget(headers: &HeaderMap) -> Option<Duration> {
+    metadata::budget(headers).ok().flatten()
+}
+
 /// Answers one call.
 pub(super) async fn answer(
     doors: Arc<Doors>,

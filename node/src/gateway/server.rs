@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use hyper::body::Incoming;
+use hyper::body::{Body, Incoming};
 use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 use hyper::{Request, Response, Version};
 use paceline_protocol::limits::STREAM_STALL_MS;
@@ -101,6 +101,7 @@ pub(super) async fn accept(listener: Arc<Accepting>, doors: Arc<Doors>, door: Do
 async fn answer(doors: Arc<Doors>, door: Door, request: Request<Incoming>) -> Response<AnswerBody> {
     let id = request_id(request.headers());
     let (version, wanted) = (request.version(), Coding::wanted(request.headers()));
+    let is_head = request.method() == hyper::Method::HEAD;
     let span = tracing::debug_span!("request", id = id.to_str().unwrap_or_default());
     let mut response = async {
         let path = request.uri().path().to_owned();
@@ -119,6 +120,15 @@ async fn answer(doors: Arc<Doors>, door: Door, request: Request<Incoming>) -> Re
     if door == Door::Http {
         about_the_node(&doors, headers);
     }
+    if is_head {
+        // hyper leaves the body away over HTTP/1.1 only.
+        if let Some(length) = response.body().size_hint().exact() {
+            let headers = response.headers_mut();
+            headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
+        }
+        *response.body_mut() = AnswerBody::one(Bytes::new());
+    }
+    let headers = response.headers_mut();
     if version == Version::HTTP_2 {
         // Its connections are asked to end by GOAWAY.
         headers.remove(header::CONNECTION);

@@ -501,7 +501,7 @@ fn hold_numbers<T: Serialize + fmt::Debug>(
 
 #[test]
 fn variants_keep_their_numbers() {
-    hold_numbers(changes(), change_number, 28);
+    hold_numbers(changes(), change_number, 29);
     hold_numbers(refusals(), refusal_number, 39);
 }
 

@@ -103,7 +103,7 @@ impl Body for CallBody {
         match self {
             Self::Empty => true,
             Self::Message { slices, trailers } => slices.is_empty() && trailers.is_none(),
-            Self::Stream(_) => false,
+            Self::Stream(pieces) => pieces.is_over,
             Self::Routed(body) => body.is_end_stream(),
         }
     }

@@ -3,7 +3,7 @@
 use std::io::Read;
 
 use bytes::{Bytes, BytesMut};
-use flate2::read::{MultiGzDecoder, ZlibDecoder};
+use flate2::read::{GzDecoder, ZlibDecoder};
 use paceline_protocol::{ErrorCode, Failure};
 
 use super::metadata::Encoding;
@@ -26,7 +26,7 @@ pub(super) async fn decompress(
             let message = "a message is compressed, and grpc-encoding does not say how";
             return Err(Failure::new(ErrorCode::MessageInvalid, message));
         }
-        Encoding::Gzip => Box::new(MultiGzDecoder::new(std::io::Cursor::new(message))),
+        Encoding::Gzip => Box::new(GzDecoder::new(std::io::Cursor::new(message))),
         Encoding::Deflate => Box::new(ZlibDecoder::new(std::io::Cursor::new(message))),
     };
     let mut whole = BytesMut::new();

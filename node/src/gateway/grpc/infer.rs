@@ -3,15 +3,16 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use bytes::Bytes;
 use hyper::Response;
 use hyper::body::Incoming;
 use hyper::header::{self, HeaderMap, HeaderValue};
 use paceline_protocol::Failure;
-use paceline_protocol::limits::REQUEST_BUDGET_DEFAULT_MS;
+use paceline_protocol::limits::{REQUEST_BUDGET_DEFAULT_MS, REQUEST_BUDGET_MAX_MS};
 use tokio::time::{Instant, timeout};
 
 use super::body::CallBody;
-use super::messages::{Arrived, Messages};
+use super::messages::Messages;
 use super::metadata;
 use super::status::{ACCEPT_ENCODING, CONTENT_TYPE, ENCODINGS, expired, ok};
 use crate::gateway::Doors;
@@ -39,9 +40,8 @@ pub(super) async fn answer(
     let sequence = sequence(headers).inspect_err(refused)?;
     let budget = metadata::budget(headers).inspect_err(refused)?;
     let read = read(doors, headers, body, budget).await;
-    // Its room is taken until the answer is there.
-    let Arrived { message: body, .. } = &read.inspect_err(refused)?;
-    let mut message = Message::read(body).inspect_err(refused)?;
+    let body = read.inspect_err(refused)?;
+    let mut message = Message::read(&body).inspect_err(refused)?;
     if let Some(budget) = budget {
         let left = budget.saturating_sub(arrived.elapsed());
         if left.is_zero() {
@@ -67,11 +67,12 @@ async fn read(
     headers: &HeaderMap,
     body: Incoming,
     budget: Option<Duration>,
-) -> Result<Arrived, Failure> {
+) -> Result<Bytes, Failure> {
     let within = (doors.options.body_bytes_max, doors.bodies.clone());
-    let messages = Messages::of(headers, body, within)?;
-    let limit = Duration::from_millis(REQUEST_BUDGET_DEFAULT_MS);
-    let limit = budget.map_or(limit, |budget| budget.min(limit));
+    let usual = Duration::from_millis(REQUEST_BUDGET_DEFAULT_MS);
+    let limit = budget.unwrap_or(usual);
+    let limit = limit.min(Duration::from_millis(REQUEST_BUDGET_MAX_MS));
+    let messages = Messages::of(headers, body, within, limit)?;
     match timeout(limit, messages.only()).await {
         Ok(read) => read,
         Err(_late) => Err(expired()),

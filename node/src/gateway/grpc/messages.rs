@@ -6,7 +6,6 @@ use bytes::{Buf, Bytes, BytesMut};
 use http_body_util::BodyExt;
 use hyper::body::{Body, Incoming};
 use hyper::header::HeaderMap;
-use paceline_protocol::limits::REQUEST_BUDGET_DEFAULT_MS;
 use paceline_protocol::{ErrorCode, Failure};
 use tokio::time::timeout;
 
@@ -24,16 +23,12 @@ pub(super) struct Messages {
     pending: Bytes,
     limit: usize,
     bodies: Bodies,
-}
-
-/// A message, and the room that it takes.
-pub(super) struct Arrived {
-    pub(super) message: Bytes,
-    _place: Place,
+    /// How long a message may take once it has begun.
+    patience: Duration,
 }
 
 impl Messages {
-    /// The messages of a call, each of at most `limit` bytes.
+    /// The messages of a call, each of at most `limit` bytes and within `patience` once it has begun.
     ///
     /// # Errors
     /// They are compressed as this node does not take it.
@@ -41,6 +36,7 @@ impl Messages {
         headers: &HeaderMap,
         body: Incoming,
         (limit, bodies): (usize, Bodies),
+        patience: Duration,
     ) -> Result<Self, Failure> {
         Ok(Self {
             body,
@@ -48,6 +44,7 @@ impl Messages {
             pending: Bytes::new(),
             limit,
             bodies,
+            patience,
         })
     }
 
@@ -55,22 +52,23 @@ impl Messages {
     ///
     /// # Errors
     /// There are none or several, or as [`Messages::next`].
-    pub(super) async fn only(mut self) -> Result<Arrived, Failure> {
+    pub(super) async fn only(mut self) -> Result<Bytes, Failure> {
         let invalid = |message| Failure::new(ErrorCode::MessageInvalid, message);
-        let Some(arrived) = self.next().await? else {
+        let Some(message) = self.next().await? else {
             return Err(invalid("the call has no message; allowed: one"));
         };
         match self.next().await? {
-            None => Ok(arrived),
+            None => Ok(message),
             Some(_) => Err(invalid("the call has more than one message; allowed: one")),
         }
     }
 
-    /// The next message; `None` when the caller has sent all.
+    /// The next message, which keeps its room for as long as there is a slice of it; `None` when the
+    /// caller has sent all.
     ///
     /// # Errors
     /// It is over the limit, cut off, wrongly compressed, or there is no room for it.
-    pub(super) async fn next(&mut self) -> Result<Option<Arrived>, Failure> {
+    pub(super) async fn next(&mut self) -> Result<Option<Bytes>, Failure> {
         while self.pending.len() < FRAME_BYTES {
             match self.more().await? {
                 Some(data) if self.pending.is_empty() => self.pending = data,
@@ -96,14 +94,14 @@ impl Messages {
             return Err(Failure::new(ErrorCode::TooLarge, message));
         }
         let mut place = self.bodies.place();
-        let whole = timeout(MESSAGE_LIMIT, self.whole(length, &mut place)).await;
+        let whole = timeout(self.patience, self.whole(length, &mut place)).await;
         let mut message = whole.map_err(|_late| expired())??;
         if is_compressed {
             message = decompress(message, self.encoding, (self.limit, &mut place)).await?;
         }
-        Ok(Some(Arrived {
-            message,
-            _place: place,
+        Ok(Some(match place.is_empty() {
+            true => message,
+            false => place.hold(message),
         }))
     }
 
@@ -156,7 +154,5 @@ fn cut_off() -> Failure {
     Failure::new(ErrorCode::MessageInvalid, message)
 }
 
-/// How long a message may take once it has begun: as long as a request that names no budget.
-const MESSAGE_LIMIT: Duration = Duration::from_millis(REQUEST_BUDGET_DEFAULT_MS);
 /// Memory for a message of several pieces at the start: an image of 224 x 224 pixels fits.
 const START_BYTES: usize = 1 << 20;

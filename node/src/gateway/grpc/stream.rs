@@ -23,7 +23,7 @@ use tokio::time::{Instant, timeout};
 use tracing::Instrument;
 
 use super::body::{CallBody, Piece, Pieces};
-use super::messages::{Arrived, Messages};
+use super::messages::Messages;
 use super::status::{ACCEPT_ENCODING, CONTENT_TYPE, ENCODINGS, ended, ok};
 use super::{metadata, status};
 use crate::gateway::Doors;
@@ -70,7 +70,7 @@ pub(super) fn answer(
         doors: doors.clone(),
     };
     let within = (doors.options.body_bytes_max, doors.bodies.clone());
-    let messages = Messages::of(headers, body, within)?;
+    let messages = Messages::of(headers, body, within, MESSAGE_LIMIT)?;
     let (sender, pieces) = mpsc::channel(1);
     let task = tokio::spawn(run(Arc::new(terms), messages, sender).in_current_span());
     let mut response = Response::new(CallBody::Stream(Pieces::of(pieces, task.abort_handle())));
@@ -144,14 +144,14 @@ async fn write(
 }
 
 /// The answer to one request, whatever it is.
-async fn request(terms: Arc<Terms>, arrived: Arrived) -> Rendered {
+async fn request(terms: Arc<Terms>, arrived: Bytes) -> Rendered {
     let doors = &terms.doors;
     let refused = |failure: &Failure| doors.metrics.refused(Protocol::Grpc, failure.code);
-    let mut message = match Message::read(&arrived.message) {
+    let mut message = match Message::read(&arrived) {
         Ok(message) => message,
         Err(failure) => {
             refused(&failure);
-            return oip::render_in_stream(Message::id_in(&arrived.message), &failure);
+            return oip::render_in_stream(Message::id_in(&arrived), &failure);
         }
     };
     let id = message.id();
@@ -198,5 +198,7 @@ impl<T> Drop for Running<T> {
 
 /// What waits for the connection at once.
 const PIECE_BYTES_MAX: usize = 64 << 10;
+/// How long one message may take once it has begun: the largest at ten megabits a second.
+const MESSAGE_LIMIT: Duration = Duration::from_secs(60);
 /// How long a caller may take nothing of it.
 const STALL: Duration = Duration::from_millis(STREAM_STALL_MS);

@@ -9,13 +9,14 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use hyper::body::{Body, Incoming};
+use hyper::header::HeaderMap;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use paceline_core::patience::{Options, Patience, Verdict};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
-use tokio::time::{MissedTickBehavior, interval_at, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
 
 use super::outgoing::{Outgoing, Streams};
 use super::wire::{Seen, Wire};
@@ -47,6 +48,12 @@ struct Room {
     stream_window_bytes: u32,
     /// The same of all bodies of a connection.
     connection_window_bytes: u32,
+    /// Streams that a client may open and reset before they are looked at; above it, it is told
+    /// ENHANCE_YOUR_CALM (CVE-2023-44487).
+    resets_pending_max: usize,
+    /// Streams that may end for a client's errors in the protocol, for the same reason, in all. What
+    /// still comes for a call that was refused early is one, too.
+    errors_reset_max: usize,
 }
 
 /// Serves a connection until it ends.
@@ -139,7 +146,7 @@ impl Guest {
     {
         let Self { doors, door, seen } = &self;
         let service = service_fn(move |request| {
-            let open = seen.begin();
+            let open = seen.begin(None);
             let answering = answer(doors.clone(), *door, request);
             async move { Ok::<_, NoError>(answering.await.map(|body| Outgoing::new(body, open))) }
         });
@@ -165,8 +172,9 @@ impl Guest {
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
         let (doors, door, seen) = (self.doors.clone(), self.door, self.seen.clone());
+        seen.has_frames();
         let service = service_fn(move |request| {
-            let open = seen.begin();
+            let open = seen.begin(until(request.headers()));
             let answering = answer(doors.clone(), door, request);
             async move { Ok::<_, NoError>(answering.await.map(|body| Outgoing::new(body, open))) }
         });
@@ -181,8 +189,8 @@ impl Guest {
             .initial_stream_window_size(room.stream_window_bytes)
             .initial_connection_window_size(room.connection_window_bytes)
             .max_send_buf_size(SEND_BUFFER_BYTES)
-            .max_pending_accept_reset_streams(RESETS_PENDING_MAX)
-            .max_local_error_reset_streams(ERRORS_RESET_MAX)
+            .max_pending_accept_reset_streams(room.resets_pending_max)
+            .max_local_error_reset_streams(room.errors_reset_max)
             .keep_alive_interval(PING_INTERVAL)
             .keep_alive_timeout(PING_TIMEOUT)
             .serve_connection(wire, service);
@@ -221,7 +229,7 @@ impl Guest {
         let clock = self.doors.serving.clock;
         let options = self.doors.options.patience();
         let mut patience = Patience::new(options, clock.now());
-        let first = tokio::time::Instant::now() + options.every();
+        let first = Instant::now() + options.every();
         let mut looks = interval_at(first, options.every());
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut asked = pin!(asked);
@@ -264,6 +272,12 @@ impl super::HttpOptions {
     }
 }
 
+/// When a call's client stops waiting by its own word.
+fn until(headers: &HeaderMap) -> Option<Instant> {
+    let budget = grpc::budget(headers)?;
+    Some(Instant::now() + budget)
+}
+
 /// Ends when what is watched is true.
 async fn turns(mut watched: tokio::sync::watch::Receiver<bool>) {
     if watched.wait_for(|is_true| *is_true).await.is_err() {
@@ -289,21 +303,20 @@ const REQUESTS: Room = Room {
     streams_max: 256,
     stream_window_bytes: 1 << 20,
     connection_window_bytes: 4 << 20,
+    resets_pending_max: 20,
+    errors_reset_max: 256,
 };
-/// A client of gRPC has one connection for all that it does. The largest image or text in use comes
-/// without a round trip in between.
+/// A client of gRPC has one connection for all that it does, and may give up all of it at once:
+/// deadlines end in resets.
 const CALLS: Room = Room {
     streams_max: 1_024,
-    stream_window_bytes: 4 << 20,
-    connection_window_bytes: 16 << 20,
+    stream_window_bytes: 1 << 20,
+    connection_window_bytes: 4 << 20,
+    resets_pending_max: 1_024,
+    errors_reset_max: 64 << 10,
 };
 /// What is kept of one answer until its stream has room: four slices.
 const SEND_BUFFER_BYTES: usize = 256 << 10;
-/// Streams that a client may open and reset before they are looked at; above it, it is told
-/// ENHANCE_YOUR_CALM (CVE-2023-44487). What cancels for a reason has less.
-const RESETS_PENDING_MAX: usize = 20;
-/// Streams that may end for a client's errors in the protocol, for the same reason.
-const ERRORS_RESET_MAX: usize = 256;
 /// A peer that is lost while nothing is under way is noticed by pings: as often as a NAT forgets at
 /// the earliest.
 const PING_INTERVAL: Duration = Duration::from_secs(20);

@@ -5,10 +5,12 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
 use paceline_core::patience;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::Instant;
 
 /// A connection whose first bytes have been read already.
 pub(super) struct Wire<S> {
@@ -29,12 +31,16 @@ pub(super) struct Seen {
     lately: AtomicU64,
     abandoned: AtomicU64,
     is_flood: AtomicBool,
+    /// Whether it is HTTP/2.
+    is_framed: AtomicBool,
 }
 
 /// A request that has begun and whose answer has not ended.
 pub(super) struct Open {
     seen: Arc<Seen>,
     is_answered: bool,
+    /// From when on its client may go without having given up anything.
+    until: Option<Instant>,
 }
 
 impl<S> Wire<S> {
@@ -46,7 +52,9 @@ impl<S> Wire<S> {
 
 impl Seen {
     /// A request begins.
-    pub(super) fn begin(self: &Arc<Self>) -> Open {
+    ///
+    /// Whoever waits no longer than the request's own deadline, `until`, does not send it for nothing.
+    pub(super) fn begin(self: &Arc<Self>, until: Option<Instant>) -> Open {
         self.begun.fetch_add(1, Ordering::Relaxed);
         self.lately.fetch_add(1, Ordering::Relaxed);
         self.open.fetch_add(1, Ordering::Relaxed);
@@ -54,6 +62,7 @@ impl Seen {
         Open {
             seen: self.clone(),
             is_answered: false,
+            until,
         }
     }
 
@@ -72,7 +81,13 @@ impl Seen {
             taken: self.taken.load(Ordering::Relaxed),
             is_blocked: self.is_blocked.load(Ordering::Relaxed),
             is_reading: self.is_reading.load(Ordering::Relaxed),
+            is_framed: self.is_framed.load(Ordering::Relaxed),
         }
+    }
+
+    /// It is HTTP/2.
+    pub(super) fn has_frames(&self) {
+        self.is_framed.store(true, Ordering::Relaxed);
     }
 
     fn read(&self) -> io::Result<()> {
@@ -106,7 +121,8 @@ impl Drop for Open {
     fn drop(&mut self) {
         let seen = &self.seen;
         seen.open.fetch_sub(1, Ordering::Relaxed);
-        if !self.is_answered {
+        let is_late = |until| Instant::now() + EARLY >= until;
+        if !self.is_answered && !self.until.is_some_and(is_late) {
             let abandoned = seen.abandoned.fetch_add(1, Ordering::Relaxed) + 1;
             let lately = seen.lately.load(Ordering::Relaxed);
             if abandoned > ABANDONED_MAX && abandoned > lately / 2 {
@@ -163,6 +179,9 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Wire<S> {
         let flushed = Pin::new(&mut self.stream).poll_flush(context);
         if flushed.is_pending() {
             self.seen.is_blocked.store(true, Ordering::Relaxed);
+        } else if self.seen.is_blocked.swap(false, Ordering::Relaxed) {
+            // TLS keeps back what the socket does not take, and says so here only.
+            self.seen.taken.fetch_add(1, Ordering::Relaxed);
         }
         flushed
     }
@@ -178,6 +197,8 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Wire<S> {
 /// it may, some times over; who resets as fast as it can has a hundred thousand a second
 /// (CVE-2023-44487).
 const ABANDONED_MAX: u64 = 2_000;
+/// How much sooner than its deadline a client may stop waiting: its clock began when it sent.
+const EARLY: Duration = Duration::from_millis(50);
 
 #[cfg(test)]
 mod tests {
@@ -188,7 +209,7 @@ mod tests {
         let gives_up = |each: u64| {
             let seen = Arc::new(Seen::default());
             for number in 0..20_000 {
-                let mut open = seen.begin();
+                let mut open = seen.begin(None);
                 if number % each != 0 {
                     open.answered();
                 }
