@@ -24,7 +24,7 @@ struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Command {
     #[command(flatten)]
-    Node(paceline_node::command::Command),
+    Node(Box<paceline_node::command::Command>),
     #[command(flatten)]
     Client(Box<paceline_client::cli::Command>),
     /// Run scenarios against the same decisions in invented time.
