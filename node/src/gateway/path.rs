@@ -152,15 +152,19 @@ impl<'a> Route<'a> {
 impl<'a> V1<'a> {
     fn of(path: &'a str) -> Option<Self> {
         // KServe serves what OpenAI's clients ask for under a prefix of its own.
-        if let Some(path) = path.strip_prefix("/openai") {
-            let listed = Self::of(path)?;
-            let is_openai = match listed {
-                Self::Models => true,
-                Self::Model(target) => target.version.is_none(),
-                Self::Metadata(_) | Self::Verb(..) => false,
-            };
-            return is_openai.then_some(listed);
-        }
+        let Some(path) = path.strip_prefix("/openai") else {
+            return Self::plain(path);
+        };
+        let listed = Self::plain(path)?;
+        let is_openai = match listed {
+            Self::Models => true,
+            Self::Model(target) => target.version.is_none(),
+            Self::Metadata(_) | Self::Verb(..) => false,
+        };
+        is_openai.then_some(listed)
+    }
+
+    fn plain(path: &'a str) -> Option<Self> {
         let rest = path.strip_prefix("/v1/models")?;
         let Some(rest) = rest.strip_prefix('/') else {
             return rest.is_empty().then_some(Self::Models);
@@ -401,6 +405,13 @@ mod tests {
                 assert_eq!(Route::of(&path), route, "{path}");
             }
         }
+    }
+
+    #[test]
+    fn one_prefix_is_taken_off_and_no_more() {
+        assert_eq!(Route::of("/openai/v1/models"), Route::V1(V1::Models));
+        let many = format!("{}/v1/models", "/openai".repeat(9_000));
+        assert_eq!(Route::of(&many), Route::Unknown);
     }
 
     #[test]

@@ -63,16 +63,7 @@ impl BenchArgs {
             (given, _) => [self.rows.or(given).unwrap_or(1)],
         };
         let sizes = if sizes.is_empty() { &one } else { sizes };
-        let bodies = self.sized(sizes, client)?;
-        let bytes: usize = bodies.iter().map(|body| body.bytes.len()).sum();
-        if bytes > BODIES_BYTES_MAX {
-            return Err(Failure::Usage(format!(
-                "the requests of the trace take {}; allowed: up to {}; choose one size with --rows",
-                units::bytes(bytes as u64),
-                units::bytes(BODIES_BYTES_MAX as u64)
-            )));
-        }
-        Ok(bodies)
+        self.sized(sizes, client)
     }
 
     pub(super) fn sized(
@@ -87,6 +78,20 @@ impl BenchArgs {
             false => Encoding::Json,
         };
         let meant = (self.connection.timeout(), self.importance);
+        // Before they are written: what one row more takes is the same for all of them.
+        let small = self.input.bodies(&[1, 2], encoding, &metadata, meant)?;
+        if let [one, two] = &small[..] {
+            let (one, two) = (one.bytes.len(), two.bytes.len());
+            let rows: usize = sizes.iter().map(|rows| *rows as usize).sum();
+            let bytes = two.saturating_sub(one).saturating_mul(rows) + one.saturating_mul(sizes.len());
+            if bytes > BODIES_BYTES_MAX {
+                return Err(Failure::Usage(format!(
+                    "the requests take about {}; allowed: up to {}; choose one size with --rows",
+                    units::bytes(bytes as u64),
+                    units::bytes(BODIES_BYTES_MAX as u64)
+                )));
+            }
+        }
         self.input.bodies(sizes, encoding, &metadata, meant)
     }
 
@@ -117,7 +122,11 @@ impl BenchArgs {
             (None, Some(rate), Process::Poisson) => Arrivals::Poisson { rate, seed },
         };
         let duration = match (self.duration, ends) {
-            (Some(duration), _) => duration,
+            (Some(duration), None) => duration,
+            // Behind its end there is nothing to send.
+            (Some(duration), Some(ends)) => {
+                duration.min(Duration::from_nanos(ends).saturating_sub(warm_up))
+            }
             (None, None) => DURATION_DEFAULT,
             (None, Some(ends)) => Duration::from_nanos(ends).saturating_sub(warm_up),
         };

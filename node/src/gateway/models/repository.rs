@@ -104,7 +104,10 @@ impl Models {
             version,
             replicas: ReplicaTarget::Count(copies),
         };
-        self.registry.write(fresh_op()?, change).await?;
+        // What somebody else has deployed meanwhile stays.
+        let revision = Some(known.revision);
+        let op = fresh_op()?;
+        self.registry.write_expecting(op, change, revision).await?;
         Ok(version)
     }
 

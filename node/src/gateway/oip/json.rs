@@ -333,12 +333,18 @@ impl<'a> Keys<'a> {
             }
             None if self.others.contains(&key) => Err(key),
             None => {
-                self.others.insert(key);
+                // They mean nothing: no more of them are remembered than a request could need.
+                if self.others.len() < OTHERS_MAX {
+                    self.others.insert(key);
+                }
                 Ok(None)
             }
         }
     }
 }
+
+/// Keys without meaning that are remembered, to find one that stands twice.
+const OTHERS_MAX: usize = 64;
 
 #[cfg(test)]
 mod tests;
