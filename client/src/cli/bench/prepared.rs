@@ -83,7 +83,8 @@ impl BenchArgs {
         if let [one, two] = &small[..] {
             let (one, two) = (one.bytes.len(), two.bytes.len());
             let rows: usize = sizes.iter().map(|rows| *rows as usize).sum();
-            let bytes = two.saturating_sub(one).saturating_mul(rows) + one.saturating_mul(sizes.len());
+            let bytes =
+                two.saturating_sub(one).saturating_mul(rows) + one.saturating_mul(sizes.len());
             if bytes > BODIES_BYTES_MAX {
                 return Err(Failure::Usage(format!(
                     "the requests take about {}; allowed: up to {}; choose one size with --rows",
