@@ -106,7 +106,7 @@ impl Messages {
     }
 
     /// So many bytes. Memory is taken for what arrives, not for what is announced; what came in one
-    /// piece stays where it is and needs no room, since the connection's windows bound it.
+    /// piece, a frame of HTTP/2 at most, stays where it is and is not counted.
     async fn whole(&mut self, length: usize, place: &mut Place) -> Result<Bytes, Failure> {
         if self.pending.len() >= length {
             return Ok(self.pending.split_to(length));
