@@ -45,7 +45,11 @@ pub(crate) fn serve() -> anyhow::Result<()> {
     runtime.block_on(async {
         let http = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
         let calls = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
-        println!("{} {}", http.local_addr()?.port(), calls.local_addr()?.port());
+        println!(
+            "{} {}",
+            http.local_addr()?.port(),
+            calls.local_addr()?.port()
+        );
         let signature = Arc::new(signature());
         loop {
             tokio::select! {

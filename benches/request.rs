@@ -151,7 +151,10 @@ fn measure<C: Ask>(
     for load in &mut loads {
         load.run(time / 4)?;
     }
-    let mut samples: Vec<_> = servers.iter().map(|(name, _)| (*name, Vec::new())).collect();
+    let mut samples: Vec<_> = servers
+        .iter()
+        .map(|(name, _)| (*name, Vec::new()))
+        .collect();
     for round in 0..arguments.windows {
         // The one that goes first changes.
         for turn in 0..servers.len() {

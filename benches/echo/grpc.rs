@@ -21,8 +21,8 @@ pub(super) async fn connection(stream: TcpStream) {
         let codec = ProstCodec::<InferResponse, InferRequest>::default();
         Ok::<_, Infallible>(Grpc::new(codec).unary(Echo, request).await)
     });
-    let connection = http2::Builder::new(TokioExecutor::new())
-        .serve_connection(TokioIo::new(stream), service);
+    let connection =
+        http2::Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(stream), service);
     // An error here is the client's: it went away.
     let _ = connection.await;
 }

@@ -103,7 +103,10 @@ fn read_grpc(framed: &[u8]) -> anyhow::Result<Vec<f32>> {
 fn read_bytes(bytes: &[u8]) -> anyhow::Result<Vec<f32>> {
     let (values, rest) = bytes.as_chunks::<4>();
     ensure!(rest.is_empty(), "a tensor of odd length");
-    Ok(values.iter().map(|value| f32::from_le_bytes(*value)).collect())
+    Ok(values
+        .iter()
+        .map(|value| f32::from_le_bytes(*value))
+        .collect())
 }
 
 fn bytes_of(values: &[f32]) -> Vec<u8> {

@@ -118,7 +118,11 @@ impl Http2 {
         window.extend_from_slice(&WINDOW_BYTES.to_be_bytes());
         frame(&mut hello, (SETTINGS, 0, 0), &window);
         // The connection's window is not among the settings.
-        frame(&mut hello, (WINDOW_UPDATE, 0, 0), &WINDOW_BYTES.to_be_bytes());
+        frame(
+            &mut hello,
+            (WINDOW_UPDATE, 0, 0),
+            &WINDOW_BYTES.to_be_bytes(),
+        );
         stream.write_all(&hello).await?;
         Ok(Self {
             stream,
@@ -189,7 +193,10 @@ impl Http2 {
     async fn read(&mut self, answer: &mut Answer) -> anyhow::Result<()> {
         self.buffer.copy_within(self.unread.clone(), 0);
         self.unread = 0..self.unread.len();
-        let read = self.stream.read(&mut self.buffer[self.unread.end..]).await?;
+        let read = self
+            .stream
+            .read(&mut self.buffer[self.unread.end..])
+            .await?;
         ensure!(read > 0, "the server closed a connection");
         self.unread.end += read;
         while let Some(frame) = self.next_frame()? {
@@ -235,7 +242,8 @@ impl Http2 {
             }
             SETTINGS if frame.flags & ACK == 0 => {
                 for setting in payload.as_chunks::<6>().0 {
-                    let value = u32::from_be_bytes([setting[2], setting[3], setting[4], setting[5]]);
+                    let value =
+                        u32::from_be_bytes([setting[2], setting[3], setting[4], setting[5]]);
                     match u16::from_be_bytes([setting[0], setting[1]]) {
                         INITIAL_WINDOW_SIZE => {
                             answer.room += i64::from(value) - self.stream_room;
@@ -252,7 +260,9 @@ impl Http2 {
                 self::frame(&mut self.outgoing, (PING, ACK, 0), &payload);
             }
             WINDOW_UPDATE => {
-                let more = payload.first_chunk().context("a window update of no bytes")?;
+                let more = payload
+                    .first_chunk()
+                    .context("a window update of no bytes")?;
                 let more = i64::from(u32::from_be_bytes(*more));
                 match frame.stream {
                     0 => self.room += more,
@@ -261,7 +271,10 @@ impl Http2 {
                 }
             }
             RST_STREAM => bail!("the server reset a call: {payload:?}"),
-            GOAWAY => bail!("the server says goodbye: {}", String::from_utf8_lossy(payload)),
+            GOAWAY => bail!(
+                "the server says goodbye: {}",
+                String::from_utf8_lossy(payload)
+            ),
             _ => {}
         }
         let ends = matches!(frame.kind, DATA | HEADERS) && frame.flags & END_STREAM != 0;
