@@ -19,6 +19,7 @@ mod path;
 pub mod predict;
 pub mod quic;
 mod server;
+pub mod text;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
