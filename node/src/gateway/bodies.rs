@@ -12,7 +12,7 @@ use tokio::time::timeout;
 use crate::threads::Threads;
 
 /// Places of bodies. Cheap to clone.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct Bodies {
     kib: Arc<Semaphore>,
     compressing: Arc<Semaphore>,

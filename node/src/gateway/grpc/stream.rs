@@ -162,6 +162,7 @@ async fn request(terms: Arc<Terms>, arrived: Bytes) -> Rendered {
             .check(terms.caller)
             .inspect_err(refused)?;
         message.in_stream();
+        message.counted(&doors.bodies);
         if let Some(deadline) = terms.deadline {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {

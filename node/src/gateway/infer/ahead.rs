@@ -94,7 +94,8 @@ impl Serving {
                 ErrorCode::JsonInvalid
                 | ErrorCode::BinaryInvalid
                 | ErrorCode::MessageInvalid
-                | ErrorCode::TooLarge => failure,
+                | ErrorCode::TooLarge
+                | ErrorCode::Overloaded => failure,
                 // What does not fit here may fit what this node has not heard of.
                 _ => self.behind(seen),
             })?;
