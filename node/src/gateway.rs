@@ -11,6 +11,7 @@ mod front;
 mod grpc;
 mod guests;
 pub mod infer;
+mod inflate;
 pub mod models;
 pub mod oip;
 mod operator;
