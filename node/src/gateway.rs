@@ -20,6 +20,7 @@ mod path;
 pub mod predict;
 pub mod quic;
 mod server;
+mod settings;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
