@@ -228,7 +228,7 @@ fn statistics_count_what_was_asked() {
 }
 
 #[test]
-fn settings_are_read_as_over_http_and_not_set() {
+fn settings_are_those_of_http() {
     let node = Node::shared();
     let client = Client::open(node.grpc);
     let http: Json = node.get("/v2/logging").ok();
@@ -274,6 +274,11 @@ fn settings_are_read_as_over_http_and_not_set() {
             assert_eq!(http[&name], value, "{name}");
         }
     }
+}
+
+#[test]
+fn settings_are_not_set() {
+    let client = Client::open(Node::shared().grpc);
     let rate = (
         "trace_rate".to_owned(),
         Texts {

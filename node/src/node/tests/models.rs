@@ -20,7 +20,7 @@ fn models(node: &NodeHandle) -> Models {
         registry: node.registry.clone(),
         router: node.serving.router.clone(),
         observed: node.serving.observed.clone(),
-        clock: node.serving.clock.clone(),
+        clock: node.serving.clock,
     }
 }
 
