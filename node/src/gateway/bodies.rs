@@ -16,7 +16,7 @@ use self::spares::Spares;
 use crate::threads::Threads;
 
 /// Places of bodies. Cheap to clone.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct Bodies {
     kib: Arc<Semaphore>,
     compressing: Arc<Semaphore>,

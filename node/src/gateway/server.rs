@@ -33,6 +33,7 @@ use self::connection::serve;
 pub(super) use self::events::Events;
 use self::events::{EventRequest, answer_in_events, wants_events};
 pub(super) use self::host::check_host;
+pub(super) use self::outgoing::TakenBack;
 pub(super) use self::respond::failed;
 pub(super) use self::respond::{STALE, VERSION};
 use self::respond::{answered, respond};

@@ -42,6 +42,7 @@ pub(super) async fn answer(
     let read = read(doors, headers, body, budget).await;
     let body = read.inspect_err(refused)?;
     let mut message = Message::read(&body).inspect_err(refused)?;
+    message.counted(&doors.bodies);
     if let Some(budget) = budget {
         let left = budget.saturating_sub(arrived.elapsed());
         if left.is_zero() {

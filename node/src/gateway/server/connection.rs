@@ -150,7 +150,7 @@ impl Guest {
         let service = service_fn(move |request| {
             let open = seen.begin(None);
             let answering = answer(doors.clone(), *door, request);
-            async move { Ok::<_, NoError>(answering.await.map(|body| Outgoing::new(body, open))) }
+            async move { Ok::<_, NoError>(Outgoing::answer(answering.await, open)) }
         });
         let connection = http1::Builder::new()
             // `attend` looks after it, with one timer for the connection instead of one for each
@@ -176,10 +176,10 @@ impl Guest {
         let (doors, door, seen) = (self.doors.clone(), self.door, self.seen.clone());
         seen.has_frames();
         let service = service_fn(move |request| {
-            let open = seen.begin(until(request.headers()));
+            let open = seen.begin(until(door, request.headers()));
             // It is some 12 KiB, and moved four times on its way into a task.
             let answering = Box::pin(answer(doors.clone(), door, request));
-            async move { Ok::<_, NoError>(answering.await.map(|body| Outgoing::new(body, open))) }
+            async move { Ok::<_, NoError>(Outgoing::answer(answering.await, open)) }
         });
         let room = match door {
             Door::Grpc => CALLS,
@@ -277,9 +277,10 @@ impl super::HttpOptions {
     }
 }
 
-/// When a call's client stops waiting by its own word.
-fn until(headers: &HeaderMap) -> Option<Instant> {
-    let budget = grpc::budget(headers)?;
+/// When a call's client stops waiting by its own word. A request of HTTP has none.
+fn until(door: Door, headers: &HeaderMap) -> Option<Instant> {
+    let headers = Some(headers).filter(|_| door == Door::Grpc);
+    let budget = headers.and_then(grpc::budget)?;
     Some(Instant::now() + budget)
 }
 

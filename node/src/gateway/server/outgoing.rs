@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
+use hyper::Response;
 use hyper::body::{Body, Frame, SizeHint};
 use hyper::rt::Executor;
 use tokio::time::{Instant, Sleep, sleep_until};
@@ -25,9 +26,14 @@ tokio::task_local! {
 /// The body of an answer that has begun.
 pub(super) struct Outgoing<B: Body> {
     body: B,
-    open: Open,
+    /// Gone if nobody waits for it.
+    open: Option<Open>,
     sliced: Option<Sliced>,
 }
+
+/// Marks the answer to a request that its client has taken back before it was whole.
+#[derive(Clone, Copy)]
+pub(in crate::gateway) struct TakenBack;
 
 /// What is left of a piece, and whose it is.
 struct Sliced {
@@ -55,8 +61,15 @@ struct Stall {
 }
 
 impl<B: Body> Outgoing<B> {
-    /// An answer's body; `open` lives as long as it does.
-    pub(super) fn new(body: B, open: Open) -> Self {
+    /// An answer, whose request is open as long as its body is there.
+    pub(super) fn answer(response: Response<B>, open: Open) -> Response<Self> {
+        // An answer that is headers alone says nothing of whether it could be sent.
+        let is_taken_back = response.extensions().get::<TakenBack>().is_some();
+        let open = Some(open).filter(|_| !is_taken_back);
+        response.map(|body| Self::new(body, open))
+    }
+
+    fn new(body: B, open: Option<Open>) -> Self {
         let sending = SENDING.try_with(Arc::clone).ok();
         let sliced = sending.map(|sending| Sliced {
             rest: Bytes::new(),
@@ -100,7 +113,7 @@ impl<B: Body> Drop for Outgoing<B> {
     fn drop(&mut self) {
         let is_given = |sliced: &Sliced| sliced.rest.is_empty();
         if self.sliced.as_ref().is_none_or(is_given) && self.body.is_end_stream() {
-            self.open.answered();
+            self.open.iter_mut().for_each(Open::answered);
         }
     }
 }

@@ -221,6 +221,73 @@ mod tests {
         assert!(!gives_up(3));
     }
 
+    #[test]
+    fn who_waits_no_longer_than_its_own_deadline_has_given_up_nothing() {
+        let is_flood = |left: Duration| {
+            let seen = Arc::new(Seen::default());
+            let until = Instant::now() + left;
+            (0..20_000).for_each(|_| drop(seen.begin(Some(until))));
+            seen.read().is_err()
+        };
+        assert!(!is_flood(Duration::ZERO), "its time has come");
+        assert!(!is_flood(EARLY), "by its own clock");
+        assert!(is_flood(Duration::from_secs(60)));
+    }
+
+    /// A stream that keeps back what it cannot send, as TLS does, and goes on when it is flushed.
+    struct Keeps {
+        waits: u32,
+    }
+
+    impl AsyncWrite for Keeps {
+        fn poll_write(
+            self: Pin<&mut Self>,
+            _context: &mut Context<'_>,
+            bytes: &[u8],
+        ) -> Poll<io::Result<usize>> {
+            Poll::Ready(Ok(bytes.len()))
+        }
+
+        fn poll_flush(
+            mut self: Pin<&mut Self>,
+            _context: &mut Context<'_>,
+        ) -> Poll<io::Result<()>> {
+            match self.waits.checked_sub(1) {
+                None => Poll::Ready(Ok(())),
+                Some(left) => {
+                    self.waits = left;
+                    Poll::Pending
+                }
+            }
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _context: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    #[test]
+    fn a_flush_that_had_to_wait_is_no_stall_once_it_is_done() {
+        let seen = Arc::new(Seen::default());
+        let keeps = Keeps { waits: 2 };
+        let mut wire = Wire::new(keeps, Bytes::new(), seen.clone());
+        let mut wire = Pin::new(&mut wire);
+        let mut context = Context::from_waker(std::task::Waker::noop());
+        assert!(wire.as_mut().poll_write(&mut context, b"all").is_ready());
+        let before = seen.look().taken;
+        for _ in 0..2 {
+            assert!(wire.as_mut().poll_flush(&mut context).is_pending());
+            let look = seen.look();
+            assert!(look.is_blocked && look.taken == before);
+        }
+        assert!(wire.as_mut().poll_flush(&mut context).is_ready());
+        let look = seen.look();
+        assert!(!look.is_blocked && look.taken > before, "{look:?}");
+        // Others that follow at once say nothing more.
+        assert!(wire.as_mut().poll_flush(&mut context).is_ready());
+        assert_eq!(seen.look().taken, look.taken);
+    }
+
     #[tokio::test]
     async fn what_was_read_before_comes_first_and_a_full_peer_is_seen() {
         use tokio::io::{AsyncReadExt, AsyncWriteExt};
