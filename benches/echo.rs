@@ -1,8 +1,10 @@
-//! The least that a server in Rust can do with an inference request: hyper, the same parsing,
-//! the same answer, and nothing else.
+//! The least that a server in Rust can do with an inference request: over HTTP hyper, the same
+//! parsing, the same answer; over gRPC tonic and prost; and nothing else.
 //!
 //! No admission, no router, no queue, no deadline, no metrics, no limits, no routes. What the
 //! node costs beyond this is the price of being a node.
+
+mod grpc;
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -24,7 +26,7 @@ use paceline_node::gateway::oip::{self, AnswerView, ParseOptions, Rendered};
 use paceline_protocol::{Dim, Dtype, Failure, ShapePattern, Signature, TensorSpec, VersionNumber};
 use tokio::net::{TcpListener, TcpStream};
 
-/// Serves until its standard input ends. Says its port on standard output.
+/// Serves until its standard input ends. Says its ports of HTTP and of gRPC on standard output.
 ///
 /// # Errors
 /// What the operating system says.
@@ -41,12 +43,23 @@ pub(crate) fn serve() -> anyhow::Result<()> {
         .enable_all()
         .build()?;
     runtime.block_on(async {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
-        println!("{}", listener.local_addr()?.port());
+        let http = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+        let calls = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+        println!(
+            "{} {}",
+            http.local_addr()?.port(),
+            calls.local_addr()?.port()
+        );
         let signature = Arc::new(signature());
         loop {
-            let (stream, _) = listener.accept().await?;
-            tokio::spawn(connection(stream, signature.clone()));
+            tokio::select! {
+                accepted = http.accept() => {
+                    tokio::spawn(connection(accepted?.0, signature.clone()));
+                }
+                accepted = calls.accept() => {
+                    tokio::spawn(grpc::connection(accepted?.0));
+                }
+            }
         }
     })
 }

@@ -13,6 +13,8 @@
 
 #[path = "request/answer.rs"]
 mod answer;
+#[path = "request/http1.rs"]
+mod http1;
 #[path = "request/load.rs"]
 mod load;
 #[path = "saturation/model.rs"]
@@ -32,6 +34,7 @@ use clap::Parser;
 use paceline_models::{Batch, CpuEngine, Engine, LoadedModel, ModelSource};
 use paceline_protocol::Tensor;
 
+use http1::Http1;
 use load::Load;
 use server::Server;
 use spread::Spread;
@@ -80,8 +83,8 @@ fn main() -> anyhow::Result<()> {
     }
     let server = serve(folder.path())?;
     let request = model::request();
-    let body = load::ask_once(server.address, &request)?;
-    let mut load = Load::open((server.address, CONNECTIONS), &request, &body)?;
+    let body = http1::ask_once(server.http, &request)?;
+    let mut load = Load::<Http1>::open((server.http, CONNECTIONS), &request, &body)?;
     let turn = Duration::from_millis(arguments.turn_ms);
     load.run(turn / 2)?;
     direct.run(turn / 2)?;
@@ -143,7 +146,7 @@ fn serve(folder: &Path) -> anyhow::Result<Server> {
     let pushed = Command::new(env!("CARGO_BIN_EXE_paceline"))
         .args(["model", "push", model::NAME])
         .arg(folder)
-        .args(["--deploy", "--addr", &server.address.to_string()])
+        .args(["--deploy", "--addr", &server.http.to_string()])
         .output()?;
     ensure!(
         pushed.status.success(),

@@ -1,12 +1,11 @@
-//! The bare server: this program once more, as the echo.
+//! What a node is measured beside: this program once more, as the echo, or a server that runs.
 
 use std::io::{BufRead, BufReader};
-use std::net::Ipv4Addr;
 use std::process::{Command, Stdio};
 
 use anyhow::Context;
 
-use crate::server::Server;
+use crate::server::{Server, UNKNOWN};
 
 impl Server {
     /// The bare server.
@@ -20,15 +19,39 @@ impl Server {
             .context("the echo server does not start")?;
         let output = child.stdout.take().context("its output is piped")?;
         let mut server = Self {
-            address: (Ipv4Addr::LOCALHOST, 0).into(),
-            child,
+            http: UNKNOWN,
+            grpc: UNKNOWN,
+            process: child.id(),
+            child: Some(child),
             _data: None,
         };
-        let mut port = String::new();
-        BufReader::new(output).read_line(&mut port)?;
-        server
-            .address
-            .set_port(port.trim().parse().context("it says its port")?);
+        let mut ports = String::new();
+        BufReader::new(output).read_line(&mut ports)?;
+        let (http, grpc) = ports.trim().split_once(' ').context("it says two ports")?;
+        server.http.set_port(http.parse()?);
+        server.grpc.set_port(grpc.parse()?);
+        Ok(server)
+    }
+
+    /// One that runs: `HTTP,GRPC,PROCESS`, two ports of this machine and a process's id.
+    ///
+    /// # Errors
+    /// It is none of that form.
+    pub(crate) fn running(told: &str) -> anyhow::Result<Self> {
+        let form = "a running server is told as HTTP,GRPC,PROCESS: two ports and a process's id";
+        let parts: Vec<&str> = told.split(',').collect();
+        let [http, grpc, process] = parts[..] else {
+            anyhow::bail!("{form}; got '{told}'");
+        };
+        let mut server = Self {
+            http: UNKNOWN,
+            grpc: UNKNOWN,
+            process: process.parse().context(form)?,
+            child: None,
+            _data: None,
+        };
+        server.http.set_port(http.parse().context(form)?);
+        server.grpc.set_port(grpc.parse().context(form)?);
         Ok(server)
     }
 }

@@ -9,20 +9,32 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, ensure};
-use bytes::Bytes;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use anyhow::Context;
 use tokio::runtime::Runtime;
 use tokio::task::JoinSet;
 
-use crate::answer::{Extent, extent};
 use crate::spread::Spread;
 
+/// A connection that is asked one request at a time.
+pub(crate) trait Ask: Sized + Send + 'static {
+    /// What is sent, rendered beforehand.
+    type Request: Clone + Send + Sync + 'static;
+
+    /// Connects and asks once. The answer's body must be `body`.
+    fn open(
+        address: SocketAddr,
+        request: &Self::Request,
+        body: &[u8],
+    ) -> impl Future<Output = anyhow::Result<Self>>;
+
+    /// Sends a request and reads its answer, of which it looks at status and length.
+    fn ask(&mut self, request: &Self::Request) -> impl Future<Output = anyhow::Result<()>> + Send;
+}
+
 /// Open connections to one server, shared out over threads.
-pub(crate) struct Load {
-    threads: Vec<Thread>,
-    request: Bytes,
+pub(crate) struct Load<C: Ask> {
+    threads: Vec<Thread<C>>,
+    request: C::Request,
 }
 
 /// What one stretch of load measured.
@@ -37,9 +49,9 @@ pub(crate) struct Window {
     pub(crate) busy: f64,
 }
 
-struct Thread {
+struct Thread<C> {
     runtime: Runtime,
-    connections: Vec<Connection>,
+    connections: Vec<C>,
 }
 
 /// What one thread measured.
@@ -50,20 +62,12 @@ struct Measured {
     cpu: Duration,
 }
 
-struct Connection {
-    stream: TcpStream,
-    /// Room for one answer.
-    buffer: Vec<u8>,
-    /// Bytes that every answer's body has.
-    body_bytes: usize,
-}
-
-impl Load {
+impl<C: Ask> Load<C> {
     /// Opens so many connections and sends one request over each. The answers' bodies must be
     /// `body`; of later ones, only status and length are looked at.
     pub(crate) fn open(
         (address, count): (SocketAddr, usize),
-        request: &Bytes,
+        request: &C::Request,
         body: &[u8],
     ) -> anyhow::Result<Self> {
         let mut threads = Vec::new();
@@ -78,9 +82,7 @@ impl Load {
         let parts = threads.len();
         for number in 0..count {
             let thread = &mut threads[number % parts];
-            let opened = thread
-                .runtime
-                .block_on(Connection::open(address, request, body));
+            let opened = thread.runtime.block_on(C::open(address, request, body));
             thread.connections.push(opened?);
         }
         Ok(Self {
@@ -121,15 +123,15 @@ impl Load {
     }
 }
 
-impl Thread {
-    fn run(&mut self, request: &Bytes, until: Instant) -> anyhow::Result<Measured> {
+impl<C: Ask> Thread<C> {
+    fn run(&mut self, request: &C::Request, until: Instant) -> anyhow::Result<Measured> {
         let before = thread_cpu(Path::new(OWN_CPU))?;
         let connections = std::mem::take(&mut self.connections);
         let mut latencies = Vec::new();
         self.runtime.block_on(async {
             let mut loops = JoinSet::new();
             for connection in connections {
-                loops.spawn(connection.ask_until(request.clone(), until));
+                loops.spawn(ask_until(connection, request.clone(), until));
             }
             for ended in loops.join_all().await {
                 let (connection, measured) = ended?;
@@ -143,91 +145,22 @@ impl Thread {
     }
 }
 
-impl Connection {
-    async fn open(address: SocketAddr, request: &[u8], body: &[u8]) -> anyhow::Result<Self> {
-        let stream = TcpStream::connect(address).await?;
-        stream.set_nodelay(true)?;
-        let mut connection = Self {
-            stream,
-            buffer: vec![0; body.len() + HEAD_BYTES_MAX],
-            body_bytes: body.len(),
-        };
-        let Extent { head, .. } = connection.ask(request).await?;
-        let found = &connection.buffer[head..head + body.len()];
-        ensure!(found == body, "two answers to one request differ");
-        Ok(connection)
+/// Asks again and again, and takes the time of each answer.
+async fn ask_until<C: Ask>(
+    mut connection: C,
+    request: C::Request,
+    until: Instant,
+) -> anyhow::Result<(C, Vec<u32>)> {
+    let mut latencies = Vec::with_capacity(LATENCIES_EXPECTED);
+    let mut sent = Instant::now();
+    while sent < until {
+        connection.ask(&request).await?;
+        let answered = Instant::now();
+        let nanos = answered.duration_since(sent).as_nanos();
+        latencies.push(u32::try_from(nanos).unwrap_or(u32::MAX));
+        sent = answered;
     }
-
-    async fn ask_until(
-        mut self,
-        request: Bytes,
-        until: Instant,
-    ) -> anyhow::Result<(Self, Vec<u32>)> {
-        let mut latencies = Vec::with_capacity(LATENCIES_EXPECTED);
-        let mut sent = Instant::now();
-        while sent < until {
-            self.ask(&request).await?;
-            let answered = Instant::now();
-            let nanos = answered.duration_since(sent).as_nanos();
-            latencies.push(u32::try_from(nanos).unwrap_or(u32::MAX));
-            sent = answered;
-        }
-        Ok((self, latencies))
-    }
-
-    /// Sends a request and reads its answer into the buffer.
-    async fn ask(&mut self, request: &[u8]) -> anyhow::Result<Extent> {
-        self.stream.write_all(request).await?;
-        let mut filled = 0;
-        let mut found = None;
-        loop {
-            let room = &mut self.buffer[filled..];
-            ensure!(!room.is_empty(), "an answer is longer than it should be");
-            let read = self.stream.read(room).await?;
-            ensure!(read > 0, "the server closed a connection");
-            filled += read;
-            if found.is_none() {
-                found = extent(&self.buffer[..filled])?;
-            }
-            if let Some(extent) = found {
-                let (body, wanted) = (extent.body, self.body_bytes);
-                ensure!(
-                    body == wanted,
-                    "an answer has {body} bytes instead of {wanted}"
-                );
-                ensure!(
-                    filled <= extent.head + body,
-                    "more was sent than was asked for"
-                );
-                if filled == extent.head + body {
-                    return Ok(extent);
-                }
-            }
-        }
-    }
-}
-
-/// One connection to `address`, one request, and the answer's body.
-pub(crate) fn ask_once(address: SocketAddr, request: &[u8]) -> anyhow::Result<Vec<u8>> {
-    use std::io::{Read, Write};
-    let mut stream = std::net::TcpStream::connect(address)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
-    stream.write_all(request)?;
-    let mut bytes = Vec::new();
-    let mut piece = vec![0; 64 << 10];
-    loop {
-        let read = stream.read(&mut piece)?;
-        ensure!(
-            read > 0,
-            "the server closed the connection without an answer"
-        );
-        bytes.extend_from_slice(&piece[..read]);
-        if let Some(Extent { head, body }) = extent(&bytes)?
-            && bytes.len() >= head + body
-        {
-            return Ok(bytes.split_off(head));
-        }
-    }
+    Ok((connection, latencies))
 }
 
 /// CPU time of a thread, to the nanosecond, from its `schedstat`.
@@ -245,10 +178,6 @@ fn threads_for(connections: usize) -> usize {
     (cores - cores / 2).min(connections).max(1)
 }
 
-/// More than any server here writes in front of a body.
-const HEAD_BYTES_MAX: usize = 4 << 10;
 /// Requests of one connection in a window, so that the list does not grow while it is measured.
 const LATENCIES_EXPECTED: usize = 64 << 10;
 const OWN_CPU: &str = "/proc/thread-self/schedstat";
-/// How long one answer may take while nothing is measured.
-const PATIENCE: Duration = Duration::from_secs(10);

@@ -14,13 +14,38 @@ pub(crate) struct Sample {
     client_busy: f64,
 }
 
-/// All windows of one kind of request at one number of connections; both servers have a sample
-/// for each repetition.
+/// All windows of one kind of request at one number of connections.
 pub(crate) struct Cell {
     pub(crate) kind: &'static str,
+    pub(crate) is_large: bool,
     pub(crate) connections: usize,
-    pub(crate) node: Vec<Sample>,
-    pub(crate) echo: Vec<Sample>,
+    /// The servers by name, the node first, each with a sample for each repetition.
+    pub(crate) samples: Vec<(&'static str, Vec<Sample>)>,
+}
+
+/// How the node compares with another server, repetition by repetition.
+struct Comparison {
+    rate: Spread,
+    /// In microseconds a request.
+    cpu_more: Spread,
+    cpu_ratio: Spread,
+    tail: Spread,
+}
+
+impl Cell {
+    /// With the server at this place among the others.
+    fn beside(&self, place: usize) -> Comparison {
+        let [(_, node), (_, other)] = [&self.samples[0], &self.samples[place]];
+        let spread = |of: fn(&Sample, &Sample) -> f64| {
+            Spread::of(node.iter().zip(other).map(|(node, other)| of(node, other)))
+        };
+        Comparison {
+            rate: spread(|node, other| node.requests_per_s / other.requests_per_s),
+            cpu_more: spread(|node, other| node.cpu_us - other.cpu_us),
+            cpu_ratio: spread(|node, other| node.cpu_us / other.cpu_us),
+            tail: spread(|node, other| node.latency_us[2] / other.latency_us[2]),
+        }
+    }
 }
 
 impl Sample {
@@ -55,14 +80,14 @@ impl Table {
         ];
         let mut lines = vec![headings.map(str::to_owned).to_vec()];
         for cell in cells {
-            for (name, samples) in [("node", &cell.node), ("echo", &cell.echo)] {
+            for (name, samples) in &cell.samples {
                 let column = |digits: usize, of: &dyn Fn(&Sample) -> f64| {
                     told(&Spread::of(samples.iter().map(of)), digits)
                 };
                 lines.push(vec![
                     cell.kind.to_owned(),
                     cell.connections.to_string(),
-                    name.to_owned(),
+                    (*name).to_owned(),
                     column(0, &|sample| sample.requests_per_s),
                     column(1, &|sample| sample.cpu_us),
                     column(0, &|sample| sample.latency_us[0]),
@@ -75,8 +100,8 @@ impl Table {
         Self(lines)
     }
 
-    /// How the node compares with the bare server, repetition by repetition.
-    pub(crate) fn comparison(cells: &[Cell]) -> Self {
+    /// The node and the bare server.
+    pub(crate) fn beside_echo(cells: &[Cell]) -> Self {
         let headings = [
             "request",
             "c",
@@ -88,10 +113,12 @@ impl Table {
         ];
         let mut lines = vec![headings.map(str::to_owned).to_vec()];
         for cell in cells {
-            let pairs = || cell.node.iter().zip(&cell.echo);
-            let rate = Spread::of(pairs().map(|(n, e)| n.requests_per_s / e.requests_per_s));
-            let cpu = Spread::of(pairs().map(|(n, e)| n.cpu_us - e.cpu_us));
-            let tail = Spread::of(pairs().map(|(n, e)| n.latency_us[2] / e.latency_us[2]));
+            let Comparison {
+                rate,
+                cpu_more: cpu,
+                tail,
+                ..
+            } = cell.beside(1);
             lines.push(vec![
                 cell.kind.to_owned(),
                 cell.connections.to_string(),
@@ -99,6 +126,47 @@ impl Table {
                 verdict(rate.median() >= RATE_BAR, &format!("≥ {RATE_BAR}")),
                 told(&cpu, 1),
                 verdict(cpu.median() <= CPU_BAR_US, &format!("≤ +{CPU_BAR_US}")),
+                told(&tail, 2),
+            ]);
+        }
+        Self(lines)
+    }
+
+    /// The node and Triton. A closed loop offers the faster one more: its p99 is no comparison at
+    /// equal load.
+    pub(crate) fn beside_triton(cells: &[Cell]) -> Self {
+        let headings = [
+            "request",
+            "c",
+            "requests/s, node ÷ Triton",
+            "bar",
+            "CPU, node ÷ Triton",
+            "bar",
+            "p99, node ÷ Triton",
+        ];
+        let mut lines = vec![headings.map(str::to_owned).to_vec()];
+        for cell in cells {
+            let Comparison {
+                rate,
+                cpu_ratio: cpu,
+                tail,
+                ..
+            } = cell.beside(2);
+            let (rate_bar, cpu_bar) = match (cell.is_large, cell.kind.starts_with("json")) {
+                (false, _) => (2.0, Some(0.5)),
+                // Parsing is what is compared.
+                (true, true) => (1.3, Some(0.2)),
+                (true, false) => (1.3, None),
+            };
+            lines.push(vec![
+                cell.kind.to_owned(),
+                cell.connections.to_string(),
+                told(&rate, 2),
+                verdict(rate.median() >= rate_bar, &format!("≥ {rate_bar}")),
+                told(&cpu, 2),
+                cpu_bar.map_or_else(String::new, |bar| {
+                    verdict(cpu.median() <= bar, &format!("≤ {bar}"))
+                }),
                 told(&tail, 2),
             ]);
         }

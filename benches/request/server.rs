@@ -1,6 +1,6 @@
-//! A server as a process of its own: a node.
+//! A server as a process of its own: a node, or one that somebody else has started.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -8,12 +8,19 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail, ensure};
 use tempfile::TempDir;
 
-use crate::load::{ask_once, thread_cpu};
+use crate::http1::ask_once;
+use crate::load::thread_cpu;
 
 /// A server that is answering. It ends when this is dropped.
 pub(crate) struct Server {
-    pub(crate) address: SocketAddr,
-    pub(crate) child: Child,
+    /// Where it speaks HTTP.
+    pub(crate) http: SocketAddr,
+    /// Where it speaks gRPC.
+    pub(crate) grpc: SocketAddr,
+    /// Whose CPU time counts.
+    pub(crate) process: u32,
+    /// `None` if somebody else has started it, who ends it.
+    pub(crate) child: Option<Child>,
     /// The node's data, which is removed with the server.
     pub(crate) _data: Option<TempDir>,
 }
@@ -46,8 +53,10 @@ impl Server {
         command.envs(environment.iter().copied());
         let child = command.spawn().context("the node does not start")?;
         let mut server = Self {
-            address: (Ipv4Addr::LOCALHOST, 0).into(),
-            child,
+            http: UNKNOWN,
+            grpc: UNKNOWN,
+            process: child.id(),
+            child: Some(child),
             _data: Some(data),
         };
         server.wait_until_ready(&folder, request).with_context(|| {
@@ -60,7 +69,7 @@ impl Server {
     /// CPU time that the server's threads have used. Threads that have ended do not count, and
     /// neither server ends any while it serves.
     pub(crate) fn cpu(&self) -> anyhow::Result<Duration> {
-        let threads = format!("/proc/{}/task", self.child.id());
+        let threads = format!("/proc/{}/task", self.process);
         let threads = std::fs::read_dir(&threads)
             .with_context(|| format!("{threads}: CPU time needs Linux's /proc"))?;
         let mut sum = Duration::ZERO;
@@ -76,13 +85,15 @@ impl Server {
     fn wait_until_ready(&mut self, folder: &Path, request: &[u8]) -> anyhow::Result<()> {
         let until = Instant::now() + START_LIMIT;
         loop {
-            if let Some(status) = self.child.try_wait()? {
+            if let Some(child) = &mut self.child
+                && let Some(status) = child.try_wait()?
+            {
                 bail!("it ended with {status}");
             }
-            let missing = match address(folder) {
-                Ok(address) => {
-                    self.address = address;
-                    match ask_once(address, request) {
+            let missing = match addresses(folder) {
+                Ok([http, grpc]) => {
+                    (self.http, self.grpc) = (http, grpc);
+                    match ask_once(http, request) {
                         Ok(_) => return Ok(()),
                         Err(error) => error,
                     }
@@ -97,21 +108,28 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // It may have ended already, which is what is wanted.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        if let Some(child) = &mut self.child {
+            // It may have ended already, which is what is wanted.
+            let _ = child.kill();
+            let _ = child.wait();
+        }
     }
 }
 
-fn address(folder: &Path) -> anyhow::Result<SocketAddr> {
+/// Of HTTP and of gRPC.
+fn addresses(folder: &Path) -> anyhow::Result<[SocketAddr; 2]> {
     let path = folder.join("addresses.json");
     let text = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
     let addresses: serde_json::Value = serde_json::from_str(&text)?;
-    let http = addresses["http"]
-        .as_str()
-        .context("there is no http address")?;
-    Ok(http.parse()?)
+    let address = |door: &str| {
+        let address = addresses[door].as_str();
+        let address = address.with_context(|| format!("there is no address of {door}"))?;
+        anyhow::Ok(address.parse()?)
+    };
+    Ok([address("http")?, address("grpc")?])
 }
 
+/// Before it has said where it is.
+pub(crate) const UNKNOWN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 /// A node with the demo is ready in two seconds on a quiet machine.
 const START_LIMIT: Duration = Duration::from_secs(60);

@@ -20,6 +20,7 @@ mod cpu;
 mod engine;
 mod family;
 mod folder;
+pub mod kernel;
 mod source;
 mod stub;
 mod warm_up;

@@ -306,10 +306,14 @@ pub(super) fn request_id(headers: &HeaderMap) -> HeaderValue {
         let bytes = id.as_bytes();
         !bytes.is_empty() && bytes.len() <= 128 && bytes.iter().all(u8::is_ascii_graphic)
     });
-    given.cloned().unwrap_or_else(|| {
+    let mut id = given.cloned().unwrap_or_else(|| {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         HeaderValue::from(NEXT.fetch_add(1, Ordering::Relaxed))
-    })
+    });
+    // HTTP/2 would remember every one of them (RFC 7541, section 7.1.3), and compare the next with
+    // each that it remembers.
+    id.set_sensitive(true);
+    id
 }
 
 pub(super) fn log_failure(failure: &Failure, path: &str, id: &HeaderValue) {
