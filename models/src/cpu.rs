@@ -55,6 +55,13 @@ impl CpuEngine {
         self
     }
 
+    /// The same engine with encoders computed by these kernels.
+    #[cfg(test)]
+    pub(crate) fn with_kernels(mut self, kernels: crate::kernel::Kernels) -> Self {
+        self.path = Path::Kernels(Some(kernels));
+        self
+    }
+
     /// The same engine with this much memory for weights and activations.
     #[must_use]
     pub fn with_memory(mut self, bytes: u64) -> Self {

@@ -176,4 +176,4 @@ impl LoadedModel for Mlp {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -1,21 +1,31 @@
 //! The forward pass, by one of two ways.
 
-use super::config::Config;
+use super::outline::Outline;
+use super::ragged::Ragged;
 use super::reference::Reference;
 use super::sequence::Row;
 use super::weights::{Norm, Reader, Tables};
 use crate::engine::{LoadError, RunError};
+use crate::kernel::Kernels;
 
 /// How an encoder computes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Path {
+    /// Kernels of our own; the best of this machine, unless they are named.
+    Kernels(Option<Kernels>),
     /// candle's operations.
-    #[default]
     Reference,
+}
+
+impl Default for Path {
+    fn default() -> Self {
+        Self::Kernels(None)
+    }
 }
 
 /// The layers of a loaded encoder.
 pub(super) enum Network {
+    Kernels(Ragged),
     Reference(Reference),
 }
 
@@ -23,15 +33,24 @@ impl Network {
     /// Reads the layers.
     ///
     /// # Errors
-    /// A weight that is not finite.
+    /// A weight that is not finite; kernels that are asked for by name and not there.
     pub(super) fn load(
-        config: &Config,
+        outline: &Outline,
         reader: &Reader<'_>,
         norm: &Norm,
         path: Path,
     ) -> Result<Self, LoadError> {
+        let config = &outline.config;
         match path {
             Path::Reference => Reference::load(config, reader, norm).map(Self::Reference),
+            Path::Kernels(named) => {
+                let best = || Kernels::new(outline.precision.into());
+                let kernels = named.map_or_else(best, Ok);
+                let kernels = kernels.map_err(|error| LoadError::Engine {
+                    message: error.to_string(),
+                })?;
+                Ragged::load(config, reader, norm, kernels).map(Self::Kernels)
+            }
         }
     }
 
@@ -43,11 +62,13 @@ impl Network {
     pub(super) fn run(
         &self,
         tables: &Tables,
-        config: &Config,
+        outline: &Outline,
         rows: &[Row<'_>],
         take: &mut dyn FnMut(usize, &[f32]),
     ) -> Result<(), RunError> {
+        let config = &outline.config;
         match self {
+            Self::Kernels(ragged) => ragged.run(tables, config, rows, take),
             Self::Reference(reference) => {
                 for (number, row) in rows.iter().enumerate() {
                     let mut sums = Vec::with_capacity(row.tokens() * config.width);

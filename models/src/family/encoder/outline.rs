@@ -8,6 +8,7 @@ use super::config::{Classifier, Config};
 use super::error::EncoderError;
 use super::settings::{Pooling, Settings};
 use crate::family::Head;
+use crate::kernel;
 use crate::source::ModelSource;
 
 /// `[encoder]` of a `model.toml`: what is to be otherwise than the folder says.
@@ -24,6 +25,28 @@ pub(crate) struct EncoderSection {
     normalize: Option<bool>,
     #[serde(default)]
     tokens_max: Option<usize>,
+    #[serde(default)]
+    precision: Option<Precision>,
+}
+
+/// How factors of products are rounded. Sums are in 32 bits either way.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Precision {
+    /// To bfloat16, where the machine multiplies these faster.
+    #[default]
+    Bf16,
+    /// Not at all.
+    F32,
+}
+
+impl From<Precision> for kernel::Precision {
+    fn from(precision: Precision) -> Self {
+        match precision {
+            Precision::Bf16 => Self::Bf16,
+            Precision::F32 => Self::F32,
+        }
+    }
 }
 
 /// What a request holds.
@@ -64,6 +87,7 @@ pub(crate) struct Outline {
     /// Longest row in tokens, special ones included.
     pub(super) tokens_max: usize,
     pub(super) lower_case: bool,
+    pub(super) precision: Precision,
 }
 
 impl Outline {
@@ -94,6 +118,7 @@ impl Outline {
             tokens_max: tokens_max(&config, &settings, &section)?,
             task: task(&config, &settings, &section)?,
             lower_case: settings.lower_case,
+            precision: section.precision.unwrap_or_default(),
             input,
             config,
         };

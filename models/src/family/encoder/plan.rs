@@ -105,14 +105,16 @@ impl EncoderPlan {
     /// tokens of all rows, what one chunk of them needs in a layer, and the answers.
     pub(crate) fn memory(&self, rows_max: u32) -> MemoryUse {
         let config = &self.outline.config;
-        let (width, inner) = (config.width as u64, config.inner as u64);
-        let tables = (config.vocabulary + config.positions + config.segments) as u64 * width;
-        let layer = 4 * width * (width + 1) + 2 * width * inner + inner + 5 * width;
+        let [width, inner] = [config.width, config.inner].map(|size| size as u64);
         let classes = self.outline.classes().unwrap_or(0) as u64;
-        let head = if classes > 0 {
-            (width + 1) * (width + classes)
-        } else {
-            0
+        // Kernels fill up a dense layer's outputs to whole vectors, or tiles.
+        let dense = |inputs: u64, outputs: u64| (inputs + 1) * outputs.next_multiple_of(32);
+        let tables = (config.vocabulary + config.positions + config.segments) as u64 * width;
+        let attention = dense(width, 3 * width) + dense(width, width);
+        let layer = attention + dense(width, inner) + dense(inner, width) + 4 * width;
+        let head = match classes {
+            0 => 0,
+            _ => dense(width, width) + dense(width, classes),
         };
         let parameters = tables + config.layers as u64 * layer + head + 2 * width;
         let tokenizer = self.tokenizer.as_ref().map_or(0, Bytes::len) as u64;

@@ -316,6 +316,37 @@ fn a_warm_up_runs_texts_of_a_usual_length() {
     assert!(warm.full_batch_ns > warm.one_row_ns, "{warm:?}");
 }
 
+#[test]
+fn memory_is_counted_from_shapes() {
+    let model = load(&source("bert"));
+    let tokenizer = std::fs::read(folder("bert/tokenizer.json")).unwrap().len() as u64;
+    // 102 words, 40 positions and 2 segments of 16; two layers of 16·48 + 16·16 + 16·24 + 24·16
+    // with outputs filled up to 64, 32, 32 and 32, a bias for each of them, and two norms; one norm.
+    let layer = 17 * 64 + 17 * 32 + 17 * 32 + 25 * 32 + 4 * 16;
+    let wanted = (144 * 16 + 2 * layer + 2 * 16) * 4 + 8 * tokenizer;
+    assert_eq!(model.bytes().weights_bytes, wanted);
+    let engine = CpuEngine::new(1);
+    let held = engine.load(&source("bert")).unwrap();
+    assert_eq!(engine.taken_bytes(), held.bytes().total_bytes(1));
+    let rows = held.bytes().activations_bytes;
+    assert!((64 * 24 * 4..1 << 20).contains(&rows), "{rows}");
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_batch_starts_no_thread() {
+    use crate::family::mlp::tests::threads_called;
+    let work = || {
+        let model = load(&source("bert"));
+        let long = "wind ".repeat(40);
+        let request = [texts(&vec![long.as_str(); 64])];
+        model.run(&Batch::new(&[&request])).unwrap();
+        threads_called("encodes-alone")
+    };
+    let thread = std::thread::Builder::new().name("encodes-alone".into());
+    assert_eq!(thread.spawn(work).unwrap().join().unwrap(), 1);
+}
+
 /// Words of the test vocabularies, and none.
 fn text() -> impl Strategy<Value = String> {
     let word = prop_oneof![
@@ -333,8 +364,9 @@ proptest! {
     /// The same to the last bit alone, in company, and in any order.
     #[test]
     fn an_answer_does_not_depend_on_its_company(rows in proptest::collection::vec(text(), 1..9)) {
-        for name in ["bert", "roberta-classes"] {
-            let model = load(&source(name));
+        let engines = [CpuEngine::new(1), CpuEngine::new(1).with_reference()];
+        for (name, engine) in ["bert", "roberta-classes"].iter().flat_map(|name| engines.iter().map(move |engine| (name, engine))) {
+            let model = engine.load(&source(name)).unwrap();
             let requests: Vec<_> = rows.iter().map(|row| [texts(&[row])]).collect();
             let views: Vec<&[Tensor]> = requests.iter().map(|request| &request[..]).collect();
             let together = model.run(&Batch::new(&views)).unwrap();

@@ -18,6 +18,7 @@ pub(super) struct Linear {
 }
 
 /// A layer normalization, each `[width]`.
+#[derive(Clone)]
 pub(super) struct Norm {
     pub(super) weight: Vec<f32>,
     pub(super) bias: Vec<f32>,

@@ -1,6 +1,7 @@
 //! all-MiniLM-L6-v2 against known answers, where `scripts/minilm` has fetched it.
 
 use super::*;
+use crate::kernel::{Kernels, Level, Precision};
 
 fn minilm() -> Option<ModelSource> {
     match std::env::var_os("PACELINE_MINILM") {
@@ -64,4 +65,50 @@ fn hold_to_known_answers(engine: &CpuEngine, tolerance: f32) {
 #[test]
 fn minilm_answers_as_known_by_the_reference() {
     hold_to_known_answers(&CpuEngine::new(1).with_reference(), 1e-4);
+}
+
+#[test]
+fn minilm_answers_as_known_by_the_kernels() {
+    for level in Level::available() {
+        println!("{level}");
+        let kernels = Kernels::on(level, Precision::F32);
+        hold_to_known_answers(&CpuEngine::new(1).with_kernels(kernels), 1e-4);
+    }
+}
+
+/// Whatever the instructions of this machine: each vector points where the reference's does.
+#[test]
+fn minilm_by_the_kernels_is_that_of_the_reference() {
+    let Some(source) = minilm() else { return };
+    let reference = CpuEngine::new(1).with_reference().load(&source).unwrap();
+    let words = [
+        "wind", "the", "rider,", "naïve", "of", "字", "turns", "12.5", "paceline", "!",
+    ];
+    let mut rows: Vec<String> = (0..40)
+        .map(|row| words[row % 10].repeat(row / 10 + 1))
+        .collect();
+    rows.extend((1..24).map(|row| {
+        let word = |place: usize| words[(place * 7 + row * row) % 10];
+        (0..row * 11).map(word).collect::<Vec<_>>().join(" ")
+    }));
+    let request = [texts(&rows.iter().map(String::as_str).collect::<Vec<_>>())];
+    let wanted = f32s(&answer(&*reference, &request)[0]);
+    // Without vectors it takes a minute, and has been held to known answers above.
+    for level in Level::available()
+        .into_iter()
+        .filter(|it| *it != Level::Plain)
+    {
+        for (precision, bound) in [(Precision::F32, 0.999_999), (Precision::Bf16, 0.999)] {
+            let engine = CpuEngine::new(1).with_kernels(Kernels::on(level, precision));
+            let model = engine.load(&source).unwrap();
+            let got = f32s(&answer(&*model, &request)[0]);
+            let cosines = got.chunks_exact(384).zip(wanted.chunks_exact(384));
+            let smallest = cosines.map(|(a, b)| cosine(a, b)).fold(1.0, f32::min);
+            println!(
+                "{level}, {precision:?}: smallest cosine {smallest} of {} texts",
+                rows.len()
+            );
+            assert!(smallest > bound, "{level}, {precision:?}: {smallest}");
+        }
+    }
 }

@@ -4,6 +4,8 @@
 use super::*;
 use serde::Deserialize;
 
+use crate::kernel::{Kernels, Level, Precision};
+
 #[derive(Deserialize)]
 struct Expected {
     rows: Vec<ExpectedRow>,
@@ -69,36 +71,59 @@ fn ids_are_those_of_transformers() {
     }
 }
 
+/// The largest difference from what `transformers` answers, and the smallest cosine.
+fn differences(engine: &CpuEngine, name: &str) -> (f32, f32) {
+    let rows = expected(name);
+    let model = engine.load(&source(name)).unwrap();
+    let answer = answer(&*model, &request(&rows));
+    let got = f32s(&answer[compared(name)]);
+    let width = rows[0].outputs.len();
+    assert_eq!(got.len(), rows.len() * width);
+    let (mut largest, mut cosine) = (0f32, 1f32);
+    for (row, got) in rows.iter().zip(got.chunks_exact(width)) {
+        let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f32>();
+        let wanted = &row.outputs;
+        let lengths = (dot(got, got) * dot(wanted, wanted)).sqrt();
+        cosine = cosine.min(dot(got, wanted) / lengths);
+        for (got, wanted) in got.iter().zip(wanted) {
+            largest = largest.max((got - wanted).abs());
+        }
+    }
+    let distinct = rows
+        .windows(2)
+        .filter(|pair| pair[0].outputs != pair[1].outputs);
+    assert_eq!(distinct.count(), rows.len() - 1, "{name} tells texts apart");
+    (largest, cosine)
+}
+
 /// Numbers are of the order of 1; sums of some thousand products in 32 bits differ by 10⁻⁶.
 const TOLERANCE: f32 = 2e-5;
 
 #[test]
 fn the_reference_answers_as_transformers() {
-    let engine = CpuEngine::new(1).with_reference();
     for name in MODELS {
-        let rows = expected(name);
-        let model = engine.load(&source(name)).unwrap();
-        let answer = answer(&*model, &request(&rows));
-        let got = f32s(&answer[compared(name)]);
-        let width = rows[0].outputs.len();
-        assert_eq!(got.len(), rows.len() * width);
-        let mut largest = 0f32;
-        for (row, got) in rows.iter().zip(got.chunks_exact(width)) {
-            for (got, wanted) in got.iter().zip(&row.outputs) {
-                largest = largest.max((got - wanted).abs());
-                assert!(
-                    (got - wanted).abs() < TOLERANCE,
-                    "{name}, {}: {got} {wanted}",
-                    row.text
-                );
-            }
-        }
-        let distinct = rows
-            .windows(2)
-            .filter(|pair| pair[0].outputs != pair[1].outputs)
-            .count();
-        assert_eq!(distinct, rows.len() - 1, "{name} tells texts apart");
+        let (largest, _) = differences(&CpuEngine::new(1).with_reference(), name);
         println!("{name}: largest difference {largest:e}");
+        assert!(largest < TOLERANCE, "{name}: {largest}");
+    }
+}
+
+#[test]
+fn the_kernels_of_every_level_answer_as_transformers() {
+    for level in Level::available() {
+        for name in MODELS {
+            let exact = CpuEngine::new(1).with_kernels(Kernels::on(level, Precision::F32));
+            let (largest, _) = differences(&exact, name);
+            println!("{name} on {level}: largest difference {largest:e}");
+            assert!(largest < TOLERANCE, "{name} on {level}: {largest}");
+            // Factors of eight bits: as far as each of some hundred roundings of 2⁻⁹ leads.
+            let rounded = CpuEngine::new(1).with_kernels(Kernels::on(level, Precision::Bf16));
+            let (largest, cosine) = differences(&rounded, name);
+            println!("{name} on {level}, bf16: largest difference {largest:e}, cosine {cosine}");
+            assert!(largest < 0.05, "{name} on {level}: {largest}");
+            let is_vector = compared(name) == 0;
+            assert!(!is_vector || cosine > 0.999, "{name} on {level}: {cosine}");
+        }
     }
 }
 
