@@ -1,0 +1,160 @@
+//! Attention of every level against float64, of every length, and of sequences in any company.
+
+use super::super::level::{Level, Precision};
+use super::super::noise::noise;
+use super::*;
+
+/// Attention over canaries, with scratch that is no number.
+fn run(level: Level, qkv: &[f32], lengths: &[u32], heads: usize) -> Vec<f32> {
+    const CANARY: f32 = 123.456;
+    let len = qkv.len() / 3;
+    let mut guarded = vec![CANARY; len + 128];
+    guarded[64..][..len].fill(f32::NAN);
+    let sequences = Sequences {
+        qkv,
+        lengths,
+        heads,
+    };
+    let output = &mut guarded[64..][..len];
+    let kernels = Kernels::on(level, Precision::F32);
+    attention(kernels, sequences, output, &mut Scratch::poisoned());
+    let output = output.to_vec();
+    assert!(guarded[..64].iter().all(|canary| *canary == CANARY));
+    assert!(guarded[64 + len..].iter().all(|canary| *canary == CANARY));
+    output
+}
+
+/// One sequence in float64.
+fn exact(qkv: &[f32], heads: usize, width: usize) -> Vec<f64> {
+    let tokens = qkv.len() / 3 / width;
+    let size = width / heads;
+    let at = |token: usize, kind: usize, i: usize| f64::from(qkv[(token * 3 + kind) * width + i]);
+    let mut output = vec![0.0; tokens * width];
+    for head in (0..width).step_by(size) {
+        for query in 0..tokens {
+            let scores: Vec<f64> = (0..tokens)
+                .map(|key| {
+                    let products = (head..head + size).map(|i| at(query, 0, i) * at(key, 1, i));
+                    products.sum::<f64>() / (size as f64).sqrt()
+                })
+                .collect();
+            let largest = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+            let weights: Vec<f64> = scores.iter().map(|s| (s - largest).exp()).collect();
+            let sum: f64 = weights.iter().sum();
+            for i in head..head + size {
+                let values = weights.iter().enumerate().map(|(key, w)| w * at(key, 2, i));
+                output[query * width + i] = values.sum::<f64>() / sum;
+            }
+        }
+    }
+    output
+}
+
+fn assert_near(got: &[f32], exact: &[f64], allowed: f64, what: &str) {
+    assert_eq!(got.len(), exact.len());
+    for (got, exact) in got.iter().zip(exact) {
+        let error = (f64::from(*got) - exact).abs();
+        assert!(error <= allowed, "{what}: {got} {exact}");
+    }
+}
+
+#[test]
+fn every_length_and_size_of_head_is_attention() {
+    for level in Level::available() {
+        for length in (1..=70).chain([511, 512]) {
+            let sizes: &[usize] = match length {
+                511.. => &[32],
+                60.. => &[8, 20, 64, 128],
+                _ => &[1, 8, 13, 32],
+            };
+            for size in sizes {
+                let (heads, width) = (2, 2 * size);
+                let qkv = noise(length * 3 * width, length as u64);
+                let got = run(level, &qkv, &[length as u32], heads);
+                let what = format!("{level}, {length} tokens, heads of {size}");
+                assert_near(&got, &exact(&qkv, heads, width), 2e-6, &what);
+            }
+        }
+    }
+}
+
+/// Queries and keys whose scores lie between -1000 and 1000.
+#[test]
+fn large_scores_give_the_weights_of_the_largest() {
+    let (length, size) = (67, 32);
+    let mut qkv = noise(length * 3 * size, 7);
+    for token in qkv.chunks_exact_mut(3 * size) {
+        // Each is a multiple of one direction, so that products do not cancel.
+        let (a, b) = (token[0] * 1_000.0, token[size]);
+        token[..size].fill(a / (size as f32).sqrt());
+        token[size..2 * size].fill(b);
+    }
+    for level in Level::available() {
+        let got = run(level, &qkv, &[length as u32], 1);
+        // A score of 1000 has an error of 6e-5, and its weight that error relatively.
+        assert_near(&got, &exact(&qkv, 1, size), 5e-4, &level.to_string());
+    }
+}
+
+#[test]
+fn one_dominant_key_gives_its_value_exactly() {
+    let (length, size) = (50, 16);
+    let mut qkv = noise(length * 3 * size, 8);
+    for (i, token) in qkv.chunks_exact_mut(3 * size).enumerate() {
+        token[..size].fill(1.0);
+        token[size..2 * size].fill(if i == 33 { 300.0 } else { 0.0 });
+    }
+    let value = qkv[33 * 3 * size + 2 * size..][..size].to_vec();
+    for level in Level::available() {
+        let got = run(level, &qkv, &[length as u32], 1);
+        for row in got.chunks_exact(size) {
+            assert_eq!(row, value, "{level}");
+        }
+    }
+}
+
+#[test]
+fn a_sequence_does_not_know_its_neighbours() {
+    let lengths = [3, 1, 64, 0, 17, 8, 9, 130];
+    let (heads, width) = (3, 3 * 24);
+    for level in Level::available() {
+        let tokens: u32 = lengths.iter().sum();
+        let qkv = noise(tokens as usize * 3 * width, 9);
+        let together = run(level, &qkv, &lengths, heads);
+        let mut first = 0;
+        for length in lengths {
+            let end = first + length as usize;
+            let part = &qkv[first * 3 * width..end * 3 * width];
+            let alone = run(level, part, &[length], heads);
+            assert_eq!(alone, together[first * width..end * width], "{level}");
+            first = end;
+        }
+    }
+}
+
+#[test]
+fn lengths_that_do_not_fit_are_refused() {
+    let cases: [(usize, &[u32], usize, usize); 5] = [
+        (24, &[3], 2, 8),
+        (24, &[2], 3, 8),
+        (24, &[2], 0, 8),
+        (24, &[2], 1, 9),
+        (24, &[], 1, 8),
+    ];
+    for (qkv, lengths, heads, output) in cases {
+        let run = || {
+            let sequences = Sequences {
+                qkv: &vec![0.0; qkv],
+                lengths,
+                heads,
+            };
+            let kernels = Kernels::on(Level::Plain, Precision::F32);
+            let output = &mut vec![0.0; output];
+            attention(kernels, sequences, output, &mut Scratch::new());
+        };
+        assert!(
+            std::panic::catch_unwind(run).is_err(),
+            "{lengths:?} {heads}"
+        );
+    }
+}
