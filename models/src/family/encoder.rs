@@ -219,7 +219,9 @@ impl LoadedModel for Encoder {
             });
         }
         let pooled = self.pooled(&requests, rows as usize)?;
-        self.answers(batch, pooled)
+        let rows = requests.iter().flat_map(sequence::unpack);
+        let tokens: Vec<u32> = rows.map(|row| row.tokens() as u32).collect();
+        self.answers(batch, pooled, &tokens)
     }
 
     fn bytes(&self) -> MemoryUse {

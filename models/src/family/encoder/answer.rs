@@ -1,6 +1,6 @@
 //! From pooled vectors to a request's answer.
 
-use paceline_protocol::Tensor;
+use paceline_protocol::{Dtype, Shape, Tensor};
 
 use super::Encoder;
 use super::outline::Task;
@@ -10,11 +10,12 @@ use crate::family::arg_max;
 
 impl Encoder {
     /// One answer a request, sharing the bytes of one buffer for each output. `pooled` is
-    /// `[rows, width] f32`.
+    /// `[rows, width] f32`, `tokens` what was computed of each row.
     pub(super) fn answers(
         &self,
         batch: &Batch<'_>,
         pooled: Vec<f32>,
+        tokens: &[u32],
     ) -> Result<Vec<Vec<Tensor>>, RunError> {
         let width = self.outline.config.width;
         let logits = match &self.head {
@@ -22,7 +23,7 @@ impl Encoder {
             None => pooled,
         };
         let outputs = match &self.outline.task {
-            Task::Embedding { .. } => vec![Tensor::from_f32(width, &logits)],
+            Task::Embedding { .. } => vec![Tensor::from_f32(width, &logits), column(tokens)],
             Task::Rerank { scores } => {
                 let mut scored = logits.clone();
                 scores.apply(&mut scored, 1);
@@ -49,4 +50,14 @@ impl Encoder {
         };
         Ok(batch.row_ranges().map(|(_, rows)| answer(rows)).collect())
     }
+}
+
+/// A number a row.
+fn column(values: &[u32]) -> Tensor {
+    let shape = Shape::new(&[values.len() as u64, 1]).expect("two small dimensions");
+    let bytes: Vec<u8> = values
+        .iter()
+        .flat_map(|value| value.to_le_bytes())
+        .collect();
+    Tensor::new(Dtype::Uint32, shape, bytes.into()).expect("as many as the shape")
 }

@@ -145,7 +145,10 @@ impl Outline {
         };
         let numbers = |name, width| spec(name, Dtype::Fp32, Dim::Exactly(width as u64));
         let outputs = match &self.task {
-            Task::Embedding { .. } => vec![numbers("embedding", self.config.width)],
+            Task::Embedding { .. } => vec![
+                numbers("embedding", self.config.width),
+                spec("tokens", Dtype::Uint32, Dim::Exactly(1)),
+            ],
             Task::Classification(Classifier { labels, .. }) => vec![
                 numbers("scores", labels.len()),
                 numbers("logits", labels.len()),
