@@ -76,6 +76,8 @@ mod survival;
 mod tenants;
 #[path = "process/tensors.rs"]
 mod tensors;
+#[path = "process/texts.rs"]
+mod texts;
 #[path = "process/tls.rs"]
 mod tls;
 #[path = "process/triton.rs"]

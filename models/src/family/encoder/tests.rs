@@ -80,7 +80,10 @@ fn refused(model: &dyn LoadedModel, request: &[Tensor]) -> String {
 #[test]
 fn folders_say_what_they_take_and_give() {
     let cases = [
-        ("bert", "text BYTES [-1,1] → embedding FP32 [-1,16], tokens UINT32 [-1,1]"),
+        (
+            "bert",
+            "text BYTES [-1,1] → embedding FP32 [-1,16], tokens UINT32 [-1,1]",
+        ),
         (
             "bert-classes",
             "text BYTES [-1,1] → scores FP32 [-1,3], logits FP32 [-1,3], label BYTES [-1,1]",

@@ -3,6 +3,7 @@
 //! An allocator gives memory of their size back to the system, which takes and clears it page by
 //! page: for an image of 600 KB that costs as much as two of the copies that are made of it.
 
+use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::BytesMut;
@@ -32,6 +33,13 @@ impl Spares {
             bytes: found.unwrap_or_else(|| BytesMut::with_capacity(bytes)),
             spares: self.clone(),
         }
+    }
+}
+
+impl fmt::Debug for Spares {
+    /// What bodies held is nobody's business.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Spares").finish_non_exhaustive()
     }
 }
 
