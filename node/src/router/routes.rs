@@ -22,7 +22,7 @@ use crate::telemetry::metrics::{Metrics, VersionMetrics};
 pub struct Routes {
     /// The epoch that this follows from.
     pub epoch: Epoch,
-    models: BTreeMap<String, ModelRoute>,
+    pub(super) models: BTreeMap<String, ModelRoute>,
     /// Where the next free number of a route is looked for.
     cursor: u32,
 }
@@ -168,21 +168,6 @@ impl Routes {
             let message = format!("there is no model {shown:?}");
             Failure::new(ErrorCode::ModelNotFound, message)
         })
-    }
-
-    /// Models whose serving version gives an output of this name, in the order of their names.
-    pub fn giving<'a>(&'a self, output: &'a str) -> impl Iterator<Item = &'a str> {
-        let gives = move |version: &VersionRoute| {
-            let mut outputs = version.signature.outputs.iter();
-            outputs.any(|spec| spec.name == output)
-        };
-        let serving = self
-            .models
-            .values()
-            .filter_map(|model| model.serving.as_deref());
-        serving
-            .filter(move |version| gives(version))
-            .map(|version| version.model.as_str())
     }
 
     /// A version that a request was pinned to at another epoch, as it is routed now; `None` if

@@ -4,10 +4,11 @@
 //! own: an answer goes in slices, and a stream that waits for room for its next one, for as long as
 //! a connection may stand still, is reset. The others of its connection go on.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 
 use bytes::Bytes;
 use hyper::Response;
@@ -49,7 +50,7 @@ struct Sending {
     is_blocked: AtomicBool,
 }
 
-/// Runs each stream of a connection in a task of its own.
+/// Runs the streams of a connection.
 #[derive(Clone, Copy)]
 pub(super) struct Streams;
 
@@ -146,10 +147,14 @@ impl<F> Executor<F> for Streams
 where
     F: Future + Send + 'static,
 {
+    /// A stream is polled once where it is accepted, and has a task of its own only if it does not
+    /// end by that. Most requests are there whole, and are answered at once: a task would cost them more
+    /// than their answer. Those that are given up as soon as they have begun end here, too, instead of
+    /// waiting in a queue that a scheduler may prefer others to.
     fn execute(&self, stream: F) {
         let sending = Arc::new(Sending::default());
         let seen = sending.clone();
-        tokio::spawn(SENDING.scope(sending, async move {
+        let mut task = Box::pin(SENDING.scope(sending, async move {
             let mut stream = pin!(stream);
             let mut stall = Stall::default();
             // Dropping a stream resets it.
@@ -159,6 +164,13 @@ where
             })
             .await;
         }));
+        // Nobody is woken: a task polls it anew.
+        let mut context = Context::from_waker(Waker::noop());
+        let polled = AssertUnwindSafe(|| task.as_mut().poll(&mut context));
+        // One that panics ends alone, as it would in a task.
+        if let Ok(Poll::Pending) = catch_unwind(polled) {
+            tokio::spawn(task);
+        }
     }
 }
 

@@ -57,7 +57,11 @@ impl Seen {
     pub(super) fn begin(self: &Arc<Self>, until: Option<Instant>) -> Open {
         self.begun.fetch_add(1, Ordering::Relaxed);
         self.lately.fetch_add(1, Ordering::Relaxed);
-        self.open.fetch_add(1, Ordering::Relaxed);
+        let open = self.open.fetch_add(1, Ordering::Relaxed);
+        // What was given up and has not ended yet is memory, too.
+        if open >= OPEN_MAX {
+            self.is_flood.store(true, Ordering::Relaxed);
+        }
         self.is_reading.store(false, Ordering::Relaxed);
         Open {
             seen: self.clone(),
@@ -197,6 +201,9 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Wire<S> {
 /// it may, some times over; who resets as fast as it can has a hundred thousand a second
 /// (CVE-2023-44487).
 const ABANDONED_MAX: u64 = 2_000;
+/// Requests of one connection that have begun and not ended: twice what a client of gRPC may have
+/// under way, since those that it has given up end a moment later.
+const OPEN_MAX: u64 = 2_048;
 /// How much sooner than its deadline a client may stop waiting: its clock began when it sent.
 const EARLY: Duration = Duration::from_millis(50);
 

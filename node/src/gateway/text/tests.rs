@@ -1,3 +1,5 @@
+//! What is asked about texts, and what is answered.
+
 use paceline_protocol::{
     Dim, Dtype, ErrorCode, Failure, Shape, ShapePattern, Signature, Tensor, TensorSpec,
     VersionNumber,
