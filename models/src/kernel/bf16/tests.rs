@@ -152,7 +152,12 @@ fn rounding_is_that_of_the_half_crate() {
             for (k, value) in line.iter().enumerate() {
                 let (pair, shift) = place(k);
                 let (got, wanted) = ((left[pair] >> shift) as u16, bf16::from_f32(*value));
-                assert_eq!(got, wanted.to_bits(), "{level} {value} {:x}", value.to_bits());
+                assert_eq!(
+                    got,
+                    wanted.to_bits(),
+                    "{level} {value} {:x}",
+                    value.to_bits()
+                );
             }
         }
     }
