@@ -8,7 +8,8 @@ use paceline_protocol::{ModelName, NameError, Signature, SignatureError};
 pub(crate) use declaration::{Declaration, MlpSection};
 
 use crate::family::{
-    EncoderError, EncoderPlan, Family, MlpError, MlpPlan, Outline, check_identity, encoder_files,
+    Claim, EncoderError, EncoderPlan, Family, MlpError, MlpPlan, Outline, check_identity,
+    encoder_claim, encoder_files,
 };
 use crate::source::{DECLARATION, FILE_BYTES_MAX, ModelSource, Oversized};
 
@@ -276,21 +277,24 @@ pub(crate) fn declared_files(text: &[u8]) -> Vec<(String, u64)> {
         return Vec::new();
     };
     if Family::named(&declaration.family) == Some(Family::Encoder) {
-        return undeclared_files();
+        return encoders_files();
     }
     let weights = declaration.mlp.map(|mlp| (mlp.weights, FILE_BYTES_MAX));
     weights.into_iter().collect()
 }
 
-/// The files that are read of a folder whose `config.json` is Hugging Face's.
-pub(crate) fn undeclared_files() -> Vec<(String, u64)> {
-    let files = encoder_files();
-    files.map(|(name, bytes)| (name.to_owned(), bytes)).to_vec()
+/// The files that are read of a folder with this `config.json`: those of an encoder, if it is one
+/// that is served.
+pub(crate) fn undeclared_files(config: &[u8]) -> Vec<(String, u64)> {
+    match encoder_claim(config) {
+        Some(Claim::Served) => encoders_files(),
+        Some(Claim::Other) | None => Vec::new(),
+    }
 }
 
-/// Whether a `config.json` is Hugging Face's.
-pub(crate) fn is_hugging_face(config: &[u8]) -> bool {
-    foreign::is_config(config)
+fn encoders_files() -> Vec<(String, u64)> {
+    let files = encoder_files();
+    files.map(|(name, bytes)| (name.to_owned(), bytes)).to_vec()
 }
 
 /// A file that can run code when it is read, if the folder holds one.

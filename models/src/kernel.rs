@@ -17,6 +17,7 @@
 //! does not know has: the dot products of bfloat16 and the tiles of AMX.
 
 mod attention;
+mod bf16;
 mod curve;
 mod level;
 mod linear;

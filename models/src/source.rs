@@ -10,7 +10,7 @@ use paceline_protocol::limits::{
     ARTIFACT_FILES_MAX, ARTIFACT_PATH_BYTES_MAX, MODEL_TOML_BYTES_MAX,
 };
 
-use crate::folder::{declared_files, is_hugging_face, undeclared_files};
+use crate::folder::{declared_files, undeclared_files};
 
 /// The files of one version, held in memory. Only `model.toml` and the files that it names are
 /// read, or those of an encoder where `config.json` is Hugging Face's; of other files the first bytes,
@@ -79,7 +79,7 @@ impl ModelSource {
     ///
     /// Links may point elsewhere inside the folder; where a file really lies is asked after it
     /// was opened, so that nobody can exchange it in between. Cost: reads what
-    /// `model.toml` names, at most 1 GiB a file.
+    /// `model.toml` names, or what encoders have: at most 3 GiB a file.
     ///
     /// # Errors
     /// [`SourceError`] names the file. A `model.toml` that cannot be understood is no error
@@ -176,8 +176,8 @@ impl ModelSource {
     fn wanted(&self) -> Vec<(String, u64)> {
         match (self.file(DECLARATION), self.file(CONFIG)) {
             (Some(text), _) => declared_files(text),
-            (None, Some(config)) if is_hugging_face(config) => undeclared_files(),
-            (None, _) => Vec::new(),
+            (None, Some(config)) => undeclared_files(config),
+            (None, None) => Vec::new(),
         }
     }
 

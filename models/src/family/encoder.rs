@@ -43,7 +43,7 @@ use network::Network;
 pub(crate) use network::Path;
 use outline::Task;
 pub(crate) use outline::{EncoderSection, Outline};
-pub(crate) use plan::{EncoderPlan, encoder_config, encoder_files};
+pub(crate) use plan::{Claim, EncoderPlan, encoder_claim, encoder_files};
 use sequence::{RowLimits, Sequence};
 use tokenizer::Texts;
 use weights::Tables;

@@ -1,6 +1,6 @@
 //! Formats of other systems, told by their first bytes, so that a refusal can name them.
 
-use crate::family::encoder_config;
+use crate::family::encoder_claim;
 use crate::folder::RecogniseError;
 use crate::source::{CONFIG, ModelSource};
 
@@ -37,7 +37,7 @@ pub(crate) fn is_hugging_face(source: &ModelSource) -> bool {
 
 /// Whether a `config.json` is Hugging Face's, whole or damaged.
 pub(crate) fn is_config(content: &[u8]) -> bool {
-    encoder_config(content).is_some() || format(content) == Some(HUGGING_FACE)
+    encoder_claim(content).is_some() || format(content) == Some(HUGGING_FACE)
 }
 
 /// The first pickle of a folder.

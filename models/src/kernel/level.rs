@@ -6,6 +6,9 @@ use std::str::FromStr;
 use pulp::{Scalar, Simd, WithSimd};
 use thiserror::Error;
 
+#[cfg(target_arch = "x86_64")]
+use super::bf16::amx::Amx;
+
 /// A set of instructions, the fastest first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Level {
@@ -120,10 +123,13 @@ impl Level {
 
     /// The first that this machine has.
     pub fn best() -> Self {
+        Self::first(Self::is_available)
+    }
+
+    fn first(is_available: impl Fn(Self) -> bool) -> Self {
         let mut levels = Self::ALL.into_iter();
-        levels
-            .find(|level| level.is_available())
-            .expect("every machine has the plain level")
+        let first = levels.find(|level| is_available(*level));
+        first.unwrap_or(Self::Plain)
     }
 
     /// All that this machine has, the best first.
@@ -146,7 +152,8 @@ impl Level {
     fn is_available(self) -> bool {
         #[cfg(target_arch = "x86_64")]
         return match self {
-            Self::Amx => false,
+            // What is no product runs with vectors.
+            Self::Amx => Self::Avx512.is_available() && Amx::detect().is_some(),
             Self::Avx512 => pulp::x86::V4::try_new().is_some(),
             Self::Avx2 => pulp::x86::V3::try_new().is_some(),
             Self::Plain => true,
@@ -203,6 +210,20 @@ mod tests {
         assert_eq!(available.first(), Some(&Level::best()));
         assert_eq!(available.last(), Some(&Level::Plain));
         assert!(available.is_sorted());
+    }
+
+    #[test]
+    fn a_machine_takes_the_next_level_for_one_that_it_lacks() {
+        for (lacked, next) in Level::ALL.iter().zip(&Level::ALL[1..]) {
+            assert_eq!(Level::first(|level| level > *lacked), *next);
+        }
+        assert_eq!(Level::first(|_| true), Level::Amx);
+        #[cfg(target_arch = "x86_64")]
+        if Amx::detect().is_none() {
+            println!("this machine has no AMX, or may not use it");
+            assert!(Level::best() > Level::Amx);
+            assert!(Level::named("amx").is_err());
+        }
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use pulp::{Simd, WithSimd, bytemuck};
 
+use super::bf16::{self, Pair, Unit};
 use super::curve;
 use super::level::Kernels;
 use super::memory::{Aligned, Scratch};
@@ -34,9 +35,16 @@ pub struct Linear {
     kernels: Kernels,
     inputs: usize,
     outputs: usize,
-    weight: Aligned,
-    /// Filled up with zeros to whole vectors.
-    bias: Aligned,
+    weight: Weight,
+    /// Filled up with zeros to what a panel of weights is filled up to.
+    bias: Aligned<f32>,
+}
+
+/// Packed weights.
+#[derive(Debug)]
+enum Weight {
+    Floats(Aligned<f32>),
+    Halves(Unit, Aligned<Pair>),
 }
 
 impl Linear {
@@ -45,25 +53,45 @@ impl Linear {
     /// # Panics
     /// If a length is not what the other numbers say, or there are no inputs or no outputs.
     pub fn new(kernels: Kernels, weight: &[f32], bias: &[f32], inputs: usize) -> Self {
+        Self::with(kernels, Unit::of(kernels), (weight, bias), inputs)
+    }
+
+    fn with(
+        kernels: Kernels,
+        unit: Option<Unit>,
+        (weight, bias): (&[f32], &[f32]),
+        inputs: usize,
+    ) -> Self {
         let outputs = bias.len();
         assert!(inputs > 0 && outputs > 0, "a layer has inputs and outputs");
         assert_eq!(weight.len(), outputs * inputs, "weight [outputs, inputs]");
-        let lanes = kernels.lanes();
-        let padded = outputs.next_multiple_of(lanes);
-        let mut layer = Self {
+        let rows = Rows::new(weight, inputs);
+        let (weight, padded) = match unit {
+            Some(unit) => {
+                let mut packed = Aligned::zeroed(bf16::right_pairs(inputs, outputs));
+                bf16::pack_columns(rows, inputs, 1.0, packed.values_mut());
+                (Weight::Halves(unit, packed), bf16::padded(outputs))
+            }
+            None => {
+                let padded = outputs.next_multiple_of(kernels.lanes());
+                let mut packed = Aligned::zeroed(padded * inputs);
+                kernels.dispatch(Pack {
+                    weight: rows,
+                    inputs,
+                    packed: packed.values_mut(),
+                });
+                (Weight::Floats(packed), padded)
+            }
+        };
+        let mut padded = Aligned::zeroed(padded);
+        padded.values_mut()[..outputs].copy_from_slice(bias);
+        Self {
             kernels,
             inputs,
             outputs,
-            weight: Aligned::zeroed(padded * inputs),
-            bias: Aligned::zeroed(padded),
-        };
-        layer.bias.values_mut()[..outputs].copy_from_slice(bias);
-        kernels.dispatch(Pack {
-            weight: Rows::new(weight, inputs),
-            inputs,
-            packed: layer.weight.values_mut(),
-        });
-        layer
+            weight,
+            bias: padded,
+        }
     }
 
     /// Numbers in a row that comes in.
@@ -78,14 +106,18 @@ impl Linear {
 
     /// Bytes that the packed weights take.
     pub fn bytes(&self) -> u64 {
-        self.weight.bytes() + self.bias.bytes()
+        let weight = match &self.weight {
+            Weight::Floats(packed) => packed.bytes(),
+            Weight::Halves(_, packed) => packed.bytes(),
+        };
+        weight + self.bias.bytes()
     }
 
     /// `input [rows, inputs]` → `output [rows, outputs]`, for any number of rows.
     ///
     /// # Panics
     /// If the lengths are not those of whole rows, and as many of them on either side.
-    pub fn run(&self, input: &[f32], output: &mut [f32], then: Then, _scratch: &mut Scratch) {
+    pub fn run(&self, input: &[f32], output: &mut [f32], then: Then, scratch: &mut Scratch) {
         assert!(
             input.len().is_multiple_of(self.inputs),
             "input [rows, inputs]"
@@ -96,19 +128,43 @@ impl Linear {
             rows.count * self.outputs,
             "output [rows, outputs]"
         );
-        let product = Product {
-            rows,
-            depth: self.inputs,
-            panels: self.weight.values(),
-            bias: Some(self.bias.values()),
-            target: Target {
-                values: output,
-                stride: self.outputs,
-                columns: self.outputs,
-                adds: then == Then::Add,
-            },
+        let target = Target {
+            values: output,
+            stride: self.outputs,
+            columns: self.outputs,
+            adds: then == Then::Add,
         };
-        self.kernels.dispatch(Run { product, then });
+        match &self.weight {
+            Weight::Floats(packed) => {
+                let product = Product {
+                    rows,
+                    depth: self.inputs,
+                    panels: packed.values(),
+                    bias: Some(self.bias.values()),
+                    target,
+                };
+                self.kernels.dispatch(Run { product, then });
+            }
+            Weight::Halves(unit, packed) => {
+                let left = bf16::left_pairs(rows.count, self.inputs);
+                let left = scratch.left.at_least(left);
+                self.kernels.dispatch(bf16::PackLeft {
+                    rows,
+                    depth: self.inputs,
+                    left,
+                });
+                let mut product = bf16::Product {
+                    unit: *unit,
+                    rows: rows.count,
+                    depth: self.inputs,
+                    left,
+                    right: packed.values(),
+                    bias: Some(self.bias.values()),
+                    target,
+                };
+                product.run(self.kernels, then);
+            }
+        }
     }
 }
 

@@ -1,37 +1,40 @@
 //! Memory of kernels: buffers that begin where cache lines do, and what is reused between calls.
 
-/// Floats in a cache line.
+use super::bf16::Pair;
+
+/// Numbers of 32 bits in a cache line.
 const LINE: usize = 16;
 
-/// Floats that begin at a cache line, so that no vector lies across two.
+/// Numbers of 32 bits that begin at a cache line, so that no vector lies across two.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Aligned {
-    /// Up to [`LINE`] floats more than are used: those before the line begins, and after the end.
-    values: Vec<f32>,
+pub(super) struct Aligned<T> {
+    /// [`LINE`] more than are used: those before the line begins, and after the end.
+    values: Vec<T>,
     start: usize,
     len: usize,
 }
 
-impl Aligned {
+impl<T: Copy + Default> Aligned<T> {
     /// So many zeros.
     pub(super) fn zeroed(len: usize) -> Self {
-        let values = vec![0.0; len + LINE];
+        const { assert!(size_of::<T>() == 4, "numbers of 32 bits") };
+        let values = vec![T::default(); len + LINE];
         // What cannot be aligned is only slower.
-        let start = values.as_ptr().align_offset(LINE * size_of::<f32>());
+        let start = values.as_ptr().align_offset(LINE * size_of::<T>());
         let start = if start < LINE { start } else { 0 };
         Self { values, start, len }
     }
 
-    pub(super) fn values(&self) -> &[f32] {
+    pub(super) fn values(&self) -> &[T] {
         &self.values[self.start..][..self.len]
     }
 
-    pub(super) fn values_mut(&mut self) -> &mut [f32] {
+    pub(super) fn values_mut(&mut self) -> &mut [T] {
         &mut self.values[self.start..][..self.len]
     }
 
-    /// The first `len` floats, which hold anything; grows when there are fewer.
-    pub(super) fn at_least(&mut self, len: usize) -> &mut [f32] {
+    /// The first `len`, which hold anything; grows when there are fewer.
+    pub(super) fn at_least(&mut self, len: usize) -> &mut [T] {
         if self.len < len {
             *self = Self::zeroed(len);
         }
@@ -40,7 +43,7 @@ impl Aligned {
 
     /// Bytes that are kept.
     pub(super) fn bytes(&self) -> u64 {
-        (self.values.capacity() * size_of::<f32>()) as u64
+        (self.values.capacity() * size_of::<T>()) as u64
     }
 }
 
@@ -49,11 +52,13 @@ impl Aligned {
 #[derive(Debug, Default)]
 pub struct Scratch {
     /// The keys of one head in panels.
-    pub(super) keys: Aligned,
+    pub(super) keys: Aligned<f32>,
     /// The values of one head in panels.
-    pub(super) values: Aligned,
+    pub(super) values: Aligned<f32>,
     /// The scores of a few queries against all keys.
-    pub(super) scores: Aligned,
+    pub(super) scores: Aligned<f32>,
+    /// Rows that were rounded to bfloat16.
+    pub(super) left: Aligned<Pair>,
 }
 
 impl Scratch {
@@ -64,7 +69,8 @@ impl Scratch {
 
     /// Bytes that it has grown to.
     pub fn bytes(&self) -> u64 {
-        self.keys.bytes() + self.values.bytes() + self.scores.bytes()
+        let floats = self.keys.bytes() + self.values.bytes() + self.scores.bytes();
+        floats + self.left.bytes()
     }
 
     /// As large as anything that tests need, and full of what must not be read.
@@ -75,10 +81,13 @@ impl Scratch {
             buffer.values_mut().fill(f32::NAN);
             buffer
         };
+        let mut left = Aligned::zeroed(1 << 17);
+        left.values_mut().fill(Pair::MAX);
         Self {
             keys: poisoned(),
             values: poisoned(),
             scores: poisoned(),
+            left,
         }
     }
 }
@@ -90,7 +99,7 @@ mod tests {
     #[test]
     fn buffers_begin_at_cache_lines() {
         for len in [1, 15, 16, 17, 1_000, 100_000] {
-            let mut buffer = Aligned::default();
+            let mut buffer = Aligned::<f32>::default();
             assert_eq!(buffer.at_least(len).len(), len);
             assert_eq!(buffer.values().as_ptr().addr() % 64, 0);
             assert_eq!(buffer.at_least(1).len(), 1);

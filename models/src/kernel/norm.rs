@@ -60,8 +60,9 @@ impl WithSimd for Run<'_> {
     }
 }
 
+/// Adds one row to another.
 #[inline(always)]
-fn add<S: Simd>(simd: S, values: &mut [f32], residual: &[f32]) {
+pub(super) fn add<S: Simd>(simd: S, values: &mut [f32], residual: &[f32]) {
     let (whole, rest) = S::as_mut_simd_f32s(values);
     let (others, other_rest) = S::as_simd_f32s(residual);
     for (x, other) in whole.iter_mut().zip(others) {

@@ -7,7 +7,7 @@
 //! Measured on a Zen 4 core: 98 % of the peak of `f32` multiply-adds (118 GFLOP/s) with 8 × 3 tiles of
 //! AVX-512, 96 % with 6 × 2 of AVX2, where 4 × 3 would fit by the count of registers and spills.
 
-use pulp::{Simd, bytemuck};
+use pulp::{Simd, WithSimd, bytemuck};
 
 use super::panels::{self, Panel};
 
@@ -193,4 +193,16 @@ pub(super) struct AsItIs;
 impl Finish for AsItIs {
     #[inline(always)]
     fn finish<S: Simd>(self, _: S, _: &mut [f32]) {}
+}
+
+/// A product and nothing more, as work of its own.
+pub(super) struct Alone<'a, 'b>(pub(super) &'a mut Product<'b>);
+
+impl WithSimd for Alone<'_, '_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        self.0.run(simd, AsItIs);
+    }
 }

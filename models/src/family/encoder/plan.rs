@@ -3,6 +3,7 @@
 use bytes::Bytes;
 
 use super::error::EncoderError;
+use super::layout::Layout;
 use super::outline::{Input, Outline};
 use super::reference::SCORES_MAX;
 use super::settings::POOLING_FILE;
@@ -11,7 +12,7 @@ use super::weights::Reader;
 use super::{CHUNK_TOKENS, config};
 use crate::engine::MemoryUse;
 use crate::folder::{RecogniseError, not_weights, pickled};
-use crate::source::{CONFIG_BYTES_MAX, FILE_BYTES_MAX, ModelSource};
+use crate::source::{CONFIG, CONFIG_BYTES_MAX, ModelSource};
 use crate::weights;
 
 /// An encoder that adds up.
@@ -24,22 +25,38 @@ pub(crate) struct EncoderPlan {
 const WEIGHTS: &str = "model.safetensors";
 const TOKENIZER: &str = "tokenizer.json";
 
+/// Largest file of weights, in bytes: XLM-R large has 2.2 GB in 32 bits.
+const WEIGHTS_BYTES_MAX: u64 = 3 << 30;
+
 /// Every file that is read of an encoder's folder, with the most bytes of it.
 pub(crate) fn encoder_files() -> [(&'static str, u64); 7] {
     [
-        ("config.json", CONFIG_BYTES_MAX),
+        (CONFIG, CONFIG_BYTES_MAX),
         ("modules.json", CONFIG_BYTES_MAX),
         (POOLING_FILE, CONFIG_BYTES_MAX),
         ("sentence_bert_config.json", CONFIG_BYTES_MAX),
         ("tokenizer_config.json", CONFIG_BYTES_MAX),
         (TOKENIZER, TOKENIZER_BYTES_MAX),
-        (WEIGHTS, FILE_BYTES_MAX),
+        (WEIGHTS, WEIGHTS_BYTES_MAX),
     ]
 }
 
-/// What a `config.json` says that it is; `None` if it is none of Hugging Face's.
-pub(crate) fn encoder_config(content: &[u8]) -> Option<String> {
-    config::model_type(content)
+/// What a `config.json` says of its architecture.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Claim {
+    /// One that is served.
+    Served,
+    /// One of Hugging Face's that is not.
+    Other,
+}
+
+/// What a `config.json` says that it is of; `None` if it is none of Hugging Face's.
+pub(crate) fn encoder_claim(config: &[u8]) -> Option<Claim> {
+    let model_type = config::model_type(config)?;
+    Some(match Layout::of(&model_type) {
+        Some(_) => Claim::Served,
+        None => Claim::Other,
+    })
 }
 
 impl EncoderPlan {

@@ -52,13 +52,8 @@ impl Texts {
             reason: shown(reason),
         };
         census::check(file, VALUES_MAX).map_err(|error| refused(&error.to_string()))?;
-        // The library asserts what files of its own writing always hold.
-        let read = catch_unwind(AssertUnwindSafe(|| Tokenizer::from_bytes(file)));
-        let mut tokenizer = match read {
-            Ok(Ok(tokenizer)) => tokenizer,
-            Ok(Err(error)) => return Err(refused(&error.to_string())),
-            Err(_) => return Err(refused("it contradicts itself")),
-        };
+        let read = guarded(|| Tokenizer::from_bytes(file));
+        let mut tokenizer = read.map_err(|reason| refused(&reason))?;
         let largest = tokenizer.get_vocab(true).into_values().max();
         if largest.is_none_or(|id| id as usize >= limits.vocabulary) {
             let ids = largest.map_or("no tokens".to_owned(), |id| format!("ids up to {id}"));
@@ -82,12 +77,19 @@ impl Texts {
         tokenizer.with_padding(None);
         let uncut = tokenizer.with_truncation(None);
         uncut.map_err(|error| refused(&error.to_string()))?;
-        Ok(Self {
+        let texts = Self {
             tokenizer,
             lower_case: limits.lower_case,
             tokens_max: limits.tokens_max,
             added,
-        })
+        };
+        // What a template names and the file lacks is found when it is used for the first time.
+        let pair = limits.pairs.then_some(PROBE);
+        texts
+            .encode(PROBE, pair)
+            .map_err(|reason| refused(&reason))?;
+        texts.tokens(PROBE).map_err(|reason| refused(&reason))?;
+        Ok(texts)
     }
 
     /// The tokens of a text, or of a pair of texts, cut to the model's length; a pair is cut
@@ -96,8 +98,7 @@ impl Texts {
     /// # Errors
     /// What the tokenizer says of a text that it cannot cut.
     pub(super) fn encode(&self, text: &str, pair: Option<&str>) -> Result<Sequence, String> {
-        self.encoding(text, pair)
-            .map_err(|error| shown(&error.to_string()))
+        guarded(|| self.encoding(text, pair))
     }
 
     /// Every token of a text, uncut. `start` and `end` are bytes of the text.
@@ -105,10 +106,8 @@ impl Texts {
     /// # Errors
     /// As [`Self::encode`].
     pub(super) fn tokens(&self, text: &str) -> Result<Vec<Token>, String> {
-        let encoding = self.tokenizer.encode(self.cased(text), true);
-        Ok(tokens_of(
-            &encoding.map_err(|error| shown(&error.to_string()))?,
-        ))
+        let encoding = guarded(|| self.tokenizer.encode(self.cased(text), true));
+        encoding.map(|encoding| tokens_of(&encoding))
     }
 
     fn encoding(&self, text: &str, pair: Option<&str>) -> tokenizers::Result<Sequence> {
@@ -146,6 +145,19 @@ impl Texts {
             true => text.to_lowercase().into(),
             false => text.into(),
         }
+    }
+}
+
+/// A text that every tokenizer can cut.
+const PROBE: &str = "Is this a text, or 1?";
+
+/// The library asserts what files of its own writing always hold: what it panics about is the
+/// file's fault, and is told like any other.
+fn guarded<T>(work: impl FnOnce() -> tokenizers::Result<T>) -> Result<T, String> {
+    match catch_unwind(AssertUnwindSafe(work)) {
+        Ok(Ok(done)) => Ok(done),
+        Ok(Err(error)) => Err(shown(&error.to_string())),
+        Err(_) => Err("it contradicts itself".to_owned()),
     }
 }
 

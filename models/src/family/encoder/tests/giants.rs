@@ -28,7 +28,7 @@ fn giants_are_refused_unread() {
         ("config.json", 2 << 30, 1 << 20),
         ("modules.json", 2 << 30, 1 << 20),
         ("1_Pooling/config.json", 2 << 30, 1 << 20),
-        ("model.safetensors", (1 << 30) + 1, 1 << 30),
+        ("model.safetensors", (3 << 30) + 1, 3 << 30),
     ] {
         let grown = grown(file, bytes);
         let told = ModelSource::from_dir(grown.path()).unwrap_err();
@@ -57,6 +57,19 @@ fn giants_are_refused_unread() {
             format!("'{file}' has {bytes} bytes; at most {allowed} are read")
         );
     }
+}
+
+#[test]
+fn a_giant_of_another_architecture_is_told_by_its_name() {
+    let grown = grown("model.safetensors", 5 << 30);
+    let config = std::fs::read_to_string(grown.path().join("config.json")).unwrap();
+    let config = config.replace("\"model_type\": \"bert\"", "\"model_type\": \"llama\"");
+    std::fs::write(grown.path().join("config.json"), config).unwrap();
+    let told = refusal(&ModelSource::from_dir(grown.path()).unwrap());
+    assert!(
+        told.contains("a Hugging Face model of the type 'llama'"),
+        "{told}"
+    );
 }
 
 #[test]
@@ -150,7 +163,7 @@ fn refuse_small_folders() {
     for (file, bytes) in [
         ("tokenizer.json", 2 << 30),
         ("config.json", 2 << 30),
-        ("model.safetensors", 2 << 30),
+        ("model.safetensors", 4 << 30),
     ] {
         assert!(ModelSource::from_dir(grown(file, bytes).path()).is_err());
     }

@@ -477,6 +477,16 @@ fn a_tokenizer_that_does_not_fit_is_refused() {
         told(template.as_bytes()),
         "'tokenizer.json' cannot be used: it adds 31 tokens to each text of at most 24"
     );
+    // One whose template names a token that it does not have.
+    let lost = whole.replace(
+        "\"special_tokens\":{\"[CLS]\"",
+        "\"special_tokens\":{\"[CLZ]\"",
+    );
+    assert_ne!(lost, whole);
+    assert_eq!(
+        told(lost.as_bytes()),
+        "'tokenizer.json' cannot be used: it contradicts itself"
+    );
     // One that says of its tokens that they are of a segment that the model lacks.
     let segment = whole.replace("\"type_id\":0", "\"type_id\":7");
     let model = load(&altered(
@@ -484,4 +494,27 @@ fn a_tokenizer_that_does_not_fit_is_refused() {
         &[("tokenizer.json", Some(segment.as_bytes()))],
     ));
     assert!(super::refused(&*model, &[texts(&["wind"])]).contains("row 0: the segment 7"));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+
+    /// Loaded or refused, in words; and what is loaded answers.
+    #[test]
+    fn no_flipped_byte_makes_it_panic(file in 0usize..6, at in any::<usize>(), value: u8) {
+        let file = [
+            "config.json", "modules.json", "1_Pooling/config.json",
+            "sentence_bert_config.json", "tokenizer.json", "model.safetensors",
+        ][file];
+        let mut content = source("bert").file(file).unwrap().to_vec();
+        // Of weights the header: what a changed number does is tested elsewhere.
+        let at = at % content.len().min(if file == "model.safetensors" { 4000 } else { usize::MAX });
+        content[at] = value;
+        if let Ok(model) = CpuEngine::new(1).load(&altered("bert", &[(file, Some(&content))])) {
+            let request: Vec<_> = model.description().signature.inputs.iter()
+                .map(|_| texts(&["a line of riders", ""])).collect();
+            let _ = model.prepare(&request);
+            let _ = model.run(&Batch::new(&[&request]));
+        }
+    }
 }
