@@ -161,24 +161,6 @@ pub(super) fn pack_columns(columns: Rows<'_>, depth: usize, scale: f32, right: &
     }
 }
 
-/// Rounds a right factor that is given by rows: row *k* of `rows` is step *k* of its depth.
-///
-/// Cost: one pass over what is read and what is written.
-pub(super) fn pack_rows(rows: Rows<'_>, columns: usize, right: &mut [Pair]) {
-    right.fill(0);
-    let depth = rows.count;
-    for (index, (panel, width)) in panels_mut(right, depth, columns).iter_mut().enumerate() {
-        let first = index * PANEL_COLUMNS;
-        for k in 0..depth {
-            let (pair, shift) = place(k);
-            let values = &rows.row(k, columns)[first..];
-            for (slot, value) in panel[pair * *width..][..*width].iter_mut().zip(values) {
-                *slot |= u32::from(bf16::from_f32(*value).to_bits()) << shift;
-            }
-        }
-    }
-}
-
 /// Which pair a step of the depth is in, and how far up. Numbers that make a pair are 16 apart: so
 /// two vectors become one of pairs without a shuffle, and the sum does not mind.
 fn place(k: usize) -> (usize, usize) {

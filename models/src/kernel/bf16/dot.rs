@@ -18,7 +18,7 @@ use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use super::super::level::{Kernels, Level, Precision};
-use super::super::product::{self, AsItIs, Rows, Target};
+use super::super::product::{self, Rows, Target};
 use super::{BLOCK_ROWS, Block, Pair, TILE, TILE_PAIRS};
 
 /// Proof that this machine has the instruction.
