@@ -135,18 +135,24 @@ impl Messages {
         while !self.body.is_end_stream()
             && let Some(frame) = self.body.frame().await
         {
-            let frame = frame.map_err(|_| {
-                let message = "the call was broken off before its message was whole";
-                Failure::new(ErrorCode::Cancelled, message)
-            })?;
+            let frame = frame.map_err(|_| taken_back())?;
             if let Ok(data) = frame.into_data()
                 && !data.is_empty()
             {
                 return Ok(Some(data));
             }
         }
-        Ok(None)
+        // A body ends without an error, too, when its call is cancelled.
+        match self.body.is_end_stream() {
+            true => Ok(None),
+            false => Err(taken_back()),
+        }
     }
+}
+
+fn taken_back() -> Failure {
+    let message = "the call was broken off before its message was whole";
+    Failure::new(ErrorCode::Cancelled, message)
 }
 
 fn cut_off() -> Failure {

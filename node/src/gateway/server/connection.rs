@@ -342,6 +342,16 @@ const GOAWAY_PAUSE: Duration = Duration::from_millis(100);
 mod tests {
     use super::*;
 
+    #[test]
+    fn calls_have_a_time_of_their_own_and_requests_have_none() {
+        let mut headers = HeaderMap::new();
+        assert_eq!(until(Door::Grpc, &headers), None);
+        headers.insert("grpc-timeout", "10S".parse().unwrap());
+        let left = until(Door::Grpc, &headers).map(|until| until - Instant::now());
+        assert!(left.is_some_and(|left| left.as_secs() >= 8), "{left:?}");
+        assert_eq!(until(Door::Http, &headers), None);
+    }
+
     async fn heard(parts: &[&[u8]]) -> Option<(Spoken, Bytes)> {
         use tokio::io::AsyncWriteExt;
         let (mut ours, mut theirs) = tokio::io::duplex(7);

@@ -27,7 +27,8 @@ pub(super) struct Seen {
     taken: AtomicU64,
     is_blocked: AtomicBool,
     is_reading: AtomicBool,
-    /// Of the time since the last look: requests, and those whose client did not want the answer.
+    /// Of the time since the last look: requests that have ended, and those of them whose client did not
+    /// want the answer. Those that have only begun say nothing: a node that is behind has many.
     lately: AtomicU64,
     abandoned: AtomicU64,
     is_flood: AtomicBool,
@@ -56,7 +57,6 @@ impl Seen {
     /// Whoever waits no longer than the request's own deadline, `until`, does not send it for nothing.
     pub(super) fn begin(self: &Arc<Self>, until: Option<Instant>) -> Open {
         self.begun.fetch_add(1, Ordering::Relaxed);
-        self.lately.fetch_add(1, Ordering::Relaxed);
         let open = self.open.fetch_add(1, Ordering::Relaxed);
         // What was given up and has not ended yet is memory, too.
         if open >= OPEN_MAX {
@@ -125,10 +125,10 @@ impl Drop for Open {
     fn drop(&mut self) {
         let seen = &self.seen;
         seen.open.fetch_sub(1, Ordering::Relaxed);
+        let lately = seen.lately.fetch_add(1, Ordering::Relaxed) + 1;
         let is_late = |until| Instant::now() + EARLY >= until;
         if !self.is_answered && !self.until.is_some_and(is_late) {
             let abandoned = seen.abandoned.fetch_add(1, Ordering::Relaxed) + 1;
-            let lately = seen.lately.load(Ordering::Relaxed);
             if abandoned > ABANDONED_MAX && abandoned > lately / 2 {
                 seen.is_flood.store(true, Ordering::Relaxed);
             }
@@ -226,6 +226,24 @@ mod tests {
         };
         assert!(gives_up(1));
         assert!(!gives_up(3));
+    }
+
+    #[test]
+    fn a_flood_is_noticed_by_a_node_that_is_far_behind() {
+        let seen = Arc::new(Seen::default());
+        let begun: Vec<Open> = (0..2_040).map(|_| seen.begin(None)).collect();
+        (0..2_001).for_each(|_| drop(seen.begin(None)));
+        assert!(seen.read().is_err(), "all that have ended were given up");
+        drop(begun);
+    }
+
+    #[test]
+    fn what_does_not_end_is_bounded() {
+        let seen = Arc::new(Seen::default());
+        let mut begun: Vec<Open> = (0..OPEN_MAX).map(|_| seen.begin(None)).collect();
+        assert!(seen.read().is_ok());
+        begun.push(seen.begin(None));
+        assert!(seen.read().is_err());
     }
 
     #[test]
