@@ -34,9 +34,9 @@ pub(crate) struct EncoderSection {
 #[serde(rename_all = "lowercase")]
 pub(super) enum Precision {
     /// To bfloat16, where the machine multiplies these faster.
-    #[default]
     Bf16,
     /// Not at all.
+    #[default]
     F32,
 }
 
