@@ -1,7 +1,6 @@
 //! Real processes: the binary as people run it, spoken to over sockets and command lines,
-//! killed, restarted, misused, and watched for what it loses. It loses nothing. Only `streams`,
-//! `calls_under_way` and `call_streams` have nodes of their own in this process, since they count
-//! what an engine runs.
+//! killed, restarted, misused, and watched for what it loses. It loses nothing. Only what uses
+//! `counting` has nodes of its own in this process, since it counts what an engine runs, or holds it.
 
 #[path = "process/about.rs"]
 mod about;
@@ -63,6 +62,8 @@ mod patience;
 mod predict;
 #[path = "process/record.rs"]
 mod record;
+#[path = "process/room.rs"]
+mod room;
 #[path = "process/sequences.rs"]
 mod sequences;
 #[path = "process/shadow.rs"]
@@ -75,6 +76,8 @@ mod survival;
 mod tenants;
 #[path = "process/tensors.rs"]
 mod tensors;
+#[path = "process/texts.rs"]
+mod texts;
 #[path = "process/tls.rs"]
 mod tls;
 #[path = "process/triton.rs"]

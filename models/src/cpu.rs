@@ -7,8 +7,10 @@ use paceline_protocol::Tensor;
 use paceline_protocol::registry::DeviceKind;
 
 use crate::batch::Batch;
-use crate::engine::{DeviceSpec, Engine, LoadError, LoadedModel, MemoryUse, RunError};
-use crate::family::{Identity, Mlp};
+use crate::engine::{
+    DeviceSpec, Engine, LoadError, LoadedModel, MemoryUse, Prepared, RunError, Token,
+};
+use crate::family::{Encoder, Identity, Mlp, Path};
 use crate::folder::{ModelDescription, Plan, examine};
 use crate::source::ModelSource;
 
@@ -19,6 +21,7 @@ use crate::source::ModelSource;
 #[derive(Clone, Debug)]
 pub struct CpuEngine {
     device: DeviceSpec,
+    path: Path,
     taken_bytes: Arc<AtomicU64>,
 }
 
@@ -38,8 +41,25 @@ impl CpuEngine {
         };
         Self {
             device,
+            path: Path::default(),
             taken_bytes: Arc::default(),
         }
+    }
+
+    /// The same engine with encoders computed by candle's own operations: slower, and what the
+    /// kernels are held to. candle splits large products over threads of its own unless
+    /// `RAYON_NUM_THREADS` is 1.
+    #[must_use]
+    pub fn with_reference(mut self) -> Self {
+        self.path = Path::Reference;
+        self
+    }
+
+    /// The same engine with encoders computed by these kernels.
+    #[cfg(test)]
+    pub(crate) fn with_kernels(mut self, kernels: crate::kernel::Kernels) -> Self {
+        self.path = Path::Kernels(Some(kernels));
+        self
     }
 
     /// The same engine with this much memory for weights and activations.
@@ -94,6 +114,14 @@ impl Engine for CpuEngine {
                     _reservation: reservation,
                 })
             }
+            Plan::Encoder(plan) => {
+                let reservation = self.reserve(plan.memory(description.rows_max))?;
+                let model = Encoder::load(description, &plan, self.path)?;
+                Arc::new(Accounted {
+                    model,
+                    _reservation: reservation,
+                })
+            }
         })
     }
 }
@@ -119,6 +147,26 @@ struct Accounted<M> {
 impl<M: LoadedModel> LoadedModel for Accounted<M> {
     fn description(&self) -> &ModelDescription {
         self.model.description()
+    }
+
+    fn prepare(&self, inputs: &[Tensor]) -> Result<Prepared, RunError> {
+        self.model.prepare(inputs)
+    }
+
+    fn tokens(&self, inputs: &[Tensor]) -> Option<u64> {
+        self.model.tokens(inputs)
+    }
+
+    fn tokens_max(&self) -> Option<u32> {
+        self.model.tokens_max()
+    }
+
+    fn tokenize(&self, text: &str) -> Option<Result<Vec<Token>, RunError>> {
+        self.model.tokenize(text)
+    }
+
+    fn sample(&self, rows: u32) -> Option<Vec<Tensor>> {
+        self.model.sample(rows)
     }
 
     fn run(&self, batch: &Batch<'_>) -> Result<Vec<Vec<Tensor>>, RunError> {

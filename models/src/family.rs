@@ -1,13 +1,18 @@
 //! Model families: what a version computes, and how it is loaded.
 
+mod encoder;
 mod identity;
 mod mlp;
 
 use std::fmt;
 
+pub use encoder::EncoderError;
+pub(crate) use encoder::{
+    Claim, Encoder, EncoderPlan, EncoderSection, Outline, Path, encoder_claim, encoder_files,
+};
 pub(crate) use identity::{Identity, check_identity};
 pub use mlp::MlpError;
-pub(crate) use mlp::{Activation, Head, Mlp, MlpPlan};
+pub(crate) use mlp::{Activation, Dense, Head, Mlp, MlpPlan, arg_max};
 
 /// A kind of model that this build serves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -16,15 +21,17 @@ pub enum Family {
     Mlp,
     /// Gives back what it gets.
     Identity,
+    /// A transformer that reads text: embeddings, classes, or how well a text answers a query.
+    Encoder,
 }
 
 impl Family {
     /// Every family, as messages list them.
-    pub const SERVED: &'static str = "mlp, identity";
+    pub const SERVED: &'static str = "mlp, identity, encoder";
 
     /// The family of this name in a `model.toml`.
     pub fn named(name: &str) -> Option<Self> {
-        [Self::Mlp, Self::Identity]
+        [Self::Mlp, Self::Identity, Self::Encoder]
             .into_iter()
             .find(|family| family.name() == name)
     }
@@ -34,6 +41,7 @@ impl Family {
         match self {
             Self::Mlp => "mlp",
             Self::Identity => "identity",
+            Self::Encoder => "encoder",
         }
     }
 }
@@ -51,7 +59,8 @@ mod tests {
     #[test]
     fn the_list_of_families_is_the_families() {
         let named: Vec<_> = Family::SERVED.split(", ").map(Family::named).collect();
-        assert_eq!(named, [Some(Family::Mlp), Some(Family::Identity)]);
-        assert_eq!(Family::named("encoder"), None);
+        let families = [Family::Mlp, Family::Identity, Family::Encoder];
+        assert_eq!(named, families.map(Some));
+        assert_eq!(Family::named("tree"), None);
     }
 }

@@ -7,8 +7,11 @@ use paceline_protocol::{ModelName, NameError, Signature, SignatureError};
 
 pub(crate) use declaration::{Declaration, MlpSection};
 
-use crate::family::{Family, MlpError, MlpPlan, check_identity};
-use crate::source::{DECLARATION, ModelSource};
+use crate::family::{
+    Claim, EncoderError, EncoderPlan, Family, MlpError, MlpPlan, Outline, check_identity,
+    encoder_claim, encoder_files,
+};
+use crate::source::{DECLARATION, FILE_BYTES_MAX, ModelSource, Oversized};
 
 /// What is known of a version once its folder has been recognised.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,6 +45,16 @@ pub enum RecogniseError {
     Unrecognised {
         /// The first few names.
         files: String,
+    },
+    /// A file is longer than any of its kind in use.
+    #[error("'{file}' has {bytes} bytes; at most {allowed} are read")]
+    TooLarge {
+        /// The file.
+        file: String,
+        /// What it has.
+        bytes: u64,
+        /// What it may have.
+        allowed: u64,
     },
     /// Another system's format.
     #[error(
@@ -119,15 +132,22 @@ pub enum RecogniseError {
     /// A multi-layer perceptron that does not add up.
     #[error(transparent)]
     Mlp(#[from] MlpError),
+    /// An encoder that does not add up.
+    #[error(transparent)]
+    Encoder(#[from] EncoderError),
 }
 
 /// Most rows of a batch: as many as one request may have.
 const ROWS_LIMIT: u32 = paceline_protocol::limits::ROWS_MAX as u32;
+/// Largest batch of a folder without `model.toml`.
+const ROWS_MAX_UNSAID: u32 = 64;
 
 /// Describes what a folder holds and checks that it is whole: the declaration, the weights'
-/// header, and that both agree. Values of weights are looked at when an engine loads them.
+/// header, and that both agree. Values of weights, and a tokenizer, are looked at when an engine
+/// loads them.
 ///
-/// Cost: parses `model.toml` (at most 256 KiB) and the header of the weights (at most 16 MiB).
+/// Cost: parses `model.toml` (at most 256 KiB), an encoder's `config.json` and settings (at most
+/// 1 MiB each) and the header of the weights (at most 16 MiB).
 ///
 /// # Errors
 /// [`RecogniseError`] names the file or key, and what is allowed.
@@ -139,38 +159,97 @@ pub fn recognise(source: &ModelSource) -> Result<ModelDescription, RecogniseErro
 pub(crate) enum Plan {
     Identity,
     Mlp(MlpPlan),
+    Encoder(Box<EncoderPlan>),
+}
+
+/// What is known of a version without its weights, beside its description.
+pub(crate) enum Declared {
+    Identity,
+    Mlp(Option<MlpSection>),
+    Encoder(Box<Outline>),
 }
 
 pub(crate) fn examine(source: &ModelSource) -> Result<(ModelDescription, Plan), RecogniseError> {
-    let (description, declaration) = describe(source)?;
-    let plan = match description.family {
-        Family::Identity => {
+    let (description, declared) = describe(source)?;
+    let plan = match declared {
+        Declared::Identity => {
             check_identity(&description.signature)?;
             Plan::Identity
         }
-        Family::Mlp => Plan::Mlp(MlpPlan::new(
+        Declared::Mlp(section) => Plan::Mlp(MlpPlan::new(
             &description.signature,
-            declaration.mlp.as_ref(),
+            section.as_ref(),
             source,
         )?),
+        Declared::Encoder(outline) => Plan::Encoder(Box::new(EncoderPlan::new(*outline, source)?)),
     };
     Ok((description, plan))
 }
 
-/// What `model.toml` alone says, checked as far as it goes without weights.
+/// What `model.toml`, or an encoder's own files, say, checked as far as it goes without weights.
 pub(crate) fn describe(
     source: &ModelSource,
-) -> Result<(ModelDescription, Declaration), RecogniseError> {
-    let Some(text) = source.file(DECLARATION) else {
+) -> Result<(ModelDescription, Declared), RecogniseError> {
+    if let Some(Oversized {
+        file,
+        bytes,
+        allowed,
+    }) = source.oversized()
+    {
+        return Err(RecogniseError::TooLarge {
+            file,
+            bytes,
+            allowed,
+        });
+    }
+    if let Some(text) = source.file(DECLARATION) {
+        return declared(Declaration::parse(text)?, source);
+    }
+    if !foreign::is_hugging_face(source) {
         return Err(foreign::undeclared(source));
+    }
+    let outline = Outline::read(source, None)?;
+    let description = ModelDescription {
+        name: ModelName::new(outline.name().to_owned())?,
+        family: Family::Encoder,
+        summary: None,
+        license: None,
+        signature: outline.signature(),
+        rows_max: ROWS_MAX_UNSAID,
+        finite_inputs: false,
     };
-    let declaration = Declaration::parse(text)?;
+    Ok((description, Declared::Encoder(Box::new(outline))))
+}
+
+fn declared(
+    declaration: Declaration,
+    source: &ModelSource,
+) -> Result<(ModelDescription, Declared), RecogniseError> {
     let family = Family::named(&declaration.family).ok_or_else(|| RecogniseError::Family {
         family: declaration.family.chars().take(64).collect(),
     })?;
-    let signature = Signature {
-        inputs: declaration.inputs.clone(),
-        outputs: declaration.outputs.clone(),
+    if family != Family::Mlp && declaration.mlp.is_some() {
+        return Err(MlpError::Unused { family }.into());
+    }
+    if family != Family::Encoder && declaration.encoder.is_some() {
+        return Err(EncoderError::Unused { family }.into());
+    }
+    let stated = Signature {
+        inputs: declaration.inputs,
+        outputs: declaration.outputs,
+    };
+    let (signature, declared) = match family {
+        Family::Identity => (stated, Declared::Identity),
+        Family::Mlp => (stated, Declared::Mlp(declaration.mlp)),
+        Family::Encoder => {
+            for (side, specs) in [("inputs", &stated.inputs), ("outputs", &stated.outputs)] {
+                if !specs.is_empty() {
+                    return Err(EncoderError::Signature { side }.into());
+                }
+            }
+            let outline = Outline::read(source, declaration.encoder.as_ref())?;
+            (outline.signature(), Declared::Encoder(Box::new(outline)))
+        }
     };
     signature.check()?;
     check_rows("inputs", &signature.inputs)?;
@@ -179,29 +258,48 @@ pub(crate) fn describe(
     if rows_max == 0 || rows_max > ROWS_LIMIT {
         return Err(RecogniseError::RowsMax { rows_max });
     }
-    if family != Family::Mlp && declaration.mlp.is_some() {
-        return Err(MlpError::Unused { family }.into());
-    }
     let description = ModelDescription {
-        name: ModelName::new(declaration.name.clone())?,
+        name: ModelName::new(declaration.name)?,
         family,
-        summary: declaration.description.clone(),
-        license: declaration.license.clone(),
+        summary: declaration.description,
+        license: declaration.license,
         signature,
         rows_max,
         finite_inputs: declaration.finite_inputs.unwrap_or(family == Family::Mlp),
     };
-    Ok((description, declaration))
+    Ok((description, declared))
 }
 
-/// The files that a `model.toml` names; none if it cannot be understood.
-pub(crate) fn declared_files(text: &[u8]) -> Vec<String> {
-    Declaration::parse(text)
-        .ok()
-        .and_then(|declaration| declaration.mlp)
-        .map(|mlp| mlp.weights)
-        .into_iter()
-        .collect()
+/// The files that a `model.toml` speaks of, with the most bytes that are read of each; none if
+/// it cannot be understood.
+pub(crate) fn declared_files(text: &[u8]) -> Vec<(String, u64)> {
+    let Ok(declaration) = Declaration::parse(text) else {
+        return Vec::new();
+    };
+    if Family::named(&declaration.family) == Some(Family::Encoder) {
+        return encoders_files();
+    }
+    let weights = declaration.mlp.map(|mlp| (mlp.weights, FILE_BYTES_MAX));
+    weights.into_iter().collect()
+}
+
+/// The files that are read of a folder with this `config.json`: those of an encoder, if it is one
+/// that is served.
+pub(crate) fn undeclared_files(config: &[u8]) -> Vec<(String, u64)> {
+    match encoder_claim(config) {
+        Some(Claim::Served) => encoders_files(),
+        Some(Claim::Other) | None => Vec::new(),
+    }
+}
+
+fn encoders_files() -> Vec<(String, u64)> {
+    let files = encoder_files();
+    files.map(|(name, bytes)| (name.to_owned(), bytes)).to_vec()
+}
+
+/// A file that can run code when it is read, if the folder holds one.
+pub(crate) fn pickled(source: &ModelSource) -> Option<RecogniseError> {
+    foreign::pickled(source)
 }
 
 /// Says what a file that should be weights is instead, if that can be told.

@@ -28,8 +28,10 @@ mod weights;
 
 pub use batch::Batch;
 pub use cpu::CpuEngine;
-pub use engine::{DeviceSpec, Engine, LoadError, LoadedModel, MemoryUse, RunError};
-pub use family::{Family, MlpError};
+pub use engine::{
+    DeviceSpec, Engine, LoadError, LoadedModel, MemoryUse, Prepared, RunError, Token,
+};
+pub use family::{EncoderError, Family, MlpError};
 pub use folder::{ModelDescription, RecogniseError, recognise};
 pub use source::{ModelSource, SourceError};
 pub use stub::{CostCurve, Pace, Script, StubEngine};

@@ -10,16 +10,26 @@ use paceline_protocol::limits::{
     ARTIFACT_FILES_MAX, ARTIFACT_PATH_BYTES_MAX, MODEL_TOML_BYTES_MAX,
 };
 
-use crate::folder::declared_files;
+use crate::folder::{declared_files, undeclared_files};
 
-/// The files of one version, held in memory. From a folder only `model.toml` and the files that
-/// it names are read; without a `model.toml`, the first bytes of each file, so that what lies
-/// there can be named.
+/// The files of one version, held in memory. Only `model.toml` and the files that it names are
+/// read, or those of an encoder where `config.json` is Hugging Face's; of other files the first bytes,
+/// so that what lies there can be named.
 #[derive(Clone, Debug, Default)]
 pub struct ModelSource {
     files: BTreeMap<String, Bytes>,
     /// First bytes of files that were not read whole.
     glimpses: BTreeMap<String, Bytes>,
+    /// A file that is needed and too long to be read.
+    oversized: Option<Oversized>,
+}
+
+/// A file that is longer than any of its kind in use.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Oversized {
+    pub(crate) file: String,
+    pub(crate) bytes: u64,
+    pub(crate) allowed: u64,
 }
 
 /// Why a folder was not read. Files are named relative to it.
@@ -69,7 +79,7 @@ impl ModelSource {
     ///
     /// Links may point elsewhere inside the folder; where a file really lies is asked after it
     /// was opened, so that nobody can exchange it in between. Cost: reads what
-    /// `model.toml` names, at most 1 GiB a file.
+    /// `model.toml` names, or what encoders have: at most 3 GiB a file.
     ///
     /// # Errors
     /// [`SourceError`] names the file. A `model.toml` that cannot be understood is no error
@@ -82,17 +92,15 @@ impl ModelSource {
         let root = fs::canonicalize(folder).map_err(io)?;
         let entries = list(&root)?;
         let mut source = Self::default();
-        if !entries.iter().any(|name| name == DECLARATION) {
-            for name in entries {
-                if let Some(head) = glimpse(&root, &name) {
-                    source.glimpses.insert(name, head);
-                }
-            }
-            return Ok(source);
+        let first = FIRST
+            .iter()
+            .find(|(name, _)| entries.iter().any(|entry| entry == name));
+        if let Some((name, bytes_max)) = first {
+            let content = read(&root, name, *bytes_max)?;
+            source.files.insert((*name).to_owned(), content);
         }
-        let text = read(&root, DECLARATION, MODEL_TOML_BYTES_MAX as u64)?;
-        for name in declared_files(&text) {
-            match read(&root, &name, FILE_BYTES_MAX) {
+        for (name, bytes_max) in source.wanted() {
+            match read(&root, &name, bytes_max) {
                 Ok(content) => source.files.insert(name, content),
                 // Named but absent: recognition says it better, with what named it.
                 Err(SourceError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
@@ -101,8 +109,76 @@ impl ModelSource {
                 Err(error) => return Err(error),
             };
         }
-        source.files.insert(DECLARATION.to_owned(), text);
+        if source.file(DECLARATION).is_none() {
+            for name in entries {
+                let is_read = source.files.contains_key(&name);
+                if let Some(head) = glimpse(&root, &name).filter(|_| !is_read) {
+                    source.glimpses.insert(name, head);
+                }
+            }
+        }
         Ok(source)
+    }
+
+    /// Reads those of a version's files that are needed, wherever they lie: `files` are all
+    /// their names and lengths, `read` gives the first bytes of one, as many as it is asked for.
+    /// A file that is longer than any of its kind is not read, and recognition says so.
+    ///
+    /// # Errors
+    /// Whatever `read` says.
+    pub fn select<E>(
+        files: &BTreeMap<String, u64>,
+        mut read: impl FnMut(&str, u64) -> Result<Bytes, E>,
+    ) -> Result<Self, E> {
+        let mut source = Self::default();
+        let first = FIRST.iter().find(|(name, _)| files.contains_key(*name));
+        let first = first.map(|(name, bytes_max)| ((*name).to_owned(), *bytes_max));
+        source.take(first, files, &mut read)?;
+        source.take(source.wanted(), files, &mut read)?;
+        if source.file(DECLARATION).is_none() && source.oversized.is_none() {
+            for (name, bytes) in files {
+                if !source.files.contains_key(name) {
+                    let head = read(name, (*bytes).min(GLIMPSE_BYTES as u64))?;
+                    source.glimpses.insert(name.clone(), head);
+                }
+            }
+        }
+        Ok(source)
+    }
+
+    /// Reads what is wanted, is there, and has not been read.
+    fn take<E>(
+        &mut self,
+        wanted: impl IntoIterator<Item = (String, u64)>,
+        files: &BTreeMap<String, u64>,
+        read: &mut impl FnMut(&str, u64) -> Result<Bytes, E>,
+    ) -> Result<(), E> {
+        for (file, allowed) in wanted {
+            match files.get(&file).filter(|_| !self.files.contains_key(&file)) {
+                Some(bytes) if *bytes > allowed => {
+                    self.oversized = Some(Oversized {
+                        file,
+                        bytes: *bytes,
+                        allowed,
+                    });
+                }
+                Some(bytes) => {
+                    let content = read(&file, *bytes)?;
+                    self.files.insert(file, content);
+                }
+                None => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// What is read beside the file that says what the folder holds.
+    fn wanted(&self) -> Vec<(String, u64)> {
+        match (self.file(DECLARATION), self.file(CONFIG)) {
+            (Some(text), _) => declared_files(text),
+            (None, Some(config)) => undeclared_files(config),
+            (None, None) => Vec::new(),
+        }
     }
 
     /// Takes files that are in memory already, such as a verified artifact or an embedded
@@ -110,7 +186,7 @@ impl ModelSource {
     pub fn from_files(files: impl IntoIterator<Item = (String, Bytes)>) -> Self {
         Self {
             files: files.into_iter().collect(),
-            glimpses: BTreeMap::new(),
+            ..Self::default()
         }
     }
 
@@ -126,6 +202,21 @@ impl ModelSource {
             .map(|(name, content)| (name.as_str(), content))
     }
 
+    /// A file that is needed and too long, whether it was read or not.
+    pub(crate) fn oversized(&self) -> Option<Oversized> {
+        let first = FIRST.map(|(name, bytes_max)| (name.to_owned(), bytes_max));
+        let mut limits = first.into_iter().chain(self.wanted());
+        let read = limits.find_map(|(file, allowed)| {
+            let bytes = self.file(&file)?.len() as u64;
+            (bytes > allowed).then_some(Oversized {
+                file,
+                bytes,
+                allowed,
+            })
+        });
+        self.oversized.clone().or(read)
+    }
+
     /// Every file that is known of, with its first bytes, sorted by name.
     pub(crate) fn heads(&self) -> impl Iterator<Item = (&str, &[u8])> {
         self.files
@@ -137,6 +228,16 @@ impl ModelSource {
 
 /// The file that says what a folder holds.
 pub(crate) const DECLARATION: &str = "model.toml";
+/// The file in which Hugging Face says it.
+pub(crate) const CONFIG: &str = "config.json";
+/// Largest of Hugging Face's JSON files that are read, in bytes, but for the tokenizer: those in
+/// use have 1 to 50 KiB, also with thousands of labels or added tokens.
+pub(crate) const CONFIG_BYTES_MAX: u64 = 1 << 20;
+/// The files that say what a folder holds; the first that is there counts.
+const FIRST: [(&str, u64); 2] = [
+    (DECLARATION, MODEL_TOML_BYTES_MAX as u64),
+    (CONFIG, CONFIG_BYTES_MAX),
+];
 /// Largest file that is held in memory: 256 million float32 parameters. Families with more will
 /// map their files rather than hold them.
 pub(crate) const FILE_BYTES_MAX: u64 = 1 << 30;

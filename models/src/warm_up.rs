@@ -18,8 +18,8 @@ pub struct WarmUp {
     pub rows: u32,
 }
 
-/// Runs zeros (empty strings for BYTES, 1 for every open dimension beside the rows) as one row
-/// and as a full batch, and checks each answer against the signature: how many tensors, their
+/// Runs a sample of the model's, or else zeros (empty strings for BYTES, 1 for every open
+/// dimension beside the rows), as one row and as a full batch, and checks each answer against the signature: how many tensors, their
 /// types and shapes, as many rows as went in.
 ///
 /// The first run of each size pays for cold caches and is not counted; of the others the median
@@ -43,11 +43,13 @@ const PATIENCE: Duration = Duration::from_secs(1);
 
 fn measure(model: &dyn LoadedModel, rows: u32) -> Result<u64, RunError> {
     let signature = &model.description().signature;
-    let request: Vec<Tensor> = signature
-        .inputs
-        .iter()
-        .map(|spec| zeros(spec, rows))
-        .collect::<Result<_, _>>()?;
+    let zeros = || {
+        let inputs = signature.inputs.iter();
+        inputs
+            .map(|spec| zeros(spec, rows))
+            .collect::<Result<_, _>>()
+    };
+    let request: Vec<Tensor> = model.sample(rows).map_or_else(zeros, Ok)?;
     let requests = [&request[..]];
     let batch = Batch::new(&requests);
     if let Some(told) = model.told_cost(u64::from(rows)) {

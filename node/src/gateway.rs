@@ -11,6 +11,7 @@ mod front;
 mod grpc;
 mod guests;
 pub mod infer;
+mod inflate;
 pub mod models;
 pub mod oip;
 mod operator;
@@ -19,6 +20,8 @@ mod path;
 pub mod predict;
 pub mod quic;
 mod server;
+mod settings;
+pub mod text;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -5,6 +5,7 @@
 //! [`paceline_core::router`] for them through its [`Handle`] under a short lock. When it dies,
 //! requests go on with the last snapshot, and its successor builds a new one.
 
+mod outputs;
 mod routes;
 mod shadow;
 mod traffic;

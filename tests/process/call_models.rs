@@ -1,6 +1,8 @@
 //! What is told of models over gRPC: the same as over HTTP, and the two commands of the repository,
 //! for Triton's clients and for KServe's.
 
+use std::collections::HashMap;
+
 use prost::Message;
 use serde_json::Value as Json;
 
@@ -116,6 +118,49 @@ struct Done {
     is_done: bool,
 }
 
+/// Settings, each of a kind.
+#[derive(Clone, PartialEq, Message)]
+struct Settings {
+    #[prost(message, repeated, tag = "1")]
+    settings: Vec<Setting>,
+    #[prost(string, tag = "2")]
+    model: String,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct Setting {
+    #[prost(string, tag = "1")]
+    name: String,
+    #[prost(message, optional, tag = "2")]
+    value: Option<SettingValue>,
+}
+
+/// A log setting.
+#[derive(Clone, PartialEq, Message)]
+struct SettingValue {
+    #[prost(bool, optional, tag = "1")]
+    switch: Option<bool>,
+    #[prost(uint32, optional, tag = "2")]
+    level: Option<u32>,
+    #[prost(string, optional, tag = "3")]
+    text: Option<String>,
+}
+
+/// The same of traces, which are lists of texts.
+#[derive(Clone, PartialEq, Message)]
+struct TraceSettings {
+    #[prost(map = "string, message", tag = "1")]
+    settings: HashMap<String, Texts>,
+    #[prost(string, tag = "2")]
+    model: String,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct Texts {
+    #[prost(string, repeated, tag = "1")]
+    value: Vec<String>,
+}
+
 fn path(method: &str) -> String {
     format!("{SERVICE}{method}")
 }
@@ -180,6 +225,101 @@ fn statistics_count_what_was_asked() {
     assert!(statistics(&client, "", "").stats.len() >= 3, "all models");
     let unknown = client.call(&path("ModelStatistics"), &[], &named("nobody", ""));
     assert_eq!(unknown.ended(), (5, "MODEL_NOT_FOUND"));
+}
+
+#[test]
+fn settings_are_those_of_http() {
+    let node = Node::shared();
+    let client = Client::open(node.grpc);
+    let http: Json = node.get("/v2/logging").ok();
+    let log: Settings = client.call(&path("LogSettings"), &[], &[]).ok();
+    assert_eq!(
+        log.settings.len(),
+        http.as_object().map_or(0, |all| all.len())
+    );
+    for Setting { name, value } in log.settings {
+        let SettingValue {
+            switch,
+            level,
+            text,
+        } = value.expect("each has a value");
+        let value = (switch.map(Json::from)).or(level.map(Json::from));
+        assert_eq!(
+            http[&name],
+            value.or(text.map(Json::from)).expect("of a kind")
+        );
+    }
+    for (model, at) in [
+        ("", "/v2/trace/setting"),
+        ("digits", "/v2/models/digits/trace/setting"),
+    ] {
+        let asked = TraceSettings {
+            model: model.to_owned(),
+            ..TraceSettings::default()
+        };
+        let asked = asked.encode_to_vec();
+        let trace: TraceSettings = client.call(&path("TraceSetting"), &[], &asked).ok();
+        let http: Json = node.get(at).ok();
+        assert_eq!(
+            trace.settings.len(),
+            http.as_object().map_or(0, |all| all.len())
+        );
+        for (name, Texts { value }) in trace.settings {
+            let is_list = http[&name].is_array();
+            let value = if is_list {
+                Json::from(value)
+            } else {
+                Json::from(value.concat())
+            };
+            assert_eq!(http[&name], value, "{name}");
+        }
+    }
+}
+
+#[test]
+fn settings_are_not_set() {
+    let client = Client::open(Node::shared().grpc);
+    let rate = (
+        "trace_rate".to_owned(),
+        Texts {
+            value: vec!["1".to_owned()],
+        },
+    );
+    let trace = TraceSettings {
+        settings: HashMap::from([rate]),
+        ..TraceSettings::default()
+    };
+    let refused = client.call(&path("TraceSetting"), &[], &trace.encode_to_vec());
+    assert_eq!(refused.ended(), (12, "UNSUPPORTED"));
+    assert!(
+        refused.sentence().contains("trace"),
+        "{}",
+        refused.sentence()
+    );
+    let nobody = TraceSettings {
+        model: "nobody".to_owned(),
+        ..TraceSettings::default()
+    };
+    let unknown = client.call(&path("TraceSetting"), &[], &nobody.encode_to_vec());
+    assert_eq!(unknown.ended(), (5, "MODEL_NOT_FOUND"));
+    let verbose = Setting {
+        name: "log_verbose_level".to_owned(),
+        value: Some(SettingValue {
+            level: Some(2),
+            ..SettingValue::default()
+        }),
+    };
+    let log = Settings {
+        settings: vec![verbose],
+        ..Settings::default()
+    };
+    let refused = client.call(&path("LogSettings"), &[], &log.encode_to_vec());
+    assert_eq!(refused.ended(), (12, "UNSUPPORTED"));
+    assert!(
+        refused.sentence().contains("log.filter"),
+        "{}",
+        refused.sentence()
+    );
 }
 
 #[test]

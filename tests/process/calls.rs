@@ -317,7 +317,7 @@ fn each_refusal_has_its_status_and_code() {
 }
 
 #[test]
-fn there_is_no_shared_memory_and_nothing_to_trace() {
+fn there_is_no_shared_memory() {
     let client = client();
     for kind in ["System", "Cuda"] {
         let method = |verb: &str| path(&format!("{kind}SharedMemory{verb}"));
@@ -327,11 +327,6 @@ fn there_is_no_shared_memory_and_nothing_to_trace() {
         let registered = client.call(&method("Register"), &[], &[]);
         assert_eq!(registered.ended(), (12, "UNSUPPORTED"));
         assert!(registered.sentence().contains("shared memory"));
-    }
-    for method in ["TraceSetting", "LogSettings"] {
-        let called = client.call(&path(method), &[], &[]);
-        assert_eq!(called.ended(), (12, "UNSUPPORTED"));
-        assert!(!called.sentence().is_empty());
     }
 }
 

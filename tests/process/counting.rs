@@ -106,6 +106,11 @@ struct CountingModel {
 impl Counting {
     /// A node with `steps` and `wide`, whose batches take so long.
     pub(crate) fn start(batch: Duration) -> Self {
+        Self::with(batch, |_config| {})
+    }
+
+    /// The same with a configuration of its own.
+    pub(crate) fn with(batch: Duration, configure: impl FnOnce(&mut Config)) -> Self {
         let home = directory();
         let fixed_us = u64::try_from(batch.as_micros()).expect("it is short");
         let stub = StubEngine::new(CostCurve {
@@ -128,6 +133,7 @@ impl Counting {
         ] {
             listen.set_port(0);
         }
+        configure(&mut config);
         let mut ports = Ports::production(&config).expect("the directory is writable");
         ports.engine = Arc::new(CountingEngine {
             stub: stub.clone(),

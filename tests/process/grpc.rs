@@ -105,6 +105,8 @@ pub(crate) struct Wanted {
 
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct Contents {
+    #[prost(int64, repeated, tag = "3")]
+    pub(crate) int64: Vec<i64>,
     #[prost(float, repeated, tag = "6")]
     pub(crate) fp32: Vec<f32>,
 }
@@ -394,7 +396,10 @@ impl InferRequest {
     /// The same with its values in a typed field.
     pub(crate) fn typed(mut self) -> Self {
         let fp32 = floats(&self.raw.remove(0));
-        self.inputs[0].contents = Some(Contents { fp32 });
+        self.inputs[0].contents = Some(Contents {
+            fp32,
+            ..Contents::default()
+        });
         self
     }
 

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper::client::conn::http2::{Builder, SendRequest};
-use hyper::{Request, StatusCode, Version};
+use hyper::{Method, Request, StatusCode, Version};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
@@ -129,6 +129,35 @@ fn many_requests_share_a_connection_and_are_answered_as_over_http_1() {
     let mut foreign = http::Request::get("http://example.com/v2");
     foreign = foreign.header("Host", "localhost");
     assert_eq!(node.ask(&foreign).failure().0, "HOST_REFUSED");
+}
+
+#[test]
+fn head_has_the_headers_of_get_and_no_body() {
+    let node = Node::shared();
+    small_runtime().block_on(async {
+        let client = Http2::connect(node.http).await;
+        for path in [
+            "/v2",
+            "/v2/models/digits",
+            "/openapi.json",
+            "/v2/models/nope",
+        ] {
+            let [get, head] = [Method::GET, Method::HEAD].map(|method| {
+                let mut request = client.post(path, "");
+                *request.method_mut() = method;
+                client.ask(request)
+            });
+            let (get, head) = (get.await, head.await);
+            assert!(!get.body.is_empty() && head.body.is_empty(), "{path}");
+            assert_eq!(head.head.status, get.head.status, "{path}");
+            let length = get.body.len().to_string();
+            assert_eq!(head.header("content-length"), Some(&*length), "{path}");
+            assert_eq!(head.header("content-type"), get.header("content-type"));
+        }
+        let still = client.ask(client.post(PATH, ROW)).await;
+        assert_eq!(still.head.status, StatusCode::OK, "no stream was broken");
+        assert!(!client.running.is_finished());
+    });
 }
 
 fn one_row() -> String {

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use crate::counting::{Counting, WIDE};
+use crate::floods::{Frames, PING, frame, header};
 use crate::http::{Connection, PATIENCE, Request};
 use crate::node::{Node, directory, until};
 
@@ -84,6 +85,38 @@ fn who_says_nothing_half_a_header_or_no_more_is_closed() {
     let ended = idle.read("GET").expect_err("nothing was asked");
     assert_eq!(ended.kind(), io::ErrorKind::UnexpectedEof);
     within(since.elapsed(), 3_000);
+}
+
+/// Whether it has asked or not, and though it pings: pings are neither requests nor headers.
+#[test]
+fn an_idle_connection_of_http_2_is_told_goaway_and_closed() {
+    let home = directory();
+    let limits = ["http.header_timeout_ms=800", "http.idle_timeout_ms=3000"];
+    let limits = limits.map(|limit| ["--set", limit]).concat();
+    let node = Node::start(home.path(), &[&["--demo"], &limits[..]].concat());
+    for has_asked in [true, false] {
+        let mut frames = Frames::to(node.http);
+        if has_asked {
+            // The headers, with the ends of headers and of stream.
+            let asked = frame(1, 4 | 1, 1, &header("/v2"));
+            frames.send(&asked).expect("it is taken");
+            while frames.read().expect("an answer").1 != 1 {}
+        }
+        let since = Instant::now();
+        let mut pinging = frames.stream.try_clone().expect("a socket can be shared");
+        let goaway = std::thread::scope(|scope| {
+            scope.spawn(move || {
+                let ping = frame(PING, 0, 0, &[7; 8]);
+                while pinging.write_all(&ping).is_ok() && since.elapsed() < PATIENCE {
+                    std::thread::sleep(Duration::from_millis(100));
+                }
+            });
+            frames.goaway()
+        });
+        let took = since.elapsed();
+        assert_eq!(goaway, Some(0), "{has_asked}: no error, after {took:?}");
+        within(took, 3_000);
+    }
 }
 
 #[test]

@@ -1,10 +1,13 @@
 //! What clients of Triton ask beyond inference: configuration, statistics, the repository, and what
 //! is honestly not there.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
 use crate::bad_input::{assert_refused, case};
-use crate::http::Request;
+use crate::counting::{Counting, STEP};
+use crate::http::{Connection, Request};
 use crate::node::{Node, directory, example};
 use crate::tensors::{HeldOut, digits, identity};
 
@@ -129,6 +132,64 @@ fn statistics_advance_with_each_request() {
     let names = all["model_stats"].as_array().expect("versions").iter();
     let names: Vec<_> = names.map(|version| version["name"].clone()).collect();
     assert_eq!(names, ["digits", "identity", "machine-failure"]);
+}
+
+/// Times are of requests that were answered: those that are refused after they were read, and those
+/// of which a part has run, are counted as failures only.
+#[test]
+fn times_of_requests_that_fail_are_among_no_others() {
+    let node = Counting::start(Duration::from_millis(1));
+    let ask = |rows: u64, timeout_us: u64| {
+        let body = steps(rows, timeout_us);
+        Connection::open(node.http).ask(&Request::post("/v2/models/steps/infer", body))
+    };
+    let stats = || {
+        let all = Connection::open(node.http).ask(&Request::get("/v2/models/steps/stats"));
+        all.ok()["model_stats"][0]["inference_stats"].clone()
+    };
+    for _ in 0..5 {
+        assert_eq!(
+            ask(1, 1).failure().0,
+            "DEADLINE_EXCEEDED",
+            "it is read, and late"
+        );
+    }
+    // Two batches, of which one may run.
+    node.allow(1);
+    let late = ask(2 * STEP, 400_000);
+    assert_eq!(late.failure().0, "DEADLINE_EXCEEDED");
+    assert_eq!(node.rows(), 2 * STEP, "both were begun");
+    let failed = stats();
+    assert_eq!(failed["fail"]["count"], 6);
+    assert!(
+        failed["fail"]["ns"].as_u64() > Some(400_000_000),
+        "{failed}"
+    );
+    let answered = [
+        "success",
+        "queue",
+        "compute_input",
+        "compute_infer",
+        "compute_output",
+    ];
+    for name in answered {
+        assert_eq!(failed[name], json!({"count": 0, "ns": 0}), "{name}");
+    }
+    node.open();
+    ask(2 * STEP, 20_000_000).ok();
+    let after = stats();
+    for name in answered {
+        assert_eq!(after[name]["count"], 1, "{name}");
+        assert!(after[name]["ns"].as_u64() > Some(0), "{name}: {after}");
+    }
+    assert_eq!(after["fail"], failed["fail"]);
+}
+
+/// A request of so many rows, which can be told from those of a warm-up.
+fn steps(rows: u64, timeout_us: u64) -> String {
+    let data = vec![1.0; 2 * rows as usize];
+    let input = json!({"name": "x", "shape": [rows, 2], "datatype": "FP32", "data": data});
+    json!({"parameters": {"timeout": timeout_us}, "inputs": [input]}).to_string()
 }
 
 #[test]

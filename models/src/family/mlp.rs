@@ -18,8 +18,8 @@ use crate::batch::Batch;
 use crate::engine::{LoadError, LoadedModel, MemoryUse, RunError};
 use crate::folder::ModelDescription;
 
-pub(crate) use dense::Activation;
-pub(crate) use head::Head;
+pub(crate) use dense::{Activation, Dense};
+pub(crate) use head::{Head, arg_max};
 pub use plan::MlpError;
 pub(crate) use plan::MlpPlan;
 
@@ -176,4 +176,4 @@ impl LoadedModel for Mlp {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -3,7 +3,7 @@
 use paceline_protocol::TensorSpec;
 use serde::Deserialize;
 
-use crate::family::{Activation, Family, Head};
+use crate::family::{Activation, EncoderSection, Family, Head};
 use crate::folder::RecogniseError;
 
 /// Every key of a `model.toml`. Unknown ones are errors.
@@ -18,12 +18,17 @@ pub(crate) struct Declaration {
     pub(crate) license: Option<String>,
     #[serde(default)]
     pub(crate) finite_inputs: Option<bool>,
+    /// Not of an encoder, whose folder says them.
+    #[serde(default)]
     pub(crate) inputs: Vec<TensorSpec>,
+    #[serde(default)]
     pub(crate) outputs: Vec<TensorSpec>,
     #[serde(default)]
     pub(crate) batching: Batching,
     #[serde(default)]
     pub(crate) mlp: Option<MlpSection>,
+    #[serde(default)]
+    pub(crate) encoder: Option<EncoderSection>,
 }
 
 /// `[batching]`

@@ -1,7 +1,10 @@
 //! Formats of other systems, told by their first bytes, so that a refusal can name them.
 
+use crate::family::encoder_claim;
 use crate::folder::RecogniseError;
-use crate::source::ModelSource;
+use crate::source::{CONFIG, ModelSource};
+
+const HUGGING_FACE: &str = "a Hugging Face model";
 
 /// Why a folder without `model.toml` is refused.
 pub(crate) fn undeclared(source: &ModelSource) -> RecogniseError {
@@ -9,15 +12,11 @@ pub(crate) fn undeclared(source: &ModelSource) -> RecogniseError {
         return RecogniseError::Empty;
     }
     // A pickle anywhere is told first: it is the one that matters to whoever pushed it.
-    let told: Vec<_> = source
+    let told = source
         .heads()
-        .filter_map(|(name, head)| identify(name, head).or_else(|| bare_weights(name, head)))
-        .collect();
-    let pickle = told
-        .iter()
-        .find(|error| matches!(error, RecogniseError::Pickle { .. }));
-    if let Some(error) = pickle.or(told.first()) {
-        return error.clone();
+        .find_map(|(name, head)| identify(name, head).or_else(|| bare_weights(name, head)));
+    if let Some(error) = pickled(source).or(told) {
+        return error;
     }
     let names: Vec<_> = source
         .heads()
@@ -27,6 +26,27 @@ pub(crate) fn undeclared(source: &ModelSource) -> RecogniseError {
     RecogniseError::Unrecognised {
         files: names.join(", "),
     }
+}
+
+/// Whether a folder holds Hugging Face's `config.json`, of an architecture that is served or not.
+pub(crate) fn is_hugging_face(source: &ModelSource) -> bool {
+    source
+        .file(CONFIG)
+        .is_some_and(|content| is_config(content))
+}
+
+/// Whether a `config.json` is Hugging Face's, whole or damaged.
+pub(crate) fn is_config(content: &[u8]) -> bool {
+    encoder_claim(content).is_some() || format(content) == Some(HUGGING_FACE)
+}
+
+/// The first pickle of a folder.
+pub(crate) fn pickled(source: &ModelSource) -> Option<RecogniseError> {
+    let told = |(name, head)| match identify(name, head) {
+        Some(error @ RecogniseError::Pickle { .. }) => Some(error),
+        _ => None,
+    };
+    source.heads().find_map(told)
 }
 
 /// What a file is, if its first bytes tell.
@@ -69,12 +89,8 @@ fn format(head: &[u8]) -> Option<&'static str> {
             0x12 | 0x1a | 0x22 | 0x28 | 0x32 | 0x3a | 0x42,
             ..,
         ] => Some("ONNX"),
-        _ if text.starts_with(b"{") && holds(text, b"\"model_type\"") => {
-            Some("a Hugging Face model")
-        }
-        _ if text.starts_with(b"{") && holds(text, b"\"architectures\"") => {
-            Some("a Hugging Face model")
-        }
+        _ if text.starts_with(b"{") && holds(text, b"\"model_type\"") => Some(HUGGING_FACE),
+        _ if text.starts_with(b"{") && holds(text, b"\"architectures\"") => Some(HUGGING_FACE),
         _ if text.starts_with(b"{") && holds(text, b"\"learner\"") => Some("an XGBoost dump"),
         _ if head.starts_with(b"tree\n") => Some("a LightGBM dump"),
         _ => None,

@@ -153,17 +153,17 @@ fn other_systems_formats_are_named() {
         (
             "model.onnx",
             &onnx,
-            "recognised as ONNX, which this build does not serve yet; served: mlp, identity",
+            "recognised as ONNX, which this build does not serve yet; served: mlp, identity, encoder",
         ),
         ("m.gguf", b"GGUF\x03\0\0\0", "GGUF"),
         (
             "config.json",
-            b"{\n \"model_type\": \"bert\"}",
+            b"{\n \"model_type\": \"llama\"}",
             "a Hugging Face model",
         ),
         (
             "config.json",
-            b"{\"architectures\": [\"BertModel\"]}",
+            b"{\"architectures\": [\"LlamaModel\"]}",
             "a Hugging Face model",
         ),
         (
@@ -255,8 +255,8 @@ const LAPSES: &[(&str, &str, &str)] = &[
     ("name = \"tiny\"", "", "missing field `name`"),
     (
         "family = \"mlp\"",
-        "family = \"encoder\"",
-        "family = \"encoder\" is not served by this build; served: mlp, identity",
+        "family = \"tree\"",
+        "family = \"tree\" is not served by this build; served: mlp, identity, encoder",
     ),
     (
         "family = \"mlp\"",

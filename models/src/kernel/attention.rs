@@ -45,6 +45,16 @@ pub fn attention(
     output: &mut [f32],
     scratch: &mut Scratch,
 ) {
+    run((kernels, Unit::of(kernels)), sequences, output, scratch);
+}
+
+/// With what multiplies bfloat16, if anything does.
+fn run(
+    (kernels, unit): (Kernels, Option<Unit>),
+    sequences: Sequences<'_>,
+    output: &mut [f32],
+    scratch: &mut Scratch,
+) {
     let Sequences {
         qkv,
         lengths,
@@ -62,18 +72,6 @@ pub fn attention(
         heads > 0 && width >= heads && width.is_multiple_of(heads),
         "width of whole heads"
     );
-    run((kernels, Unit::of(kernels)), sequences, output, scratch);
-}
-
-/// With what multiplies bfloat16, if anything does.
-fn run(
-    (kernels, unit): (Kernels, Option<Unit>),
-    sequences: Sequences<'_>,
-    output: &mut [f32],
-    scratch: &mut Scratch,
-) {
-    let tokens = sequences.lengths.iter().map(|length| *length as usize);
-    let width = output.len() / tokens.sum::<usize>();
     kernels.dispatch(Run {
         halves: unit.map(|unit| (kernels, unit)),
         sequences,
@@ -180,9 +178,7 @@ impl Head<'_> {
                 },
                 then: Then::Nothing,
             });
-            for (row, sum) in sums[..count].iter().enumerate() {
-                divide(simd, &mut output[row * self.stride..][..size], *sum);
-            }
+            divide(simd, output, (self.stride, size), &sums[..count]);
         }
     }
 }
@@ -211,15 +207,18 @@ fn weigh<S: Simd>(simd: S, scores: &mut [f32], length: usize) -> f32 {
     simd.reduce_sum_f32s(sum)
 }
 
+/// Divides `size` numbers of each row by the sum of its weights.
 #[inline(always)]
-fn divide<S: Simd>(simd: S, row: &mut [f32], sum: f32) {
-    let scale = 1.0 / sum;
-    let (whole, rest) = S::as_mut_simd_f32s(row);
-    for x in whole {
-        *x = simd.mul_f32s(*x, simd.splat_f32s(scale));
-    }
-    for x in rest {
-        *x *= scale;
+fn divide<S: Simd>(simd: S, rows: &mut [f32], (stride, size): (usize, usize), sums: &[f32]) {
+    for (row, sum) in rows.chunks_mut(stride).zip(sums) {
+        let scale = 1.0 / sum;
+        let (whole, rest) = S::as_mut_simd_f32s(&mut row[..size]);
+        for x in whole {
+            *x = simd.mul_f32s(*x, simd.splat_f32s(scale));
+        }
+        for x in rest {
+            *x *= scale;
+        }
     }
 }
 

@@ -106,7 +106,7 @@ fn polynomial<S: Simd, const N: usize>(simd: S, x: S::f32s, terms: &[f32; N]) ->
     sum
 }
 
-const SQRT_2_BY_PI: f32 = 0.797_884_56;
+const SQRT_2_BY_PI: f32 = 0.797_884_6;
 
 /// erf(x / √2), relative error 2·10⁻⁸ before rounding.
 const ERF_OF_SQRT_HALF: Quotient = Quotient {
@@ -153,7 +153,7 @@ const TANH: Quotient = Quotient {
 /// 2ˣ on -½..½, relative error 2·10⁻⁹ before rounding.
 const POWER_OF_TWO: [f32; 7] = [
     1.0,
-    0.693_147_2,
+    std::f32::consts::LN_2,
     0.240_226_46,
     0.055_503_286,
     0.009_618_489,

@@ -4,14 +4,15 @@
 //! are immutable, written to a temporary name, synced, then renamed. Whatever is read is hashed
 //! again: damage is found before it is used, and the damaged file is set aside.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use bytes::Bytes;
 use paceline_models::ModelSource;
 use paceline_protocol::limits::{ARTIFACT_CHUNK_BYTES, MANIFEST_BYTES_MAX};
-use paceline_protocol::{Digest, ErrorCode, Failure, Manifest, ManifestError};
+use paceline_protocol::{Digest, ErrorCode, Failure, Manifest, ManifestError, ManifestFile};
 use sha2::{Digest as _, Sha256};
 
 use crate::storage::disk::{Disk, DiskFile, read_file};
@@ -232,26 +233,62 @@ impl Artifacts {
         Ok((!chunk.is_empty()).then_some(chunk))
     }
 
-    /// Reads an artifact whole, and checks every byte of it.
+    /// Checks every byte of an artifact, and holds in memory what loading it needs: a file that
+    /// no model reads, or that is too long to be read, passes in pieces.
     ///
     /// # Errors
     /// It is not here, or damaged.
     pub fn source(&self, digest: Digest) -> Result<ModelSource, ArtifactError> {
         let manifest = self.manifest(digest)?;
-        let mut files = Vec::with_capacity(manifest.files.len());
+        let files: BTreeMap<_, _> = manifest
+            .files
+            .iter()
+            .map(|file| (file.path.as_str(), file))
+            .collect();
+        let lengths = files.values().map(|file| (file.path.clone(), file.bytes));
+        let mut checked = BTreeSet::new();
+        let source = ModelSource::select(&lengths.collect(), |path, bytes| {
+            checked.insert(path.to_owned());
+            self.checked(digest, files[path], bytes)
+        })?;
         for file in &manifest.files {
-            let name = file.sha256.to_string();
-            let bytes = read_file(&self.disk, &name, file.bytes)?;
-            if <[u8; 32]>::from(Sha256::digest(&bytes)) != file.sha256.0 {
-                self.set_aside(&name)?;
-                return Err(ArtifactError::Damaged {
-                    digest,
-                    path: file.path.clone(),
-                });
+            if !checked.contains(&file.path) {
+                self.checked(digest, file, 0)?;
             }
-            files.push((file.path.clone(), bytes.into()));
         }
-        Ok(ModelSource::from_files(files))
+        Ok(source)
+    }
+
+    /// The first `bytes` of a file, all of which is read and checked.
+    fn checked(
+        &self,
+        digest: Digest,
+        file: &ManifestFile,
+        bytes: u64,
+    ) -> Result<Bytes, ArtifactError> {
+        let name = file.sha256.to_string();
+        let content = self.disk.open(&name)?;
+        let mut kept = Vec::with_capacity(bytes as usize);
+        let mut piece = vec![0; ARTIFACT_CHUNK_BYTES.min(file.bytes as usize + 1)];
+        let (mut hasher, mut offset) = (Sha256::new(), 0);
+        loop {
+            let read = content.read_at(offset, &mut piece)?;
+            if read == 0 {
+                break;
+            }
+            hasher.update(&piece[..read]);
+            let left = (bytes as usize).saturating_sub(kept.len());
+            kept.extend_from_slice(&piece[..read.min(left)]);
+            offset += read as u64;
+        }
+        if <[u8; 32]>::from(hasher.finalize()) != file.sha256.0 {
+            self.set_aside(&name)?;
+            return Err(ArtifactError::Damaged {
+                digest,
+                path: file.path.clone(),
+            });
+        }
+        Ok(kept.into())
     }
 
     /// An artifact's manifest. Its files need not be here.
@@ -416,6 +453,25 @@ mod tests {
         }
         assert!(artifacts.store_files(&FILES).is_ok(), "a new push mends it");
         assert!(artifacts.source(digest).is_ok());
+    }
+
+    #[test]
+    fn damage_is_found_in_what_no_model_reads() {
+        let (disk, artifacts) = store();
+        let picture = vec![7; ARTIFACT_CHUNK_BYTES + 5];
+        let toml = b"name = \"i\"\nfamily = \"identity\"\ninputs = []\noutputs = []\n";
+        let files = [("model.toml", &toml[..]), ("picture.png", &picture)];
+        let digest = artifacts.store_files(&files).unwrap();
+        let source = artifacts.source(digest).unwrap();
+        let read: Vec<_> = source.files().map(|(name, _)| name).collect();
+        assert_eq!(read, ["model.toml"], "the picture is not held");
+        let name = Digest(Sha256::digest(&picture).into()).to_string();
+        let last = ARTIFACT_CHUNK_BYTES as u64 + 4;
+        disk.open(&name).unwrap().write_at(last, b"8").unwrap();
+        assert!(matches!(
+            artifacts.source(digest),
+            Err(ArtifactError::Damaged { path, .. }) if path == "picture.png"
+        ));
     }
 
     #[test]

@@ -1,6 +1,8 @@
 //! What bodies of requests may take of a node: memory while they are held, and threads while they
 //! are decompressed. What many clients send at once is bounded by it, however many there are.
 
+mod spares;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,19 +11,23 @@ use paceline_protocol::{ErrorCode, Failure};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
+pub(super) use self::spares::Buffer;
+use self::spares::Spares;
 use crate::threads::Threads;
 
 /// Places of bodies. Cheap to clone.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct Bodies {
     kib: Arc<Semaphore>,
     compressing: Arc<Semaphore>,
+    spares: Spares,
     threads: Threads,
 }
 
 /// Memory that a body has taken; it is given back when the last of the body's slices is dropped.
 pub(super) struct Place {
     kib: Arc<Semaphore>,
+    spares: Spares,
     taken: Option<OwnedSemaphorePermit>,
 }
 
@@ -40,6 +46,7 @@ impl Bodies {
         Self {
             kib: Arc::new(Semaphore::new(kib.min(Semaphore::MAX_PERMITS))),
             compressing: Arc::new(Semaphore::new(cores.div_ceil(2))),
+            spares: Spares::default(),
             threads,
         }
     }
@@ -48,6 +55,7 @@ impl Bodies {
     pub(super) fn place(&self) -> Place {
         Place {
             kib: self.kib.clone(),
+            spares: self.spares.clone(),
             taken: None,
         }
     }
@@ -112,6 +120,11 @@ impl Place {
             None => self.taken = Some(more),
         }
         Ok(())
+    }
+
+    /// An empty buffer with room for `bytes`, which are taken with [`Place::grow`].
+    pub(super) fn buffer(&self, bytes: usize) -> Buffer {
+        self.spares.buffer(bytes)
     }
 
     /// Whether nothing was taken.

@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http_body_util::BodyExt;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use hyper::header::{HeaderMap, HeaderName};
@@ -14,7 +14,7 @@ use paceline_protocol::traffic::Unit;
 use paceline_protocol::{Epoch, ErrorCode, Failure};
 
 use super::Doors;
-use super::bodies::Place;
+use super::bodies::{Buffer, Place};
 use super::coding::Coding;
 use super::pace::{Broken, Paced};
 use super::server::Events;
@@ -60,13 +60,15 @@ async fn collect_within(body: Incoming, limit: usize, mut place: Place) -> Resul
     }
     let mut body = Paced::new(body);
     let mut first: Option<Bytes> = None;
-    let mut rest = BytesMut::new();
+    let mut rest: Option<Buffer> = None;
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(Broken::told)?;
         let Ok(data) = frame.into_data() else {
             continue;
         };
-        let sum = first.as_ref().map_or(0, Bytes::len) + rest.len() + data.len();
+        let has = rest.as_ref().map(|rest| rest.len());
+        let has = has.or(first.as_ref().map(Bytes::len)).unwrap_or(0);
+        let sum = has + data.len();
         if sum > limit {
             return Err(too_large(sum as u64, limit));
         }
@@ -76,18 +78,21 @@ async fn collect_within(body: Incoming, limit: usize, mut place: Place) -> Resul
             continue;
         };
         place.grow(sum)?;
-        if rest.is_empty() && rest.capacity() == 0 {
+        if rest.is_none() {
             // What is announced was checked against the limit above.
-            rest.reserve((announced as usize).max(begun.len() + data.len()));
-            rest.extend_from_slice(begun);
+            let mut buffer = place.buffer((announced as usize).max(sum));
+            buffer.extend_from_slice(begun);
+            rest = Some(buffer);
+            // The connection reads into its own memory again.
             first = Some(Bytes::new());
         }
-        rest.extend_from_slice(&data);
+        if let Some(rest) = &mut rest {
+            rest.extend_from_slice(&data);
+        }
     }
-    Ok(if rest.is_empty() {
-        first.unwrap_or_default()
-    } else {
-        place.hold(rest)
+    Ok(match rest {
+        None => first.unwrap_or_default(),
+        Some(rest) => place.hold(rest),
     })
 }
 

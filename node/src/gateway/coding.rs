@@ -3,12 +3,10 @@
 //! What a body is limited to is its size once it is decompressed. It is decompressed piece by piece
 //! and no further than that, so a bomb costs what any body of that size may.
 
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 
-use bytes::buf::Reader;
-use bytes::{Buf, Bytes};
+use bytes::Bytes;
 use flate2::Compression;
-use flate2::bufread::{GzDecoder, ZlibDecoder};
 use flate2::write::{GzEncoder, ZlibEncoder};
 use hyper::Response;
 use hyper::header::{self, HeaderMap, HeaderValue};
@@ -16,6 +14,7 @@ use paceline_protocol::{ErrorCode, Failure};
 
 use super::bodies::{Bodies, Place};
 use super::body::AnswerBody;
+use super::inflate::{Inflate, STEP_READ_BYTES_MAX, Step};
 
 /// How a body is compressed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,15 +27,18 @@ pub(super) enum Coding {
 
 /// A body that is being decompressed.
 struct Inflating {
-    decoder: Decoder,
+    inflate: Inflate,
     out: Vec<u8>,
     place: Place,
     limit: usize,
 }
 
-enum Decoder {
-    Gzip(GzDecoder<Reader<Bytes>>),
-    Deflate(ZlibDecoder<Reader<Bytes>>),
+/// How far to go.
+#[derive(Clone, Copy)]
+struct Bounds {
+    written: usize,
+    /// Bytes that are read in a step, and in all more than are written.
+    read: usize,
 }
 
 impl Coding {
@@ -109,20 +111,27 @@ impl Coding {
         limit: usize,
         bodies: &Bodies,
     ) -> Result<Bytes, Failure> {
-        let mut inflating = Inflating {
-            decoder: Decoder::new(self, body),
-            out: Vec::new(),
-            place: bodies.place(),
-            limit,
-        };
-        if inflating.run(INLINE_BYTES_MAX)? {
+        let mut inflating = self.inflating(body, limit, bodies);
+        if inflating.run(Bounds::INLINE)? {
             return Ok(inflating.whole());
         }
         let work = move || {
-            inflating.run(usize::MAX)?;
+            inflating.run(Bounds::NONE)?;
             Ok(inflating.whole())
         };
         bodies.work(work).await
+    }
+
+    fn inflating(self, body: Bytes, limit: usize, bodies: &Bodies) -> Inflating {
+        Inflating {
+            inflate: match self {
+                Self::Gzip => Inflate::gzip(body),
+                Self::Deflate => Inflate::zlib(body),
+            },
+            out: Vec::new(),
+            place: bodies.place(),
+            limit,
+        }
     }
 
     /// The same bytes, compressed fast.
@@ -193,16 +202,24 @@ fn gains<'a>(coding: Coding, parts: impl IntoIterator<Item = &'a Bytes>) -> bool
 }
 
 impl Inflating {
-    /// Goes on until there are `until` bytes, or all of them, which it tells.
-    fn run(&mut self, until: usize) -> Result<bool, Failure> {
-        while self.out.len() < until {
+    /// Goes on until so many bytes are written, or too many were read for them, or to the end, which it
+    /// tells.
+    fn run(&mut self, bounds: Bounds) -> Result<bool, Failure> {
+        while self.out.len() < bounds.written
+            && self.inflate.read().saturating_sub(self.out.len()) < bounds.read
+        {
             let begun = self.out.len();
-            let step = STEP_BYTES.min(until - begun);
+            let step = STEP_BYTES.min(bounds.written - begun);
             self.place.grow(begun + step)?;
             self.out.resize(begun + step, 0);
-            let read = self.decoder.read(&mut self.out[begun..]);
-            let read = read.map_err(|_| malformed("it is malformed, or cut off"))?;
-            self.out.truncate(begun + read);
+            let into = &mut self.out[begun..];
+            let done = self.inflate.step(into, bounds.read);
+            let done = done.map_err(|_| malformed("it is malformed, or cut off"))?;
+            let written = match done {
+                Step::Wrote(written) => written,
+                Step::Read | Step::End(_) => 0,
+            };
+            self.out.truncate(begun + written);
             if self.out.len() > self.limit {
                 let limit = self.limit;
                 let message = format!(
@@ -210,11 +227,10 @@ impl Inflating {
                 );
                 return Err(Failure::new(ErrorCode::TooLarge, message));
             }
-            if read == 0 {
-                return match self.decoder.left() {
-                    0 => Ok(true),
-                    _ => Err(malformed("bytes follow after its end")),
-                };
+            match done {
+                Step::End(0) => return Ok(true),
+                Step::End(_) => return Err(malformed("bytes follow after its end")),
+                Step::Wrote(_) | Step::Read => {}
             }
         }
         Ok(false)
@@ -225,28 +241,16 @@ impl Inflating {
     }
 }
 
-impl Decoder {
-    fn new(coding: Coding, body: Bytes) -> Self {
-        match coding {
-            Coding::Gzip => Self::Gzip(GzDecoder::new(body.reader())),
-            Coding::Deflate => Self::Deflate(ZlibDecoder::new(body.reader())),
-        }
-    }
-
-    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
-        match self {
-            Self::Gzip(decoder) => decoder.read(out),
-            Self::Deflate(decoder) => decoder.read(out),
-        }
-    }
-
-    /// How many bytes have not been read.
-    fn left(&self) -> usize {
-        match self {
-            Self::Gzip(decoder) => decoder.get_ref().get_ref().remaining(),
-            Self::Deflate(decoder) => decoder.get_ref().get_ref().remaining(),
-        }
-    }
+impl Bounds {
+    /// Where its connection is served.
+    const INLINE: Self = Self {
+        written: INLINE_BYTES_MAX,
+        read: STEP_READ_BYTES_MAX,
+    };
+    const NONE: Self = Self {
+        written: usize::MAX,
+        read: usize::MAX,
+    };
 }
 
 fn malformed(what: &str) -> Failure {
@@ -316,6 +320,27 @@ mod tests {
                 let got = coding.inflate(sent.into(), length, &bodies()).await;
                 assert_eq!(got.unwrap(), body, "{coding:?} {length}");
             }
+        }
+    }
+
+    /// What takes longer than where its connection is served it may goes to a thread, though nothing
+    /// comes of it.
+    #[tokio::test]
+    async fn a_body_of_nothing_holds_up_no_connection() {
+        for is_gzip in [true, false] {
+            let body = crate::gateway::inflate::nothing(200_000, is_gzip);
+            let coding = if is_gzip {
+                Coding::Gzip
+            } else {
+                Coding::Deflate
+            };
+            let mut inflating = coding.inflating(body.clone(), 1, &bodies());
+            assert!(
+                !inflating.run(Bounds::INLINE).unwrap(),
+                "it goes on elsewhere"
+            );
+            let whole = coding.inflate(body, 1, &bodies()).await;
+            assert_eq!(whole.unwrap(), Bytes::new());
         }
     }
 

@@ -18,6 +18,7 @@ mod messages;
 mod metadata;
 mod models;
 pub(in crate::gateway) mod proto;
+mod settings;
 mod status;
 mod stream;
 

@@ -15,9 +15,9 @@ mod remote;
 mod shadow;
 mod stream;
 mod tensors;
+mod times;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use paceline_core::Instant;
 use paceline_core::failover::Terms;
@@ -33,13 +33,14 @@ pub use self::remote::PeerDoor;
 pub use self::shadow::Copies;
 pub use self::stream::{Disconnected, Moved, Taker};
 pub use self::tensors::{TensorAnswer, TensorPart, TensorRequest};
+use self::times::Times;
 use super::oip::{AnswerView, ParseOptions, ParsedRequest, Rendered};
 use crate::admission::Asker;
 use crate::clock::Clock;
 use crate::detector::Suspects;
 use crate::observed::Observed;
 use crate::router::{Arm, Chosen, Routes, ShadowRoute, VersionRoute};
-use crate::telemetry::metrics::{Metrics, Stage, VersionMetrics};
+use crate::telemetry::metrics::{Metrics, Stage, StageNanos, Took, VersionMetrics};
 use crate::tenants::Caller;
 use crate::{admission, budget, contact, device, dispatch, router, tenants};
 
@@ -125,39 +126,28 @@ struct Pinned {
     arm: Option<Arm>,
     /// What gets a copy of it.
     shadow: Option<Arc<ShadowRoute>>,
-    waited: Waited,
+    /// Where its time goes.
+    times: Times,
 }
 
-/// How long a request has waited for its batch: the first of its parts, since the others may have
-/// waited for that.
-struct Waited {
-    nanos: AtomicU64,
-}
-
-impl Default for Waited {
-    fn default() -> Self {
-        Self {
-            nanos: AtomicU64::new(u64::MAX),
-        }
-    }
-}
-
-impl Waited {
-    fn note(&self, nanos: u64) {
-        self.nanos.fetch_min(nanos, Ordering::Relaxed);
-    }
-
-    /// Nothing while it is not known.
-    fn nanos(&self) -> Option<u64> {
-        let nanos = self.nanos.load(Ordering::Relaxed);
-        (nanos != u64::MAX).then_some(nanos)
-    }
+/// What was done for a request that is answered.
+#[derive(Clone, Copy)]
+struct Served {
+    rows: u32,
+    /// Nothing of what another node has answered in this one's place.
+    stages: StageNanos,
 }
 
 impl Pinned {
     /// Where what becomes of it is counted.
     fn counted(&self) -> (VersionMetrics, Option<Arm>) {
         (self.version.metrics.clone(), self.arm.clone())
+    }
+
+    /// The request, or a part of it, has been at a stage on this node.
+    fn spent(&self, stage: Stage, nanos: u64) {
+        self.version.metrics.stage(stage, nanos);
+        self.times.note(stage, nanos);
     }
 
     /// The version as it is routed now, if a request like this would be pinned to it again.
@@ -202,7 +192,10 @@ impl Serving {
         let nanos = self.clock.now().nanos_since(arrived);
         let (metrics, arm) = counted;
         match &answered {
-            Ok((rows, _)) => metrics.succeeded(protocol, *rows, nanos),
+            Ok((Served { rows, stages }, _)) => {
+                let stages = *stages;
+                metrics.succeeded(protocol, *rows, Took { nanos, stages });
+            }
             Err(failure) => metrics.failed(protocol, failure.code, nanos),
         }
         if let Some(arm) = arm {
@@ -217,14 +210,11 @@ impl Serving {
         arrived: Instant,
         pinned: Pinned,
         (mut request, counted): (InferBody<'_>, &mut (VersionMetrics, Option<Arm>)),
-    ) -> Result<(u32, Answered), Failure> {
+    ) -> Result<(Served, Answered), Failure> {
         let (pinned, mut parsed) = self.read(arrived, &mut request, pinned)?;
         *counted = pinned.counted();
-        let version = &pinned.version;
         let parsed_at = self.clock.now();
-        version
-            .metrics
-            .stage(Stage::Parse, parsed_at.nanos_since(arrived));
+        pinned.spent(Stage::Parse, parsed_at.nanos_since(arrived));
         let deadline = arrived.plus_nanos(budget_nanos(parsed.parameters.timeout_us));
         let criticality = parsed.parameters.criticality();
         let tenant = request.caller.tenant;
@@ -252,16 +242,16 @@ impl Serving {
         let ran_at = self.clock.now();
         let view = view(&request, &pinned, &parsed, &outputs);
         let rendered = request.content.render(&view, pinned.epoch)?;
-        permit.answered(pinned.waited.nanos());
-        let metrics = &pinned.version.metrics;
-        metrics.stage(Stage::Render, self.clock.now().nanos_since(ran_at));
+        permit.answered(pinned.times.waited_nanos());
+        pinned.spent(Stage::Render, self.clock.now().nanos_since(ran_at));
+        let stages = pinned.times.nanos();
         let answered = Answered {
             rendered,
             version: pinned.version.version,
             epoch: pinned.epoch,
             stale_seconds: pinned.stale_seconds,
         };
-        Ok((rows, answered))
+        Ok((Served { rows, stages }, answered))
     }
 
     /// What is in a request. One whose sequence only its body names is pinned to that one's version.
@@ -301,7 +291,7 @@ impl Serving {
             epoch: routes.epoch,
             stale_seconds,
             is_named: target.version.is_some(),
-            waited: Waited::default(),
+            times: Times::default(),
         })
     }
 }

@@ -41,11 +41,13 @@ pub struct Models {
 }
 
 impl Models {
-    /// A model that there is and that the caller may change.
+    /// A model that there is and that the caller may change. What was done to it by way of another
+    /// node counts; without a quorum it is what was known here last.
     ///
     /// # Errors
     /// `MODEL_NOT_FOUND` or `PERMISSION_DENIED`, by name.
-    fn changed(&self, caller: Caller, name: &str) -> Result<ModelName, Failure> {
+    async fn changed(&self, caller: Caller, name: &str) -> Result<ModelName, Failure> {
+        let _is_current = self.registry.catch_up().await;
         let registry = self.registry.current();
         let known = ModelName::new(name).ok();
         let known = known.filter(|model| registry.models().contains_key(model));

@@ -2,6 +2,8 @@
 
 use hyper::Method;
 
+use super::text::Asked;
+
 /// What a path asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Route<'a> {
@@ -24,7 +26,9 @@ pub(super) enum Route<'a> {
     Trace(Option<&'a str>),
     /// Triton's log settings.
     Logging,
-    /// Everything under `/v1`.
+    /// What is asked about texts.
+    Text(Asked),
+    /// Everything else under `/v1`.
     V1(V1<'a>),
     /// The description of all paths.
     Described,
@@ -85,8 +89,12 @@ pub(super) enum Methods {
 
 impl<'a> Route<'a> {
     pub(super) fn of(path: &'a str) -> Self {
-        if path == "/openapi.json" {
-            return Self::Described;
+        match path {
+            "/openapi.json" => return Self::Described,
+            "/v1/embeddings" | "/openai/v1/embeddings" => return Self::Text(Asked::Embeddings),
+            "/embed" => return Self::Text(Asked::Embed),
+            "/rerank" => return Self::Text(Asked::Rerank),
+            _ => {}
         }
         let Some(rest) = path.strip_prefix("/v2") else {
             return V1::of(path).map_or(Self::Unknown, Self::V1);
@@ -138,6 +146,7 @@ impl<'a> Route<'a> {
     pub(super) fn methods(self) -> Methods {
         match self {
             Self::Infer(_)
+            | Self::Text(_)
             | Self::V1(V1::Verb(..))
             | Self::Repository(_)
             | Self::SharedMemory(SharedMemory::Register | SharedMemory::Unregister) => {
@@ -317,6 +326,11 @@ mod tests {
             ("/v2/models/m/versions/2/trace/setting", Route::Unknown),
             ("/v2/logging", Route::Logging),
             ("/openapi.json", Route::Described),
+            ("/v1/embeddings", Route::Text(Asked::Embeddings)),
+            ("/openai/v1/embeddings", Route::Text(Asked::Embeddings)),
+            ("/embed", Route::Text(Asked::Embed)),
+            ("/rerank", Route::Text(Asked::Rerank)),
+            ("/openai/embed", Route::Unknown),
             ("/v2/paceline/status", Route::Operator),
             ("/v2/models/", Route::Unknown),
             ("/v2/models/m/versions/", Route::Unknown),

@@ -8,6 +8,7 @@ mod managed;
 mod openapi;
 mod outgoing;
 mod respond;
+mod texts;
 mod v1;
 mod wire;
 
@@ -32,6 +33,7 @@ use self::connection::serve;
 pub(super) use self::events::Events;
 use self::events::{EventRequest, answer_in_events, wants_events};
 pub(super) use self::host::check_host;
+pub(super) use self::outgoing::TakenBack;
 pub(super) use self::respond::failed;
 pub(super) use self::respond::{STALE, VERSION};
 use self::respond::{answered, respond};
@@ -109,7 +111,10 @@ async fn answer(doors: Arc<Doors>, door: Door, request: Request<Incoming>) -> Re
             Ok(response) => compressed(response, wanted, &doors.bodies).await,
             Err(failure) => {
                 log_failure(&failure, &path, &id);
-                failed(&failure)
+                match Route::of(&path) {
+                    Route::Text(asked) => texts::failed_at(asked, &failure),
+                    _ => failed(&failure),
+                }
             }
         }
     }
@@ -192,6 +197,10 @@ async fn dispatch(
         }
         Route::V1(V1::Verb(target, Verb::Predict)) => {
             return infer(doors, (target, Wants::Predict), (&parts.headers, body)).await;
+        }
+        Route::Text(asked) => {
+            // Boxed, so that requests of other kinds are not larger for it.
+            return Box::pin(texts::answer(doors, asked, (&parts.headers, body))).await;
         }
         _ => {}
     }

@@ -5,6 +5,7 @@ mod canary;
 mod copies;
 mod failover;
 mod leaving;
+mod models;
 mod shadow;
 mod tensors;
 mod trio;

@@ -22,7 +22,7 @@ use crate::telemetry::metrics::{Metrics, VersionMetrics};
 pub struct Routes {
     /// The epoch that this follows from.
     pub epoch: Epoch,
-    models: BTreeMap<String, ModelRoute>,
+    pub(super) models: BTreeMap<String, ModelRoute>,
     /// Where the next free number of a route is looked for.
     cursor: u32,
 }

@@ -144,6 +144,18 @@ pub enum Stage {
     Render,
 }
 
+/// Nanoseconds of a request at each stage, in their order, over all of its parts.
+pub type StageNanos = [u64; Stage::ALL.len()];
+
+/// What a request took that was answered, in nanoseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Took {
+    /// From its last byte to its answer.
+    pub nanos: u64,
+    /// At each stage.
+    pub stages: StageNanos,
+}
+
 /// What became of a request at the door.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AtTheDoor {
@@ -434,34 +446,28 @@ impl Default for Metrics {
 }
 
 impl VersionMetrics {
-    /// Counts a request that was answered, with the nanoseconds that it took.
-    pub fn succeeded(&self, protocol: Protocol, rows: u32, nanos: u64) {
+    /// Counts a request that was answered, with what it took.
+    pub fn succeeded(&self, protocol: Protocol, rows: u32, took: Took) {
         self.succeeded[protocol as usize].inc();
         self.rows.inc_by(u64::from(rows));
-        self.duration.observe(seconds(nanos));
-        self.statistics.count(true, nanos);
+        self.duration.observe(seconds(took.nanos));
+        self.statistics.succeed(took);
     }
 
     /// Counts a request that ended otherwise, with the nanoseconds that it took.
     pub fn failed(&self, protocol: Protocol, code: ErrorCode, nanos: u64) {
-        self.statistics.count(false, nanos);
+        self.statistics.fail(nanos);
         self.requests
             .get_or_create(&RequestLabels::of(&self.labels, protocol, code.name()))
             .inc();
     }
 
-    /// Takes the nanoseconds of one stage.
+    /// Takes the nanoseconds of one stage on this node, whatever becomes of the request.
     pub fn stage(&self, stage: Stage, nanos: u64) {
         self.stages[stage as usize].observe(seconds(nanos));
-        self.statistics.add_stage(stage, nanos);
     }
 
-    /// Takes the nanoseconds of a stage on another node, of which histograms tell where it was.
-    pub fn stage_elsewhere(&self, stage: Stage, nanos: u64) {
-        self.statistics.add_stage(stage, nanos);
-    }
-
-    /// The same as whole numbers.
+    /// The same as whole numbers, stages of answered requests only.
     pub fn statistics(&self) -> &Statistics {
         &self.statistics
     }
@@ -720,7 +726,7 @@ impl Protocol {
 }
 
 impl Stage {
-    const ALL: [Self; 4] = [Self::Parse, Self::Queue, Self::Run, Self::Render];
+    pub(crate) const ALL: [Self; 4] = [Self::Parse, Self::Queue, Self::Run, Self::Render];
 
     const fn name(self) -> &'static str {
         match self {
@@ -770,9 +776,13 @@ mod tests {
         assert!(zero.contains(
             "paceline_gateway_requests_total{model=\"digits\",version=\"3\",protocol=\"http\",code=\"OK\"} 0"
         ), "{zero}");
-        version.succeeded(Protocol::Http, 2, 1_500_000);
+        let took = Took {
+            nanos: 1_500_000,
+            stages: [0, 0, 30_000, 0],
+        };
+        version.succeeded(Protocol::Http, 2, took);
         version.failed(Protocol::Quic, ErrorCode::QueueFull, 9_000);
-        version.stage(Stage::Run, 30_000);
+        (0..2).for_each(|_| version.stage(Stage::Run, 30_000));
         let statistics = version.statistics();
         let counted = [statistics.succeeded(), statistics.failed()];
         assert_eq!(counted.map(|total| total.nanos), [1_500_000, 9_000]);
@@ -783,7 +793,7 @@ mod tests {
             "{text}"
         );
         assert!(text.contains("paceline_gateway_rows_total{model=\"digits\",version=\"3\"} 2"));
-        let run = "le=\"0.00005\",model=\"digits\",version=\"3\",stage=\"run\"} 1";
+        let run = "le=\"0.00005\",model=\"digits\",version=\"3\",stage=\"run\"} 2";
         assert!(text.contains(run), "{text}");
     }
 }

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use paceline_core::Instant;
 use paceline_protocol::VersionNumber;
 
-use super::metrics::Stage;
+use super::metrics::{Stage, Took};
 
 /// One version's numbers. Doors count with a few relaxed additions a request; devices lock once a
 /// batch, which only another lane of the same version or a reader can hold up.
@@ -19,7 +19,7 @@ pub struct Statistics {
     succeeded: Tally,
     failed: Tally,
     stage_nanos: [AtomicU64; 4],
-    batches: Mutex<Batches>,
+    batches: Mutex<Tallies>,
 }
 
 /// How often, and how long together.
@@ -34,10 +34,23 @@ pub struct Total {
 /// Batches of a version that its engine has run here.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Batches {
-    /// By their rows: at most as many as a batch can have.
-    pub by_rows: BTreeMap<u32, Total>,
+    /// By their rows, of those sizes that there were, in order.
+    pub by_rows: Vec<(u32, Total)>,
+    /// Rows of all of them.
+    pub rows: u64,
+    /// All of them.
+    pub count: u64,
     /// When the last of them ended.
     pub last_at: Option<Instant>,
+}
+
+/// The same while it grows: an entry for each size, of which a batch can have 65,536.
+#[derive(Debug, Default)]
+struct Tallies {
+    by_rows: BTreeMap<u32, Total>,
+    rows: u64,
+    count: u64,
+    last_at: Option<Instant>,
 }
 
 #[derive(Debug, Default)]
@@ -57,14 +70,22 @@ impl Statistics {
         self.failed.total()
     }
 
-    /// Nanoseconds of a stage, over all requests and their parts.
+    /// Nanoseconds of a stage, over all requests that were answered and their parts.
     pub fn stage_nanos(&self, stage: Stage) -> u64 {
         self.stage_nanos[stage as usize].load(Ordering::Relaxed)
     }
 
-    /// Batches that ran here.
+    /// Batches that ran here. Cost: a device whose batch ends meanwhile waits for the list, which is
+    /// written in one allocation.
     pub fn batches(&self) -> Batches {
-        self.lock().clone()
+        let tallies = self.lock();
+        let by_rows = tallies.by_rows.iter();
+        Batches {
+            by_rows: by_rows.map(|(rows, total)| (*rows, *total)).collect(),
+            rows: tallies.rows,
+            count: tallies.count,
+            last_at: tallies.last_at,
+        }
     }
 
     /// Counts a batch that was answered.
@@ -73,36 +94,26 @@ impl Statistics {
         let total = batches.by_rows.entry(rows).or_default();
         total.count += 1;
         total.nanos += nanos;
+        batches.rows += u64::from(rows);
+        batches.count += 1;
         batches.last_at = batches.last_at.max(Some(started.plus_nanos(nanos)));
     }
 
-    pub(super) fn count(&self, is_success: bool, nanos: u64) {
-        match is_success {
-            true => self.succeeded.add(nanos),
-            false => self.failed.add(nanos),
+    /// Counts a request that was answered.
+    pub(super) fn succeed(&self, took: Took) {
+        self.succeeded.add(took.nanos);
+        for (sum, nanos) in self.stage_nanos.iter().zip(took.stages) {
+            sum.fetch_add(nanos, Ordering::Relaxed);
         }
     }
 
-    pub(super) fn add_stage(&self, stage: Stage, nanos: u64) {
-        self.stage_nanos[stage as usize].fetch_add(nanos, Ordering::Relaxed);
+    /// Counts a request that ended otherwise.
+    pub(super) fn fail(&self, nanos: u64) {
+        self.failed.add(nanos);
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Batches> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Tallies> {
         self.batches.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Batches {
-    /// Rows of all of them.
-    pub fn rows(&self) -> u64 {
-        let rows = self.by_rows.iter();
-        rows.map(|(rows, total)| u64::from(*rows) * total.count)
-            .sum()
-    }
-
-    /// All of them.
-    pub fn count(&self) -> u64 {
-        self.by_rows.values().map(|total| total.count).sum()
     }
 }
 
@@ -150,22 +161,23 @@ mod tests {
         let book = Book::default();
         let version = VersionNumber(1);
         let (door, device) = (book.of("m", version), book.of("m", version));
-        door.count(true, 5);
-        door.count(false, 7);
-        door.add_stage(Stage::Queue, 2);
-        door.add_stage(Stage::Queue, 3);
+        door.succeed(Took {
+            nanos: 5,
+            stages: [0, 2, 0, 1],
+        });
+        door.fail(7);
         device.ran(4, 10, Instant::ZERO.plus_nanos(9));
         device.ran(4, 10, Instant::ZERO);
         device.ran(1, 6, Instant::ZERO);
         let total = |count, nanos| Total { count, nanos };
         assert_eq!(device.succeeded(), total(1, 5));
         assert_eq!(device.failed(), total(1, 7));
-        assert_eq!(device.stage_nanos(Stage::Queue), 5);
+        assert_eq!(device.stage_nanos(Stage::Queue), 2);
         assert_eq!(device.stage_nanos(Stage::Run), 0);
         let batches = door.batches();
         assert_eq!(batches.last_at, Some(Instant::ZERO.plus_nanos(19)));
-        assert_eq!((batches.rows(), batches.count()), (9, 3));
-        assert_eq!(batches.by_rows[&4], total(2, 20));
+        assert_eq!((batches.rows, batches.count), (9, 3));
+        assert_eq!(batches.by_rows, [(1, total(1, 6)), (4, total(2, 20))]);
         assert_eq!(book.of("m", VersionNumber(2)).succeeded(), Total::default());
 
         drop(door);

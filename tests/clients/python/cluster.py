@@ -16,11 +16,13 @@ import time
 
 HERE = pathlib.Path(__file__).parent
 PACELINE = os.environ.get("PACELINE", str(HERE.parents[2] / "target/debug/paceline"))
+# An encoder of random weights, and what `transformers` says of some texts.
+ENCODER = HERE.parents[2] / "models/testdata/encoder/bert"
 START_LIMIT_S = 120
 
 
 class Cluster:
-    """Three nodes with the demo's models, and one model that repeats every datatype."""
+    """Three nodes with the demo's models, one that repeats every datatype, and a small encoder."""
 
     def __init__(self):
         self.directory = pathlib.Path(tempfile.mkdtemp(prefix="paceline-clients-"))
@@ -32,6 +34,7 @@ class Cluster:
         atexit.register(self.stop)
         self._wait()
         self.command("model", "push", "every", str(HERE / "models/every"), "--deploy", "--replicas", "each")
+        self.command("model", "push", "bert", str(ENCODER), "--deploy", "--replicas", "each")
         nodes = json.loads(self.command("nodes", "-o", "json"))
         self.http = [node["addresses"]["http"] for node in nodes]
         self.grpc = [node["addresses"]["grpc"] for node in nodes]

@@ -1,9 +1,9 @@
 //! One inference over an open HTTP/1.1 connection, with as little of our own work as possible.
 
 mod head;
+mod open;
 
-use std::io::{self, Read, Write};
-use std::net::{TcpStream, ToSocketAddrs};
+use std::io;
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
@@ -13,6 +13,7 @@ use super::interval::Kind;
 use crate::api::NodeAddress;
 use crate::cli::infer::Body;
 use head::{HEAD_BYTES_MAX, Head, malformed, parse};
+use open::Open;
 
 /// What is sent again and again, and where to. The one place that knows how a request is written
 /// and an answer read: whoever makes load sees [`Line::ask`].
@@ -53,14 +54,6 @@ pub(super) struct Line<'a> {
     answer: Range<usize>,
     /// Head and body together, as far as they fit.
     out: Vec<u8>,
-}
-
-struct Open {
-    stream: TcpStream,
-    /// When the last answer was whole.
-    used: Instant,
-    /// How long a read may take, as the system was told.
-    patience: Duration,
 }
 
 /// A request without the answer that was wanted.
@@ -218,7 +211,7 @@ impl<'a> Line<'a> {
         }
         let open = match &mut self.open {
             Some(open) => open,
-            none => none.insert(Open::to(&nodes[self.at], *limit)?),
+            none => none.insert(Open::to(&nodes[self.at], deadline)?),
         };
         let (head, body) = (
             self.exchange.head(self.at, body),
@@ -229,10 +222,10 @@ impl<'a> Line<'a> {
             self.out.clear();
             self.out.extend_from_slice(head);
             self.out.extend_from_slice(body);
-            open.stream.write_all(&self.out)?;
+            open.write(&self.out, deadline)?;
         } else {
-            open.stream.write_all(head)?;
-            open.stream.write_all(body)?;
+            open.write(head, deadline)?;
+            open.write(body, deadline)?;
         }
         let mut filled = 0;
         let mut head = None;
@@ -257,46 +250,6 @@ impl<'a> Line<'a> {
                 _ => {}
             }
         }
-    }
-}
-
-impl Open {
-    fn to(node: &NodeAddress, limit: Duration) -> io::Result<Self> {
-        let stream = connect(node, limit)?;
-        stream.set_read_timeout(Some(limit))?;
-        Ok(Self {
-            stream,
-            used: Instant::now(),
-            patience: limit,
-        })
-    }
-
-    /// Whether the node has closed it while nobody asked, as it may: no request is lost by that.
-    fn is_stale(&self) -> io::Result<bool> {
-        if self.used.elapsed() < IDLE_MIN {
-            return Ok(false);
-        }
-        self.stream.set_nonblocking(true)?;
-        let peeked = self.stream.peek(&mut [0]);
-        self.stream.set_nonblocking(false)?;
-        Ok(match peeked {
-            Ok(bytes) => bytes == 0,
-            Err(error) => error.kind() != io::ErrorKind::WouldBlock,
-        })
-    }
-
-    /// Reads once, up to the deadline: to within a 16th of what it was told before, since each
-    /// telling is a call of the system and almost no answer needs a second one.
-    fn read(&mut self, into: &mut [u8], deadline: Instant) -> io::Result<usize> {
-        let left = deadline.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return Err(io::ErrorKind::TimedOut.into());
-        }
-        if self.patience > left + left / 16 || self.patience < left - left / 16 {
-            self.stream.set_read_timeout(Some(left))?;
-            self.patience = left;
-        }
-        self.stream.read(into)
     }
 }
 
@@ -339,16 +292,6 @@ fn outputs(answer: &[u8]) -> &[u8] {
     &answer[at.unwrap_or(0)..]
 }
 
-fn connect(node: &NodeAddress, limit: Duration) -> io::Result<TcpStream> {
-    let unreachable = |_| io::Error::from(io::ErrorKind::NotConnected);
-    let mut addresses = node.to_string().to_socket_addrs().map_err(unreachable)?;
-    let address = addresses.next().ok_or(io::ErrorKind::NotConnected)?;
-    let stream = TcpStream::connect_timeout(&address, limit).map_err(unreachable)?;
-    stream.set_nodelay(true)?;
-    stream.set_write_timeout(Some(limit))?;
-    Ok(stream)
-}
-
 fn code_of(error: &io::Error) -> &'static str {
     match error.kind() {
         io::ErrorKind::NotConnected => NO_CONNECTION,
@@ -361,12 +304,14 @@ fn code_of(error: &io::Error) -> &'static str {
 const NO_CONNECTION: &str = "NO_CONNECTION";
 const CONNECTION_LOST: &str = "CONNECTION_LOST";
 const NO_ANSWER_IN_TIME: &str = "NO_ANSWER_IN_TIME";
-/// A connection that was used later than this ago is not looked at first: it saves calls of the system.
-const IDLE_MIN: Duration = Duration::from_secs(1);
 /// What is copied into one packet's worth of bytes rather than written in two calls.
 const TOGETHER_BYTES_MAX: usize = 16 << 10;
+
 #[cfg(test)]
 mod tests {
+    use std::io::{Read, Write};
+
+    use super::open::IDLE_MIN;
     use super::*;
 
     #[test]

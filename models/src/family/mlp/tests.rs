@@ -211,7 +211,7 @@ fn a_threshold_decides_the_label() {
 
 /// Threads that a thread starts without naming them inherit its name, so they can be counted.
 #[cfg(target_os = "linux")]
-fn threads_called(name: &str) -> usize {
+pub(crate) fn threads_called(name: &str) -> usize {
     let tasks = std::fs::read_dir("/proc/self/task").unwrap();
     let names =
         tasks.filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("comm")).ok());

@@ -90,9 +90,7 @@ impl Head<'_> {
                 then: Then::Nothing,
             };
             product.run(kernels);
-            for (row, sum) in sums[..count].iter().enumerate() {
-                divide(simd, &mut output[row * self.stride..][..size], *sum);
-            }
+            divide(simd, output, (self.stride, size), &sums[..count]);
         }
     }
 }

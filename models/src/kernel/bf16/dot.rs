@@ -4,10 +4,6 @@
 //! twice as much in the same time, on Sapphire Rapids less. So the first model that asks for
 //! bfloat16 measures it.
 #![expect(unsafe_code, reason = "pulp does not know this instruction")]
-#![expect(
-    clippy::needless_range_loop,
-    reason = "registers stay registers only when their indices are plain"
-)]
 
 use std::arch::x86_64::{
     __m512, __m512bh, __m512i, _mm512_dpbf16_ps, _mm512_loadu_si512, _mm512_set1_epi32,

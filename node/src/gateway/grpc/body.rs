@@ -62,11 +62,11 @@ impl Pieces {
                 self.is_over = true;
                 Some(Frame::trailers(trailers))
             }
-            // The task has given up: whoever still listens shall not take it for a good end.
+            // The task has panicked: whoever still listens shall not take it for a good end.
             None => {
                 self.is_over = true;
-                let message = "nothing of the answers was taken for too long";
-                let failure = Failure::new(ErrorCode::Cancelled, message);
+                let message = "the stream's task ended without a word";
+                let failure = Failure::new(ErrorCode::Internal, message);
                 Some(Frame::trailers(ended(&failure)))
             }
         })

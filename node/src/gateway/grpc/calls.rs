@@ -4,6 +4,7 @@ use paceline_protocol::{ErrorCode, Failure, TensorSpec};
 use tokio::sync::watch;
 use tonic::service::Routes;
 use tonic::{Request, Response, Status};
+use tracing::level_filters::LevelFilter;
 
 use super::health::Health;
 use super::proto::health::health_server::HealthServer;
@@ -26,8 +27,10 @@ use super::proto::inference::{
     SystemSharedMemoryUnregisterRequest, SystemSharedMemoryUnregisterResponse, TraceSettingRequest,
     TraceSettingResponse,
 };
+use super::settings;
 use super::status::status;
 use crate::gateway::models::{Models, check_load_parameter, check_unload_parameter};
+use crate::gateway::settings::{no_logging, no_traces};
 use crate::gateway::{Readiness, oip, server};
 use crate::tenants::Caller;
 
@@ -222,7 +225,7 @@ impl GrpcInferenceService for Inference {
         &self,
         _request: Request<SystemSharedMemoryRegisterRequest>,
     ) -> Result<Response<SystemSharedMemoryRegisterResponse>, Status> {
-        Err(not_offered(NO_REGIONS))
+        Err(no_regions())
     }
 
     async fn system_shared_memory_unregister(
@@ -243,7 +246,7 @@ impl GrpcInferenceService for Inference {
         &self,
         _request: Request<CudaSharedMemoryRegisterRequest>,
     ) -> Result<Response<CudaSharedMemoryRegisterResponse>, Status> {
-        Err(not_offered(NO_REGIONS))
+        Err(no_regions())
     }
 
     async fn cuda_shared_memory_unregister(
@@ -255,18 +258,29 @@ impl GrpcInferenceService for Inference {
 
     async fn trace_setting(
         &self,
-        _request: Request<TraceSettingRequest>,
+        request: Request<TraceSettingRequest>,
     ) -> Result<Response<TraceSettingResponse>, Status> {
-        Err(not_offered("traces are not set by clients"))
+        let TraceSettingRequest {
+            settings: set,
+            model_name,
+        } = request.into_inner();
+        if let Some(model) = named(&model_name) {
+            self.models.router.routes().model(model).map_err(told)?;
+        }
+        match set.is_empty() {
+            true => Ok(Response::new(settings::trace())),
+            false => Err(told(no_traces())),
+        }
     }
 
     async fn log_settings(
         &self,
-        _request: Request<LogSettingsRequest>,
+        request: Request<LogSettingsRequest>,
     ) -> Result<Response<LogSettingsResponse>, Status> {
-        Err(not_offered(
-            "logs are not set by clients; see log.filter in the node's configuration",
-        ))
+        match request.get_ref().settings.is_empty() {
+            true => Ok(Response::new(settings::log(LevelFilter::current()))),
+            false => Err(told(no_logging())),
+        }
     }
 }
 
@@ -286,8 +300,9 @@ fn addressed(repository: String, model: String) -> String {
     if model.is_empty() { repository } else { model }
 }
 
-fn not_offered(what: &'static str) -> Status {
-    told(Failure::new(ErrorCode::Unsupported, what))
+fn no_regions() -> Status {
+    let message = "shared memory regions are not offered: send the values in the request";
+    told(Failure::new(ErrorCode::Unsupported, message))
 }
 
 fn tensor(spec: &TensorSpec) -> TensorMetadata {
@@ -308,6 +323,5 @@ fn told(failure: Failure) -> Status {
     status(&failure)
 }
 
-const NO_REGIONS: &str = "shared memory regions are not offered: send the values in the request";
 /// Largest message of a call that carries no tensors.
 const CALL_BYTES_MAX: usize = 1 << 20;

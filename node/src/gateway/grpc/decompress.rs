@@ -1,13 +1,11 @@
 //! Compressed messages: decompressed in steps, within the limit of what was not compressed.
 
-use std::io::Read;
-
 use bytes::{Bytes, BytesMut};
-use flate2::read::{GzDecoder, ZlibDecoder};
 use paceline_protocol::{ErrorCode, Failure};
 
 use super::metadata::Encoding;
 use crate::gateway::bodies::Place;
+use crate::gateway::inflate::{Inflate, STEP_READ_BYTES_MAX, Step};
 
 /// Decompresses a message. Other tasks run in between, and whoever is gone costs one step more.
 ///
@@ -21,30 +19,33 @@ pub(super) async fn decompress(
 ) -> Result<Bytes, Failure> {
     // It is held beside what becomes of it.
     let compressed = message.len();
-    let mut reader: Box<dyn Read + Send> = match encoding {
+    let mut inflate = match encoding {
         Encoding::Identity => {
             let message = "a message is compressed, and grpc-encoding does not say how";
             return Err(Failure::new(ErrorCode::MessageInvalid, message));
         }
-        Encoding::Gzip => Box::new(GzDecoder::new(std::io::Cursor::new(message))),
-        Encoding::Deflate => Box::new(ZlibDecoder::new(std::io::Cursor::new(message))),
+        Encoding::Gzip => Inflate::gzip(message),
+        Encoding::Deflate => Inflate::zlib(message),
     };
     let mut whole = BytesMut::new();
     let mut step = vec![0; STEP_BYTES];
     loop {
-        let read = reader.read(&mut step).map_err(|error| {
+        let done = inflate.step(&mut step, STEP_READ_BYTES_MAX);
+        let done = done.map_err(|error| {
             let message = format!("a message cannot be decompressed: {error}");
             Failure::new(ErrorCode::MessageInvalid, message)
         })?;
-        if read == 0 {
-            return Ok(whole.freeze());
-        }
-        if whole.len() + read > limit {
+        let written = match done {
+            Step::Wrote(written) => written,
+            Step::Read => 0,
+            Step::End(_) => return Ok(whole.freeze()),
+        };
+        if whole.len() + written > limit {
             let message = format!("a message has more than {limit} bytes, decompressed");
             return Err(Failure::new(ErrorCode::TooLarge, message));
         }
-        place.grow(compressed + whole.len() + read)?;
-        whole.extend_from_slice(&step[..read]);
+        place.grow(compressed + whole.len() + written)?;
+        whole.extend_from_slice(&step[..written]);
         tokio::task::yield_now().await;
     }
 }
@@ -98,6 +99,31 @@ mod tests {
             invalid
         );
         assert_eq!(read(gzip, Encoding::Identity, text.len()).await, invalid);
+    }
+
+    /// Another task has its turn after every few kilobytes, though nothing comes of them.
+    #[tokio::test]
+    async fn a_message_of_nothing_lets_others_run() {
+        use crate::gateway::inflate::nothing;
+        use std::cell::Cell;
+        for (encoding, is_gzip) in [(Encoding::Gzip, true), (Encoding::Deflate, false)] {
+            let message = nothing(100_000, is_gzip);
+            let least = message.len() / STEP_READ_BYTES_MAX;
+            let turns = Cell::new(0);
+            let others = async {
+                loop {
+                    turns.set(turns.get() + 1);
+                    tokio::task::yield_now().await;
+                }
+            };
+            let read = tokio::select! {
+                biased;
+                read = read(message, encoding, 1) => read,
+                () = others => unreachable!("they have no end"),
+            };
+            assert_eq!(read, Ok(Bytes::new()));
+            assert!(turns.get() >= least, "{} of {least}", turns.get());
+        }
     }
 
     /// A thousand times as much as was sent, of which the limit and one step are ever held.

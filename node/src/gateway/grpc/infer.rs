@@ -14,7 +14,7 @@ use tokio::time::{Instant, timeout};
 use super::body::CallBody;
 use super::messages::Messages;
 use super::metadata;
-use super::status::{ACCEPT_ENCODING, CONTENT_TYPE, ENCODINGS, expired, ok};
+use super::status::{CONTENT_TYPE, expired, ok};
 use crate::gateway::Doors;
 use crate::gateway::body::{EPOCH, epoch_seen, sequence, unit};
 use crate::gateway::infer::{Answered, Content, InferBody};
@@ -42,6 +42,7 @@ pub(super) async fn answer(
     let read = read(doors, headers, body, budget).await;
     let body = read.inspect_err(refused)?;
     let mut message = Message::read(&body).inspect_err(refused)?;
+    message.counted(&doors.bodies);
     if let Some(budget) = budget {
         let left = budget.saturating_sub(arrived.elapsed());
         if left.is_zero() {
@@ -94,9 +95,8 @@ fn answered(answered: Answered) -> Response<CallBody> {
         trailers: Some(ok()),
     });
     let headers = response.headers_mut();
-    headers.reserve(6);
+    headers.reserve(5);
     headers.insert(header::CONTENT_TYPE, CONTENT_TYPE);
-    headers.insert(ACCEPT_ENCODING, ENCODINGS);
     headers.insert(VERSION, HeaderValue::from(version.0));
     headers.insert(EPOCH, HeaderValue::from(epoch.0));
     if let Some(seconds) = stale_seconds {

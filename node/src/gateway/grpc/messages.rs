@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Buf, Bytes};
 use http_body_util::BodyExt;
 use hyper::body::{Body, Incoming};
 use hyper::header::HeaderMap;
@@ -111,20 +111,20 @@ impl Messages {
         if self.pending.len() >= length {
             return Ok(self.pending.split_to(length));
         }
-        let mut whole = BytesMut::new();
         let mut piece = std::mem::take(&mut self.pending);
+        let mut whole = place.buffer(length.min(START_BYTES).max(piece.len()));
         loop {
             let rest = length - whole.len();
             let taken = piece.split_to(piece.len().min(rest));
             place.grow(whole.len() + taken.len())?;
             if whole.capacity() - whole.len() < taken.len() {
-                let sensible = (whole.len() * 4).max(START_BYTES).max(taken.len());
+                let sensible = (whole.len() * 4).max(taken.len());
                 whole.reserve(sensible.min(rest));
             }
             whole.extend_from_slice(&taken);
             if whole.len() == length {
                 self.pending = piece;
-                return Ok(whole.freeze());
+                return Ok(Bytes::from_owner(whole));
             }
             piece = self.more().await?.ok_or_else(cut_off)?;
         }
@@ -135,18 +135,24 @@ impl Messages {
         while !self.body.is_end_stream()
             && let Some(frame) = self.body.frame().await
         {
-            let frame = frame.map_err(|_| {
-                let message = "the call was broken off before its message was whole";
-                Failure::new(ErrorCode::Cancelled, message)
-            })?;
+            let frame = frame.map_err(|_| taken_back())?;
             if let Ok(data) = frame.into_data()
                 && !data.is_empty()
             {
                 return Ok(Some(data));
             }
         }
-        Ok(None)
+        // A body ends without an error, too, when its call is cancelled.
+        match self.body.is_end_stream() {
+            true => Ok(None),
+            false => Err(taken_back()),
+        }
     }
+}
+
+fn taken_back() -> Failure {
+    let message = "the call was broken off before its message was whole";
+    Failure::new(ErrorCode::Cancelled, message)
 }
 
 fn cut_off() -> Failure {

@@ -9,6 +9,7 @@ use tonic::metadata::MetadataMap;
 use tonic::{Code, Status};
 
 use super::body::CallBody;
+use crate::gateway::server::TakenBack;
 
 /// The trailers of a call that was answered.
 pub(super) fn ok() -> HeaderMap {
@@ -24,6 +25,9 @@ pub(super) fn failed(failure: &Failure) -> Response<CallBody> {
     headers.insert(header::CONTENT_TYPE, CONTENT_TYPE);
     headers.insert(ACCEPT_ENCODING, ENCODINGS);
     headers.extend(ended(failure));
+    if failure.code == ErrorCode::Cancelled {
+        response.extensions_mut().insert(TakenBack);
+    }
     response
 }
 

@@ -2,9 +2,9 @@
 //!
 //! A request that fails says so in its answer, and the stream goes on; answers come in the order of
 //! their requests, one for each, so that each is its request's final one. The stream has a task of
-//! its own, so that a caller who takes nothing is noticed, and each request one more, so that they
-//! run while an answer waits to be taken. The body owns them all: a call that is reset takes its
-//! requests along.
+//! its own, so that requests are read while an answer waits to be taken, and each request one more, so
+//! that they run meanwhile. The body owns them all: a call that is reset takes its requests along, and
+//! the connection resets one of which nothing is taken.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -14,12 +14,12 @@ use bytes::Bytes;
 use hyper::Response;
 use hyper::body::Incoming;
 use hyper::header::{self, HeaderMap};
-use paceline_protocol::limits::{STREAM_REQUESTS_MAX, STREAM_STALL_MS};
+use paceline_protocol::limits::STREAM_REQUESTS_MAX;
 use paceline_protocol::traffic::Unit;
 use paceline_protocol::{Epoch, ErrorCode, Failure};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 use tracing::Instrument;
 
 use super::body::{CallBody, Piece, Pieces};
@@ -135,8 +135,8 @@ async fn write(
         for mut slice in slices {
             while !slice.is_empty() {
                 let piece = slice.split_to(slice.len().min(PIECE_BYTES_MAX));
-                let sent = timeout(STALL, pieces.send(Piece::Data(piece))).await;
-                sent.map_err(|_stalled| Gone)?.map_err(|_closed| Gone)?;
+                let sent = pieces.send(Piece::Data(piece)).await;
+                sent.map_err(|_closed| Gone)?;
             }
         }
     }
@@ -162,6 +162,7 @@ async fn request(terms: Arc<Terms>, arrived: Bytes) -> Rendered {
             .check(terms.caller)
             .inspect_err(refused)?;
         message.in_stream();
+        message.counted(&doors.bodies);
         if let Some(deadline) = terms.deadline {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
@@ -200,5 +201,3 @@ impl<T> Drop for Running<T> {
 const PIECE_BYTES_MAX: usize = 64 << 10;
 /// How long one message may take once it has begun: the largest at ten megabits a second.
 const MESSAGE_LIMIT: Duration = Duration::from_secs(60);
-/// How long a caller may take nothing of it.
-const STALL: Duration = Duration::from_millis(STREAM_STALL_MS);

@@ -10,10 +10,11 @@ use paceline_protocol::frame::{ClientInfer, Execution, Frame, Message};
 use paceline_protocol::{Epoch, ErrorCode, Failure, NodeId, Tensor};
 
 use super::missed::dropped;
-use super::{Answered, InferBody, Pinned, Serving, budget_nanos, view};
+use super::{Answered, InferBody, Pinned, Served, Serving, budget_nanos, view};
 use crate::dispatch::Lost;
 use crate::gateway::oip::AnswerView;
 use crate::gateway::quic::{ClientAnswer, ClientFailure, ClientRequest};
+use crate::telemetry::metrics::StageNanos;
 
 impl Serving {
     /// Waits a moment until this node knows what the caller has seen elsewhere; says whether it
@@ -85,7 +86,7 @@ impl Serving {
         (arrived, seen): (Instant, Epoch),
         pinned: Pinned,
         request: InferBody<'_>,
-    ) -> Result<(u32, Answered), Failure> {
+    ) -> Result<(Served, Answered), Failure> {
         let version = &pinned.version;
         let mut parsed = request
             .parsed(version)
@@ -93,7 +94,8 @@ impl Serving {
                 ErrorCode::JsonInvalid
                 | ErrorCode::BinaryInvalid
                 | ErrorCode::MessageInvalid
-                | ErrorCode::TooLarge => failure,
+                | ErrorCode::TooLarge
+                | ErrorCode::Overloaded => failure,
                 // What does not fit here may fit what this node has not heard of.
                 _ => self.behind(seen),
             })?;
@@ -144,7 +146,8 @@ impl Serving {
             epoch: answer.epoch,
             stale_seconds: answer.stale_seconds.map(u64::from),
         };
-        Ok((rows, answered))
+        let stages = StageNanos::default();
+        Ok((Served { rows, stages }, answered))
     }
 
     /// Answers what a peer has sent on because it was behind; it is not sent on again.

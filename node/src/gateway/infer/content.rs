@@ -6,6 +6,7 @@ use paceline_protocol::{Epoch, Failure, Signature};
 
 use crate::gateway::oip::{self, AnswerView, Envelope, ParseOptions, ParsedRequest, Rendered};
 use crate::gateway::predict::{self, Predict};
+use crate::gateway::text::{self, Texts};
 use crate::telemetry::metrics::Protocol;
 
 /// What a request says, in the form of its protocol; its answer has the same.
@@ -20,6 +21,8 @@ pub enum Content<'a> {
     },
     /// HTTP: a prediction of TensorFlow Serving's or KServe's, whose outline has been read.
     Predict(&'a Predict<'a>),
+    /// HTTP: texts of OpenAI's clients or TEI's, which have been read.
+    Texts(&'a Texts),
     /// gRPC: a message that has been read.
     Message(&'a oip::Message<'a>),
 }
@@ -37,7 +40,7 @@ impl Content<'_> {
     /// How it came in.
     pub(super) fn protocol(&self) -> Protocol {
         match self {
-            Self::Json { .. } | Self::Predict(_) => Protocol::Http,
+            Self::Json { .. } | Self::Predict(_) | Self::Texts(_) => Protocol::Http,
             Self::Message(_) => Protocol::Grpc,
         }
     }
@@ -51,6 +54,7 @@ impl Content<'_> {
         match self {
             Self::Json { json_bytes, body } => oip::parse(body, *json_bytes, signature, options),
             Self::Predict(outline) => outline.parse(signature, options),
+            Self::Texts(texts) => texts.parse(signature, options),
             Self::Message(message) => message.parse(signature, options),
         }
     }
@@ -59,7 +63,7 @@ impl Content<'_> {
     pub(super) fn sequence(&self) -> Option<Unit> {
         match self {
             Self::Json { json_bytes, body } => oip::sequence(body, *json_bytes),
-            Self::Predict(_) => None,
+            Self::Predict(_) | Self::Texts(_) => None,
             Self::Message(message) => message.parameters().sequence.clone(),
         }
     }
@@ -69,6 +73,7 @@ impl Content<'_> {
         match self {
             Self::Json { .. } => oip::render(view),
             Self::Predict(outline) => predict::render(view, outline.form()),
+            Self::Texts(texts) => text::render(view, texts),
             Self::Message(message) => {
                 let envelope = match message.is_in_stream() {
                     true => Envelope::Stream(epoch),

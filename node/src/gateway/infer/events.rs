@@ -63,12 +63,10 @@ impl Serving {
         (request, mut parsed): (&InferBody<'_>, ParsedRequest),
         taker: &mut dyn Taker<EventPart>,
     ) -> Result<Done, Failure> {
-        let version = &pinned.version;
         let target = request.target(arrived);
         refuse_binary(&parsed)?;
         let parsed_at = self.clock.now();
-        let parsed_nanos = parsed_at.nanos_since(target.arrived);
-        version.metrics.stage(Stage::Parse, parsed_nanos);
+        pinned.spent(Stage::Parse, parsed_at.nanos_since(target.arrived));
         let limits = Limits::begin(target.arrived, parsed.parameters.timeout_us);
         let criticality = parsed.parameters.criticality();
         let tenant = request.caller.tenant;
@@ -121,8 +119,7 @@ impl Serving {
             outputs: &ran.outputs,
             wanted: &parsed.outputs,
         })?;
-        let nanos = self.clock.now().nanos_since(begun_at);
-        pinned.version.metrics.stage(Stage::Render, nanos);
+        pinned.spent(Stage::Render, self.clock.now().nanos_since(begun_at));
         Ok(EventPart {
             json: rendered.head,
             version: pinned.version.version,

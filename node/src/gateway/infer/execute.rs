@@ -68,7 +68,8 @@ impl Serving {
     ) -> Option<Pinned> {
         // Who says so has applied more than this node's routes show.
         self.catch_up(heard.max(Epoch(pinned.epoch.0 + 1))).await;
-        let newest = self.pin(target).ok()?;
+        let mut newest = self.pin(target).ok()?;
+        newest.times = pinned.times.anew();
         (newest.version.signature == pinned.version.signature).then_some(newest)
     }
 

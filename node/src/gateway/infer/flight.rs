@@ -12,18 +12,17 @@ use paceline_protocol::frame::{Execution, Frame, Message};
 use paceline_protocol::{Criticality, Epoch, ErrorCode, Failure, TenantId, Tensor};
 
 use super::missed::{dropped, gone};
-use super::{Pinned, Serving, Waited};
+use super::{Pinned, Serving};
 use crate::device::{End, Submission, Work};
 use crate::dispatch::Lost;
 use crate::router::Picked;
-use crate::telemetry::metrics::{Stage, VersionMetrics};
+use crate::telemetry::metrics::Stage;
 use crate::transport::Boxed;
 
 /// An attempt under way. Dropping it cancels it.
 pub(super) struct Flight<'a> {
     serving: &'a Serving,
-    metrics: &'a VersionMetrics,
-    waited: &'a Waited,
+    pinned: &'a Pinned,
     /// There until it has landed.
     picked: Option<Picked<'a>>,
     way: Way<'a>,
@@ -96,8 +95,7 @@ impl<'a> Flight<'a> {
         };
         Self {
             serving,
-            metrics: &pinned.version.metrics,
-            waited: &pinned.waited,
+            pinned,
             picked: Some(picked),
             way,
         }
@@ -152,9 +150,8 @@ impl<'a> Flight<'a> {
     fn landed_here(&mut self, batcher: BatcherId, end: End) -> Landed {
         match end {
             End::Ran(ran) => {
-                self.metrics.stage(Stage::Queue, ran.queue_nanos);
-                self.metrics.stage(Stage::Run, ran.run_nanos);
-                self.waited.note(ran.queue_nanos);
+                self.pinned.spent(Stage::Queue, ran.queue_nanos);
+                self.pinned.spent(Stage::Run, ran.run_nanos);
                 let load = self.serving.device.load(batcher);
                 self.report(Report {
                     queued_rows: load.queued_rows,
@@ -187,12 +184,12 @@ impl<'a> Flight<'a> {
                 load, waited_us, ..
             } => {
                 let waited_nanos = u64::from(waited_us) * 1_000;
-                self.waited.note(waited_nanos);
                 let took_nanos = self.serving.clock.now().nanos_since(sent_at);
                 // As seen from here, the way there and back is part of the run.
                 let rest_nanos = took_nanos.saturating_sub(waited_nanos);
-                self.metrics.stage_elsewhere(Stage::Queue, waited_nanos);
-                self.metrics.stage_elsewhere(Stage::Run, rest_nanos);
+                // Histograms tell it where it was.
+                self.pinned.times.note(Stage::Queue, waited_nanos);
+                self.pinned.times.note(Stage::Run, rest_nanos);
                 self.report(Report {
                     queued_rows: load.queued_rows,
                     row_nanos: load.row_ns,

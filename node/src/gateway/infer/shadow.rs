@@ -20,7 +20,7 @@ use paceline_protocol::{Criticality, Signature, TenantId, Tensor};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::flight::{Cargo, Flight, Landed};
-use super::{Pinned, Serving, Target, Waited};
+use super::{Pinned, Serving, Target, Times};
 use crate::gateway::oip::{ParseOptions, arrange};
 use crate::router::{ShadowRoute, VersionRoute, Wanted};
 
@@ -91,7 +91,7 @@ impl Serving {
                 is_named: true,
                 arm: None,
                 shadow: None,
-                waited: Waited::default(),
+                times: Times::default(),
             },
             inputs: inputs.to_vec(),
             terms,

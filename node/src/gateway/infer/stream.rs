@@ -23,7 +23,7 @@ use paceline_protocol::{Epoch, ErrorCode, Failure, Tensor};
 use super::missed::{Gone, Missed, Unanswered, dropped, gone};
 use super::{Pinned, Serving, Target};
 use crate::router::Arm;
-use crate::telemetry::metrics::{Protocol, VersionMetrics};
+use crate::telemetry::metrics::{Protocol, StageNanos, Took, VersionMetrics};
 use crate::transport::Boxed;
 
 /// Takes the parts of one answer: the connection of a client.
@@ -83,6 +83,7 @@ pub(super) struct Done {
     pub(super) rows: u64,
     /// When its first part was there: what follows goes at the client's pace.
     first_at: Instant,
+    stages: StageNanos,
 }
 
 /// How long a stream and its parts may take.
@@ -123,8 +124,11 @@ impl Serving {
             let ran = self.run_in_parts(&pinned, &streamed, &mut outlet).await;
             let heard = match ran {
                 Ok(first_at) => {
-                    let rows = streamed.rows();
-                    return Ok(Done { rows, first_at });
+                    return Ok(Done {
+                        rows: streamed.rows(),
+                        first_at,
+                        stages: pinned.times.nanos(),
+                    });
                 }
                 Err(Missed::Ended(unanswered)) => return Err(unanswered),
                 Err(Missed::Gone(left)) => left.epoch,
@@ -293,7 +297,9 @@ impl<'a> Tally<'a> {
             Ok(done) => {
                 let first_nanos = done.first_at.nanos_since(self.arrived);
                 let rows = done.rows as u32;
-                self.metrics.succeeded(self.protocol, rows, nanos);
+                let stages = done.stages;
+                self.metrics
+                    .succeeded(self.protocol, rows, Took { nanos, stages });
                 self.arm.iter().for_each(|arm| arm.answered(first_nanos));
             }
             Err(code) => {

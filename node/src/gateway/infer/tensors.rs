@@ -11,10 +11,10 @@ use paceline_protocol::{
 };
 
 use super::stream::{Done, Limits, Outlet, Ran, Streamed, Taker, Tally};
-use super::{Pinned, Serving, Target, Unanswered, budget_nanos};
+use super::{Pinned, Served, Serving, Target, Unanswered, budget_nanos};
 use crate::admission::Asker;
 use crate::gateway::oip::{ParseOptions, arrange, arrange_outputs};
-use crate::telemetry::metrics::{Protocol, Stage};
+use crate::telemetry::metrics::{Protocol, Stage, Took};
 
 /// A request by names.
 #[derive(Clone, Debug)]
@@ -87,7 +87,10 @@ impl Serving {
             .await;
         let nanos = self.clock.now().nanos_since(arrived);
         match &answered {
-            Ok((rows, _)) => metrics.succeeded(Protocol::Quic, *rows, nanos),
+            Ok((Served { rows, stages }, _)) => {
+                let stages = *stages;
+                metrics.succeeded(Protocol::Quic, *rows, Took { nanos, stages });
+            }
             Err(unanswered) => metrics.failed(Protocol::Quic, unanswered.failure.code, nanos),
         }
         if let Some(arm) = arm {
@@ -102,7 +105,7 @@ impl Serving {
         (arrived, pinned): (Instant, Pinned),
         target: Target<'_>,
         request: &TensorRequest,
-    ) -> Result<(u32, TensorAnswer), Unanswered> {
+    ) -> Result<(Served, TensorAnswer), Unanswered> {
         let version = &pinned.version;
         let options = ParseOptions {
             finite_inputs: version.finite_inputs,
@@ -111,9 +114,7 @@ impl Serving {
         // Tensors are shared: a copy of the list copies no values.
         let inputs = arrange(request.inputs.clone(), &version.signature, options)?;
         let arranged_at = self.clock.now();
-        version
-            .metrics
-            .stage(Stage::Parse, arranged_at.nanos_since(arrived));
+        pinned.spent(Stage::Parse, arranged_at.nanos_since(arrived));
         let deadline = arrived.plus_nanos(budget_nanos(Some(request.budget_us)));
         let asker = request.asker(false);
         let permit = self.admit(arranged_at, deadline, asker)?;
@@ -130,8 +131,9 @@ impl Serving {
             epoch: pinned.epoch,
             stale_seconds: pinned.stale_seconds,
         };
-        permit.answered(pinned.waited.nanos());
-        Ok((rows, answer))
+        permit.answered(pinned.times.waited_nanos());
+        let stages = pinned.times.nanos();
+        Ok((Served { rows, stages }, answer))
     }
 }
 
@@ -173,8 +175,7 @@ impl Serving {
         let wanted = arrange_outputs(&request.outputs, &version.signature)?;
         let inputs = arrange(request.inputs.clone(), &version.signature, options)?;
         let arranged_at = self.clock.now();
-        let parsed_nanos = arranged_at.nanos_since(target.arrived);
-        version.metrics.stage(Stage::Parse, parsed_nanos);
+        pinned.spent(Stage::Parse, arranged_at.nanos_since(target.arrived));
         let limits = Limits::begin(target.arrived, Some(request.budget_us));
         let asker = request.asker(true);
         let _permit = self.admit(arranged_at, limits.first_due, asker)?;

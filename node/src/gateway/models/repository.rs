@@ -12,9 +12,16 @@ use paceline_protocol::{Epoch, ErrorCode, Failure, ModelName, VersionNumber};
 use tokio::time::{Instant, timeout_at};
 
 use super::Models;
-use super::state::{State, View};
+use super::state::State;
 use crate::registry::fresh_op;
 use crate::tenants::Caller;
+
+/// A version that is deployed, and the entry by which it is, or a later one.
+#[derive(Clone, Copy)]
+struct Deployed {
+    version: VersionNumber,
+    epoch: Epoch,
+}
 
 /// How far a version that was deployed has come.
 enum Progress {
@@ -64,13 +71,13 @@ impl Models {
     /// tries on.
     ///
     /// # Errors
-    /// `MODEL_NOT_FOUND`, `PERMISSION_DENIED`, `LOAD_FAILED` with the reason, `CONFLICT` if another
-    /// command came in between, `DEADLINE_EXCEEDED`, and those of a write.
+    /// `MODEL_NOT_FOUND`, `PERMISSION_DENIED`, `LOAD_FAILED` with the reason, `CONFLICT` if something
+    /// else is deployed before it serves, `DEADLINE_EXCEEDED`, and those of a write.
     pub async fn load(&self, caller: Caller, name: &str) -> Result<(), Failure> {
         let deadline = Instant::now() + LOAD_LIMIT;
-        let model = self.changed(caller, name)?;
-        let version = self.deploy(&model).await?;
-        self.until_served(&model, version, deadline).await?;
+        let model = self.changed(caller, name).await?;
+        let deployed = self.deploy(&model).await?;
+        self.until_served(&model, deployed, deadline).await?;
         self.applied(self.registry.current().epoch()).await;
         Ok(())
     }
@@ -82,46 +89,67 @@ impl Models {
     /// `MODEL_NOT_FOUND`, `PERMISSION_DENIED`, `CONFLICT` while a canary is under way, and those of
     /// a write.
     pub async fn unload(&self, caller: Caller, name: &str) -> Result<(), Failure> {
-        let model = self.changed(caller, name)?;
+        let model = self.changed(caller, name).await?;
         let change = Change::Undeploy { model };
         let (epoch, _) = self.registry.write(fresh_op()?, change).await?;
         self.applied(epoch).await;
         Ok(())
     }
 
-    async fn deploy(&self, model: &ModelName) -> Result<VersionNumber, Failure> {
-        let registry = self.registry.current();
-        let known = registry.models().get(model);
-        let known = known.ok_or_else(|| super::unknown(model.as_str()))?;
-        if let Some(deployment) = known.deployment {
-            return Ok(deployment.version);
+    /// Deploys a version, unless one is. A model that has changed meanwhile is looked at again: what
+    /// somebody else has deployed stays, and is what was asked for.
+    async fn deploy(&self, model: &ModelName) -> Result<Deployed, Failure> {
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            let registry = self.registry.current();
+            let known = registry.models().get(model);
+            let known = known.ok_or_else(|| super::unknown(model.as_str()))?;
+            if let Some(deployment) = known.deployment {
+                return Ok(Deployed {
+                    version: deployment.version,
+                    epoch: registry.epoch(),
+                });
+            }
+            let version = to_load(known).ok_or_else(|| super::unknown(model.as_str()))?;
+            // Two copies survive the loss of one; more than one on one node gives nothing.
+            let copies = registry.nodes().len().clamp(1, 2) as u32;
+            let change = Change::Deploy {
+                model: model.clone(),
+                version,
+                replicas: ReplicaTarget::Count(copies),
+            };
+            let (op, revision) = (fresh_op()?, known.revision);
+            let written = self.registry.write_expecting(op, change, Some(revision));
+            match written.await {
+                Ok((epoch, _)) => return Ok(Deployed { version, epoch }),
+                // A refusal is an entry, too: what it rests on is known here by now.
+                Err(failure)
+                    if failure.code == ErrorCode::Conflict
+                        && tries < TRIES_MAX
+                        && self.revision(model) != Some(revision) => {}
+                Err(failure) => return Err(failure),
+            }
         }
-        let version = to_load(known).ok_or_else(|| super::unknown(model.as_str()))?;
-        // Two copies survive the loss of one; more than one on one node gives nothing.
-        let copies = registry.nodes().len().clamp(1, 2) as u32;
-        let change = Change::Deploy {
-            model: model.clone(),
-            version,
-            replicas: ReplicaTarget::Count(copies),
-        };
-        // What somebody else has deployed meanwhile stays.
-        let revision = Some(known.revision);
-        let op = fresh_op()?;
-        self.registry.write_expecting(op, change, revision).await?;
-        Ok(version)
+    }
+
+    fn revision(&self, model: &ModelName) -> Option<Epoch> {
+        let registry = self.registry.current();
+        registry.models().get(model).map(|model| model.revision)
     }
 
     async fn until_served(
         &self,
         model: &ModelName,
-        version: VersionNumber,
+        deployed: Deployed,
         deadline: Instant,
     ) -> Result<(), Failure> {
+        let version = deployed.version;
         // Told anew whenever the registry or what is observed has changed.
         let mut routed = self.router.epochs();
         loop {
             routed.mark_unchanged();
-            match self.progress(model, version) {
+            match self.progress(model, deployed) {
                 Progress::Serves => return Ok(()),
                 Progress::Loads => {}
                 Progress::Failed(reason) => {
@@ -146,30 +174,31 @@ impl Models {
         }
     }
 
-    fn progress(&self, name: &ModelName, version: VersionNumber) -> Progress {
-        let (registry, observed) = (self.registry.current(), self.observed.current());
-        let routes = self.router.routes();
-        let Some(model) = registry.models().get(name) else {
-            return Progress::Overtaken;
-        };
-        if model.deployment.map(|deployment| deployment.version) != Some(version) {
-            return Progress::Overtaken;
-        }
-        let route = routes.model(name.as_str()).ok();
-        let serving = route.and_then(|route| route.serving.as_ref());
-        if serving.is_some_and(|serving| serving.version == version && serving.ready > 0) {
-            return Progress::Serves;
-        }
-        let view = View {
-            registry: &registry,
-            observed: &observed,
-            routes: &routes,
-        };
-        let has_replicas = registry.replicas_of(name, version).next().is_some();
-        match view.of_version((name, model), route, version) {
-            (State::Unavailable, reason) if has_replicas => Progress::Failed(reason),
-            _ => Progress::Loads,
-        }
+    fn progress(&self, name: &ModelName, deployed: Deployed) -> Progress {
+        let Deployed { version, epoch } = deployed;
+        self.view(|view| {
+            // Its own entry is committed, and this node has not come to it.
+            if view.registry.epoch() < epoch {
+                return Progress::Loads;
+            }
+            let model = view.registry.models().get(name);
+            let deployment = model.and_then(|model| model.deployment);
+            let is_deployed = deployment.is_some_and(|deployment| deployment.version == version);
+            let Some(model) = model.filter(|_| is_deployed) else {
+                return Progress::Overtaken;
+            };
+            let route = view.routes.model(name.as_str()).ok();
+            let serving = route.and_then(|route| route.serving.as_ref());
+            if serving.is_some_and(|serving| serving.version == version && serving.ready > 0) {
+                return Progress::Serves;
+            }
+            let has_replicas = view.registry.replicas_of(name, version).next().is_some();
+            let seen = view.state((name, model), version);
+            match seen.state {
+                State::Unavailable if has_replicas => Progress::Failed(seen.reason),
+                _ => Progress::Loads,
+            }
+        })
     }
 
     /// Waits until an epoch is applied on the ready nodes, but not for long: it is committed.
@@ -186,6 +215,8 @@ fn to_load(model: &Model) -> Option<VersionNumber> {
     model.previous.or_else(newest)
 }
 
+/// How often a model that changes meanwhile is looked at: each time somebody else has written to it.
+const TRIES_MAX: u32 = 4;
 const LOAD_LIMIT: Duration = Duration::from_millis(REPOSITORY_LOAD_MAX_MS);
 /// How long a command waits for the ready nodes to apply it, as other writes do.
 const APPLIED_LIMIT: Duration = Duration::from_secs(2);

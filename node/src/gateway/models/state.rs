@@ -47,7 +47,7 @@ pub struct ModelSummary {
     pub created_s: u64,
     /// Whether a request without a version would be answered.
     pub is_ready: bool,
-    /// Its versions that have replicas or serve, or its newest.
+    /// Its versions that have replicas or shall answer, or its newest.
     pub versions: Vec<VersionState>,
 }
 
@@ -80,19 +80,15 @@ pub(super) struct View<'a> {
 }
 
 impl Models {
-    /// Every model with its versions that have replicas or serve; of one that has none, its newest.
+    /// Every model with its versions that have replicas or shall answer; of one that has none, its
+    /// newest.
     pub fn index(&self, only_ready: bool) -> Vec<VersionState> {
-        let (registry, observed) = (self.registry.current(), self.observed.current());
-        let routes = self.router.routes();
-        let view = View {
-            registry: &registry,
-            observed: &observed,
-            routes: &routes,
-        };
-        let models = registry.models().iter();
-        let all = models.flat_map(|(name, model)| view.of_model(name, model));
-        let wanted = all.filter(|version| !only_ready || version.state == State::Ready);
-        wanted.collect()
+        self.view(|view| {
+            let models = view.registry.models().iter();
+            let all = models.flat_map(|(name, model)| view.of_model(name, model));
+            let wanted = all.filter(|version| !only_ready || version.state == State::Ready);
+            wanted.collect()
+        })
     }
 
     /// How a version is that is named by its number or a label.
@@ -100,46 +96,29 @@ impl Models {
     /// # Errors
     /// `MODEL_NOT_FOUND` or `VERSION_NOT_FOUND`, by name.
     pub fn state(&self, model: &str, version: &str) -> Result<VersionState, Failure> {
-        let (registry, observed) = (self.registry.current(), self.observed.current());
-        let routes = self.router.routes();
-        let view = View {
-            registry: &registry,
-            observed: &observed,
-            routes: &routes,
-        };
-        let (name, model) = view.known(model)?;
-        let mut labels = model.labels.iter();
-        let labelled = labels.find(|(label, _)| label.as_str() == version);
-        let number = labelled.map(|(_, number)| *number);
-        let number = number.or_else(|| version.parse().ok().map(VersionNumber));
-        let number = number.filter(|number| model.versions.contains_key(number));
-        let number = number.ok_or_else(|| {
-            let shown: String = version.chars().take(32).collect();
-            let message = format!("model '{name}' has no version {shown:?}");
-            Failure::new(ErrorCode::VersionNotFound, message)
-        })?;
-        let route = routes.model(name.as_str()).ok();
-        let (state, reason) = view.of_version((&name, model), route, number);
-        Ok(VersionState {
-            name: name.to_string(),
-            version: number,
-            state,
-            reason,
+        self.view(|view| {
+            let (name, model) = view.known(model)?;
+            let mut labels = model.labels.iter();
+            let labelled = labels.find(|(label, _)| label.as_str() == version);
+            let number = labelled.map(|(_, number)| *number);
+            let number = number.or_else(|| version.parse().ok().map(VersionNumber));
+            let number = number.filter(|number| model.versions.contains_key(number));
+            let number = number.ok_or_else(|| {
+                let shown: String = version.chars().take(32).collect();
+                let message = format!("model '{name}' has no version {shown:?}");
+                Failure::new(ErrorCode::VersionNotFound, message)
+            })?;
+            Ok(view.state((&name, model), number))
         })
     }
 
     /// All models.
     pub fn summaries(&self) -> Vec<ModelSummary> {
-        let (registry, observed) = (self.registry.current(), self.observed.current());
-        let routes = self.router.routes();
-        let view = View {
-            registry: &registry,
-            observed: &observed,
-            routes: &routes,
-        };
-        let models = registry.models().iter();
-        let summaries = models.map(|(name, model)| view.summary(name, model));
-        summaries.collect()
+        self.view(|view| {
+            let models = view.registry.models().iter();
+            let summaries = models.map(|(name, model)| view.summary(name, model));
+            summaries.collect()
+        })
     }
 
     /// One model.
@@ -147,15 +126,21 @@ impl Models {
     /// # Errors
     /// `MODEL_NOT_FOUND`, by name.
     pub fn summary(&self, model: &str) -> Result<ModelSummary, Failure> {
+        self.view(|view| {
+            let (name, model) = view.known(model)?;
+            Ok(view.summary(&name, model))
+        })
+    }
+
+    /// Looks at what is at one moment.
+    pub(super) fn view<T>(&self, look: impl FnOnce(View<'_>) -> T) -> T {
         let (registry, observed) = (self.registry.current(), self.observed.current());
         let routes = self.router.routes();
-        let view = View {
+        look(View {
             registry: &registry,
             observed: &observed,
             routes: &routes,
-        };
-        let (name, model) = view.known(model)?;
-        Ok(view.summary(&name, model))
+        })
     }
 }
 
@@ -187,41 +172,48 @@ impl<'a> View<'a> {
         let route = self.routes.model(name.as_str()).ok();
         let routed = route.into_iter().flat_map(|route| route.versions.keys());
         let mut versions: BTreeSet<VersionNumber> = routed.copied().collect();
+        // No request can go to one that shall answer and has found no place, so it has no route.
+        versions.extend(wanted(model));
         if versions.is_empty() {
             versions.extend(model.versions.keys().next_back());
         }
         let versions = versions.into_iter();
-        let states = versions.map(|version| {
-            let (state, reason) = self.of_version((name, model), route, version);
-            VersionState {
-                name: name.to_string(),
-                version,
-                state,
-                reason,
-            }
-        });
+        let states = versions.map(|version| self.state((name, model), version));
         states.collect()
     }
 
     /// How a version is, and why if it is unavailable.
-    pub(super) fn of_version(
+    pub(super) fn state(
         self,
         (name, model): (&ModelName, &Model),
-        route: Option<&ModelRoute>,
+        version: VersionNumber,
+    ) -> VersionState {
+        let (state, reason) = self.state_and_reason((name, model), version);
+        VersionState {
+            name: name.to_string(),
+            version,
+            state,
+            reason,
+        }
+    }
+
+    fn state_and_reason(
+        self,
+        (name, model): (&ModelName, &Model),
         version: VersionNumber,
     ) -> (State, String) {
         let told = |state| (state, String::new());
-        let routed = route.and_then(|route| route.versions.get(&version));
-        let is_ready = routed.is_some_and(|version| version.ready > 0);
         let mut replicas = self.registry.replicas_of(name, version).peekable();
         let has_replicas = replicas.peek().is_some();
-        if !is_wanted(model, version) {
+        if !wanted(model).any(|wanted| wanted == version) {
             return match has_replicas {
                 true => told(State::Unloading),
                 false => (State::Unavailable, UNLOADED.to_owned()),
             };
         }
-        if is_ready {
+        let route = self.routes.model(name.as_str()).ok();
+        let routed = route.and_then(|route| route.versions.get(&version));
+        if routed.is_some_and(|version| version.ready > 0) {
             return told(State::Ready);
         }
         if !has_replicas {
@@ -244,12 +236,13 @@ impl<'a> View<'a> {
     }
 }
 
-/// Whether a version serves, shall serve, is tried, or gets copies.
-fn is_wanted(model: &Model, version: VersionNumber) -> bool {
+/// The versions that serve, shall serve, are tried, or get copies.
+fn wanted(model: &Model) -> impl Iterator<Item = VersionNumber> {
     let deployed = model.deployment.map(|deployment| deployment.version);
     let canary = model.canary.as_ref().map(|canary| canary.plan.version);
     let shadow = model.shadow.map(|shadow| shadow.plan.version);
-    [model.serving, deployed, canary, shadow].contains(&Some(version))
+    let wanted = [model.serving, deployed, canary, shadow];
+    wanted.into_iter().flatten()
 }
 
 const UNLOADED: &str = "unloaded";

@@ -80,7 +80,6 @@ impl Models {
         let batches = statistics.batches();
         let last_at = batches.last_at;
         let last_ms = last_at.map(|at| self.clock.now().nanos_since(at) / 1_000_000);
-        let by_size = batches.by_rows.iter();
         // Read once: a request that is answered meanwhile is in all of them or in none.
         let success = statistics.succeeded();
         let of = |stage| Total {
@@ -91,19 +90,18 @@ impl Models {
             name: version.model.to_string(),
             version: version.version,
             last_inference_ms: last_ms.map_or(0, |ago| self.registry.wall_ms().saturating_sub(ago)),
-            inference_count: batches.rows(),
-            execution_count: batches.count(),
+            inference_count: batches.rows,
+            execution_count: batches.count,
             success,
             fail: statistics.failed(),
             queue: of(Stage::Queue),
             compute_input: of(Stage::Parse),
             compute_infer: of(Stage::Run),
             compute_output: of(Stage::Render),
-            batches: by_size
-                .map(|(rows, total)| BatchStatistics {
-                    batch_size: *rows,
-                    compute_infer: *total,
-                })
+            batches: batches
+                .by_rows
+                .into_iter()
+                .map(BatchStatistics::of)
                 .collect(),
             memory_bytes: self.memory_bytes(version),
         }
@@ -115,5 +113,14 @@ impl Models {
         let here = replicas.filter(|(_, of)| of.node == self.router.node());
         let known = here.filter_map(|(replica, _)| observed.get(&replica));
         known.map(|replica| replica.memory_bytes).sum()
+    }
+}
+
+impl BatchStatistics {
+    fn of((batch_size, compute_infer): (u32, Total)) -> Self {
+        Self {
+            batch_size,
+            compute_infer,
+        }
     }
 }

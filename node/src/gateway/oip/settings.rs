@@ -1,36 +1,33 @@
-//! Triton's trace and log settings as they are here: fixed, so that they can be read and not set.
+//! Trace and log settings as JSON.
 
 use bytes::Bytes;
 use tracing::level_filters::LevelFilter;
 
 use super::json::write::{count, document, flag, key, list, string, string_member};
+use crate::gateway::settings::{self, LogSetting, TRACE};
 
-/// Body of `GET /v2[/models/MODEL]/trace/setting`: nothing is traced into files.
+/// Body of `GET /v2[/models/MODEL]/trace/setting`.
 pub fn trace() -> Bytes {
     document(|out| {
-        key(out, "trace_level");
-        list(out, ["OFF"], string);
-        string_member(out, "trace_rate", "1000");
-        string_member(out, "trace_count", "-1");
-        string_member(out, "log_frequency", "0");
-        string_member(out, "trace_file", "");
+        let [(level, value), others @ ..] = TRACE;
+        key(out, level);
+        list(out, [value], string);
+        for (name, value) in others {
+            string_member(out, name, value);
+        }
     })
 }
 
-/// Body of `GET /v2/logging`: what the node's filter lets through, to standard error.
+/// Body of `GET /v2/logging`.
 pub fn logging(level: LevelFilter) -> Bytes {
-    let verbose = match level {
-        LevelFilter::TRACE => 2,
-        LevelFilter::DEBUG => 1,
-        _ => 0,
-    };
     document(|out| {
-        string_member(out, "log_file", "");
-        flag(out, "log_info", level >= LevelFilter::INFO);
-        flag(out, "log_warning", level >= LevelFilter::WARN);
-        flag(out, "log_error", level >= LevelFilter::ERROR);
-        count(out, "log_verbose_level", verbose);
-        string_member(out, "log_format", "ISO8601");
+        for (name, value) in settings::logging(level) {
+            match value {
+                LogSetting::Switch(is_on) => flag(out, name, is_on),
+                LogSetting::Level(level) => count(out, name, level.into()),
+                LogSetting::Text(text) => string_member(out, name, text),
+            }
+        }
     })
 }
 

@@ -71,7 +71,7 @@ fn an_answer_reads_as_tritons_does() {
     let rendered = render(&answer).unwrap();
     assert_eq!(
         text(&rendered.head),
-        r#"{"model_name":"m","model_version":"3","id":"7","parameters":{"stale":true,"epoch":-12},"outputs":[{"name":"p","datatype":"FP32","shape":[2,2],"data":[1.0,-0.5,1e-7,3e38]},{"name":"l","datatype":"BYTES","shape":[2,1],"data":["a\"\n","é"]}]}"#
+        r#"{"model_name":"m","model_version":"3","id":"7","parameters":{"stale":true,"epoch":-12},"outputs":[{"name":"p","datatype":"FP32","shape":[2,2],"data":[1.0,-0.5,1e-7,3e+38]},{"name":"l","datatype":"BYTES","shape":[2,1],"data":["a\"\n","é"]}]}"#
     );
     assert_eq!((rendered.json_bytes, rendered.bodies.len()), (None, 0));
 
@@ -85,7 +85,7 @@ fn an_answer_reads_as_tritons_does() {
     let rendered = render(&view(&signature, &outputs, &wanted)).unwrap();
     assert_eq!(
         text(&rendered.head),
-        r#"{"model_name":"m","model_version":"3","outputs":[{"name":"l","datatype":"BYTES","shape":[2,1],"parameters":{"binary_data_size":13}},{"name":"p","datatype":"FP32","shape":[2,2],"data":[1.0,-0.5,1e-7,3e38]}]}"#
+        r#"{"model_name":"m","model_version":"3","outputs":[{"name":"l","datatype":"BYTES","shape":[2,1],"parameters":{"binary_data_size":13}},{"name":"p","datatype":"FP32","shape":[2,2],"data":[1.0,-0.5,1e-7,3e+38]}]}"#
     );
     assert_eq!(rendered.json_bytes, Some(rendered.head.len()));
     assert_eq!(

@@ -53,6 +53,7 @@ pub(super) fn about(doors: &Doors, route: Route<'_>) -> Result<Response<AnswerBo
             json(ready_status(ready), oip::model_ready(model, ready))
         }
         Route::Infer(_)
+        | Route::Text(_)
         | Route::Repository(_)
         | Route::SharedMemory(_)
         | Route::Trace(_)

@@ -13,6 +13,7 @@ use crate::gateway::Doors;
 use crate::gateway::body::{AnswerBody, read_inference};
 use crate::gateway::oip;
 use crate::gateway::path::{Repository, SharedMemory};
+use crate::gateway::settings::{no_logging, no_traces};
 use crate::tenants::Caller;
 
 /// Lists, loads or unloads.
@@ -62,17 +63,14 @@ pub(super) fn trace(
         doors.serving.router.routes().model(model)?;
     }
     if *method == Method::POST {
-        let message =
-            "unsupported: there are no trace files to set up; spans are in the node's log";
-        return Err(Failure::new(ErrorCode::Unsupported, message));
+        return Err(no_traces());
     }
     Ok(ok(oip::trace()))
 }
 
 pub(super) fn logging(method: &Method) -> Result<Response<AnswerBody>, Failure> {
     if *method == Method::POST {
-        let message = "unsupported: logging is set by log.filter in the node's configuration";
-        return Err(Failure::new(ErrorCode::Unsupported, message));
+        return Err(no_logging());
     }
     Ok(ok(oip::logging(LevelFilter::current())))
 }

@@ -19,6 +19,7 @@ mod tests {
 
     use super::*;
     use crate::gateway::path::{Repository, Route, SharedMemory, V1};
+    use crate::gateway::text::Asked;
 
     type Paths = BTreeMap<String, BTreeSet<String>>;
 
@@ -63,6 +64,9 @@ mod tests {
             Route::Trace(None) => "trace",
             Route::Trace(Some(_)) => "trace of a model",
             Route::Logging => "logging",
+            Route::Text(Asked::Embeddings) => "embeddings",
+            Route::Text(Asked::Embed) => "embed",
+            Route::Text(Asked::Rerank) => "rerank",
             Route::V1(V1::Models) => "v1 models",
             Route::V1(V1::Model(_)) => "v1 model",
             Route::V1(V1::Metadata(_)) => "v1 metadata",
@@ -73,7 +77,7 @@ mod tests {
         }
     }
 
-    const KINDS: [&str; 28] = [
+    const KINDS: [&str; 31] = [
         "live",
         "ready",
         "server",
@@ -93,6 +97,9 @@ mod tests {
         "trace",
         "trace of a model",
         "logging",
+        "embeddings",
+        "embed",
+        "rerank",
         "v1 models",
         "v1 model",
         "v1 metadata",

@@ -4,12 +4,14 @@
 //! own: an answer goes in slices, and a stream that waits for room for its next one, for as long as
 //! a connection may stand still, is reset. The others of its connection go on.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 
 use bytes::Bytes;
+use hyper::Response;
 use hyper::body::{Body, Frame, SizeHint};
 use hyper::rt::Executor;
 use tokio::time::{Instant, Sleep, sleep_until};
@@ -25,9 +27,14 @@ tokio::task_local! {
 /// The body of an answer that has begun.
 pub(super) struct Outgoing<B: Body> {
     body: B,
-    open: Open,
+    /// Gone if nobody waits for it.
+    open: Option<Open>,
     sliced: Option<Sliced>,
 }
+
+/// Marks the answer to a request that its client has taken back before it was whole.
+#[derive(Clone, Copy)]
+pub(in crate::gateway) struct TakenBack;
 
 /// What is left of a piece, and whose it is.
 struct Sliced {
@@ -43,7 +50,7 @@ struct Sending {
     is_blocked: AtomicBool,
 }
 
-/// Runs each stream of a connection in a task of its own.
+/// Runs the streams of a connection.
 #[derive(Clone, Copy)]
 pub(super) struct Streams;
 
@@ -55,8 +62,15 @@ struct Stall {
 }
 
 impl<B: Body> Outgoing<B> {
-    /// An answer's body; `open` lives as long as it does.
-    pub(super) fn new(body: B, open: Open) -> Self {
+    /// An answer, whose request is open as long as its body is there.
+    pub(super) fn answer(response: Response<B>, open: Open) -> Response<Self> {
+        // An answer that is headers alone says nothing of whether it could be sent.
+        let is_taken_back = response.extensions().get::<TakenBack>().is_some();
+        let open = Some(open).filter(|_| !is_taken_back);
+        response.map(|body| Self::new(body, open))
+    }
+
+    fn new(body: B, open: Option<Open>) -> Self {
         let sending = SENDING.try_with(Arc::clone).ok();
         let sliced = sending.map(|sending| Sliced {
             rest: Bytes::new(),
@@ -100,7 +114,7 @@ impl<B: Body> Drop for Outgoing<B> {
     fn drop(&mut self) {
         let is_given = |sliced: &Sliced| sliced.rest.is_empty();
         if self.sliced.as_ref().is_none_or(is_given) && self.body.is_end_stream() {
-            self.open.answered();
+            self.open.iter_mut().for_each(Open::answered);
         }
     }
 }
@@ -133,10 +147,14 @@ impl<F> Executor<F> for Streams
 where
     F: Future + Send + 'static,
 {
+    /// A stream is polled once where it is accepted, and has a task of its own only if it does not
+    /// end by that. Most requests are there whole, and are answered at once: a task would cost them more
+    /// than their answer. Those that are given up as soon as they have begun end here, too, instead of
+    /// waiting in a queue that a scheduler may prefer others to.
     fn execute(&self, stream: F) {
         let sending = Arc::new(Sending::default());
         let seen = sending.clone();
-        tokio::spawn(SENDING.scope(sending, async move {
+        let mut task = Box::pin(SENDING.scope(sending, async move {
             let mut stream = pin!(stream);
             let mut stall = Stall::default();
             // Dropping a stream resets it.
@@ -146,6 +164,13 @@ where
             })
             .await;
         }));
+        // Nobody is woken: a task polls it anew.
+        let mut context = Context::from_waker(Waker::noop());
+        let polled = AssertUnwindSafe(|| task.as_mut().poll(&mut context));
+        // One that panics ends alone, as it would in a task.
+        if let Ok(Poll::Pending) = catch_unwind(polled) {
+            tokio::spawn(task);
+        }
     }
 }
 

@@ -60,6 +60,11 @@ pub(in crate::gateway) fn failed(failure: &Failure) -> Response<AnswerBody> {
     response
 }
 
+/// The same answer with another body.
+pub(super) fn with_body(response: Response<AnswerBody>, body: Bytes) -> Response<AnswerBody> {
+    response.map(|_| AnswerBody::one(body))
+}
+
 /// An answer of one piece.
 pub(super) fn respond(
     status: StatusCode,

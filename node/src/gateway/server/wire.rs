@@ -27,7 +27,8 @@ pub(super) struct Seen {
     taken: AtomicU64,
     is_blocked: AtomicBool,
     is_reading: AtomicBool,
-    /// Of the time since the last look: requests, and those whose client did not want the answer.
+    /// Of the time since the last look: requests that have ended, and those of them whose client did not
+    /// want the answer. Those that have only begun say nothing: a node that is behind has many.
     lately: AtomicU64,
     abandoned: AtomicU64,
     is_flood: AtomicBool,
@@ -56,8 +57,11 @@ impl Seen {
     /// Whoever waits no longer than the request's own deadline, `until`, does not send it for nothing.
     pub(super) fn begin(self: &Arc<Self>, until: Option<Instant>) -> Open {
         self.begun.fetch_add(1, Ordering::Relaxed);
-        self.lately.fetch_add(1, Ordering::Relaxed);
-        self.open.fetch_add(1, Ordering::Relaxed);
+        let open = self.open.fetch_add(1, Ordering::Relaxed);
+        // What was given up and has not ended yet is memory, too.
+        if open >= OPEN_MAX {
+            self.is_flood.store(true, Ordering::Relaxed);
+        }
         self.is_reading.store(false, Ordering::Relaxed);
         Open {
             seen: self.clone(),
@@ -121,10 +125,10 @@ impl Drop for Open {
     fn drop(&mut self) {
         let seen = &self.seen;
         seen.open.fetch_sub(1, Ordering::Relaxed);
+        let lately = seen.lately.fetch_add(1, Ordering::Relaxed) + 1;
         let is_late = |until| Instant::now() + EARLY >= until;
         if !self.is_answered && !self.until.is_some_and(is_late) {
             let abandoned = seen.abandoned.fetch_add(1, Ordering::Relaxed) + 1;
-            let lately = seen.lately.load(Ordering::Relaxed);
             if abandoned > ABANDONED_MAX && abandoned > lately / 2 {
                 seen.is_flood.store(true, Ordering::Relaxed);
             }
@@ -197,6 +201,9 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Wire<S> {
 /// it may, some times over; who resets as fast as it can has a hundred thousand a second
 /// (CVE-2023-44487).
 const ABANDONED_MAX: u64 = 2_000;
+/// Requests of one connection that have begun and not ended: twice what a client of gRPC may have
+/// under way, since those that it has given up end a moment later.
+const OPEN_MAX: u64 = 2_048;
 /// How much sooner than its deadline a client may stop waiting: its clock began when it sent.
 const EARLY: Duration = Duration::from_millis(50);
 
@@ -219,6 +226,91 @@ mod tests {
         };
         assert!(gives_up(1));
         assert!(!gives_up(3));
+    }
+
+    #[test]
+    fn a_flood_is_noticed_by_a_node_that_is_far_behind() {
+        let seen = Arc::new(Seen::default());
+        let begun: Vec<Open> = (0..2_040).map(|_| seen.begin(None)).collect();
+        (0..2_001).for_each(|_| drop(seen.begin(None)));
+        assert!(seen.read().is_err(), "all that have ended were given up");
+        drop(begun);
+    }
+
+    #[test]
+    fn what_does_not_end_is_bounded() {
+        let seen = Arc::new(Seen::default());
+        let mut begun: Vec<Open> = (0..OPEN_MAX).map(|_| seen.begin(None)).collect();
+        assert!(seen.read().is_ok());
+        begun.push(seen.begin(None));
+        assert!(seen.read().is_err());
+    }
+
+    #[test]
+    fn who_waits_no_longer_than_its_own_deadline_has_given_up_nothing() {
+        let is_flood = |left: Duration| {
+            let seen = Arc::new(Seen::default());
+            let until = Instant::now() + left;
+            (0..20_000).for_each(|_| drop(seen.begin(Some(until))));
+            seen.read().is_err()
+        };
+        assert!(!is_flood(Duration::ZERO), "its time has come");
+        assert!(!is_flood(EARLY), "by its own clock");
+        assert!(is_flood(Duration::from_secs(60)));
+    }
+
+    /// A stream that keeps back what it cannot send, as TLS does, and goes on when it is flushed.
+    struct Keeps {
+        waits: u32,
+    }
+
+    impl AsyncWrite for Keeps {
+        fn poll_write(
+            self: Pin<&mut Self>,
+            _context: &mut Context<'_>,
+            bytes: &[u8],
+        ) -> Poll<io::Result<usize>> {
+            Poll::Ready(Ok(bytes.len()))
+        }
+
+        fn poll_flush(
+            mut self: Pin<&mut Self>,
+            _context: &mut Context<'_>,
+        ) -> Poll<io::Result<()>> {
+            match self.waits.checked_sub(1) {
+                None => Poll::Ready(Ok(())),
+                Some(left) => {
+                    self.waits = left;
+                    Poll::Pending
+                }
+            }
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _context: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    #[test]
+    fn a_flush_that_had_to_wait_is_no_stall_once_it_is_done() {
+        let seen = Arc::new(Seen::default());
+        let keeps = Keeps { waits: 2 };
+        let mut wire = Wire::new(keeps, Bytes::new(), seen.clone());
+        let mut wire = Pin::new(&mut wire);
+        let mut context = Context::from_waker(std::task::Waker::noop());
+        assert!(wire.as_mut().poll_write(&mut context, b"all").is_ready());
+        let before = seen.look().taken;
+        for _ in 0..2 {
+            assert!(wire.as_mut().poll_flush(&mut context).is_pending());
+            let look = seen.look();
+            assert!(look.is_blocked && look.taken == before);
+        }
+        assert!(wire.as_mut().poll_flush(&mut context).is_ready());
+        let look = seen.look();
+        assert!(!look.is_blocked && look.taken > before, "{look:?}");
+        // Others that follow at once say nothing more.
+        assert!(wire.as_mut().poll_flush(&mut context).is_ready());
+        assert_eq!(seen.look().taken, look.taken);
     }
 
     #[tokio::test]

@@ -110,7 +110,7 @@ pub(crate) fn unsigned(out: &mut Vec<u8>, mut value: u64) {
 #[inline]
 pub(crate) fn float(out: &mut Vec<u8>, value: f32) -> bool {
     if value.is_finite() {
-        append(out, zmij::Buffer::new().format_finite(value).as_bytes());
+        out.extend_from_slice(zmij::Buffer::new().format_finite(value).as_bytes());
     }
     value.is_finite()
 }
@@ -119,34 +119,9 @@ pub(crate) fn float(out: &mut Vec<u8>, value: f32) -> bool {
 #[inline]
 pub(crate) fn double(out: &mut Vec<u8>, value: f64) -> bool {
     if value.is_finite() {
-        append(out, zmij::Buffer::new().format_finite(value).as_bytes());
+        out.extend_from_slice(zmij::Buffer::new().format_finite(value).as_bytes());
     }
     value.is_finite()
-}
-
-/// Appends what is 4 to 16 bytes long as two halves that overlap: how many bytes a number takes
-/// is nothing that a processor foresees, and a copy of unknown length costs a call.
-#[inline]
-fn append(out: &mut Vec<u8>, text: &[u8]) {
-    let length = out.len() + text.len();
-    if let (Some(first), Some(last), ..=16) =
-        (text.first_chunk::<8>(), text.last_chunk(), text.len())
-    {
-        overlap(out, length, (first, last));
-    } else if let (Some(first), Some(last), ..=8) =
-        (text.first_chunk::<4>(), text.last_chunk(), text.len())
-    {
-        overlap(out, length, (first, last));
-    } else {
-        out.extend_from_slice(text);
-    }
-}
-
-#[inline]
-fn overlap<const N: usize>(out: &mut Vec<u8>, length: usize, (first, last): (&[u8; N], &[u8; N])) {
-    out.extend_from_slice(first);
-    out.truncate(length - N);
-    out.extend_from_slice(last);
 }
 
 fn escape(out: &mut Vec<u8>, special: u8) {

@@ -15,6 +15,7 @@ use super::{
     ID_BYTES_MAX, ParseOptions, ParsedRequest, RequestParameters, arrange, arrange_outputs,
     excerpt, parameters,
 };
+use crate::gateway::bodies::Bodies;
 
 /// A request that has been read and not yet been held against a signature. It points into the body.
 #[derive(Debug)]
@@ -28,6 +29,8 @@ pub struct Message<'a> {
     outputs: Vec<Requested<'a>>,
     raw: Vec<&'a [u8]>,
     is_in_stream: bool,
+    /// Where what is decoded takes room, if that is counted.
+    bodies: Option<&'a Bodies>,
 }
 
 #[derive(Debug)]
@@ -64,6 +67,7 @@ impl<'a> Message<'a> {
             outputs: Vec::new(),
             raw: Vec::new(),
             is_in_stream: false,
+            bodies: None,
         };
         let mut names = Vec::new();
         let mut fields = Span::whole(body);
@@ -143,6 +147,12 @@ impl<'a> Message<'a> {
         self.is_in_stream
     }
 
+    /// Counts values that are decoded among what bodies may take, for as long as their tensors live:
+    /// typed integers may take eight times their bytes.
+    pub fn counted(&mut self, bodies: &'a Bodies) {
+        self.bodies = Some(bodies);
+    }
+
     /// Lets the request take so long at most.
     pub fn within(&mut self, left: Duration) {
         // No microseconds would mean the node's default.
@@ -159,7 +169,7 @@ impl<'a> Message<'a> {
     /// # Errors
     /// A [`Failure`] with one of the codes `MESSAGE_INVALID`, `INPUT_*`, `OUTPUT_UNKNOWN`,
     /// `PARAMETER_INVALID` or `TOO_LARGE`; its sentence names what was wrong, where, and what is
-    /// allowed.
+    /// allowed. `OVERLOADED` if other bodies have the room that its values would take.
     pub fn parse(
         &self,
         signature: &Signature,
@@ -177,7 +187,7 @@ impl<'a> Message<'a> {
     fn tensors(&self) -> Result<Vec<(&'a str, Tensor)>, Failure> {
         if self.raw.is_empty() {
             let tensors = self.inputs.iter().map(|input| {
-                let tensor = contents::read(input, self.body)?;
+                let tensor = contents::read(input, (self.body, self.bodies))?;
                 Ok((input.name, tensor))
             });
             return tensors.collect();

@@ -6,12 +6,21 @@ use paceline_protocol::{AlignedBuffer, Dtype, ErrorCode, Failure, Tensor};
 use super::super::super::wire::{Field, Span};
 use super::super::excerpt;
 use super::Input;
+use crate::gateway::bodies::{Bodies, Place};
 
 /// Reads the contents of an input. Cost: one pass and one allocation; floats that stand in one
-/// packed field, as every encoder writes them, are shared.
-pub(super) fn read(input: &Input<'_>, body: &Bytes) -> Result<Tensor, Failure> {
+/// packed field, as every encoder writes them, are shared. What is decoded has a place among `bodies`
+/// for as long as its tensor lives, if there are some to count it with.
+pub(super) fn read(
+    input: &Input<'_>,
+    (body, bodies): (&Bytes, Option<&Bodies>),
+) -> Result<Tensor, Failure> {
     let contents = input.contents.unwrap_or(Span::whole(&[]));
-    let reading = Reading { input, contents };
+    let reading = Reading {
+        input,
+        contents,
+        bodies,
+    };
     let data = match input.dtype {
         Dtype::Bool => reading.varints(BOOL, |value| Some([u8::from(value != 0)])),
         Dtype::Int8 => reading.varints(INT, |value| within(value as i32, i8::to_le_bytes)),
@@ -44,6 +53,7 @@ type Kind = (u32, &'static str);
 struct Reading<'i, 'a> {
     input: &'i Input<'a>,
     contents: Span<'a>,
+    bodies: Option<&'i Bodies>,
 }
 
 impl<'a> Reading<'_, 'a> {
@@ -55,6 +65,7 @@ impl<'a> Reading<'_, 'a> {
         // A value takes a byte at least: what a shape claims beyond that is not there.
         let room = self.contents.bytes().len() as u64;
         let room = room.min(self.input.shape.elements()) as usize;
+        let place = self.place(room * N)?;
         let mut buffer = AlignedBuffer::with_capacity(room * N);
         let mut count = 0;
         self.each(kind, |field| {
@@ -70,7 +81,7 @@ impl<'a> Reading<'_, 'a> {
                 Ok(())
             })
         })?;
-        Ok(buffer.freeze())
+        Ok(held(place, buffer))
     }
 
     fn floats<const N: usize>(&self, kind: Kind, body: &Bytes) -> Result<Bytes, Failure> {
@@ -87,13 +98,14 @@ impl<'a> Reading<'_, 'a> {
         })?;
         match shared {
             Some(shared) if buffer.is_empty() => Ok(body.slice_ref(shared)),
-            None => Ok(buffer.freeze()),
+            None => Ok(held(self.place(buffer.filled().len())?, buffer)),
             Some(first) => {
                 let rest = buffer.filled();
+                let place = self.place(first.len() + rest.len())?;
                 let mut whole = AlignedBuffer::with_capacity(first.len() + rest.len());
                 whole.extend(first);
                 whole.extend(rest);
-                Ok(whole.freeze())
+                Ok(held(place, whole))
             }
         }
     }
@@ -101,6 +113,8 @@ impl<'a> Reading<'_, 'a> {
     fn strings(&self) -> Result<Bytes, Failure> {
         // An element has two bytes in front of it at least, and four in the tensor.
         let room = self.contents.bytes().len();
+        let elements = self.input.shape.elements().min(room as u64 / 2) as usize;
+        let place = self.place(room + 2 * elements)?;
         let mut buffer = AlignedBuffer::with_capacity(room + room.min(STRINGS_MORE_BYTES));
         let mut count = 0;
         self.each(BYTES, |field| {
@@ -114,7 +128,17 @@ impl<'a> Reading<'_, 'a> {
             buffer.extend(element);
             Ok(())
         })?;
-        Ok(buffer.freeze())
+        Ok(held(place, buffer))
+    }
+
+    /// Room for so many bytes that are decoded.
+    fn place(&self, bytes: usize) -> Result<Option<Place>, Failure> {
+        let Some(bodies) = self.bodies else {
+            return Ok(None);
+        };
+        let mut place = bodies.place();
+        place.grow(bytes)?;
+        Ok(Some(place))
     }
 
     /// Hands over the fields of one kind; those of another have no place beside them.
@@ -155,6 +179,15 @@ impl<'a> Reading<'_, 'a> {
         let wanted = shape.elements();
         let message = format!("input {name}: shape {shape} needs {wanted} values, there are more");
         Failure::new(ErrorCode::InputValues, message)
+    }
+}
+
+/// What was decoded, with its room.
+fn held(place: Option<Place>, decoded: AlignedBuffer) -> Bytes {
+    let decoded = decoded.freeze();
+    match place.filter(|place| !place.is_empty()) {
+        Some(place) => place.hold(decoded),
+        None => decoded,
     }
 }
 

@@ -15,6 +15,7 @@ use crate::gateway::grpc::proto::inference::{
     InferParameter, InferTensorContents, ModelInferRequest,
 };
 use crate::gateway::oip::wire;
+use crate::threads::Threads;
 
 fn signature(dtype: Dtype) -> Signature {
     let spec = |name: &str, dtype| TensorSpec {
@@ -113,6 +114,45 @@ fn typed(dtype: Dtype) -> (InferTensorContents, Vec<u8>) {
         Dtype::Fp16 | Dtype::Bf16 => unreachable!("they have no contents"),
     };
     (contents, data)
+}
+
+#[test]
+fn what_is_decoded_has_room_among_bodies_for_as_long_as_its_tensor_lives() {
+    let options = ParseOptions {
+        finite_inputs: false,
+    };
+    let integers = InferTensorContents {
+        int64_contents: vec![1; 4_096],
+        ..InferTensorContents::default()
+    };
+    // Four KiB, and 32 once they are read.
+    let body = body(&request("INT64", [1, 4_096], integers));
+    assert!(body.len() < 5_000);
+    let parse = |bodies: &Bodies| {
+        let mut message = Message::read(&body)?;
+        message.counted(bodies);
+        message.parse(&signature(Dtype::Int64), options)
+    };
+    let code = |refused: Result<ParsedRequest, Failure>| refused.unwrap_err().code;
+    let bodies = Bodies::new(63 << 10, Threads::Own);
+    let first = parse(&bodies).unwrap();
+    assert_eq!(code(parse(&bodies)), ErrorCode::Overloaded);
+    let tensor = first.inputs[0].clone();
+    drop(first);
+    assert_eq!(code(parse(&bodies)), ErrorCode::Overloaded);
+    assert_eq!(tensor.data().len(), 32 << 10);
+    drop(tensor);
+    parse(&bodies).unwrap();
+    // Floats in one field stay where they are.
+    let floats = InferTensorContents {
+        fp32_contents: vec![1.0; 4_096],
+        ..InferTensorContents::default()
+    };
+    let body = self::body(&request("FP32", [1, 4_096], floats));
+    let mut message = Message::read(&body).unwrap();
+    let none = Bodies::new(0, Threads::Own);
+    message.counted(&none);
+    message.parse(&signature(Dtype::Fp32), options).unwrap();
 }
 
 #[test]

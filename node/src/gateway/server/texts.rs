@@ -1,0 +1,80 @@
+//! What clients of OpenAI and of text-embeddings-inference ask about texts.
+
+use bytes::Bytes;
+use hyper::body::Incoming;
+use hyper::header::HeaderMap;
+use hyper::{Response, StatusCode};
+use paceline_protocol::{ErrorCode, Failure};
+
+use super::respond::{answered, failed, with_body};
+use super::{caller, epoch_seen, read_inference, sequence, unit};
+use crate::gateway::Doors;
+use crate::gateway::body::AnswerBody;
+use crate::gateway::infer::{Content, InferBody};
+use crate::gateway::text::{self, Asked, Texts};
+use crate::router::Routes;
+use crate::telemetry::metrics::Protocol;
+
+/// Answers a request about texts.
+///
+/// # Errors
+/// Exactly one [`Failure`], by the request's deadline.
+pub(super) async fn answer(
+    doors: &Doors,
+    asked: Asked,
+    (headers, body): (&HeaderMap, Incoming),
+) -> Result<Response<AnswerBody>, Failure> {
+    let refused = |failure: &Failure| doors.metrics.refused(Protocol::Http, failure.code);
+    let caller = caller(doors, headers).inspect_err(refused)?;
+    let epoch_seen = epoch_seen(headers).inspect_err(refused)?;
+    let unit = unit(headers).inspect_err(refused)?;
+    let sequence = sequence(headers).inspect_err(refused)?;
+    let read = read_inference(doors, headers, body).await;
+    let (_, body) = read.inspect_err(refused)?;
+    let texts = Texts::read(asked, &body).inspect_err(refused)?;
+    let routes = doors.serving.router.routes();
+    let model = model(&routes, asked, texts.model()).inspect_err(refused)?;
+    let request = InferBody {
+        model: &model,
+        version: None,
+        content: Content::Texts(&texts),
+        epoch_seen,
+        caller,
+        unit,
+        sequence,
+    };
+    doors.serving.infer(request).await.map(answered)
+}
+
+/// The same failure in the words of the protocol that was spoken.
+pub(super) fn failed_at(asked: Asked, failure: &Failure) -> Response<AnswerBody> {
+    let body: Bytes = text::render_failure(asked, failure);
+    let mut response = with_body(failed(failure), body);
+    let status = StatusCode::from_u16(text::status(asked, failure));
+    *response.status_mut() = status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    response
+}
+
+/// The model that a request names. TEI's clients name none, since a server of theirs has one: it is
+/// the one that gives what is asked for.
+fn model(routes: &Routes, asked: Asked, named: Option<&str>) -> Result<String, Failure> {
+    if let Some(named) = named {
+        return Ok(named.to_owned());
+    }
+    let fitting: Vec<&str> = routes.giving(asked.output()).collect();
+    let message = match (&fitting[..], asked) {
+        (_, Asked::Embeddings) => "the request has no 'model'".to_owned(),
+        ([only], _) => return Ok((*only).to_owned()),
+        ([], _) => format!("no model gives '{}'", asked.output()),
+        (several, _) => format!(
+            "the request has no 'model', and several give '{}': {}",
+            asked.output(),
+            several.join(", ")
+        ),
+    };
+    let code = match fitting.is_empty() && asked != Asked::Embeddings {
+        true => ErrorCode::ModelNotFound,
+        false => ErrorCode::ParameterInvalid,
+    };
+    Err(Failure::new(code, message))
+}

@@ -1,0 +1,129 @@
+//! Texts as OpenAI's clients and TEI's send them, answered by small encoders whose vectors the
+//! `transformers` library has computed (scripts/goldens/encoder.py).
+
+use std::path::PathBuf;
+
+use data_encoding::BASE64;
+use serde_json::{Value, json};
+
+use crate::node::{Node, directory};
+use crate::tensors::from_bytes;
+
+/// What floats of two implementations differ by.
+const TOLERANCE: f32 = 2e-5;
+
+fn folder(model: &str) -> PathBuf {
+    let root = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
+    root.join("models/testdata/encoder").join(model)
+}
+
+/// Texts and what is known of them.
+fn rows(model: &str) -> Vec<Value> {
+    let text = std::fs::read_to_string(folder(model).join("expected.json"));
+    let expected: Value = serde_json::from_str(&text.expect("it is there")).expect("it is JSON");
+    expected["rows"].as_array().expect("rows").clone()
+}
+
+fn floats(values: &Value) -> Vec<f32> {
+    let values = values.as_array().expect("numbers").iter();
+    values
+        .map(|value| value.as_f64().expect("a number") as f32)
+        .collect()
+}
+
+#[track_caller]
+fn assert_near(found: &[f32], wanted: &[f32]) {
+    assert_eq!(found.len(), wanted.len());
+    for (found, wanted) in found.iter().zip(wanted) {
+        assert!(
+            (found - wanted).abs() < TOLERANCE,
+            "{found} is not {wanted}"
+        );
+    }
+}
+
+fn push(node: &Node, model: &str) {
+    let folder = folder(model);
+    let folder = folder.to_str().expect("a path in UTF-8");
+    node.cli_json(&["model", "push", model, folder, "--deploy"]);
+}
+
+#[test]
+fn texts_get_the_vectors_and_ranks_that_are_known() {
+    let data = directory();
+    let node = Node::start(data.path(), &[]);
+    for model in ["bert", "bert-pairs"] {
+        push(&node, model);
+    }
+    let known = rows("bert");
+    let texts: Vec<&Value> = known.iter().map(|row| &row["text"]).collect();
+    let ask = |path: &str, body: &Value| node.post(path, body.to_string());
+
+    let body = json!({"model": "bert", "input": texts});
+    let answer = ask("/v1/embeddings", &body).ok();
+    let tokens: usize = known
+        .iter()
+        .map(|row| row["ids"].as_array().map_or(0, Vec::len))
+        .sum();
+    assert_eq!(answer["usage"]["total_tokens"], json!(tokens));
+    assert_eq!(answer["model"], "bert");
+    for (row, found) in known
+        .iter()
+        .zip(answer["data"].as_array().expect("vectors"))
+    {
+        assert_near(&floats(&found["embedding"]), &floats(&row["outputs"]));
+    }
+    let body = json!({"model": "bert", "input": texts[0], "encoding_format": "base64"});
+    let answer = ask("/openai/v1/embeddings", &body).ok();
+    let bytes = answer["data"][0]["embedding"].as_str().expect("base64");
+    let bytes = BASE64.decode(bytes.as_bytes()).expect("base64");
+    assert_near(&from_bytes(&bytes), &floats(&known[0]["outputs"]));
+
+    // The only model that gives an embedding.
+    let vectors = ask("/embed", &json!({"inputs": texts})).ok();
+    for (row, found) in known.iter().zip(vectors.as_array().expect("vectors")) {
+        assert_near(&floats(found), &floats(&row["outputs"]));
+    }
+
+    let pairs = rows("bert-pairs");
+    let body = json!({"query": pairs[0]["query"], "texts": [pairs[1]["text"], pairs[0]["text"]]});
+    let ranks = ask("/rerank", &body).ok();
+    let ranks = ranks.as_array().expect("ranks");
+    let found = ranks.iter().find(|rank| rank["index"] == 1).expect("both");
+    assert_near(
+        &floats(&json!([found["score"]])),
+        &floats(&pairs[0]["outputs"]),
+    );
+    let scores = floats(&json!([ranks[0]["score"], ranks[1]["score"]]));
+    assert!(scores[0] >= scores[1], "{scores:?}");
+    node.kill9();
+}
+
+#[test]
+fn refusals_have_the_form_of_their_protocol() {
+    let node = Node::shared();
+    let ask = |path: &str, body: &Value| node.post(path, body.to_string());
+    let answer = ask("/v1/embeddings", &json!({"model": "nobody", "input": "a"}));
+    assert_eq!(answer.status, 404);
+    assert_eq!(answer.json()["error"]["code"], "model_not_found");
+    let answer = ask("/v1/embeddings", &json!({"model": "digits", "input": "a"}));
+    let message = answer.json()["error"]["message"]
+        .as_str()
+        .map(str::to_owned);
+    assert!(message.is_some_and(|told| told.contains("gives 'embedding'")));
+    let answer = ask("/v1/embeddings", &json!({"input": "a"}));
+    assert_eq!(answer.status, 400);
+    let answer = ask("/embed", &json!({"inputs": "a"}));
+    assert_eq!(
+        (answer.status, &answer.json()["error_type"]),
+        (404, &json!("Validation"))
+    );
+    let answer = ask("/rerank", &json!({"texts": ["a"]}));
+    assert_eq!(
+        (answer.status, &answer.json()["error_type"]),
+        (422, &json!("Empty"))
+    );
+    let answer = node.get("/embed");
+    assert_eq!(answer.status, 405);
+    assert_eq!(answer.header("allow"), Some("POST"));
+}
