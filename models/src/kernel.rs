@@ -25,12 +25,14 @@ mod memory;
 mod norm;
 mod panels;
 mod product;
+mod then;
 
 pub use attention::{Sequences, attention};
 pub use level::{Kernels, Level, Precision, UnknownLevel};
-pub use linear::{Linear, Then};
+pub use linear::Linear;
 pub use memory::Scratch;
 pub use norm::{Norm, layer_norm};
+pub use then::Then;
 
 #[cfg(test)]
 mod noise;

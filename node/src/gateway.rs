@@ -19,6 +19,7 @@ mod pace;
 mod path;
 pub mod predict;
 pub mod quic;
+mod sender;
 mod server;
 mod settings;
 pub mod text;

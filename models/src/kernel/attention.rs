@@ -7,15 +7,19 @@
 //! Weights are powers of two of `score · log₂ e` less the row's largest: heads of trained models have
 //! scores beyond 100, so the largest cannot be left out.
 
+mod halves;
+
 use std::f32::consts::LOG2_E;
 
 use pulp::{Simd, WithSimd};
 
+use super::bf16::Unit;
 use super::curve;
 use super::level::Kernels;
 use super::memory::Scratch;
 use super::panels;
-use super::product::{AsItIs, Product, Rows, Target};
+use super::product::{Product, Rows, Target};
+use super::then::Then;
 
 /// Sequences one after the other, without anything between them.
 #[derive(Clone, Copy, Debug)]
@@ -41,6 +45,16 @@ pub fn attention(
     output: &mut [f32],
     scratch: &mut Scratch,
 ) {
+    run((kernels, Unit::of(kernels)), sequences, output, scratch);
+}
+
+/// With what multiplies bfloat16, if anything does.
+fn run(
+    (kernels, unit): (Kernels, Option<Unit>),
+    sequences: Sequences<'_>,
+    output: &mut [f32],
+    scratch: &mut Scratch,
+) {
     let Sequences {
         qkv,
         lengths,
@@ -59,6 +73,7 @@ pub fn attention(
         "width of whole heads"
     );
     kernels.dispatch(Run {
+        halves: unit.map(|unit| (kernels, unit)),
         sequences,
         width,
         output,
@@ -67,6 +82,7 @@ pub fn attention(
 }
 
 struct Run<'a> {
+    halves: Option<(Kernels, Unit)>,
     sequences: Sequences<'a>,
     width: usize,
     output: &'a mut [f32],
@@ -98,7 +114,10 @@ impl WithSimd for Run<'_> {
                     output: &mut those[first..],
                     stride: width,
                 };
-                head.run(simd, self.scratch);
+                match self.halves {
+                    None => head.run(simd, self.scratch),
+                    Some((kernels, unit)) => head.run_halves(simd, kernels, unit, self.scratch),
+                }
             }
         }
     }
@@ -124,14 +143,13 @@ impl Head<'_> {
         let length = keys.count;
         let padded = length.next_multiple_of(S::F32_LANES);
         let key_panels = scratch.keys.at_least(panels::floats::<S>(size, length));
-        let scale = LOG2_E / (size as f32).sqrt();
-        panels::pack_columns::<S>(keys, size, scale, key_panels);
+        panels::pack_columns::<S>(keys, size, scale(size), key_panels);
         let value_panels = scratch.values.at_least(panels::floats::<S>(length, size));
         panels::pack_rows::<S>(values, size, value_panels);
         for first in (0..length).step_by(QUERIES) {
             let count = QUERIES.min(length - first);
             let scores = scratch.scores.at_least(count * padded);
-            let mut product = Product {
+            simd.vectorize(Product {
                 rows: queries.from(first, count),
                 depth: size,
                 panels: key_panels,
@@ -140,16 +158,15 @@ impl Head<'_> {
                     values: scores,
                     stride: padded,
                     columns: padded,
-                    adds: false,
                 },
-            };
-            product.run(simd, AsItIs);
+                then: Then::Nothing,
+            });
             let mut sums = [0.0; QUERIES];
             for (scores, sum) in scores.chunks_exact_mut(padded).zip(&mut sums) {
                 *sum = weigh(simd, scores, length);
             }
             let output = &mut self.output[first * self.stride..];
-            let mut product = Product {
+            simd.vectorize(Product {
                 rows: Rows::strided(scores, padded, count),
                 depth: length,
                 panels: value_panels,
@@ -158,15 +175,17 @@ impl Head<'_> {
                     values: output,
                     stride: self.stride,
                     columns: size,
-                    adds: false,
                 },
-            };
-            product.run(simd, AsItIs);
-            for (row, sum) in sums[..count].iter().enumerate() {
-                divide(simd, &mut output[row * self.stride..][..size], *sum);
-            }
+                then: Then::Nothing,
+            });
+            divide(simd, output, (self.stride, size), &sums[..count]);
         }
     }
+}
+
+/// What products of queries and keys are multiplied by, to be exponents of 2.
+fn scale(size: usize) -> f32 {
+    LOG2_E / (size as f32).sqrt()
 }
 
 /// Replaces a row of scores by weights, of which the largest is 1, and returns their sum.
@@ -188,15 +207,18 @@ fn weigh<S: Simd>(simd: S, scores: &mut [f32], length: usize) -> f32 {
     simd.reduce_sum_f32s(sum)
 }
 
+/// Divides `size` numbers of each row by the sum of its weights.
 #[inline(always)]
-fn divide<S: Simd>(simd: S, row: &mut [f32], sum: f32) {
-    let scale = 1.0 / sum;
-    let (whole, rest) = S::as_mut_simd_f32s(row);
-    for x in whole {
-        *x = simd.mul_f32s(*x, simd.splat_f32s(scale));
-    }
-    for x in rest {
-        *x *= scale;
+fn divide<S: Simd>(simd: S, rows: &mut [f32], (stride, size): (usize, usize), sums: &[f32]) {
+    for (row, sum) in rows.chunks_mut(stride).zip(sums) {
+        let scale = 1.0 / sum;
+        let (whole, rest) = S::as_mut_simd_f32s(&mut row[..size]);
+        for x in whole {
+            *x = simd.mul_f32s(*x, simd.splat_f32s(scale));
+        }
+        for x in rest {
+            *x *= scale;
+        }
     }
 }
 

@@ -16,14 +16,18 @@
 pub(super) mod amx;
 #[cfg(target_arch = "x86_64")]
 pub(super) mod dot;
+mod pack;
 
-use half::bf16;
+pub(super) use pack::{PackColumns, PackLeft, PackRows};
+
 use pulp::{Simd, WithSimd};
 
-use super::level::{Kernels, Level, Precision};
-use super::memory::Aligned;
+use super::level::Kernels;
+#[cfg(target_arch = "x86_64")]
+use super::level::{Level, Precision};
 use super::norm::add;
-use super::product::{Finish, Rows, Target};
+use super::product::Target;
+use super::then::Then;
 
 /// Rows, and pairs, of a tile.
 pub(super) const TILE: usize = 16;
@@ -107,101 +111,6 @@ pub(super) fn right_pairs(depth: usize, columns: usize) -> usize {
     padded(columns) * pairs(depth)
 }
 
-/// Rounds rows to the left factor. What fills up a depth is zero; rows that fill up the last block
-/// keep what they held.
-///
-/// Cost: one pass over what is read and what is written.
-pub(super) struct PackLeft<'a> {
-    pub(super) rows: Rows<'a>,
-    pub(super) depth: usize,
-    pub(super) left: &'a mut [Pair],
-}
-
-impl WithSimd for PackLeft<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn with_simd<S: Simd>(self, simd: S) {
-        let row_pairs = pairs(self.depth);
-        for row in 0..self.rows.count {
-            let values = self.rows.row(row, self.depth);
-            let tiles = &mut self.left[row / TILE * TILE * row_pairs..][..TILE * row_pairs];
-            let tiles = tiles.chunks_exact_mut(TILE_PAIRS);
-            for (tile, values) in tiles.zip(values.chunks(2 * TILE)) {
-                let line = &mut tile[row % TILE * TILE..][..TILE];
-                if let Some((first, second)) = values.split_at_checked(TILE)
-                    && second.len() == TILE
-                {
-                    round(simd, first, second, line);
-                } else {
-                    let mut filled = [0.0; 2 * TILE];
-                    filled[..values.len()].copy_from_slice(values);
-                    let (first, second) = filled.split_at(TILE);
-                    round(simd, first, second, line);
-                }
-            }
-        }
-    }
-}
-
-/// Rounds a right factor that is given by columns, each multiplied by `scale`: row *j* of `columns`
-/// is its column *j*.
-///
-/// Cost: one pass over what is read and what is written.
-pub(super) fn pack_columns(columns: Rows<'_>, depth: usize, scale: f32, right: &mut [Pair]) {
-    right.fill(0);
-    let mut panels = panels_mut(right, depth, columns.count);
-    for column in 0..columns.count {
-        let (panel, width) = &mut panels[column / PANEL_COLUMNS];
-        for (k, value) in columns.row(column, depth).iter().enumerate() {
-            let (pair, shift) = place(k);
-            let bits = u32::from(bf16::from_f32(value * scale).to_bits());
-            panel[pair * *width + column % PANEL_COLUMNS] |= bits << shift;
-        }
-    }
-}
-
-/// Which pair a step of the depth is in, and how far up. Numbers that make a pair are 16 apart: so
-/// two vectors become one of pairs without a shuffle, and the sum does not mind.
-fn place(k: usize) -> (usize, usize) {
-    (k / (2 * TILE) * TILE + k % TILE, k / TILE % 2 * 16)
-}
-
-/// The panels of a right factor, and how many columns each has.
-fn panels_mut(right: &mut [Pair], depth: usize, columns: usize) -> Vec<(&mut [Pair], usize)> {
-    let panels = right.chunks_mut(PANEL_COLUMNS * pairs(depth));
-    let widths = (0..padded(columns)).step_by(PANEL_COLUMNS);
-    let widths = widths.map(|first| (padded(columns) - first).min(PANEL_COLUMNS));
-    panels.zip(widths).collect()
-}
-
-/// Rounds to the nearest bfloat16, ties to even: 16 pairs out of 16 numbers and 16 more.
-#[inline(always)]
-fn round<S: Simd>(simd: S, first: &[f32], second: &[f32], line: &mut [Pair]) {
-    let (first, second) = (S::as_simd_f32s(first).0, S::as_simd_f32s(second).0);
-    let line = S::as_mut_simd_u32s(line).0;
-    let sixteen = simd.splat_u32s(16);
-    for ((first, second), pair) in first.iter().zip(second).zip(line) {
-        let low = simd.wrapping_dyn_shr_u32s(round_up(simd, *first), sixteen);
-        let high = simd.and_u32s(round_up(simd, *second), simd.splat_u32s(0xffff_0000));
-        *pair = simd.or_u32s(low, high);
-    }
-}
-
-/// The bits of numbers whose upper 16 bits are what they are rounded to.
-#[inline(always)]
-fn round_up<S: Simd>(simd: S, x: S::f32s) -> S::u32s {
-    let bits = simd.transmute_u32s_f32s(x);
-    let is_odd = simd.and_u32s(
-        simd.wrapping_dyn_shr_u32s(bits, simd.splat_u32s(16)),
-        simd.splat_u32s(1),
-    );
-    let rounded = simd.add_u32s(simd.add_u32s(bits, simd.splat_u32s(0x7fff)), is_odd);
-    // Not a number stays one: it is made quiet, not counted up.
-    let quiet = simd.or_u32s(bits, simd.splat_u32s(1 << 22));
-    simd.select_u32s(simd.equal_f32s(x, x), rounded, quiet)
-}
-
 /// `left · right`, and what follows it, as [`super::product::Product`] does for floats.
 pub(super) struct Product<'a> {
     pub(super) unit: Unit,
@@ -213,16 +122,17 @@ pub(super) struct Product<'a> {
     /// As long as the columns, filled up.
     pub(super) bias: Option<&'a [f32]>,
     pub(super) target: Target<'a>,
+    pub(super) then: Then,
 }
 
 impl Product<'_> {
     /// Multiplies, on the level of `kernels` for what follows.
-    pub(super) fn run<F: Finish>(&mut self, kernels: Kernels, finish: F) {
+    pub(super) fn run(mut self, kernels: Kernels) {
         let row_pairs = pairs(self.depth);
         assert_eq!(self.left.len(), left_pairs(self.rows, self.depth));
         let columns = padded(self.target.columns);
         assert_eq!(self.right.len(), columns * row_pairs);
-        let mut sums = Aligned::zeroed(BLOCK_ROWS * PANEL_COLUMNS);
+        let mut sums = Sums([0.0; BLOCK_ROWS * PANEL_COLUMNS]);
         let rows_max = ROWS_BYTES / size_of::<Pair>() / row_pairs.max(1);
         let rows_max = rows_max.max(1).next_multiple_of(BLOCK_ROWS);
         let session = self.unit.begin();
@@ -238,15 +148,15 @@ impl Product<'_> {
                         rows,
                         right,
                         columns: width,
-                        sums: &mut sums.values_mut()[..BLOCK_ROWS * width],
+                        sums: &mut sums.0[..BLOCK_ROWS * width],
                     });
                     kernels.dispatch(Settle {
-                        sums: &sums.values()[..rows * width],
+                        sums: &sums.0[..rows * width],
                         width,
                         bias: self.bias.map(|bias| &bias[first..][..width]),
                         target: &mut self.target,
                         at: (row, first),
-                        finish,
+                        then: self.then,
                     });
                 }
             }
@@ -254,8 +164,12 @@ impl Product<'_> {
     }
 }
 
+/// Sums of a block, from a cache line on.
+#[repr(align(64))]
+struct Sums([f32; BLOCK_ROWS * PANEL_COLUMNS]);
+
 /// Adds the bias to a block of sums and puts it where it goes.
-struct Settle<'a, 'b, F> {
+struct Settle<'a, 'b> {
     /// `[rows, width]`
     sums: &'a [f32],
     width: usize,
@@ -263,10 +177,10 @@ struct Settle<'a, 'b, F> {
     target: &'a mut Target<'b>,
     /// The first row and column.
     at: (usize, usize),
-    finish: F,
+    then: Then,
 }
 
-impl<F: Finish> WithSimd for Settle<'_, '_, F> {
+impl WithSimd for Settle<'_, '_> {
     type Output = ();
 
     #[inline(always)]
@@ -276,7 +190,7 @@ impl<F: Finish> WithSimd for Settle<'_, '_, F> {
         for (r, sums) in self.sums.chunks_exact(self.width).enumerate() {
             let start = (row + r) * self.target.stride + first;
             let part = &mut self.target.values[start..][..columns];
-            if self.target.adds {
+            if self.then == Then::Add {
                 add(simd, part, &sums[..columns]);
             } else {
                 part.copy_from_slice(&sums[..columns]);
@@ -284,7 +198,7 @@ impl<F: Finish> WithSimd for Settle<'_, '_, F> {
             if let Some(bias) = self.bias {
                 add(simd, part, &bias[..columns]);
             }
-            self.finish.finish(simd, part);
+            self.then.finish(simd, part);
         }
     }
 }

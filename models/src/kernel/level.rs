@@ -6,6 +6,7 @@ use std::str::FromStr;
 use pulp::{Scalar, Simd, WithSimd};
 use thiserror::Error;
 
+use super::bf16::Unit;
 #[cfg(target_arch = "x86_64")]
 use super::bf16::amx::Amx;
 
@@ -105,6 +106,17 @@ impl Kernels {
     /// Floats in a vector of this level.
     pub(super) fn lanes(self) -> usize {
         self.dispatch(Lanes)
+    }
+}
+
+/// What products are computed with: `avx512 f32`, or `amx bf16`.
+impl fmt::Display for Kernels {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let precision = match Unit::of(*self) {
+            Some(_) => "bf16",
+            None => "f32",
+        };
+        write!(f, "{} {precision}", self.level)
     }
 }
 

@@ -1,30 +1,13 @@
 //! A dense layer: product, bias and what follows it, in one pass over the weights.
 
-use pulp::{Simd, WithSimd, bytemuck};
+use pulp::{Simd, WithSimd};
 
 use super::bf16::{self, Pair, Unit};
-use super::curve;
 use super::level::Kernels;
 use super::memory::{Aligned, Scratch};
 use super::panels;
-use super::product::{Finish, Product, Rows, Target};
-
-/// What a layer does with `x · Wᵀ + b`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Then {
-    /// Writes it.
-    Nothing,
-    /// Writes its GELU, by the error function.
-    Gelu,
-    /// Writes its GELU, by the tanh approximation.
-    GeluTanh,
-    /// Writes max(x, 0).
-    Relu,
-    /// Writes its hyperbolic tangent.
-    Tanh,
-    /// Adds it to what the output holds: a residual connection.
-    Add,
-}
+use super::product::{Product, Rows, Target};
+use super::then::Then;
 
 /// `[rows, inputs] f32` → `[rows, outputs] f32`: `x · Wᵀ + b`, with weights packed for one level.
 ///
@@ -69,7 +52,12 @@ impl Linear {
         let (weight, padded) = match unit {
             Some(unit) => {
                 let mut packed = Aligned::zeroed(bf16::right_pairs(inputs, outputs));
-                bf16::pack_columns(rows, inputs, 1.0, packed.values_mut());
+                kernels.dispatch(bf16::PackColumns {
+                    columns: rows,
+                    depth: inputs,
+                    scale: 1.0,
+                    right: packed.values_mut(),
+                });
                 (Weight::Halves(unit, packed), bf16::padded(outputs))
             }
             None => {
@@ -132,18 +120,17 @@ impl Linear {
             values: output,
             stride: self.outputs,
             columns: self.outputs,
-            adds: then == Then::Add,
         };
         match &self.weight {
             Weight::Floats(packed) => {
-                let product = Product {
+                self.kernels.dispatch(Product {
                     rows,
                     depth: self.inputs,
                     panels: packed.values(),
                     bias: Some(self.bias.values()),
                     target,
-                };
-                self.kernels.dispatch(Run { product, then });
+                    then,
+                });
             }
             Weight::Halves(unit, packed) => {
                 let left = bf16::left_pairs(rows.count, self.inputs);
@@ -153,7 +140,7 @@ impl Linear {
                     depth: self.inputs,
                     left,
                 });
-                let mut product = bf16::Product {
+                let product = bf16::Product {
                     unit: *unit,
                     rows: rows.count,
                     depth: self.inputs,
@@ -161,8 +148,9 @@ impl Linear {
                     right: packed.values(),
                     bias: Some(self.bias.values()),
                     target,
+                    then,
                 };
-                product.run(self.kernels, then);
+                product.run(self.kernels);
             }
         }
     }
@@ -180,50 +168,6 @@ impl WithSimd for Pack<'_> {
     #[inline(always)]
     fn with_simd<S: Simd>(self, _: S) {
         panels::pack_columns::<S>(self.weight, self.inputs, 1.0, self.packed);
-    }
-}
-
-struct Run<'a> {
-    product: Product<'a>,
-    then: Then,
-}
-
-impl WithSimd for Run<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn with_simd<S: Simd>(mut self, simd: S) {
-        self.product.run(simd, self.then);
-    }
-}
-
-impl Finish for Then {
-    #[inline(always)]
-    fn finish<S: Simd>(self, simd: S, part: &mut [f32]) {
-        match self {
-            Self::Nothing | Self::Add => {}
-            Self::Gelu => each(simd, part, |simd, x| curve::gelu(simd, x)),
-            Self::GeluTanh => each(simd, part, |simd, x| curve::gelu_tanh(simd, x)),
-            Self::Relu => each(simd, part, |simd, x| curve::relu(simd, x)),
-            Self::Tanh => each(simd, part, |simd, x| curve::tanh(simd, x)),
-        }
-    }
-}
-
-/// Replaces each number of a part of a row by what `curve` makes of it.
-#[inline(always)]
-fn each<S: Simd>(simd: S, part: &mut [f32], curve: impl Fn(S, S::f32s) -> S::f32s) {
-    let (whole, rest) = S::as_mut_simd_f32s(part);
-    for x in whole {
-        *x = curve(simd, *x);
-    }
-    if !rest.is_empty() {
-        let mut last = [simd.splat_f32s(0.0)];
-        let lanes = bytemuck::cast_slice_mut::<_, f32>(&mut last);
-        lanes[..rest.len()].copy_from_slice(rest);
-        let last = [curve(simd, last[0])];
-        let lanes = bytemuck::cast_slice::<_, f32>(&last);
-        rest.copy_from_slice(&lanes[..rest.len()]);
     }
 }
 

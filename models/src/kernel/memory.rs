@@ -59,6 +59,10 @@ pub struct Scratch {
     pub(super) scores: Aligned<f32>,
     /// Rows that were rounded to bfloat16.
     pub(super) left: Aligned<Pair>,
+    /// The keys of one head, rounded.
+    pub(super) half_keys: Aligned<Pair>,
+    /// The values of one head, rounded.
+    pub(super) half_values: Aligned<Pair>,
 }
 
 impl Scratch {
@@ -70,26 +74,30 @@ impl Scratch {
     /// Bytes that it has grown to.
     pub fn bytes(&self) -> u64 {
         let floats = self.keys.bytes() + self.values.bytes() + self.scores.bytes();
-        floats + self.left.bytes()
+        floats + self.left.bytes() + self.half_keys.bytes() + self.half_values.bytes()
     }
 
     /// As large as anything that tests need, and full of what must not be read.
     #[cfg(test)]
     pub(super) fn poisoned() -> Self {
-        let poisoned = || {
-            let mut buffer = Aligned::zeroed(1 << 17);
-            buffer.values_mut().fill(f32::NAN);
-            buffer
-        };
-        let mut left = Aligned::zeroed(1 << 17);
-        left.values_mut().fill(Pair::MAX);
+        let floats = || filled(f32::NAN);
+        let pairs = || filled(Pair::MAX);
         Self {
-            keys: poisoned(),
-            values: poisoned(),
-            scores: poisoned(),
-            left,
+            keys: floats(),
+            values: floats(),
+            scores: floats(),
+            left: pairs(),
+            half_keys: pairs(),
+            half_values: pairs(),
         }
     }
+}
+
+#[cfg(test)]
+fn filled<T: Copy + Default>(value: T) -> Aligned<T> {
+    let mut buffer = Aligned::zeroed(1 << 17);
+    buffer.values_mut().fill(value);
+    buffer
 }
 
 #[cfg(test)]

@@ -116,16 +116,19 @@ fn moments<S: Simd>(simd: S, values: &[f32], centre: f32) -> (f32, f32) {
         sums[i] = simd.add_f32s(sums[i], distance);
         squares[i] = simd.mul_add_e_f32s(distance, distance, squares[i]);
     }
-    let [mut sum, mut square] = [sums, squares].map(|s| {
-        let pairs = (simd.add_f32s(s[0], s[1]), simd.add_f32s(s[2], s[3]));
-        simd.reduce_sum_f32s(simd.add_f32s(pairs.0, pairs.1))
-    });
+    let (mut sum, mut square) = (total(simd, sums), total(simd, squares));
     for x in rest {
         let distance = x - centre;
         sum += distance;
         square += distance * distance;
     }
     (sum, square)
+}
+
+#[inline(always)]
+fn total<S: Simd>(simd: S, s: [S::f32s; 4]) -> f32 {
+    let pairs = (simd.add_f32s(s[0], s[1]), simd.add_f32s(s[2], s[3]));
+    simd.reduce_sum_f32s(simd.add_f32s(pairs.0, pairs.1))
 }
 
 #[cfg(test)]

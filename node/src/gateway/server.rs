@@ -38,13 +38,14 @@ pub(super) use self::respond::failed;
 pub(super) use self::respond::{STALE, VERSION};
 use self::respond::{answered, respond};
 use super::Doors;
-use super::body::{AnswerBody, epoch_seen, read_inference, sequence, unit};
+use super::body::{AnswerBody, read_inference};
 use super::coding::{Coding, compressed};
 use super::front::{Accepted, Accepting, Door};
-use super::infer::{Content, InferBody};
+use super::infer::Content;
 use super::pace::Paced;
 use super::path::{Route, Target, V1, Verb};
 use super::predict::Predict;
+use super::sender::Sender;
 use crate::telemetry::metrics::Protocol;
 use crate::tenants::Caller;
 
@@ -234,10 +235,7 @@ async fn infer(
     (headers, body): (&HeaderMap, Incoming),
 ) -> Result<Response<AnswerBody>, Failure> {
     let refused = |failure: &Failure| doors.metrics.refused(Protocol::Http, failure.code);
-    let caller = caller(doors, headers).inspect_err(refused)?;
-    let epoch_seen = epoch_seen(headers).inspect_err(refused)?;
-    let unit = unit(headers).inspect_err(refused)?;
-    let sequence = sequence(headers).inspect_err(refused)?;
+    let sender = Sender::of(doors, headers).inspect_err(refused)?;
     let read = read_inference(doors, headers, body).await;
     let (json_bytes, body) = read.inspect_err(refused)?;
     let outline;
@@ -257,22 +255,14 @@ async fn infer(
             version: version.map(str::to_owned),
             json_bytes,
             body,
-            epoch_seen,
-            caller,
-            unit,
-            sequence,
+            epoch_seen: sender.epoch_seen,
+            caller: sender.caller,
+            unit: sender.unit,
+            sequence: sender.sequence,
         };
         return answer_in_events(doors, request).await;
     }
-    let request = InferBody {
-        model,
-        version,
-        content,
-        epoch_seen,
-        caller,
-        unit,
-        sequence,
-    };
+    let request = sender.asks(model, version, content);
     doors.serving.infer(request).await.map(answered)
 }
 

@@ -12,12 +12,13 @@ use paceline_core::Random;
 use paceline_protocol::frame::{ClientInfer, Frame, Message};
 use paceline_protocol::tenant::{ApiKey, KeyId};
 use paceline_protocol::{
-    AlignedBuffer, Criticality, Digest, Dim, Dtype, Epoch, Failure, JoinToken, ModelName, Secret,
-    ShapePattern, Signature, TenantId, Tensor, TensorSpec, TokenId,
+    AlignedBuffer, Criticality, Digest, Dim, Dtype, Epoch, ErrorCode, Failure, JoinToken,
+    ModelName, Secret, ShapePattern, Signature, TenantId, Tensor, TensorSpec, TokenId,
 };
 
 use super::oip::{ParseOptions, parse};
 use super::path::{Route, Target};
+use super::text::{Asked, Texts};
 
 /// Mutations of each target unless seconds are given: a second or two of a test's time.
 const ROUNDS: u64 = 20_000;
@@ -206,6 +207,36 @@ fn json_requests() {
                 );
                 true
             }
+            Err(failure) => {
+                assert_fit_to_be_told(&failure);
+                false
+            }
+        }
+    });
+}
+
+#[test]
+fn texts() {
+    let spec = |name: &str, dtype, dim| TensorSpec {
+        name: name.to_owned(),
+        dtype,
+        shape: ShapePattern(vec![Dim::Any, dim]),
+    };
+    let signature = Signature {
+        inputs: vec![spec("text", Dtype::Bytes, Dim::Exactly(1))],
+        outputs: vec![spec("embedding", Dtype::Fp32, Dim::Exactly(4))],
+    };
+    fuzz("texts", Vec::new(), |input| {
+        let read = Texts::read(Asked::Embeddings, input);
+        match read.and_then(|texts| texts.parse(&signature, ParseOptions::default())) {
+            Ok(parsed) => {
+                let known = serde_json::from_slice::<serde::de::IgnoredAny>(input);
+                assert!(known.is_ok(), "{known:?}");
+                assert!(parsed.rows() > 0 && parsed.outputs.len() == 1);
+                true
+            }
+            // A model for texts takes no tokens.
+            Err(failure) if failure.code == ErrorCode::Unsupported => false,
             Err(failure) => {
                 assert_fit_to_be_told(&failure);
                 false

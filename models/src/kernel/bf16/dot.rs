@@ -14,7 +14,8 @@ use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use super::super::level::{Kernels, Level, Precision};
-use super::super::product::{self, Rows, Target};
+use super::super::product::{Product, Rows, Target};
+use super::super::then::Then;
 use super::{BLOCK_ROWS, Block, Pair, TILE, TILE_PAIRS};
 
 /// Proof that this machine has the instruction.
@@ -52,7 +53,7 @@ impl Dot {
         let mut best = [Duration::MAX; 2];
         for _ in 0..100 {
             let started = Instant::now();
-            let mut product = product::Product {
+            kernels.dispatch(Product {
                 rows: Rows::new(&row_values, depth),
                 depth,
                 panels: &panels,
@@ -61,10 +62,9 @@ impl Dot {
                     values: &mut values,
                     stride: columns,
                     columns,
-                    adds: false,
                 },
-            };
-            kernels.dispatch(product::Alone(&mut product));
+                then: Then::Nothing,
+            });
             best[0] = best[0].min(started.elapsed());
             let started = Instant::now();
             self.multiply(Block {

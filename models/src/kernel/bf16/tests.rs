@@ -1,9 +1,11 @@
 //! Products of bfloat16: what the units compute against sums in float64, and the layout of factors.
 
+use half::bf16;
 use proptest::prelude::*;
 
+use super::super::level::{Level, Precision};
 use super::super::noise::noise;
-use super::super::product::AsItIs;
+use super::super::product::Rows;
 use super::*;
 
 /// What a unit does, in plain Rust.
@@ -69,7 +71,7 @@ fn product(
         left: &mut left,
     });
     let mut values = vec![f32::NAN; rows.count * columns];
-    let mut product = Product {
+    let product = Product {
         unit,
         rows: rows.count,
         depth,
@@ -80,10 +82,10 @@ fn product(
             values: &mut values,
             stride: columns,
             columns,
-            adds: false,
         },
+        then: Then::Nothing,
     };
-    product.run(kernels, AsItIs);
+    product.run(kernels);
     values
 }
 
@@ -95,10 +97,27 @@ proptest! {
         rows in 1usize..66, depth in 1usize..100, columns in 1usize..150, seed: u64,
     ) {
         let (x, weight) = (noise(rows * depth, seed), noise(columns * depth, !seed));
-        let mut packed = vec![Pair::MAX; right_pairs(depth, columns)];
-        pack_columns(Rows::new(&weight, depth), depth, 1.0, &mut packed);
+        let turned: Vec<f32> = (0..depth * columns)
+            .map(|i| weight[i % columns * depth + i / columns])
+            .collect();
+        let mut packed = [(); 2].map(|()| vec![Pair::MAX; right_pairs(depth, columns)]);
+        for level in Level::available() {
+            let kernels = Kernels::on(level, Precision::Bf16);
+            kernels.dispatch(PackColumns {
+                columns: Rows::new(&weight, depth),
+                depth,
+                scale: 1.0,
+                right: &mut packed[0],
+            });
+            kernels.dispatch(PackRows {
+                rows: Rows::new(&turned, columns),
+                columns,
+                right: &mut packed[1],
+            });
+            prop_assert_eq!(&packed[0], &packed[1], "both ways give the same layout");
+        }
         for unit in units() {
-            let got = product(unit, (&x, depth), &packed, columns);
+            let got = product(unit, (&x, depth), &packed[0], columns);
             for row in 0..rows {
                 let x = &x[row * depth..][..depth];
                 for column in 0..columns {
@@ -107,7 +126,7 @@ proptest! {
                     let got = f64::from(got[row * columns + column]);
                     prop_assert!((exact - got).abs() < 2e-5, "{unit:?}: {exact} {got}");
                 }
-                let alone = product(unit, (x, depth), &packed, columns);
+                let alone = product(unit, (x, depth), &packed[0], columns);
                 prop_assert_eq!(&alone[..], &got[row * columns..][..columns]);
             }
         }
@@ -145,7 +164,7 @@ fn rounding_is_that_of_the_half_crate() {
                 left: &mut left,
             });
             for (k, value) in line.iter().enumerate() {
-                let (pair, shift) = place(k);
+                let (pair, shift) = (k % TILE, k / TILE * 16);
                 let (got, wanted) = ((left[pair] >> shift) as u16, bf16::from_f32(*value));
                 assert_eq!(
                     got,

@@ -1,7 +1,7 @@
 //! Buffers of large bodies, used again.
 //!
 //! An allocator gives memory of their size back to the system, which takes and clears it page by
-//! page: for an image of 600 KB that costs as much as two of the copies that are made of it.
+//! page: for an image of 600 KB that costs as much as a copy of it.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};

@@ -16,10 +16,11 @@ use super::messages::Messages;
 use super::metadata;
 use super::status::{CONTENT_TYPE, expired, ok};
 use crate::gateway::Doors;
-use crate::gateway::body::{EPOCH, epoch_seen, sequence, unit};
-use crate::gateway::infer::{Answered, Content, InferBody};
+use crate::gateway::body::EPOCH;
+use crate::gateway::infer::{Answered, Content};
 use crate::gateway::oip::Message;
-use crate::gateway::server::{STALE, VERSION, caller};
+use crate::gateway::sender::Sender;
+use crate::gateway::server::{STALE, VERSION};
 use crate::telemetry::metrics::Protocol;
 
 /// Answers a request. Dropping the future cancels what has not started: HTTP/2 does that when the
@@ -34,10 +35,7 @@ pub(super) async fn answer(
 ) -> Result<Response<CallBody>, Failure> {
     let arrived = Instant::now();
     let refused = |failure: &Failure| doors.metrics.refused(Protocol::Grpc, failure.code);
-    let caller = caller(doors, headers).inspect_err(refused)?;
-    let epoch_seen = epoch_seen(headers).inspect_err(refused)?;
-    let unit = unit(headers).inspect_err(refused)?;
-    let sequence = sequence(headers).inspect_err(refused)?;
+    let sender = Sender::of(doors, headers).inspect_err(refused)?;
     let budget = metadata::budget(headers).inspect_err(refused)?;
     let read = read(doors, headers, body, budget).await;
     let body = read.inspect_err(refused)?;
@@ -50,15 +48,8 @@ pub(super) async fn answer(
         }
         message.within(left);
     }
-    let request = InferBody {
-        model: message.model(),
-        version: message.version(),
-        content: Content::Message(&message),
-        epoch_seen,
-        caller,
-        unit,
-        sequence,
-    };
+    let content = Content::Message(&message);
+    let request = sender.asks(message.model(), message.version(), content);
     doors.serving.infer(request).await.map(answered)
 }
 

@@ -177,7 +177,7 @@ impl Guest {
         seen.has_frames();
         let service = service_fn(move |request| {
             let open = seen.begin(until(door, request.headers()));
-            // It is some 12 KiB, and moved four times on its way into a task.
+            // It is some 12 KiB, and what holds it is moved four times.
             let answering = Box::pin(answer(doors.clone(), door, request));
             async move { Ok::<_, NoError>(Outgoing::answer(answering.await, open)) }
         });

@@ -205,6 +205,28 @@ mod tests {
 
     use super::*;
 
+    #[test]
+    fn what_ends_at_once_needs_no_task_and_a_panic_ends_alone() {
+        // There is no runtime here: a task would be a panic of its own.
+        let ended = Arc::new(AtomicBool::new(false));
+        let seen = ended.clone();
+        Streams.execute(async move { seen.store(true, Ordering::Relaxed) });
+        assert!(ended.load(Ordering::Relaxed));
+        Streams.execute(async { panic!("a fault in one stream") });
+    }
+
+    #[tokio::test]
+    async fn what_waits_goes_on_in_a_task() {
+        let (told, heard) = tokio::sync::oneshot::channel();
+        let (end, ended) = tokio::sync::oneshot::channel();
+        Streams.execute(async move {
+            let told: Result<u32, _> = heard.await;
+            end.send(told).expect("the test waits");
+        });
+        told.send(7).expect("the stream waits");
+        assert_eq!(ended.await.expect("it ends"), Ok(7));
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_stream_ends_when_nothing_is_taken_and_not_while_it_computes() {
         let seen = Sending::default();

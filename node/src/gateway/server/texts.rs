@@ -7,10 +7,10 @@ use hyper::{Response, StatusCode};
 use paceline_protocol::{ErrorCode, Failure};
 
 use super::respond::{answered, failed, with_body};
-use super::{caller, epoch_seen, read_inference, sequence, unit};
 use crate::gateway::Doors;
-use crate::gateway::body::AnswerBody;
-use crate::gateway::infer::{Content, InferBody};
+use crate::gateway::body::{AnswerBody, read_inference};
+use crate::gateway::infer::Content;
+use crate::gateway::sender::Sender;
 use crate::gateway::text::{self, Asked, Texts};
 use crate::router::Routes;
 use crate::telemetry::metrics::Protocol;
@@ -25,24 +25,13 @@ pub(super) async fn answer(
     (headers, body): (&HeaderMap, Incoming),
 ) -> Result<Response<AnswerBody>, Failure> {
     let refused = |failure: &Failure| doors.metrics.refused(Protocol::Http, failure.code);
-    let caller = caller(doors, headers).inspect_err(refused)?;
-    let epoch_seen = epoch_seen(headers).inspect_err(refused)?;
-    let unit = unit(headers).inspect_err(refused)?;
-    let sequence = sequence(headers).inspect_err(refused)?;
+    let sender = Sender::of(doors, headers).inspect_err(refused)?;
     let read = read_inference(doors, headers, body).await;
     let (_, body) = read.inspect_err(refused)?;
     let texts = Texts::read(asked, &body).inspect_err(refused)?;
     let routes = doors.serving.router.routes();
     let model = model(&routes, asked, texts.model()).inspect_err(refused)?;
-    let request = InferBody {
-        model: &model,
-        version: None,
-        content: Content::Texts(&texts),
-        epoch_seen,
-        caller,
-        unit,
-        sequence,
-    };
+    let request = sender.asks(&model, None, Content::Texts(&texts));
     doors.serving.infer(request).await.map(answered)
 }
 
