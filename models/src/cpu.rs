@@ -1,11 +1,11 @@
 //! The production engine of a CPU: every family, on whichever thread calls.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use paceline_protocol::Tensor;
 use paceline_protocol::registry::DeviceKind;
 
+use crate::account::{Account, Reservation};
 use crate::batch::Batch;
 use crate::engine::{
     DeviceSpec, Engine, LoadError, LoadedModel, MemoryUse, Prepared, RunError, Token,
@@ -22,7 +22,7 @@ use crate::source::ModelSource;
 pub struct CpuEngine {
     device: DeviceSpec,
     path: Path,
-    taken_bytes: Arc<AtomicU64>,
+    account: Account,
 }
 
 impl CpuEngine {
@@ -42,7 +42,7 @@ impl CpuEngine {
         Self {
             device,
             path: Path::default(),
-            taken_bytes: Arc::default(),
+            account: Account::default(),
         }
     }
 
@@ -71,28 +71,7 @@ impl CpuEngine {
 
     /// What loaded versions occupy now, with every thread running a full batch of each.
     pub fn taken_bytes(&self) -> u64 {
-        self.taken_bytes.load(Ordering::Relaxed)
-    }
-
-    /// Takes memory for a version, or says how much is left.
-    fn reserve(&self, memory: MemoryUse) -> Result<Reservation, LoadError> {
-        let needed = memory.total_bytes(self.device.threads);
-        let device = self.device.memory_bytes;
-        let take = |taken: u64| taken.checked_add(needed).filter(|sum| *sum <= device);
-        match self
-            .taken_bytes
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, take)
-        {
-            Ok(_) => Ok(Reservation {
-                bytes: needed,
-                account: self.taken_bytes.clone(),
-            }),
-            Err(taken) => Err(LoadError::Memory {
-                needed,
-                left: device.saturating_sub(taken),
-                device,
-            }),
-        }
+        self.account.taken_bytes()
     }
 }
 
@@ -107,7 +86,7 @@ impl Engine for CpuEngine {
         Ok(match plan {
             Plan::Identity => Arc::new(Identity::new(description)),
             Plan::Mlp(plan) => {
-                let reservation = self.reserve(plan.memory(description.rows_max))?;
+                let reservation = self.account.reserve(&self.device, plan.memory(description.rows_max))?;
                 let model = Mlp::load(description, &plan)?;
                 Arc::new(Accounted {
                     model,
@@ -115,7 +94,7 @@ impl Engine for CpuEngine {
                 })
             }
             Plan::Encoder(plan) => {
-                let reservation = self.reserve(plan.memory(description.rows_max))?;
+                let reservation = self.account.reserve(&self.device, plan.memory(description.rows_max))?;
                 let model = Encoder::load(description, &plan, self.path)?;
                 Arc::new(Accounted {
                     model,
@@ -123,18 +102,6 @@ impl Engine for CpuEngine {
                 })
             }
         })
-    }
-}
-
-/// Memory of the device, given back when it is dropped.
-struct Reservation {
-    bytes: u64,
-    account: Arc<AtomicU64>,
-}
-
-impl Drop for Reservation {
-    fn drop(&mut self) {
-        self.account.fetch_sub(self.bytes, Ordering::Relaxed);
     }
 }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use paceline_protocol::Tensor;
 use paceline_protocol::registry::DeviceKind;
+use serde::{Deserialize, Serialize};
 
 use crate::batch::Batch;
 use crate::folder::{ModelDescription, RecogniseError};
@@ -90,6 +91,18 @@ pub trait LoadedModel: Send + Sync {
 
     /// What it occupies, as the engine accounts it.
     fn bytes(&self) -> MemoryUse;
+
+    /// Whether it computes elsewhere, so that whoever runs a batch waits, for how long nobody knows:
+    /// such a batch is run on a lane's own thread, never by a task that others share.
+    fn is_elsewhere(&self) -> bool {
+        false
+    }
+
+    /// Has `tell` called once, with the reason, when what holds the model ends by itself, whether a
+    /// batch runs or not. What is in this process never does.
+    fn on_death(&self, tell: Box<dyn FnOnce(String) + Send>) {
+        drop(tell);
+    }
 
     /// What a batch of `rows` takes, if the engine says it instead of spending it: whoever runs
     /// the batch in invented time lets it pass there. `None`, as of every engine that computes:
@@ -180,7 +193,7 @@ pub enum LoadError {
 }
 
 /// Why a batch has no answers.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
 pub enum RunError {
     /// More rows than the version was loaded for, or none.
     #[error("a batch of {rows} rows; this model takes 1 to {rows_max}")]
@@ -216,6 +229,16 @@ pub enum RunError {
     #[error("the engine failed: {message}")]
     Engine {
         /// What it said.
+        message: String,
+    },
+    /// What computes it has gone before any of the batch ran.
+    #[error("the engine has gone")]
+    Gone,
+    /// What computed it has died. Whether by this batch, nobody can tell; the model is not loaded
+    /// any more.
+    #[error("the engine died: {message}")]
+    Died {
+        /// How.
         message: String,
     },
 }

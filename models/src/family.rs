@@ -8,7 +8,8 @@ use std::fmt;
 
 pub use encoder::EncoderError;
 pub(crate) use encoder::{
-    Claim, Encoder, EncoderPlan, EncoderSection, Outline, Path, encoder_claim, encoder_files,
+    Claim, Encoder, EncoderPlan, EncoderSection, Outline, Path, Reading, encoder_claim,
+    encoder_files,
 };
 pub(crate) use identity::{Identity, check_identity};
 pub use mlp::MlpError;

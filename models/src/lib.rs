@@ -15,24 +15,30 @@
 //! Deliberately absent: queues, deadlines, threads and restarts. Whoever calls
 //! [`LoadedModel::run`] lends it the thread that it computes on, and catches its panics.
 
+mod account;
 mod batch;
+mod canary;
 mod cpu;
 mod engine;
 mod family;
 mod folder;
+mod front;
 pub mod kernel;
 mod source;
 mod stub;
 mod warm_up;
 mod weights;
 
+pub use account::{Account, Reservation};
 pub use batch::Batch;
+pub use canary::{Canary, CanaryError};
 pub use cpu::CpuEngine;
 pub use engine::{
     DeviceSpec, Engine, LoadError, LoadedModel, MemoryUse, Prepared, RunError, Token,
 };
 pub use family::{EncoderError, Family, MlpError};
 pub use folder::{ModelDescription, RecogniseError, recognise};
+pub use front::Front;
 pub use source::{ModelSource, SourceError};
 pub use stub::{CostCurve, Pace, Script, StubEngine};
 pub use warm_up::{WarmUp, warm_up};

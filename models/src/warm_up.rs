@@ -75,32 +75,42 @@ fn measure(model: &dyn LoadedModel, rows: u32) -> Result<u64, RunError> {
 }
 
 fn zeros(spec: &TensorSpec, rows: u32) -> Result<Tensor, RunError> {
-    let too_large = || RunError::Input {
-        request: 0,
-        input: spec.name.clone(),
-        wanted: format!("{} rows that fit into memory", rows),
-        got: format!("{} {}", spec.dtype, spec.shape),
-    };
+    let shape = shape(spec, rows)?;
+    // Four zero bytes are an empty string of BYTES.
+    let size = spec.dtype.element_bytes().unwrap_or(4);
+    let data = vec![0; shape.elements() as usize * size];
+    Tensor::new(spec.dtype, shape, data.into()).map_err(|_| too_large(spec, rows))
+}
+
+/// Of an input of so many rows, 1 for every open dimension beside them.
+pub(crate) fn shape(spec: &TensorSpec, rows: u32) -> Result<Shape, RunError> {
     let inner = spec.shape.0.iter().skip(1).map(|dim| match dim {
         Dim::Any => 1,
         Dim::Exactly(size) => *size,
     });
     let dims: Vec<u64> = std::iter::once(u64::from(rows)).chain(inner).collect();
-    let shape = Shape::new(&dims).map_err(|_| too_large())?;
-    // Four zero bytes are an empty string of BYTES.
+    let shape = Shape::new(&dims).map_err(|_| too_large(spec, rows))?;
     let size = spec.dtype.element_bytes().unwrap_or(4) as u64;
-    let bytes = shape
-        .elements()
-        .checked_mul(size)
-        .filter(|bytes| *bytes <= ZEROS_BYTES_MAX);
-    let data = vec![0; bytes.ok_or_else(too_large)? as usize];
-    Tensor::new(spec.dtype, shape, data.into()).map_err(|_| too_large())
+    let bytes = shape.elements().checked_mul(size);
+    bytes
+        .filter(|bytes| *bytes <= SAMPLE_BYTES_MAX)
+        .map(|_| shape)
+        .ok_or_else(|| too_large(spec, rows))
+}
+
+pub(crate) fn too_large(spec: &TensorSpec, rows: u32) -> RunError {
+    RunError::Input {
+        request: 0,
+        input: spec.name.clone(),
+        wanted: format!("{rows} rows that fit into memory"),
+        got: format!("{} {}", spec.dtype, spec.shape),
+    }
 }
 
 /// Largest input that a warm-up builds: no request may be larger.
-const ZEROS_BYTES_MAX: u64 = paceline_protocol::limits::BODY_BYTES_MAX as u64;
+const SAMPLE_BYTES_MAX: u64 = paceline_protocol::limits::BODY_BYTES_MAX as u64;
 
-fn check_answers(
+pub(crate) fn check_answers(
     answers: &[Vec<Tensor>],
     outputs: &[TensorSpec],
     rows: u32,

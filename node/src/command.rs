@@ -30,6 +30,9 @@ pub enum Command {
     /// Look at a node's configuration without starting it.
     #[command(subcommand)]
     Config(ConfigCommand),
+    /// Be the engine of one replica, for a node with `device.isolation = "process"`.
+    #[command(hide = true)]
+    Engine,
 }
 
 /// `paceline config …`
@@ -71,6 +74,9 @@ impl Command {
             Self::Up(up) => up.run(),
             Self::Serve(serve) => serve.run(),
             Self::Join(join) => join.run(),
+            Self::Engine => crate::engine::serve()
+                .map(|()| ExitCode::SUCCESS)
+                .map_err(|error| format!("no node speaks on standard input: {error}")),
             Self::Config(ConfigCommand::Check(config)) => {
                 config.load()?;
                 eprintln!("the configuration is good");

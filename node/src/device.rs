@@ -2,19 +2,22 @@
 //!
 //! Hot path: the machine and the waiting payloads share one short lock, and whoever brings a
 //! request steps the machine in its own task. If the machine says so, that task also runs the
-//! batch, for all who queued; otherwise the lane's thread does. An engine that fails or panics
-//! ends its batch with a typed failure and never takes the lane along.
+//! batch, for all who queued; otherwise the lane's thread does, as always where the engine is in a
+//! process of its own. An engine that fails, panics or dies ends its batch with a typed failure and
+//! never takes the lane along.
 
 mod drive;
 mod lane;
 mod pending;
 mod submission;
+mod suspects;
 mod work;
 
 use std::sync::{Arc, Mutex, PoisonError};
 
 use paceline_core::batcher::{DropReason, Options};
 use paceline_core::device::{BatcherId, Device, Effect, Input, LaneId};
+use paceline_core::quarantine::Verdict;
 use paceline_core::record::Recorded;
 use paceline_core::{BucketId, Instant, Machine, RequestMeta};
 use paceline_models::LoadedModel;
@@ -23,6 +26,7 @@ use paceline_protocol::{ErrorCode, Failure, ReplicaId, TenantId, Tensor, Version
 use self::lane::{Door, Signal};
 use self::pending::Pending;
 pub(crate) use self::submission::Submission;
+pub(crate) use self::suspects::Suspects;
 pub(crate) use self::work::{End, Load, Ran, Work};
 use crate::clock::Clock;
 use crate::record::{Records, Share};
@@ -53,8 +57,10 @@ pub struct Loaded {
     pub options: Options,
     /// Where its batches are counted.
     pub statistics: Arc<Statistics>,
-    /// Told when the engine panics.
-    pub on_panic: Arc<dyn Fn(String) + Send + Sync>,
+    /// What engines of the replica died of.
+    pub suspects: Arc<Suspects>,
+    /// Told when the engine dies while it runs a batch.
+    pub on_death: Arc<dyn Fn(String) + Send + Sync>,
 }
 
 struct Shared {
@@ -97,6 +103,7 @@ struct Ticket {
     slot: paceline_core::Slot,
     inputs: Vec<Tensor>,
     arrived: Instant,
+    is_second: bool,
 }
 
 /// A batch that the calling thread shall run.
@@ -148,6 +155,11 @@ impl Handle {
         self.shared.metrics.statistics(model, version)
     }
 
+    /// Where what happens to engines is counted.
+    pub fn metrics(&self) -> &DeviceMetrics {
+        &self.shared.metrics
+    }
+
     /// Takes a loaded replica on.
     pub fn attach(&self, loaded: Loaded) -> Attachment {
         let mut state = self.shared.lock();
@@ -171,8 +183,16 @@ impl Handle {
     /// this returns. Dropping the [`Submission`] cancels it.
     pub fn submit(&self, work: Work) -> Submission {
         let now = self.shared.clock.now();
-        let mut state = self.shared.lock();
         let (reply, receiver) = tokio::sync::oneshot::channel();
+        let mut state = self.shared.lock();
+        let mut verdict = Verdict::Free;
+        let in_place = state.replica(work.batcher).is_none_or(|it| !it.model.is_elsewhere());
+        if let Some(suspects) = state.suspects(work.batcher) {
+            // A pass over all its bytes, which nobody else should wait for.
+            drop(state);
+            verdict = suspects.verdict(now, &work.inputs);
+            state = self.shared.lock();
+        }
         let Work {
             batcher,
             inputs,
@@ -181,11 +201,16 @@ impl Handle {
             deadline,
             criticality,
             tenant,
-            is_alone,
+            is_second,
         } = work;
         if state.is_closed {
             // Read at once, or dropped unread.
             let _ = reply.send(End::Dropped(DropReason::Gone, inputs));
+            return Submission::new(self.clone(), receiver, batcher, NO_SLOT);
+        }
+        if verdict == Verdict::Refused {
+            self.shared.metrics.poisonous();
+            let _ = reply.send(End::Poisonous(inputs));
             return Submission::new(self.clone(), receiver, batcher, NO_SLOT);
         }
         let bucket = bucket(&inputs);
@@ -193,6 +218,7 @@ impl Handle {
             batcher,
             inputs,
             arrived: now,
+            is_second,
             reply,
         });
         let request = RequestMeta {
@@ -205,12 +231,12 @@ impl Handle {
             tokens: 0,
             criticality,
             tenant,
-            is_alone,
+            is_alone: is_second || verdict == Verdict::Alone,
         };
         let input = Input::Arrive {
             batcher,
             request,
-            in_place: true,
+            in_place,
         };
         let batch = self.shared.step_at(now, state, input);
         self.shared.run_in_place(batch);
@@ -322,18 +348,32 @@ impl Drop for Attachment {
     }
 }
 
+impl State {
+    fn replica(&self, batcher: BatcherId) -> Option<&Arc<Loaded>> {
+        self.replicas.get(batcher.0 as usize)?.as_ref()
+    }
+
+    /// What engines of a replica died of, if they died of anything.
+    fn suspects(&self, batcher: BatcherId) -> Option<Arc<Suspects>> {
+        let suspects = &self.replica(batcher)?.suspects;
+        (!suspects.is_empty()).then(|| suspects.clone())
+    }
+}
+
 impl Formed {
     fn join(&mut self, slot: paceline_core::Slot, payload: pending::Payload) {
         let pending::Payload {
             batcher: _,
             inputs,
             arrived,
+            is_second,
             reply,
         } = payload;
         self.tickets.push(Ticket {
             slot,
             inputs,
             arrived,
+            is_second,
         });
         self.replies.push(reply);
     }

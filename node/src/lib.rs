@@ -33,6 +33,7 @@ mod device;
 pub mod directory;
 pub mod dispatch;
 mod drain;
+pub mod engine;
 pub mod gateway;
 pub mod identity;
 pub mod join;

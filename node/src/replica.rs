@@ -1,11 +1,12 @@
 //! One loaded copy of a version: fetched, loaded, warmed up, attached, and loaded again when
-//! its engine panics.
+//! its engine dies or answers a known row otherwise than before.
 //!
-//! Supervised by the [`crate::worker`] of its device. Hears the end of its loading and the
-//! panics of its engine; speaks to the device and the board of observations. Loading runs off
-//! the serving path. It gives up as its [`RestartBudget`] says and then reports *failed*. When
+//! Supervised by the [`crate::worker`] of its device. Hears the end of its loading, the death
+//! of its engine and what its canary found; speaks to the device and the board of observations.
+//! Loading and canaries run off the serving path. It gives up as its [`RestartBudget`] says and then reports *failed*. When
 //! it stops or dies, its attachment goes with it: what waits is told that the replica is gone.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,14 +16,14 @@ use paceline_core::copies::sources;
 use paceline_core::cost::CostFit;
 use paceline_core::placement::ReplicaState;
 use paceline_core::restart::{Effect, Input, Restart, RestartBudget};
-use paceline_models::{Engine, LoadedModel, WarmUp};
+use paceline_models::{Canary, CanaryError, Engine, LoadedModel, RunError, WarmUp};
 use paceline_protocol::{Digest, ModelName, NodeId, ReplicaId, VersionNumber};
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tracing::Instrument;
 
 use crate::artifacts::{Artifacts, Fetcher};
 use crate::clock::Clock;
-use crate::device::{self, Attachment};
+use crate::device::{self, Attachment, Suspects};
 use crate::observed::{Observation, Observed};
 use crate::record::{Records, Share, Stepped};
 use crate::registry;
@@ -31,8 +32,12 @@ use crate::registry;
 pub(crate) enum Message {
     /// Its loading has ended.
     Loaded(Result<Ready, String>),
-    /// Its engine panicked.
-    Panicked(String),
+    /// Its engine died: panicked, or ended with its process.
+    Died(Life, String),
+    /// Time to ask a known row.
+    AskCanary,
+    /// What came of that.
+    Asked(Life, Result<(), CanaryError>),
     /// The wait before the next attempt may be over.
     Due,
 }
@@ -43,7 +48,12 @@ impl ractor::Message for Message {}
 pub(crate) struct Ready {
     model: Arc<dyn LoadedModel>,
     warm_up: WarmUp,
+    canary: Canary,
 }
+
+/// Which of its engines, counted: what is told of one that has gone concerns nobody.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Life(u64);
 
 /// What the replica needs to start.
 #[derive(Clone)]
@@ -72,6 +82,8 @@ pub(crate) struct Arguments {
     pub clock: Clock,
     /// Where what was decided is kept.
     pub records: Records,
+    /// How often its canary is asked.
+    pub canary_every: Duration,
 }
 
 /// The actor.
@@ -81,7 +93,18 @@ pub(crate) struct Replica;
 pub(crate) struct State {
     arguments: Arguments,
     restart: Stepped<Restart>,
-    attachment: Option<Attachment>,
+    serving: Option<Serving>,
+    life: Life,
+    /// What the version answered when it was first loaded here: engines after that must, too.
+    canary: Option<Canary>,
+    suspects: Arc<Suspects>,
+}
+
+/// A replica that takes requests.
+struct Serving {
+    model: Arc<dyn LoadedModel>,
+    /// Takes it off the device when it is dropped.
+    _attachment: Attachment,
 }
 
 impl Actor for Replica {
@@ -94,14 +117,18 @@ impl Actor for Replica {
         myself: ActorRef<Message>,
         arguments: Arguments,
     ) -> Result<State, ActorProcessingErr> {
-        let (id, budget) = (arguments.id.0, RestartBudget::default());
+        let (id, budget) = (arguments.id.0, budget());
         let restart = Restart::new(budget, id);
         let name = format!("replica {id}");
         let state = State {
             restart: arguments.records.stepped((Share::Restart, &name), restart),
+            serving: None,
+            life: Life::default(),
+            canary: None,
+            suspects: Arc::default(),
             arguments,
-            attachment: None,
         };
+        myself.send_interval(state.arguments.canary_every, || Message::AskCanary);
         state.load(&myself);
         Ok(state)
     }
@@ -115,12 +142,9 @@ impl Actor for Replica {
         match message {
             Message::Loaded(Ok(ready)) => state.attach(&myself, ready),
             Message::Loaded(Err(reason)) => state.failed(&myself, reason),
-            Message::Panicked(reason) => {
-                // Several batches may report the panic of one engine.
-                if state.attachment.take().is_some() {
-                    state.failed(&myself, format!("the engine panicked: {reason}"));
-                }
-            }
+            Message::Died(life, reason) => state.died(&myself, life, &reason),
+            Message::AskCanary => state.ask_canary(&myself),
+            Message::Asked(life, found) => state.asked(&myself, life, found),
             Message::Due => state.due(&myself),
         }
         Ok(())
@@ -130,7 +154,7 @@ impl Actor for Replica {
 impl State {
     fn load(&self, myself: &ActorRef<Message>) {
         self.note(ReplicaState::Loading);
-        let arguments = self.arguments.clone();
+        let (arguments, canary) = (self.arguments.clone(), self.canary.clone());
         let myself = myself.clone();
         let span = tracing::info_span!(
             "replica",
@@ -139,7 +163,7 @@ impl State {
             version = arguments.version.0
         );
         let loading = async move {
-            let result = arguments.fetch_and_load().await;
+            let result = arguments.fetch_and_load(canary).await;
             // A replica that was taken away meanwhile needs no model.
             let _ = myself.cast(Message::Loaded(result));
         };
@@ -147,7 +171,14 @@ impl State {
     }
 
     fn attach(&mut self, myself: &ActorRef<Message>, ready: Ready) {
-        let Ready { model, warm_up } = ready;
+        let Ready {
+            model,
+            warm_up,
+            canary,
+        } = ready;
+        self.life.0 += 1;
+        let life = self.life;
+        self.canary.get_or_insert(canary);
         let rows_max = model.description().rows_max;
         let cost = CostFit::from_warm_up(warm_up.one_row_ns, rows_max, warm_up.full_batch_ns);
         let row_nanos = cost.row_nanos(rows_max);
@@ -155,15 +186,20 @@ impl State {
             .bytes()
             .total_bytes(self.arguments.engine.device().threads);
         let myself = myself.clone();
+        let tell = move |reason| {
+            // A replica that was taken away meanwhile mourns nobody.
+            let _ = myself.cast(Message::Died(life, reason));
+        };
         let Arguments {
             device,
             model: name,
             version,
             ..
         } = &self.arguments;
+        model.on_death(Box::new(tell.clone()));
         let attachment = device.attach(device::Loaded {
             replica: self.arguments.id,
-            model,
+            model: model.clone(),
             statistics: device.statistics(name.as_str(), *version),
             options: Options {
                 rows_max,
@@ -171,12 +207,14 @@ impl State {
                 policy: Policy::default(),
                 cost,
             },
-            on_panic: Arc::new(move |reason| {
-                let _ = myself.cast(Message::Panicked(reason));
-            }),
+            suspects: self.suspects.clone(),
+            on_death: Arc::new(tell),
         });
         let batcher = Some(attachment.batcher());
-        self.attachment = Some(attachment);
+        self.serving = Some(Serving {
+            model,
+            _attachment: attachment,
+        });
         let Arguments {
             id, model, version, ..
         } = &self.arguments;
@@ -191,6 +229,45 @@ impl State {
                 memory_bytes,
             },
         );
+    }
+
+    /// Several batches may tell of one death, and the process too.
+    fn died(&mut self, myself: &ActorRef<Message>, life: Life, reason: &str) {
+        if life != self.life || self.serving.take().is_none() {
+            return;
+        }
+        self.arguments.device.metrics().died();
+        self.failed(myself, format!("the engine died: {reason}"));
+    }
+
+    /// Beside the batches that run: it waits for none of them, and they hardly for it.
+    fn ask_canary(&self, myself: &ActorRef<Message>) {
+        let (Some(serving), Some(canary)) = (&self.serving, self.canary.clone()) else {
+            return;
+        };
+        let (model, myself, life) = (serving.model.clone(), myself.clone(), self.life);
+        self.arguments.artifacts.threads().blocking(move || {
+            let asked = catch_unwind(AssertUnwindSafe(|| canary.check(&*model)));
+            let message = match asked {
+                Ok(found) => Message::Asked(life, found),
+                Err(_) => Message::Died(life, "it panicked on its canary".to_owned()),
+            };
+            // A replica that was taken away meanwhile is asked nothing.
+            let _ = myself.cast(message);
+        });
+    }
+
+    fn asked(&mut self, myself: &ActorRef<Message>, life: Life, found: Result<(), CanaryError>) {
+        let Err(error) = found else { return };
+        if life != self.life || self.serving.is_none() {
+            return;
+        }
+        if let CanaryError::Run(RunError::Gone | RunError::Died { .. }) = error {
+            return self.died(myself, life, &error.to_string());
+        }
+        self.serving = None;
+        self.arguments.device.metrics().canary_failed();
+        self.failed(myself, error.to_string());
     }
 
     fn failed(&mut self, myself: &ActorRef<Message>, reason: String) {
@@ -238,25 +315,25 @@ impl State {
 
 impl Arguments {
     /// Loads what is here; what is missing or damaged is fetched from peers first.
-    async fn fetch_and_load(&self) -> Result<Ready, String> {
-        match self.load().await {
+    async fn fetch_and_load(&self, canary: Option<Canary>) -> Result<Ready, String> {
+        match self.load(canary.clone()).await {
             Err(LoadError::Artifact(reason)) => {
                 let peers = self.peers();
                 let deadline = tokio::time::Instant::now() + FETCH_LIMIT;
                 let fetched = self.fetcher.fetch(self.digest, &peers, deadline).await;
                 // Nobody else has it: then what is wrong here is what matters.
                 fetched.map_err(|error| format!("{reason}; {error}"))?;
-                self.load().await.map_err(LoadError::into_reason)
+                self.load(canary).await.map_err(LoadError::into_reason)
             }
             loaded => loaded.map_err(LoadError::into_reason),
         }
     }
 
-    async fn load(&self) -> Result<Ready, LoadError> {
+    async fn load(&self, canary: Option<Canary>) -> Result<Ready, LoadError> {
         let (artifacts, engine, digest) =
             (self.artifacts.clone(), self.engine.clone(), self.digest);
         let threads = artifacts.threads();
-        let loading = threads.blocking(move || load(&artifacts, digest, &*engine));
+        let loading = threads.blocking(move || load(&artifacts, digest, &*engine, canary));
         loading.await.unwrap_or_else(|error| {
             tracing::error!(%error, "loading a model panicked");
             Err(LoadError::Engine("loading it panicked".to_owned()))
@@ -277,6 +354,10 @@ enum LoadError {
 }
 
 impl LoadError {
+    fn engine(error: impl std::error::Error) -> Self {
+        Self::Engine(error.to_string())
+    }
+
     fn into_reason(self) -> String {
         match self {
             Self::Artifact(reason) | Self::Engine(reason) => reason,
@@ -284,18 +365,35 @@ impl LoadError {
     }
 }
 
-/// Reads, verifies, loads and warms up; blocks for as long as that takes.
-fn load(artifacts: &Artifacts, digest: Digest, engine: &dyn Engine) -> Result<Ready, LoadError> {
+/// Reads, verifies, loads, warms up and asks the canary; blocks for as long as that takes.
+fn load(
+    artifacts: &Artifacts,
+    digest: Digest,
+    engine: &dyn Engine,
+    canary: Option<Canary>,
+) -> Result<Ready, LoadError> {
     let source = artifacts
         .source(digest)
         .map_err(|error| LoadError::Artifact(error.to_string()))?;
-    let engine_error = |error: String| LoadError::Engine(error);
-    let model = engine
-        .load(&source)
-        .map_err(|error| engine_error(error.to_string()))?;
-    let warm_up =
-        paceline_models::warm_up(&*model).map_err(|error| engine_error(error.to_string()))?;
-    Ok(Ready { model, warm_up })
+    let model = engine.load(&source).map_err(LoadError::engine)?;
+    let warm_up = paceline_models::warm_up(&*model).map_err(LoadError::engine)?;
+    let canary = match canary {
+        Some(canary) => canary.check(&*model).map(|()| canary),
+        None => Canary::take(&*model),
+    };
+    Ok(Ready {
+        model,
+        warm_up,
+        canary: canary.map_err(LoadError::engine)?,
+    })
+}
+
+/// An engine that has died is back before those who share it are told: the first wait is short.
+fn budget() -> RestartBudget {
+    RestartBudget {
+        backoff_min: Duration::from_millis(100),
+        ..RestartBudget::default()
+    }
 }
 
 /// How long an artifact may take to arrive: 10 GiB over a line of 200 Mbit/s.

@@ -55,6 +55,8 @@ pub(crate) struct Arguments {
     pub clock: Clock,
     /// Where what was decided of replicas is kept.
     pub records: Records,
+    /// How often replicas' canaries are asked.
+    pub canary_every: Duration,
 }
 
 /// The actor.
@@ -192,6 +194,7 @@ impl State {
             observed: self.arguments.observed.clone(),
             clock: self.arguments.clock,
             records: self.arguments.records.clone(),
+            canary_every: self.arguments.canary_every,
         };
         let (actor, _) = Actor::spawn_linked(None, Replica, arguments, myself.get_cell()).await?;
         self.replicas.insert(replica, actor.get_cell());

@@ -23,8 +23,8 @@ mod outline;
 mod plan;
 mod pooling;
 mod ragged;
+mod reading;
 mod reference;
-mod request;
 mod sequence;
 mod settings;
 mod tables;
@@ -44,8 +44,7 @@ pub(crate) use network::Path;
 use outline::Task;
 pub(crate) use outline::{EncoderSection, Outline};
 pub(crate) use plan::{Claim, EncoderPlan, encoder_claim, encoder_files};
-use sequence::{RowLimits, Sequence};
-use tokenizer::Texts;
+pub(crate) use reading::Reading;
 use weights::Tables;
 
 /// Tokens that pass a layer together, unless a single sequence has more: enough for the products
@@ -55,14 +54,12 @@ const CHUNK_TOKENS: usize = 256;
 
 /// A loaded encoder.
 pub(crate) struct Encoder {
-    description: ModelDescription,
+    reading: Reading,
     outline: Outline,
-    texts: Option<Texts>,
     tables: Tables,
     network: Network,
     /// Over the first token, for classes and pairs.
     head: Option<ClassHead>,
-    limits: RowLimits,
     memory: MemoryUse,
 }
 
@@ -77,7 +74,8 @@ impl Encoder {
         path: Path,
     ) -> Result<Self, LoadError> {
         let config = &plan.outline.config;
-        let texts = plan.texts().map_err(EncoderError::into_load)?;
+        let memory = plan.memory(description.rows_max);
+        let reading = Reading::new(description, plan).map_err(EncoderError::into_load)?;
         let reader = plan.reader();
         let tables = reader.tables().map_err(EncoderError::into_load)?;
         let network = Network::load(&plan.outline, &reader, &tables.norm, path)?;
@@ -92,18 +90,12 @@ impl Encoder {
             }
         };
         Ok(Self {
-            limits: RowLimits {
-                tokens_max: plan.outline.tokens_max,
-                vocabulary: config.vocabulary,
-                segments: config.segments.max(1),
-            },
-            memory: plan.memory(description.rows_max),
+            reading,
             outline: plan.outline.clone(),
-            description,
-            texts,
             tables,
             network,
             head,
+            memory,
         })
     }
 
@@ -113,12 +105,7 @@ impl Encoder {
         let mut checked = Vec::with_capacity(rows);
         for (request, tensor) in requests.iter().enumerate() {
             for row in sequence::unpack(tensor) {
-                self.limits.check(row).map_err(|got| RunError::Input {
-                    request,
-                    input: self.description.signature.inputs[0].name.clone(),
-                    wanted: self.limits.told(),
-                    got,
-                })?;
+                self.reading.check_packed(request, row)?;
                 checked.push(row);
             }
         }
@@ -141,72 +128,31 @@ impl Encoder {
 
 impl LoadedModel for Encoder {
     fn description(&self) -> &ModelDescription {
-        &self.description
+        self.reading.description()
     }
 
     fn prepare(&self, inputs: &[Tensor]) -> Result<Prepared, RunError> {
-        if sequence::is_packed(inputs) {
-            let tokens = self.tokens(inputs);
-            return Ok(Prepared {
-                inputs: inputs.to_vec(),
-                tokens,
-                rows_cut: 0,
-            });
-        }
-        let sequences = self.sequences(0, inputs)?;
-        Ok(Prepared {
-            tokens: Some(sequences.iter().map(|row| row.ids.len() as u64).sum()),
-            rows_cut: sequences.iter().filter(|row| row.is_cut).count() as u64,
-            inputs: vec![sequence::pack(&sequences)],
-        })
+        self.reading.prepare(inputs)
     }
 
     fn tokens(&self, inputs: &[Tensor]) -> Option<u64> {
-        if sequence::is_packed(inputs) {
-            return Some(
-                sequence::unpack(&inputs[0])
-                    .map(|row| row.tokens() as u64)
-                    .sum(),
-            );
-        }
-        let sequences = self.sequences(0, inputs).ok()?;
-        Some(sequences.iter().map(|row| row.ids.len() as u64).sum())
+        self.reading.tokens(inputs)
     }
 
     fn tokens_max(&self) -> Option<u32> {
-        u32::try_from(self.outline.tokens_max).ok()
+        self.reading.tokens_max()
     }
 
     fn tokenize(&self, text: &str) -> Option<Result<Vec<Token>, RunError>> {
-        let texts = self.texts.as_ref()?;
-        let refused = |got| RunError::Input {
-            request: 0,
-            input: "text".into(),
-            wanted: "a text".into(),
-            got,
-        };
-        Some(
-            self.check_length(text)
-                .and_then(|()| texts.tokens(text))
-                .map_err(refused),
-        )
+        self.reading.tokenize(text)
     }
 
     fn sample(&self, rows: u32) -> Option<Vec<Tensor>> {
-        let tokens = self.outline.tokens_max.min(SAMPLE_TOKENS) as u32;
-        let vocabulary = self.outline.config.vocabulary as u32;
-        let row = |row: u32| Sequence {
-            ids: (0..tokens)
-                .map(|token| (row * 7 + token * 31 + 1) % vocabulary)
-                .collect(),
-            ..Sequence::default()
-        };
-        let rows: Vec<_> = (0..rows).map(row).collect();
-        Some(vec![sequence::pack(&rows)])
+        Some(self.reading.sample(rows))
     }
 
     fn run(&self, batch: &Batch<'_>) -> Result<Vec<Vec<Tensor>>, RunError> {
-        let rows_max = self.description.rows_max;
+        let rows_max = self.description().rows_max;
         let rows = batch.rows();
         if rows == 0 || rows > u64::from(rows_max) {
             return Err(RunError::Rows { rows, rows_max });
@@ -215,7 +161,7 @@ impl LoadedModel for Encoder {
         for (request, inputs) in batch.requests().iter().enumerate() {
             requests.push(match inputs {
                 [packed] if sequence::is_packed(inputs) => packed.clone(),
-                inputs => sequence::pack(&self.sequences(request, inputs)?),
+                inputs => sequence::pack(&self.reading.sequences(request, inputs)?),
             });
         }
         let pooled = self.pooled(&requests, rows as usize)?;
@@ -228,9 +174,6 @@ impl LoadedModel for Encoder {
         self.memory
     }
 }
-
-/// Tokens of a row of a sample: a sentence or two.
-const SAMPLE_TOKENS: usize = 32;
 
 #[cfg(test)]
 mod tests;

@@ -8,10 +8,12 @@
 //! | executed, passing error                     | once more, if idempotent and budget allows  |
 //! | unknown: what served it has died            | one failover, outside the ratio, if idempotent |
 //! | unknown: its node is silent                 | likewise                                    |
+//! | the failover of a death finds no replica    | waits for one, 2 s at most                  |
 //! | unknown again: the second is gone too       | `POISON`                                    |
 //!
 //! A version is without a replica for a moment when a node hears that one has left before it
-//! hears that another is ready: that is not told as a failure while it may pass. Two executions
+//! hears that another is ready, and while an engine that has died is started again: that is not
+//! told as a failure while it may pass. Two executions
 //! at most; nothing begins after the deadline. The second execution shares its batch with nobody
 //! and never goes to a node that is silent already: it may be what silenced the first one. An
 //! attempt whose node is only suspect may still answer: its caller goes on listening while the
@@ -203,7 +205,9 @@ impl Failover {
                 next
             }
             End::Nowhere if self.may_move() => Next::End(Ending::Gone),
-            End::NotYet { since } if self.may_move() => self.wait(now, attempt, since),
+            End::NotYet { since } if self.may_move() || self.may_return() => {
+                self.wait(now, attempt, since)
+            }
             End::Passing if self.terms.is_idempotent => self.repeat(Extra::Retry, budget),
             End::Failed | End::Left => Next::End(Ending::AsItIs),
             End::Nowhere | End::NotYet { .. } | End::Refused | End::Passing => {
@@ -228,7 +232,11 @@ impl Failover {
         }
         // What is routed to now is not what it was.
         self.moves = 0;
-        self.start(usize::from(attempt.0), Why::First)
+        let why = match self.places.contains(&Place::Died) {
+            true => Why::Failover,
+            false => Why::First,
+        };
+        self.start(usize::from(attempt.0), why)
     }
 
     /// Whether any of it ran, as far as is known now.
@@ -284,6 +292,15 @@ impl Failover {
     fn may_move(&self) -> bool {
         let idle = |place: &Place| matches!(place, Place::Free | Place::Spent);
         !self.is_overloaded && self.places.iter().all(idle)
+    }
+
+    /// Whether what had it has died and nothing else has it: the engine is started again where it
+    /// was, and may be the only one.
+    fn may_return(&self) -> bool {
+        let over = |place: &Place| matches!(place, Place::Free | Place::Spent | Place::Died);
+        !self.is_overloaded
+            && self.places.contains(&Place::Died)
+            && self.places.iter().all(over)
     }
 
     fn wait(&mut self, now: Instant, attempt: Attempt, since: Instant) -> Next {

@@ -4,6 +4,7 @@
 //!   gateway ─▶ admission ─▶ router ─▶ device ─▶ batcher        the life of a request
 //!                                       │
 //!              failover, budget      restart                   what fails is tried or started again
+//!                                    quarantine, watchdog      what engines die of, and hang in
 //!              stream                                          parts of an answer, as their client takes them
 //!   drain                                                      leaving without losing a request
 //!
@@ -52,6 +53,7 @@ pub mod membership;
 pub mod patience;
 pub mod placement;
 pub mod planted;
+pub mod quarantine;
 pub mod quota;
 mod random;
 pub mod record;
@@ -64,6 +66,7 @@ pub mod shadow;
 pub mod stream;
 mod time;
 pub mod up;
+pub mod watchdog;
 
 pub use machine::Machine;
 pub use random::Random;

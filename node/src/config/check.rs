@@ -51,13 +51,27 @@ impl Config {
             0,
             REQUEST_BUDGET_MAX_MS,
         )?;
-        check_range("device.threads", self.device.threads.into(), 0, 1_024)?;
+        self.check_device()?;
         let record = self.debug.record_bytes;
         if record != 0 && !(RECORD_BYTES_LEAST..=RECORD_BYTES_MOST).contains(&record) {
             let allowed = format!("0, or {RECORD_BYTES_LEAST} to {RECORD_BYTES_MOST}");
             return Err(wrong("debug.record_bytes", record, &allowed));
         }
         Ok(())
+    }
+
+    fn check_device(&self) -> Result<(), ConfigError> {
+        let device = &self.device;
+        check_range("device.threads", device.threads.into(), 0, 1_024)?;
+        let bytes = device.process_bytes_max;
+        if bytes != 0 && bytes < PROCESS_BYTES_LEAST {
+            let allowed = format!("0, or at least {PROCESS_BYTES_LEAST}");
+            return Err(wrong("device.process_bytes_max", bytes, &allowed));
+        }
+        let hung = device.hung_after_ms;
+        check_range("device.hung_after_ms", hung, 100, 3_600_000)?;
+        let canary = device.canary_interval_ms;
+        check_range("device.canary_interval_ms", canary, 100, 86_400_000)
     }
 
     fn check_raft(&self) -> Result<(), ConfigError> {
@@ -152,6 +166,8 @@ impl Config {
 
 /// Less would hold a few steps of each machine, and tell nothing.
 const RECORD_BYTES_LEAST: usize = 256 << 10;
+/// A process with the stacks of its threads and nothing loaded.
+const PROCESS_BYTES_LEAST: u64 = 64 << 20;
 /// A record is encoded in at most twice the memory that it has taken.
 const RECORD_BYTES_MOST: usize = RECORD_BYTES_MAX / 2;
 

@@ -8,6 +8,7 @@ use paceline_core::contact;
 use paceline_protocol::limits::BODY_BYTES_DEFAULT;
 use serde::{Deserialize, Serialize};
 
+use crate::engine::Isolation;
 use crate::tls::TlsFiles;
 
 /// The node itself.
@@ -128,6 +129,19 @@ pub struct DeviceOptions {
     pub threads: u16,
     /// Memory for weights and activations, in bytes. Default 0: half of the machine's.
     pub memory_bytes: u64,
+    /// Where engines compute. Default `none`: in the node's own process, where a request costs the
+    /// least. `process`: each replica in a process of its own, so that a model which crashes, hangs
+    /// or fills its memory takes no other along; each batch costs some 30 µs more.
+    pub isolation: Isolation,
+    /// Memory that the process of one engine may take for itself, in bytes; it ends when it wants
+    /// more. Default 0: no limit but the machine's.
+    pub process_bytes_max: u64,
+    /// How long a batch may run in a process before that is taken for hung and ended, in
+    /// milliseconds. Default 10 s; where batches take long, twenty times the longest so far.
+    pub hung_after_ms: u64,
+    /// How often each replica is asked a row whose answer is known, in milliseconds; one that answers
+    /// something else is loaded again. Default 5 min.
+    pub canary_interval_ms: u64,
 }
 
 /// The replicated log.
@@ -226,15 +240,15 @@ impl Default for AdmissionOptions {
     }
 }
 
-#[allow(
-    clippy::derivable_impls,
-    reason = "zeros mean something here, so they are spelt out"
-)]
 impl Default for DeviceOptions {
     fn default() -> Self {
         Self {
             threads: 0,
             memory_bytes: 0,
+            isolation: Isolation::None,
+            process_bytes_max: 0,
+            hung_after_ms: 10_000,
+            canary_interval_ms: 300_000,
         }
     }
 }

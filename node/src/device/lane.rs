@@ -6,12 +6,14 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Weak, mpsc as thread};
 use std::time::Duration;
 
+use paceline_core::Instant;
+use paceline_core::batcher::DropReason;
 use paceline_core::device::{Input, LaneId};
-use paceline_models::Batch as EngineBatch;
+use paceline_models::{Batch as EngineBatch, RunError};
 use paceline_protocol::{ErrorCode, Failure, Tensor};
 use tokio::sync::mpsc as task;
 
-use super::{Batch, End, Ran, Shared};
+use super::{Batch, End, Loaded, Ran, Reply, Shared};
 use crate::threads::Threads;
 
 pub(super) enum Signal {
@@ -120,7 +122,7 @@ impl Batch {
             requests = self.tickets.len(),
         );
         let _entered = span.enter();
-        let inputs: Vec<&[Tensor]> = self.tickets.iter().map(|t| t.inputs.as_slice()).collect();
+        let inputs: Vec<&[Tensor]> = self.inputs().collect();
         let started = clock.now();
         let result = catch_unwind(AssertUnwindSafe(|| {
             self.replica.model.run(&EngineBatch::new(&inputs))
@@ -133,22 +135,9 @@ impl Batch {
         metrics.ran(self.rows, run_nanos);
         // Nobody waits any more if the node has left meanwhile.
         let replies = std::mem::take(&mut *shared.waiting(self.lane));
-        let failure = match result {
+        match result {
             Ok(Ok(outputs)) if outputs.len() == self.tickets.len() => {
-                self.replica.statistics.ran(self.rows, run_nanos, started);
-                let answered = self.tickets.into_iter().zip(outputs).zip(replies);
-                for ((ticket, outputs), reply) in answered {
-                    let queue_nanos = started.nanos_since(ticket.arrived);
-                    let batch_rows = self.rows;
-                    let ran = Ran {
-                        outputs,
-                        batch_rows,
-                        queue_nanos,
-                        run_nanos,
-                    };
-                    // A caller that has gone needs no answer.
-                    let _ = reply.send(End::Ran(ran));
-                }
+                self.answer(replies, outputs, (started, run_nanos));
                 return Some(run_nanos);
             }
             Ok(Ok(outputs)) => {
@@ -158,32 +147,71 @@ impl Batch {
                     wanted,
                     "the engine answered another number of requests"
                 );
-                Failure::new(
-                    ErrorCode::EngineFailed,
-                    "the engine answered too few requests",
-                )
+                let message = "the engine answered too few requests";
+                let failure = Failure::new(ErrorCode::EngineFailed, message);
+                self.end(replies, |inputs| End::Failed(failure.clone(), inputs));
             }
+            Ok(Err(RunError::Gone)) => {
+                self.end(replies, |inputs| End::Dropped(DropReason::Gone, inputs));
+            }
+            Ok(Err(RunError::Died { message })) => self.died(shared, replies, message),
             Ok(Err(error)) => {
                 let replica = self.replica.replica.0;
                 tracing::warn!(replica, %error, "the engine refused a batch");
-                Failure::new(ErrorCode::EngineFailed, error.to_string())
+                let failure = Failure::new(ErrorCode::EngineFailed, error.to_string());
+                self.end(replies, |inputs| End::Failed(failure.clone(), inputs));
             }
-            Err(panic) => {
-                (self.replica.on_panic)(panic_text(&*panic));
-                let failure = Failure::new(
-                    ErrorCode::EngineFailed,
-                    "the engine panicked; it is started again",
-                );
-                for (reply, ticket) in replies.into_iter().zip(self.tickets) {
-                    let _ = reply.send(End::Died(failure.clone(), ticket.inputs));
-                }
-                return None;
-            }
-        };
-        for (reply, ticket) in replies.into_iter().zip(self.tickets) {
-            let _ = reply.send(End::Failed(failure.clone(), ticket.inputs));
+            Err(panic) => self.died(shared, replies, panic_text(&*panic)),
         }
         None
+    }
+
+    fn answer(
+        self,
+        replies: Vec<Reply>,
+        outputs: Vec<Vec<Tensor>>,
+        (started, run_nanos): (Instant, u64),
+    ) {
+        let Loaded {
+            statistics,
+            suspects,
+            ..
+        } = &*self.replica;
+        statistics.ran(self.rows, run_nanos, started);
+        suspects.ran(self.inputs());
+        let batch_rows = self.rows;
+        for ((ticket, outputs), reply) in self.tickets.into_iter().zip(outputs).zip(replies) {
+            let ran = Ran {
+                outputs,
+                batch_rows,
+                queue_nanos: started.nanos_since(ticket.arrived),
+                run_nanos,
+            };
+            // A caller that has gone needs no answer.
+            let _ = reply.send(End::Ran(ran));
+        }
+    }
+
+    /// Each of the requests may be what killed the engine; who ran alone for that reason was.
+    fn died(self, shared: &Shared, replies: Vec<Reply>, reason: String) {
+        let is_second = matches!(&self.tickets[..], [ticket] if ticket.is_second);
+        let suspects = &self.replica.suspects;
+        suspects.died(shared.clock.now(), self.inputs(), is_second);
+        (self.replica.on_death)(reason);
+        let message = "the engine died; it is started again";
+        let failure = Failure::new(ErrorCode::EngineFailed, message);
+        self.end(replies, |inputs| End::Died(failure.clone(), inputs));
+    }
+
+    fn end(self, replies: Vec<Reply>, end: impl Fn(Vec<Tensor>) -> End) {
+        for (reply, ticket) in replies.into_iter().zip(self.tickets) {
+            // A caller that has gone needs no answer.
+            let _ = reply.send(end(ticket.inputs));
+        }
+    }
+
+    fn inputs(&self) -> impl Iterator<Item = &[Tensor]> {
+        self.tickets.iter().map(|ticket| ticket.inputs.as_slice())
     }
 }
 

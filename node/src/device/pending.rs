@@ -11,6 +11,8 @@ pub(super) struct Payload {
     pub(super) batcher: BatcherId,
     pub(super) inputs: Vec<Tensor>,
     pub(super) arrived: Instant,
+    /// Whether it has cost an engine or a node before.
+    pub(super) is_second: bool,
     pub(super) reply: oneshot::Sender<End>,
 }
 
@@ -66,6 +68,7 @@ mod tests {
             batcher: BatcherId(0),
             inputs: vec![],
             arrived: Instant::ZERO,
+            is_second: false,
             reply: oneshot::channel().0,
         };
         let mut pending = Pending::default();

@@ -60,7 +60,8 @@ impl Bench {
                 cost: CostFit::from_warm_up(nanos, 8, nanos),
             },
             statistics: Arc::default(),
-            on_panic: Arc::new(move |_| {
+            suspects: Arc::default(),
+            on_death: Arc::new(move |_| {
                 counter.fetch_add(1, Ordering::SeqCst);
             }),
         });
@@ -84,7 +85,7 @@ impl Bench {
             deadline: self.clock.now() + Duration::from_millis(budget_ms),
             criticality: paceline_protocol::Criticality::default(),
             tenant: TenantId::DEFAULT,
-            is_alone: false,
+            is_second: false,
         };
         (tensor, self.device.submit(work))
     }
@@ -172,7 +173,7 @@ async fn an_engine_that_fails_or_panics_ends_its_batch_and_nothing_else() {
     bench.engine.script().panic_run(1);
     match bench.submit(&[1.0, 1.0], 1_000).1.await {
         End::Died(failure, inputs) => {
-            assert!(failure.message.contains("panicked"), "{failure}");
+            assert!(failure.message.contains("died"), "{failure}");
             assert!(!inputs.is_empty(), "they can be tried elsewhere");
         }
         other => panic!("{other:?}"),

@@ -21,8 +21,8 @@ pub struct Work {
     pub criticality: Criticality,
     /// Who sends it.
     pub tenant: TenantId,
-    /// Whether its rows share their batch with nobody.
-    pub is_alone: bool,
+    /// Whether it was what a node or an engine died of, perhaps: it shares its batch with nobody.
+    pub is_second: bool,
 }
 
 /// How a request ended at the device.
@@ -32,6 +32,8 @@ pub enum End {
     Ran(Ran),
     /// It left without running; its inputs come back, so that they can be sent elsewhere.
     Dropped(DropReason, Vec<Tensor>),
+    /// It is not taken: engines have died of it.
+    Poisonous(Vec<Tensor>),
     /// The engine failed while it ran; its inputs come back, so that they can be tried again.
     Failed(Failure, Vec<Tensor>),
     /// The engine died while it ran, by this request or another of its batch; its inputs come

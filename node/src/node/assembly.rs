@@ -258,6 +258,7 @@ impl Assembly<'_> {
             observed: shared.observed.clone(),
             clock: self.clock,
             records: shared.records.clone(),
+            canary_every: Duration::from_millis(self.config.device.canary_interval_ms),
         };
         Child::new("worker", || Worker, arguments)
     }

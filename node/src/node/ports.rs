@@ -1,12 +1,14 @@
 //! The seams between a node and the world.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use paceline_models::Engine;
+use paceline_models::{CpuEngine, Engine};
 
 use super::{Network, StartError};
 use crate::clock::Wall;
-use crate::config::Config;
+use crate::config::{Config, DeviceOptions};
+use crate::engine::{self, Engines, Isolation};
 use crate::gateway::Front;
 use crate::storage::RealDisk;
 use crate::storage::disk::Disk;
@@ -59,7 +61,7 @@ impl Ports {
             0 => cores,
             threads => usize::from(threads),
         };
-        let engine = paceline_models::CpuEngine::new(threads);
+        let engine = CpuEngine::new(threads);
         let memory = match config.device.memory_bytes {
             0 => engine.device().memory_bytes / 2,
             bytes => bytes,
@@ -68,7 +70,7 @@ impl Ports {
             root,
             raft: open(data.join("raft"))?,
             blobs: open(data.join("blobs"))?,
-            engine: Arc::new(engine.with_memory(memory)),
+            engine: engine_of(&config.device, engine.with_memory(memory))?,
             network: Network::Quic,
             front: Front::Sockets,
             threads: Threads::Own,
@@ -77,4 +79,18 @@ impl Ports {
             pid: std::process::id(),
         })
     }
+}
+
+fn engine_of(options: &DeviceOptions, engine: CpuEngine) -> Result<Arc<dyn Engine>, StartError> {
+    if options.isolation == Isolation::None {
+        return Ok(Arc::new(engine));
+    }
+    let options = engine::Options {
+        device: engine.device(),
+        process_bytes_max: options.process_bytes_max,
+        hung_after: Duration::from_millis(options.hung_after_ms),
+    };
+    let engines = Engines::new(options);
+    let told = |error| StartError::Parts(format!("this program's own file: {error}"));
+    Ok(Arc::new(engines.map_err(told)?))
 }

@@ -6,6 +6,8 @@
 //!
 //! Long because a name that is written twice is a name that differs one day.
 
+mod labels;
+
 use std::fmt;
 use std::hash::Hash;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -23,6 +25,10 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 
+use self::labels::{
+    AgreementLabels, CopyLabels, DropLabels, ExtraLabels, RequestLabels, StageLabels,
+    TenantLabels, VersionLabels,
+};
 use super::statistics::{Book, Statistics};
 
 /// Where requests are counted. Cheap to clone.
@@ -80,6 +86,8 @@ pub struct DeviceMetrics {
     batch_rows: Histogram,
     run: Histogram,
     dropped: Family<DropLabels, Counter>,
+    engine_deaths: Counter,
+    canary_failures: Counter,
     statistics: Book,
 }
 
@@ -176,71 +184,6 @@ impl AtTheDoor {
         Self::Overloaded,
         Self::Expired,
     ];
-}
-
-impl TenantLabels {
-    fn of(tenant: &TenantName, outcome: AtTheDoor) -> Self {
-        Self {
-            tenant: tenant.to_string(),
-            outcome: match outcome {
-                AtTheDoor::Admitted => "admitted",
-                AtTheDoor::Limited => "limited",
-                AtTheDoor::Overloaded => "overloaded",
-                AtTheDoor::Expired => "expired",
-            },
-        }
-    }
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct VersionLabels {
-    model: String,
-    version: u32,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct RequestLabels {
-    model: String,
-    version: u32,
-    protocol: &'static str,
-    code: &'static str,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct TenantLabels {
-    tenant: String,
-    outcome: &'static str,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct StageLabels {
-    model: String,
-    version: u32,
-    stage: &'static str,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct CopyLabels {
-    model: String,
-    version: u32,
-    end: &'static str,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct AgreementLabels {
-    model: String,
-    version: u32,
-    agreement: &'static str,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct DropLabels {
-    reason: &'static str,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct ExtraLabels {
-    why: &'static str,
 }
 
 impl Metrics {
@@ -572,11 +515,28 @@ impl DeviceMetrics {
             "Requests that left a queue without running, by reason",
             dropped.clone(),
         );
+        let [engine_deaths, canary_failures] = [
+            (
+                "paceline_device_engine_deaths",
+                "Engines that have died, panicked or hung",
+            ),
+            (
+                "paceline_device_canary_failures",
+                "Replicas that no longer gave the answer that they are known to give",
+            ),
+        ]
+        .map(|(name, help)| {
+            let counter = Counter::default();
+            registry.register(name, help, counter.clone());
+            counter
+        });
         Self {
             batches,
             batch_rows,
             run,
             dropped,
+            engine_deaths,
+            canary_failures,
             statistics: Book::default(),
         }
     }
@@ -603,6 +563,22 @@ impl DeviceMetrics {
             DropReason::Gone => "gone",
         };
         self.dropped.get_or_create(&DropLabels { reason }).inc();
+    }
+
+    /// Counts a request that was not taken, since engines have died of it.
+    pub fn poisonous(&self) {
+        let reason = "poison";
+        self.dropped.get_or_create(&DropLabels { reason }).inc();
+    }
+
+    /// Counts an engine that has died.
+    pub fn died(&self) {
+        self.engine_deaths.inc();
+    }
+
+    /// Counts a canary that was not answered as before.
+    pub fn canary_failed(&self) {
+        self.canary_failures.inc();
     }
 }
 
@@ -734,18 +710,6 @@ impl Stage {
             Self::Queue => "queue",
             Self::Run => "run",
             Self::Render => "render",
-        }
-    }
-}
-
-impl RequestLabels {
-    fn of(labels: &VersionLabels, protocol: Protocol, code: &'static str) -> Self {
-        let VersionLabels { model, version } = labels.clone();
-        Self {
-            model,
-            version,
-            protocol: protocol.name(),
-            code,
         }
     }
 }

@@ -127,7 +127,7 @@ pub(super) fn shown(text: &str) -> String {
 
 impl EncoderError {
     /// As the loading of a version says it.
-    pub(super) fn into_load(self) -> crate::engine::LoadError {
+    pub(crate) fn into_load(self) -> crate::engine::LoadError {
         crate::folder::RecogniseError::from(self).into()
     }
 }

@@ -164,6 +164,37 @@ fn who_shared_the_batch_of_an_engine_that_died_runs_again_outside_the_ratio() {
 }
 
 #[test]
+fn the_only_engine_of_a_version_is_waited_for_while_it_is_started_again() {
+    let mut budget = Budget::default();
+    let patient = Terms {
+        deadline: NOW + 2 * REPLICA_PATIENCE,
+        ..TERMS
+    };
+    let (mut failover, _) = Failover::begin(patient);
+    let next = failover.ended(NOW, FIRST, End::Died, &mut budget);
+    assert_eq!(next, FAILED_OVER);
+    let not_yet = End::NotYet { since: NOW };
+    let until = NOW + REPLICA_PATIENCE;
+    let waits = Next::Wait {
+        attempt: SECOND,
+        until,
+    };
+    assert_eq!(failover.ended(NOW, SECOND, not_yet, &mut budget), waits);
+    assert_eq!(failover.resume(NOW, SECOND), FAILED_OVER);
+    // It was still there, and dead: nothing of it ran.
+    let next = failover.ended(NOW, SECOND, End::Gone, &mut budget);
+    assert_eq!(next, moved(SECOND, Why::Reroute));
+    assert_eq!(failover.ended(NOW, SECOND, not_yet, &mut budget), waits);
+    assert_eq!(failover.ended(until, SECOND, not_yet, &mut budget), AS_IT_IS);
+    assert_eq!(failover.execution(), Execution::Unknown);
+    assert_eq!(budget, Budget::default());
+    // Who may run once only is told at once, and so is whose node is silent.
+    assert_eq!(all(ONCE, &[(FIRST, End::Died)]).0, [AS_IT_IS]);
+    let ends = [(FIRST, End::Lost), (SECOND, not_yet)];
+    assert_eq!(all(TERMS, &ends).0, [FAILED_OVER, UNKNOWN]);
+}
+
+#[test]
 fn a_silent_node_is_failed_over_once_alone_and_the_second_one_is_poison() {
     let ends = [(FIRST, End::Lost), (SECOND, End::Lost)];
     let (next, execution) = all(TERMS, &ends);

@@ -11,7 +11,7 @@ use paceline_core::router::Report;
 use paceline_protocol::frame::{Execution, Frame, Message};
 use paceline_protocol::{Criticality, Epoch, ErrorCode, Failure, TenantId, Tensor};
 
-use super::missed::{dropped, gone};
+use super::missed::{dropped, gone, poisonous};
 use super::{Pinned, Serving};
 use crate::device::{End, Submission, Work};
 use crate::dispatch::Lost;
@@ -87,7 +87,7 @@ impl<'a> Flight<'a> {
                     deadline: cargo.deadline,
                     criticality: cargo.criticality,
                     tenant: cargo.tenant,
-                    is_alone: cargo.attempt > 1,
+                    is_second: cargo.attempt > 1,
                 });
                 Way::Here(batcher, submission)
             }
@@ -162,6 +162,9 @@ impl<'a> Flight<'a> {
             }
             End::Dropped(why, inputs) => {
                 Landed::told(dropped(why), Execution::NotExecuted).with_inputs(inputs)
+            }
+            End::Poisonous(inputs) => {
+                Landed::told(poisonous(), Execution::NotExecuted).with_inputs(inputs)
             }
             End::Failed(failure, inputs) => {
                 Landed::told(failure, Execution::Executed).with_inputs(inputs)

@@ -7,7 +7,7 @@ use paceline_protocol::{ErrorCode, Failure, NodeId, Tensor};
 use tokio::sync::watch;
 
 use super::Serving;
-use super::missed::dropped;
+use super::missed::{dropped, poisonous};
 use crate::device::{End, Work};
 use crate::dispatch::Handler;
 use crate::gateway::Guests;
@@ -56,7 +56,7 @@ impl Serving {
             deadline,
             criticality,
             tenant,
-            is_alone: attempt > 1,
+            is_second: attempt > 1,
         });
         let end = tokio::time::timeout_at(self.clock.deadline(deadline), submission).await;
         let load = self.device.load(batcher);
@@ -77,6 +77,7 @@ impl Serving {
             },
             Ok(End::Dropped(DropReason::Gone, _)) => gone(),
             Ok(End::Dropped(why, _)) => failed(dropped(why), Execution::NotExecuted, load),
+            Ok(End::Poisonous(_)) => failed(poisonous(), Execution::NotExecuted, load),
             Ok(End::Failed(failure, _)) => failed(failure, Execution::Executed, load),
             Ok(End::Died(failure, _) | End::Left(failure)) => {
                 failed(failure, Execution::Unknown, load)

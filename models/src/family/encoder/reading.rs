@@ -1,18 +1,130 @@
-//! From a request's tensors to sequences of tokens.
+//! From a request's tensors to sequences of tokens: all that is known of an encoder without its
+//! weights.
 
 use paceline_protocol::Tensor;
 
-use super::Encoder;
-use super::outline::Input;
-use super::sequence::Sequence;
+use super::error::EncoderError;
+use super::outline::{Input, Outline};
+use super::plan::EncoderPlan;
+use super::sequence::{self, Row, RowLimits, Sequence};
+use super::tokenizer::Texts;
 use crate::batch::Batch;
-use crate::engine::RunError;
+use crate::engine::{Prepared, RunError, Token};
+use crate::folder::ModelDescription;
+
+/// Reads requests for an encoder, wherever that computes.
+pub(crate) struct Reading {
+    description: ModelDescription,
+    outline: Outline,
+    texts: Option<Texts>,
+    limits: RowLimits,
+}
 
 /// Longest text that is cut into tokens, in bytes: eight times what the longest encoder in use
 /// reads. Cutting takes about 200 bytes of memory for each byte of text.
 const TEXT_BYTES_MAX: usize = 256 << 10;
 
-impl Encoder {
+/// Tokens of a row of a sample: a sentence or two.
+const SAMPLE_TOKENS: usize = 32;
+
+impl Reading {
+    /// Reads the tokenizer, where requests hold texts.
+    ///
+    /// # Errors
+    /// [`EncoderError::Tokenizer`].
+    pub(crate) fn new(
+        description: ModelDescription,
+        plan: &EncoderPlan,
+    ) -> Result<Self, EncoderError> {
+        let config = &plan.outline.config;
+        Ok(Self {
+            texts: plan.texts()?,
+            limits: RowLimits {
+                tokens_max: plan.outline.tokens_max,
+                vocabulary: config.vocabulary,
+                segments: config.segments.max(1),
+            },
+            outline: plan.outline.clone(),
+            description,
+        })
+    }
+
+    pub(crate) fn description(&self) -> &ModelDescription {
+        &self.description
+    }
+
+    /// As [`LoadedModel::prepare`](crate::LoadedModel::prepare).
+    pub(crate) fn prepare(&self, inputs: &[Tensor]) -> Result<Prepared, RunError> {
+        if sequence::is_packed(inputs) {
+            return Ok(Prepared {
+                inputs: inputs.to_vec(),
+                tokens: self.tokens(inputs),
+                rows_cut: 0,
+            });
+        }
+        let sequences = self.sequences(0, inputs)?;
+        Ok(Prepared {
+            tokens: Some(sequences.iter().map(|row| row.ids.len() as u64).sum()),
+            rows_cut: sequences.iter().filter(|row| row.is_cut).count() as u64,
+            inputs: vec![sequence::pack(&sequences)],
+        })
+    }
+
+    /// As [`LoadedModel::tokens`](crate::LoadedModel::tokens).
+    pub(crate) fn tokens(&self, inputs: &[Tensor]) -> Option<u64> {
+        if sequence::is_packed(inputs) {
+            let rows = sequence::unpack(&inputs[0]);
+            return Some(rows.map(|row| row.tokens() as u64).sum());
+        }
+        let sequences = self.sequences(0, inputs).ok()?;
+        Some(sequences.iter().map(|row| row.ids.len() as u64).sum())
+    }
+
+    /// As [`LoadedModel::tokens_max`](crate::LoadedModel::tokens_max).
+    pub(crate) fn tokens_max(&self) -> Option<u32> {
+        u32::try_from(self.outline.tokens_max).ok()
+    }
+
+    /// As [`LoadedModel::tokenize`](crate::LoadedModel::tokenize).
+    pub(crate) fn tokenize(&self, text: &str) -> Option<Result<Vec<Token>, RunError>> {
+        let texts = self.texts.as_ref()?;
+        let refused = |got| RunError::Input {
+            request: 0,
+            input: "text".into(),
+            wanted: "a text".into(),
+            got,
+        };
+        let fits = self.check_length(text);
+        Some(fits.and_then(|()| texts.tokens(text)).map_err(refused))
+    }
+
+    /// As [`LoadedModel::sample`](crate::LoadedModel::sample).
+    pub(crate) fn sample(&self, rows: u32) -> Vec<Tensor> {
+        let tokens = self.outline.tokens_max.min(SAMPLE_TOKENS) as u32;
+        let vocabulary = self.outline.config.vocabulary as u32;
+        let row = |row: u32| Sequence {
+            ids: (0..tokens)
+                .map(|token| (row * 7 + token * 31 + 1) % vocabulary)
+                .collect(),
+            ..Sequence::default()
+        };
+        let rows: Vec<_> = (0..rows).map(row).collect();
+        vec![sequence::pack(&rows)]
+    }
+
+    /// Checks a row of a prepared request.
+    ///
+    /// # Errors
+    /// [`RunError::Input`] says what is wrong with it.
+    pub(super) fn check_packed(&self, request: usize, row: Row<'_>) -> Result<(), RunError> {
+        self.limits.check(row).map_err(|got| RunError::Input {
+            request,
+            input: self.description.signature.inputs[0].name.clone(),
+            wanted: self.limits.told(),
+            got,
+        })
+    }
+
     /// The rows of a request that fits the signature.
     ///
     /// # Errors
@@ -33,7 +145,7 @@ impl Encoder {
     }
 
     /// Whether a text is short enough to be cut.
-    pub(super) fn check_length(&self, text: &str) -> Result<(), String> {
+    fn check_length(&self, text: &str) -> Result<(), String> {
         match text.len() {
             bytes if bytes > TEXT_BYTES_MAX => Err(format!("{bytes} bytes")),
             _ => Ok(()),

@@ -1,0 +1,254 @@
+//! The golden answer of a loaded model: whether it still computes what it computed when it was new.
+//!
+//! An engine whose memory or device is damaged goes on answering, in time and without an error.
+//! That is only seen by asking something whose answer is known.
+
+use paceline_protocol::{Dtype, Tensor, TensorSpec};
+
+use crate::batch::Batch;
+use crate::engine::{LoadedModel, RunError};
+use crate::warm_up::{check_answers, shape, too_large};
+
+/// A row of known numbers, and what a version answered to it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Canary {
+    inputs: Vec<Tensor>,
+    golden: Vec<Tensor>,
+}
+
+/// What a canary found.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum CanaryError {
+    /// The model does not answer it at all.
+    #[error(transparent)]
+    Run(#[from] RunError),
+    /// It answers something else than before.
+    #[error(
+        "output '{output}' of a known row is not what it was: element {element} is {got}, it was {golden}"
+    )]
+    Changed {
+        /// The tensor.
+        output: String,
+        /// Its first element that differs.
+        element: usize,
+        /// What it is now.
+        got: String,
+        /// What it was.
+        golden: String,
+    },
+}
+
+impl Canary {
+    /// Asks a model that is new, twice: an answer that does not repeat itself is no golden one.
+    /// Cost: two runs of one row.
+    ///
+    /// # Errors
+    /// [`CanaryError`].
+    pub fn take(model: &dyn LoadedModel) -> Result<Self, CanaryError> {
+        let inputs = match model.sample(1) {
+            Some(sample) => sample,
+            None => {
+                let specs = model.description().signature.inputs.iter();
+                specs.map(known_row).collect::<Result<_, _>>()?
+            }
+        };
+        let golden = ask(model, &inputs)?;
+        let canary = Self { inputs, golden };
+        canary.check(model)?;
+        Ok(canary)
+    }
+
+    /// Asks again. Floats may differ by a thousandth of the output's largest number, those of 16
+    /// bits by a sixty-fourth: another device may add in another order. All else must be equal.
+    /// Cost: a run of one row.
+    ///
+    /// # Errors
+    /// [`CanaryError::Changed`] names the first element that differs.
+    pub fn check(&self, model: &dyn LoadedModel) -> Result<(), CanaryError> {
+        let answer = ask(model, &self.inputs)?;
+        let specs = &model.description().signature.outputs;
+        for ((got, golden), spec) in answer.iter().zip(&self.golden).zip(specs) {
+            compare(spec, got, golden)?;
+        }
+        Ok(())
+    }
+}
+
+fn ask(model: &dyn LoadedModel, inputs: &[Tensor]) -> Result<Vec<Tensor>, CanaryError> {
+    let requests = [inputs];
+    let mut answers = model.run(&Batch::new(&requests))?;
+    check_answers(&answers, &model.description().signature.outputs, 1)?;
+    Ok(answers.pop().expect("checked: one answer"))
+}
+
+/// One row: floats between -1 and 1, zeros and ones of other numbers, which are in every
+/// vocabulary, and a word.
+fn known_row(spec: &TensorSpec) -> Result<Tensor, RunError> {
+    let shape = shape(spec, 1)?;
+    let mut data = Vec::new();
+    for element in 0..shape.elements() {
+        let float = ((element * 7 + 3) % 17) as f64 / 8.5 - 1.0;
+        match spec.dtype {
+            _ if spec.dtype.push_float(float, &mut data) => {}
+            Dtype::Bytes => {
+                data.extend((WORD.len() as u32).to_le_bytes());
+                data.extend(WORD);
+            }
+            _ => {
+                let size = spec.dtype.element_bytes().unwrap_or(1);
+                data.push((element % 2) as u8);
+                data.extend(std::iter::repeat_n(0, size - 1));
+            }
+        }
+    }
+    Tensor::new(spec.dtype, shape, data.into()).map_err(|_| too_large(spec, 1))
+}
+
+fn compare(spec: &TensorSpec, got: &Tensor, golden: &Tensor) -> Result<(), CanaryError> {
+    let changed = |element: usize, got: String, golden: String| {
+        Err(CanaryError::Changed {
+            output: spec.name.clone(),
+            element,
+            got,
+            golden,
+        })
+    };
+    if got.shape() != golden.shape() {
+        return changed(0, got.shape().to_string(), golden.shape().to_string());
+    }
+    let tolerance = match spec.dtype {
+        Dtype::Fp32 | Dtype::Fp64 => 1e-3,
+        Dtype::Fp16 | Dtype::Bf16 => 1.0 / 64.0,
+        _ => {
+            let bytes = got.data().iter().zip(golden.data());
+            let size = spec.dtype.element_bytes().unwrap_or(1);
+            return match got.data() == golden.data() {
+                true => Ok(()),
+                false => changed(
+                    bytes.take_while(|(got, golden)| got == golden).count() / size,
+                    "different".to_owned(),
+                    "the known one".to_owned(),
+                ),
+            };
+        }
+    };
+    let size = spec.dtype.element_bytes().unwrap_or(1);
+    let floats = |tensor: &Tensor| -> Vec<f64> {
+        let elements = tensor.data().chunks_exact(size);
+        elements
+            .map(|bytes| spec.dtype.float(bytes).unwrap_or(f64::NAN))
+            .collect()
+    };
+    let (got, golden) = (floats(got), floats(golden));
+    let finite = golden.iter().filter(|value| value.is_finite());
+    let largest = finite.fold(0.0f64, |largest, value| largest.max(value.abs()));
+    let close = |a: f64, b: f64| {
+        a == b || (a.is_nan() && b.is_nan()) || (a - b).abs() <= tolerance * largest
+    };
+    match (got.iter().zip(&golden)).position(|(got, golden)| !close(*got, *golden)) {
+        None => Ok(()),
+        Some(element) => changed(
+            element,
+            got[element].to_string(),
+            golden[element].to_string(),
+        ),
+    }
+}
+
+const WORD: &[u8] = b"canary";
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use super::*;
+    use crate::engine::MemoryUse;
+    use crate::folder::ModelDescription;
+    use crate::folder::tests::{IDENTITY, example, only_toml};
+    use crate::{CpuEngine, Engine};
+
+    /// Answers with its input plus so many thousandths.
+    struct Drifting {
+        description: ModelDescription,
+        thousandths: AtomicU32,
+    }
+
+    impl LoadedModel for Drifting {
+        fn description(&self) -> &ModelDescription {
+            &self.description
+        }
+        fn run(&self, batch: &Batch<'_>) -> Result<Vec<Vec<Tensor>>, RunError> {
+            let drift = self.thousandths.load(Ordering::Relaxed) as f32 / 1e3;
+            let drifted = |inputs: &&[Tensor]| {
+                let mut values = Vec::new();
+                inputs[0].extend_f32(&mut values);
+                let values: Vec<f32> = values.iter().map(|value| value + drift).collect();
+                vec![Tensor::from_f32(values.len(), &values)]
+            };
+            Ok(batch.requests().iter().map(drifted).collect())
+        }
+        fn bytes(&self) -> MemoryUse {
+            MemoryUse::default()
+        }
+    }
+
+    #[test]
+    fn an_answer_that_drifts_is_told_with_its_place_and_rounding_is_not() {
+        let folder = only_toml(IDENTITY);
+        let honest = CpuEngine::new(1).load(&folder).unwrap();
+        let model = Drifting {
+            description: honest.description().clone(),
+            thousandths: AtomicU32::new(0),
+        };
+        let canary = Canary::take(&model).unwrap();
+        assert_eq!(canary.check(&model), Ok(()));
+        model.thousandths.store(3, Ordering::Relaxed);
+        let error = canary.check(&model).unwrap_err();
+        let CanaryError::Changed {
+            output, element: 0, ..
+        } = &error
+        else {
+            panic!("{error}");
+        };
+        assert_eq!(*output, honest.description().signature.outputs[0].name);
+        assert!(error.to_string().contains("is not what it was"), "{error}");
+        // Less than a thousandth of the largest.
+        let near = model.run(&Batch::new(&[&canary.inputs])).unwrap().remove(0);
+        let mut golden = Vec::new();
+        canary.golden[0].extend_f32(&mut golden);
+        let rounded: Vec<f32> = golden.iter().map(|value| value * 1.0005).collect();
+        let spec = &honest.description().signature.outputs[0];
+        let rounded = Tensor::from_f32(rounded.len(), &rounded);
+        assert_eq!(compare(spec, &rounded, &canary.golden[0]), Ok(()));
+        assert!(compare(spec, &near[0], &canary.golden[0]).is_err());
+    }
+
+    #[test]
+    fn every_family_and_datatype_answers_it_alike_each_time() {
+        let digits = CpuEngine::new(1).load(&example("digits")).unwrap();
+        let canary = Canary::take(&*digits).unwrap();
+        let again = CpuEngine::new(1).load(&example("digits")).unwrap();
+        assert_eq!(canary.check(&*again), Ok(()));
+        for dtype in Dtype::ALL {
+            let toml = IDENTITY.replace("FP32", dtype.name());
+            let model = CpuEngine::new(1).load(&only_toml(&toml)).unwrap();
+            let canary = Canary::take(&*model).unwrap();
+            assert_eq!(canary.check(&*model), Ok(()), "{dtype}");
+            assert_eq!(canary.inputs, canary.golden);
+        }
+    }
+
+    #[test]
+    fn what_is_not_a_number_must_be_equal() {
+        let toml = IDENTITY.replace("FP32", "INT64");
+        let model = CpuEngine::new(1).load(&only_toml(&toml)).unwrap();
+        let canary = Canary::take(&*model).unwrap();
+        let spec = &model.description().signature.outputs[0];
+        let golden = &canary.golden[0];
+        let mut data = golden.data().to_vec();
+        data[0] ^= 1;
+        let other = Tensor::new(Dtype::Int64, golden.shape().clone(), data.into()).unwrap();
+        assert!(compare(spec, &other, golden).is_err());
+        assert_eq!(compare(spec, golden, golden), Ok(()));
+    }
+}

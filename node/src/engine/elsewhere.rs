@@ -1,0 +1,209 @@
+//! A model that is computed in a process of its own.
+
+use std::io::{self, ErrorKind};
+use std::os::unix::net::UnixStream;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Condvar, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use paceline_core::watchdog;
+use paceline_models::{
+    Batch, Front, LoadError, LoadedModel, MemoryUse, ModelDescription, Prepared, Reservation,
+    RunError, Token,
+};
+use paceline_protocol::Tensor;
+
+use super::child::Child;
+use super::{Options, failed, wire};
+
+/// What reads requests stays here; what computes them is there.
+pub(super) struct Elsewhere {
+    front: Front,
+    child: Child,
+    /// Those on which no batch is under way.
+    idle: Mutex<Vec<UnixStream>>,
+    is_idle: Condvar,
+    hung_after: Duration,
+    longest_nanos: AtomicU64,
+    _reservation: Reservation,
+}
+
+/// How far a batch came.
+enum Fault {
+    /// It was not sent whole: nothing of it ran.
+    Unsent,
+    /// It was sent, and the stream ended.
+    Ended,
+    /// It was sent, and nothing came back in time.
+    Hung,
+}
+
+impl Elsewhere {
+    pub(super) fn new(
+        (front, reservation): (Front, Reservation),
+        (child, streams): (Child, Vec<UnixStream>),
+        options: Options,
+    ) -> Self {
+        Self {
+            front,
+            child,
+            idle: Mutex::new(streams),
+            is_idle: Condvar::new(),
+            hung_after: options.hung_after,
+            longest_nanos: AtomicU64::new(0),
+            _reservation: reservation,
+        }
+    }
+
+    /// Brings the version's files there, and waits until it is loaded.
+    ///
+    /// # Errors
+    /// What the engine says; how its process ended.
+    pub(super) fn load(&self, order: &wire::Load, files: &[Bytes]) -> Result<(), LoadError> {
+        let mut control = self.child.control();
+        let died = |_| LoadError::Engine {
+            message: self.child.how_it_ended(),
+        };
+        control.set_read_timeout(Some(LOAD_LIMIT)).map_err(failed)?;
+        control.set_write_timeout(Some(LOAD_LIMIT)).map_err(failed)?;
+        wire::send(&mut control, order, files).map_err(died)?;
+        let (loading, _) = wire::receive(&mut control, 0).map_err(died)?;
+        match loading {
+            wire::Loading::Loaded => Ok(()),
+            wire::Loading::Refused(message) => Err(LoadError::Engine { message }),
+        }
+    }
+
+    fn ask(
+        &self,
+        mut stream: &UnixStream,
+        batch: &Batch<'_>,
+        limit: Duration,
+    ) -> Result<(wire::Ran, Vec<Bytes>), Fault> {
+        let (requests, blobs) = wire::taken_apart(batch.requests().iter().copied());
+        let set = (stream.set_write_timeout(Some(limit)))
+            .and_then(|()| stream.set_read_timeout(Some(limit)))
+            .and_then(|()| wire::send(&mut stream, &wire::Run { requests }, &blobs));
+        match set {
+            // Nothing of it has left.
+            Err(error) if error.kind() == ErrorKind::InvalidInput => {
+                let message = error.to_string();
+                return Ok((wire::Ran::Failed(RunError::Engine { message }), vec![]));
+            }
+            set => set.map_err(|_| Fault::Unsent)?,
+        }
+        wire::receive(&mut stream, ANSWERS_BYTES_MAX).map_err(|error| match is_late(&error) {
+            true => Fault::Hung,
+            false => Fault::Ended,
+        })
+    }
+
+    /// One is free as soon as a batch ends: there are as many as lanes, and one for canaries.
+    fn take(&self) -> UnixStream {
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        loop {
+            if let Some(stream) = idle.pop() {
+                return stream;
+            }
+            idle = self.is_idle.wait(idle).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    fn give_back(&self, stream: UnixStream) {
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        idle.push(stream);
+        drop(idle);
+        self.is_idle.notify_one();
+    }
+}
+
+impl LoadedModel for Elsewhere {
+    fn description(&self) -> &ModelDescription {
+        self.front.description()
+    }
+
+    fn prepare(&self, inputs: &[Tensor]) -> Result<Prepared, RunError> {
+        self.front.prepare(inputs)
+    }
+
+    fn tokens(&self, inputs: &[Tensor]) -> Option<u64> {
+        self.front.tokens(inputs)
+    }
+
+    fn tokens_max(&self) -> Option<u32> {
+        self.front.tokens_max()
+    }
+
+    fn tokenize(&self, text: &str) -> Option<Result<Vec<Token>, RunError>> {
+        self.front.tokenize(text)
+    }
+
+    fn sample(&self, rows: u32) -> Option<Vec<Tensor>> {
+        self.front.sample(rows)
+    }
+
+    fn is_elsewhere(&self) -> bool {
+        true
+    }
+
+    fn on_death(&self, tell: Box<dyn FnOnce(String) + Send>) {
+        self.child.on_death(tell);
+    }
+
+    fn run(&self, batch: &Batch<'_>) -> Result<Vec<Vec<Tensor>>, RunError> {
+        let longest = Duration::from_nanos(self.longest_nanos.load(Ordering::Relaxed));
+        let limit = watchdog::limit(self.hung_after, longest).min(LIMIT_MAX);
+        let stream = self.take();
+        let started = Instant::now();
+        let asked = match self.child.has_ended() {
+            true => Err(Fault::Unsent),
+            false => self.ask(&stream, batch, limit),
+        };
+        // It goes back whatever became of it: who waits for one learns the same from it.
+        self.give_back(stream);
+        let (ran, blobs) = asked.map_err(|fault| match fault {
+            Fault::Unsent => {
+                // Nothing was taken from it: it is stopped, or has ended.
+                self.child.end(format!("it took no batch within {limit:?}"));
+                RunError::Gone
+            }
+            Fault::Ended => {
+                self.child.end("it broke off an answer".to_owned());
+                RunError::Died {
+                    message: self.child.how_it_ended(),
+                }
+            }
+            Fault::Hung => {
+                let rows = batch.rows();
+                let message = format!("a batch of {rows} rows had not ended after {limit:?}");
+                tracing::error!(pid = self.child.id(), rows, ?limit, "an engine hangs; it is ended");
+                self.child.end(message.clone());
+                RunError::Died { message }
+            }
+        })?;
+        let took = u64::try_from(started.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        self.longest_nanos.fetch_max(took, Ordering::Relaxed);
+        match ran {
+            wire::Ran::Answers(answers) => {
+                wire::put_together(answers, blobs).map_err(|message| RunError::Engine { message })
+            }
+            wire::Ran::Failed(error) => Err(error),
+        }
+    }
+
+    fn bytes(&self) -> MemoryUse {
+        self.front.memory()
+    }
+}
+
+fn is_late(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut)
+}
+
+/// For a version to load: 3 GiB, read and packed by a busy core.
+const LOAD_LIMIT: Duration = Duration::from_secs(300);
+/// No batch takes longer: clients do not wait for so long.
+const LIMIT_MAX: Duration = Duration::from_secs(3_600);
+/// Largest answers of a batch.
+const ANSWERS_BYTES_MAX: u64 = 4 << 30;

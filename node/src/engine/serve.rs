@@ -1,0 +1,156 @@
+//! The other side: what a process does that is told to be an engine.
+//!
+//! Three kinds of threads: the first reads the control stream, brings the version in, and then only
+//! waits for the stream's end, which ends the process at once whatever the others do; one loads;
+//! and each stream has one that runs its batches. A panic of any of them ends the process.
+
+use std::io::{self, ErrorKind, IoSliceMut, Read as _};
+use std::mem::MaybeUninit;
+use std::os::fd::AsFd as _;
+use std::os::unix::net::UnixStream;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::process::exit;
+use std::sync::Arc;
+use std::thread;
+
+use bytes::Bytes;
+use paceline_models::{Batch, CpuEngine, Engine as _, LoadedModel, ModelSource};
+use paceline_protocol::Tensor;
+use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
+use rustix::process::{Resource, Rlimit, setrlimit};
+
+use super::child::{STREAMS_AT_A_TIME, STREAMS_SPACE};
+use super::wire;
+
+/// Is an engine for the node that holds the other end of standard input, until that ends.
+///
+/// # Errors
+/// Standard input is no such stream, or what comes on it is not understood.
+pub(crate) fn serve() -> io::Result<()> {
+    let stdin = io::stdin();
+    let mut control = UnixStream::from(stdin.as_fd().try_clone_to_owned()?);
+    control.peer_addr()?;
+    let mut streams = vec![];
+    let (load, files) = loop {
+        match some_streams(&control)? {
+            Some(more) => streams.extend(more),
+            None => break wire::receive::<wire::Load>(&mut control, FILES_BYTES_MAX)?,
+        }
+    };
+    limit_memory(load.process_bytes_max)?;
+    let mut answers = control.try_clone()?;
+    spawn("load", move || {
+        let loading = match load_version(&load, files) {
+            Ok(model) => {
+                streams.into_iter().for_each(|stream| start_lane(stream, model.clone()));
+                wire::Loading::Loaded
+            }
+            Err(reason) => wire::Loading::Refused(reason),
+        };
+        // Who does not listen has gone, and the first thread sees it.
+        let _ = wire::send(&mut answers, &loading, &[]);
+    });
+    match control.read(&mut [0]) {
+        Ok(0) => exit(0),
+        Ok(_) => Err(ErrorKind::InvalidData.into()),
+        Err(error) => Err(error),
+    }
+}
+
+fn load_version(load: &wire::Load, files: Vec<Bytes>) -> Result<Arc<dyn LoadedModel>, String> {
+    let source = ModelSource::from_files(load.files.iter().cloned().zip(files));
+    let threads = usize::try_from(load.threads).unwrap_or(1).max(1);
+    // The node has the account; what it lets in has room here.
+    let engine = CpuEngine::new(threads).with_memory(u64::MAX);
+    engine.load(&source).map_err(|error| error.to_string())
+}
+
+fn start_lane(mut stream: UnixStream, model: Arc<dyn LoadedModel>) {
+    spawn("lane", move || {
+        while let Ok((run, blobs)) = wire::receive::<wire::Run>(&mut stream, BATCH_BYTES_MAX) {
+            let (ran, blobs) = match wire::put_together(run.requests, blobs) {
+                Ok(requests) => run_batch(&*model, &requests),
+                Err(message) => {
+                    let error = paceline_models::RunError::Engine { message };
+                    (wire::Ran::Failed(error), Vec::new())
+                }
+            };
+            if wire::send(&mut stream, &ran, &blobs).is_err() {
+                return;
+            }
+        }
+    });
+}
+
+fn run_batch(model: &dyn LoadedModel, requests: &[Vec<Tensor>]) -> (wire::Ran, Vec<Bytes>) {
+    let requests: Vec<&[Tensor]> = requests.iter().map(Vec::as_slice).collect();
+    match model.run(&Batch::new(&requests)) {
+        Ok(answers) => {
+            let (answers, blobs) = wire::taken_apart(answers.iter().map(Vec::as_slice));
+            (wire::Ran::Answers(answers), blobs)
+        }
+        Err(error) => (wire::Ran::Failed(error), Vec::new()),
+    }
+}
+
+/// Streams that were sent with a byte that counts them; `None` for the zero behind them.
+fn some_streams(control: &UnixStream) -> io::Result<Option<Vec<UnixStream>>> {
+    let mut count = [0];
+    let mut space = [MaybeUninit::uninit(); STREAMS_SPACE];
+    let mut rights = RecvAncillaryBuffer::new(&mut space);
+    let received = recvmsg(
+        control,
+        &mut [IoSliceMut::new(&mut count)],
+        &mut rights,
+        RecvFlags::CMSG_CLOEXEC,
+    )?;
+    let mut streams = Vec::with_capacity(STREAMS_AT_A_TIME);
+    for message in rights.drain() {
+        if let RecvAncillaryMessage::ScmRights(descriptors) = message {
+            streams.extend(descriptors.map(UnixStream::from));
+        }
+    }
+    match received.bytes {
+        0 => exit(0),
+        _ if usize::from(count[0]) != streams.len() => Err(ErrorKind::InvalidData.into()),
+        _ => Ok(Some(streams).filter(|streams| !streams.is_empty())),
+    }
+}
+
+/// An allocation beyond the limit fails, and ends the process. No core is written: it would hold
+/// what clients have sent.
+fn limit_memory(bytes_max: u64) -> io::Result<()> {
+    let set = |resource, most| {
+        let limit = Rlimit {
+            current: Some(most),
+            maximum: Some(most),
+        };
+        setrlimit(resource, limit)
+    };
+    set(Resource::Core, 0)?;
+    if bytes_max > 0 {
+        set(Resource::Data, bytes_max)?;
+    }
+    Ok(())
+}
+
+fn spawn(name: &str, work: impl FnOnce() + Send + 'static) {
+    let guarded = move || {
+        // The panic hook has told of it.
+        if catch_unwind(AssertUnwindSafe(work)).is_err() {
+            exit(PANICKED);
+        }
+    };
+    let spawned = thread::Builder::new().name(name.to_owned()).spawn(guarded);
+    if let Err(error) = spawned {
+        eprintln!("no thread for an engine: {error}");
+        exit(PANICKED);
+    }
+}
+
+/// Files of a version: three of the largest.
+const FILES_BYTES_MAX: u64 = 10 << 30;
+/// A batch: as many of the largest bodies as fit into memory.
+const BATCH_BYTES_MAX: u64 = 16 << 30;
+/// As Rust's own runtime ends after a panic of the first thread.
+const PANICKED: i32 = 101;
