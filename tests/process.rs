@@ -30,6 +30,8 @@ mod counting;
 mod damage;
 #[path = "process/described.rs"]
 mod described;
+#[path = "process/engines.rs"]
+mod engines;
 #[path = "process/events.rs"]
 mod events;
 #[path = "process/floods.rs"]

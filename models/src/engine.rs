@@ -89,6 +89,15 @@ pub trait LoadedModel: Send + Sync {
     /// [`RunError`] concerns the whole batch: none of its rows has an answer.
     fn run(&self, batch: &Batch<'_>) -> Result<Vec<Vec<Tensor>>, RunError>;
 
+    /// The same for a batch that an engine may have died of before: where others would share its
+    /// death, nothing runs beside it.
+    ///
+    /// # Errors
+    /// As [`run`](Self::run).
+    fn run_suspect(&self, batch: &Batch<'_>) -> Result<Vec<Vec<Tensor>>, RunError> {
+        self.run(batch)
+    }
+
     /// What it occupies, as the engine accounts it.
     fn bytes(&self) -> MemoryUse;
 

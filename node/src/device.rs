@@ -104,6 +104,7 @@ struct Ticket {
     inputs: Vec<Tensor>,
     arrived: Instant,
     is_second: bool,
+    is_suspect: bool,
 }
 
 /// A batch that the calling thread shall run.
@@ -219,6 +220,7 @@ impl Handle {
             inputs,
             arrived: now,
             is_second,
+            is_suspect: verdict == Verdict::Alone,
             reply,
         });
         let request = RequestMeta {
@@ -367,6 +369,7 @@ impl Formed {
             inputs,
             arrived,
             is_second,
+            is_suspect,
             reply,
         } = payload;
         self.tickets.push(Ticket {
@@ -374,6 +377,7 @@ impl Formed {
             inputs,
             arrived,
             is_second,
+            is_suspect,
         });
         self.replies.push(reply);
     }

@@ -184,6 +184,10 @@ impl Node {
         drop(self);
     }
 
+    pub(crate) fn pid(&self) -> u32 {
+        self.process.pid()
+    }
+
     /// Sends a signal by name.
     pub(crate) fn signal(&self, name: &str) {
         self.process.signal(name);

@@ -13,6 +13,8 @@ pub(super) struct Payload {
     pub(super) arrived: Instant,
     /// Whether it has cost an engine or a node before.
     pub(super) is_second: bool,
+    /// Whether an engine of this replica died while it ran.
+    pub(super) is_suspect: bool,
     pub(super) reply: oneshot::Sender<End>,
 }
 
@@ -69,6 +71,7 @@ mod tests {
             inputs: vec![],
             arrived: Instant::ZERO,
             is_second: false,
+            is_suspect: false,
             reply: oneshot::channel().0,
         };
         let mut pending = Pending::default();

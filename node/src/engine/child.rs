@@ -150,14 +150,20 @@ impl Child {
         self.process.kill();
     }
 
-    /// How it ended; waits for that for a moment.
+    /// How it ended; waits for that for a moment, and then ends it, since it has closed a stream that
+    /// no engine closes.
     pub(super) fn how_it_ended(&self) -> String {
         let fate = self.process.fate();
         let (fate, _) = (self.process.has_ended)
             .wait_timeout_while(fate, DEATH_PATIENCE, |fate| fate.end.is_none())
             .unwrap_or_else(PoisonError::into_inner);
-        let end = fate.end.clone();
-        end.unwrap_or_else(|| "its process does not answer".to_owned())
+        if let Some(end) = &fate.end {
+            return end.clone();
+        }
+        drop(fate);
+        let reason = "its process broke off".to_owned();
+        self.end(reason.clone());
+        reason
     }
 }
 
@@ -213,7 +219,9 @@ impl Process {
                 Ok(_) => {
                     let said = String::from_utf8_lossy(&line).trim_end().to_owned();
                     tracing::warn!(pid = self.id, said, "from an engine's process");
-                    last = Some(said).filter(|said| !said.is_empty()).or(last);
+                    // What Rust adds is advice.
+                    let tells = !said.is_empty() && !said.starts_with("note: ");
+                    last = Some(said).filter(|_| tells).or(last);
                 }
             }
         }
@@ -233,9 +241,9 @@ impl Process {
     }
 }
 
-/// Whether a variable tells how to compute, where libraries are, or how much to say of a crash.
+/// Whether a variable tells how to compute, or where libraries are.
 fn is_of_computing(name: &str) -> bool {
-    let prefixes = ["PACELINE_KERNELS", "RAYON_", "LD_LIBRARY_PATH", "CUDA_", "NVIDIA_", "RUST_"];
+    let prefixes = ["PACELINE_KERNELS", "RAYON_", "LD_LIBRARY_PATH", "CUDA_", "NVIDIA_"];
     prefixes.iter().any(|prefix| name.starts_with(prefix))
 }
 

@@ -1,9 +1,9 @@
 //! A model that is computed in a process of its own.
 
-use std::io::{self, ErrorKind};
+use std::io::{self, ErrorKind, IoSlice, Write};
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Condvar, Mutex, PoisonError};
+use std::sync::{Condvar, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -26,18 +26,23 @@ pub(super) struct Elsewhere {
     is_idle: Condvar,
     hung_after: Duration,
     longest_nanos: AtomicU64,
+    /// Held by each batch; exclusively by one that may end the process under all others.
+    company: RwLock<()>,
     _reservation: Reservation,
 }
 
 /// How far a batch came.
 enum Fault {
-    /// It was not sent whole: nothing of it ran.
+    /// Nothing of it was sent, so nothing of it ran.
     Unsent,
-    /// It was sent, and the stream ended.
+    /// It was sent, or part of it, and the stream ended: reading it may be what it died of.
     Ended,
-    /// It was sent, and nothing came back in time.
+    /// It was sent, or part of it, and nothing came back in time.
     Hung,
 }
+
+/// A stream, and whether anything was written to it.
+struct Begun<'a>(&'a UnixStream, bool);
 
 impl Elsewhere {
     pub(super) fn new(
@@ -52,6 +57,7 @@ impl Elsewhere {
             is_idle: Condvar::new(),
             hung_after: options.hung_after,
             longest_nanos: AtomicU64::new(0),
+            company: RwLock::default(),
             _reservation: reservation,
         }
     }
@@ -82,21 +88,59 @@ impl Elsewhere {
         limit: Duration,
     ) -> Result<(wire::Ran, Vec<Bytes>), Fault> {
         let (requests, blobs) = wire::taken_apart(batch.requests().iter().copied());
-        let set = (stream.set_write_timeout(Some(limit)))
+        let mut begun = Begun(stream, false);
+        let sent = (stream.set_write_timeout(Some(limit)))
             .and_then(|()| stream.set_read_timeout(Some(limit)))
-            .and_then(|()| wire::send(&mut stream, &wire::Run { requests }, &blobs));
-        match set {
-            // Nothing of it has left.
-            Err(error) if error.kind() == ErrorKind::InvalidInput => {
-                let message = error.to_string();
-                return Ok((wire::Ran::Failed(RunError::Engine { message }), vec![]));
-            }
-            set => set.map_err(|_| Fault::Unsent)?,
+            .and_then(|()| wire::send(&mut begun, &wire::Run { requests }, &blobs));
+        if let Err(error) = sent {
+            return match error.kind() {
+                ErrorKind::InvalidInput => {
+                    let message = error.to_string();
+                    Ok((wire::Ran::Failed(RunError::Engine { message }), vec![]))
+                }
+                _ if is_late(&error) => Err(Fault::Hung),
+                _ if begun.1 => Err(Fault::Ended),
+                _ => Err(Fault::Unsent),
+            };
         }
         wire::receive(&mut stream, ANSWERS_BYTES_MAX).map_err(|error| match is_late(&error) {
             true => Fault::Hung,
             false => Fault::Ended,
         })
+    }
+
+    fn run_there(&self, batch: &Batch<'_>) -> Result<Vec<Vec<Tensor>>, RunError> {
+        let longest = Duration::from_nanos(self.longest_nanos.load(Ordering::Relaxed));
+        let limit = watchdog::limit(self.hung_after, longest).min(LIMIT_MAX);
+        let stream = self.take();
+        let started = Instant::now();
+        let asked = match self.child.has_ended() {
+            true => Err(Fault::Unsent),
+            false => self.ask(&stream, batch, limit),
+        };
+        // It goes back whatever became of it: who waits for one learns the same from it.
+        self.give_back(stream);
+        let (ran, blobs) = asked.map_err(|fault| match fault {
+            Fault::Unsent => RunError::Gone,
+            Fault::Ended => RunError::Died {
+                message: self.child.how_it_ended(),
+            },
+            Fault::Hung => {
+                let rows = batch.rows();
+                let message = format!("a batch of {rows} rows had not ended after {limit:?}");
+                tracing::error!(pid = self.child.id(), rows, ?limit, "an engine hangs; it is ended");
+                self.child.end(message.clone());
+                RunError::Died { message }
+            }
+        })?;
+        let took = u64::try_from(started.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        self.longest_nanos.fetch_max(took, Ordering::Relaxed);
+        match ran {
+            wire::Ran::Answers(answers) => {
+                wire::put_together(answers, blobs).map_err(|message| RunError::Engine { message })
+            }
+            wire::Ran::Failed(error) => Err(error),
+        }
     }
 
     /// One is free as soon as a batch ends: there are as many as lanes, and one for canaries.
@@ -152,48 +196,32 @@ impl LoadedModel for Elsewhere {
     }
 
     fn run(&self, batch: &Batch<'_>) -> Result<Vec<Vec<Tensor>>, RunError> {
-        let longest = Duration::from_nanos(self.longest_nanos.load(Ordering::Relaxed));
-        let limit = watchdog::limit(self.hung_after, longest).min(LIMIT_MAX);
-        let stream = self.take();
-        let started = Instant::now();
-        let asked = match self.child.has_ended() {
-            true => Err(Fault::Unsent),
-            false => self.ask(&stream, batch, limit),
-        };
-        // It goes back whatever became of it: who waits for one learns the same from it.
-        self.give_back(stream);
-        let (ran, blobs) = asked.map_err(|fault| match fault {
-            Fault::Unsent => {
-                // Nothing was taken from it: it is stopped, or has ended.
-                self.child.end(format!("it took no batch within {limit:?}"));
-                RunError::Gone
-            }
-            Fault::Ended => {
-                self.child.end("it broke off an answer".to_owned());
-                RunError::Died {
-                    message: self.child.how_it_ended(),
-                }
-            }
-            Fault::Hung => {
-                let rows = batch.rows();
-                let message = format!("a batch of {rows} rows had not ended after {limit:?}");
-                tracing::error!(pid = self.child.id(), rows, ?limit, "an engine hangs; it is ended");
-                self.child.end(message.clone());
-                RunError::Died { message }
-            }
-        })?;
-        let took = u64::try_from(started.elapsed().as_nanos()).unwrap_or(u64::MAX);
-        self.longest_nanos.fetch_max(took, Ordering::Relaxed);
-        match ran {
-            wire::Ran::Answers(answers) => {
-                wire::put_together(answers, blobs).map_err(|message| RunError::Engine { message })
-            }
-            wire::Ran::Failed(error) => Err(error),
-        }
+        let _company = self.company.read().unwrap_or_else(PoisonError::into_inner);
+        self.run_there(batch)
+    }
+
+    fn run_suspect(&self, batch: &Batch<'_>) -> Result<Vec<Vec<Tensor>>, RunError> {
+        let _solitude = self.company.write().unwrap_or_else(PoisonError::into_inner);
+        self.run_there(batch)
     }
 
     fn bytes(&self) -> MemoryUse {
         self.front.memory()
+    }
+}
+
+impl Write for Begun<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.write(bytes).inspect(|written| self.1 |= *written > 0)
+    }
+
+    fn write_vectored(&mut self, parts: &[IoSlice<'_>]) -> io::Result<usize> {
+        let written = self.0.write_vectored(parts);
+        written.inspect(|written| self.1 |= *written > 0)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 
