@@ -86,7 +86,9 @@ impl Engine for CpuEngine {
         Ok(match plan {
             Plan::Identity => Arc::new(Identity::new(description)),
             Plan::Mlp(plan) => {
-                let reservation = self.account.reserve(&self.device, plan.memory(description.rows_max))?;
+                let reservation = self
+                    .account
+                    .reserve(&self.device, plan.memory(description.rows_max))?;
                 let model = Mlp::load(description, &plan)?;
                 Arc::new(Accounted {
                     model,
@@ -94,7 +96,9 @@ impl Engine for CpuEngine {
                 })
             }
             Plan::Encoder(plan) => {
-                let reservation = self.account.reserve(&self.device, plan.memory(description.rows_max))?;
+                let reservation = self
+                    .account
+                    .reserve(&self.device, plan.memory(description.rows_max))?;
                 let model = Encoder::load(description, &plan, self.path)?;
                 Arc::new(Accounted {
                     model,

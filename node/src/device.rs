@@ -187,7 +187,9 @@ impl Handle {
         let (reply, receiver) = tokio::sync::oneshot::channel();
         let mut state = self.shared.lock();
         let mut verdict = Verdict::Free;
-        let in_place = state.replica(work.batcher).is_none_or(|it| !it.model.is_elsewhere());
+        let in_place = state
+            .replica(work.batcher)
+            .is_none_or(|it| !it.model.is_elsewhere());
         if let Some(suspects) = state.suspects(work.batcher) {
             // A pass over all its bytes, which nobody else should wait for.
             drop(state);

@@ -26,9 +26,7 @@ mod wire;
 use std::sync::Arc;
 use std::time::Duration;
 
-use paceline_models::{
-    Account, DeviceSpec, Engine, Front, LoadError, LoadedModel, ModelSource,
-};
+use paceline_models::{Account, DeviceSpec, Engine, Front, LoadError, LoadedModel, ModelSource};
 use serde::{Deserialize, Serialize};
 
 use self::child::{Child, Program};

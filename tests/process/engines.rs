@@ -102,12 +102,18 @@ fn under_load(node: &Node, clients: usize, during: impl FnOnce()) -> u64 {
 #[test]
 fn a_killed_or_stopped_engine_costs_no_request() {
     let data = directory();
-    let node = isolated(data.path(), &example("digits"), &["device.hung_after_ms=400"]);
+    let node = isolated(
+        data.path(),
+        &example("digits"),
+        &["device.hung_after_ms=400"],
+    );
     let mut last = the_engine(&node);
     let answered = under_load(&node, 8, || {
         for (round, signal) in ["KILL", "STOP", "KILL"].into_iter().enumerate() {
             send(signal, last);
-            until(LIMIT, "the death is noticed", || deaths(&node) == (round + 1) as f64);
+            until(LIMIT, "the death is noticed", || {
+                deaths(&node) == (round + 1) as f64
+            });
             until(LIMIT, "there is another", || {
                 engines(node.pid()).iter().any(|engine| *engine != last)
             });
@@ -119,10 +125,14 @@ fn a_killed_or_stopped_engine_costs_no_request() {
     // Its death is noticed although nothing runs, and it does not outlive its node.
     send("KILL", last);
     until(LIMIT, "the death is noticed", || deaths(&node) == 4.0);
-    until(LIMIT, "there is another", || !engines(node.pid()).is_empty());
+    until(LIMIT, "there is another", || {
+        !engines(node.pid()).is_empty()
+    });
     let last = the_engine(&node);
     node.kill9();
-    until(LIMIT, "it ends with its node", || !Path::new(&format!("/proc/{last}")).exists());
+    until(LIMIT, "it ends with its node", || {
+        !Path::new(&format!("/proc/{last}")).exists()
+    });
 }
 
 /// An engine that may take 64 MiB cannot read a row of 62 MB, and can read all others.
@@ -141,7 +151,10 @@ fn a_row_that_kills_engines_is_found_and_refused_and_others_are_served() {
             }]
         });
         let head = head.to_string();
-        let request = Request::post("/v2/models/identity/infer", [head.as_bytes(), &values].concat());
+        let request = Request::post(
+            "/v2/models/identity/infer",
+            [head.as_bytes(), &values].concat(),
+        );
         request.header("Inference-Header-Content-Length", &head.len().to_string())
     };
     let killer = body(vec![0; 62_000_000]);
@@ -156,7 +169,12 @@ fn a_row_that_kills_engines_is_found_and_refused_and_others_are_served() {
             others = others.saturating_add(1);
         }
         let answer = poison.join().expect("it was answered");
-        assert_eq!(answer.header("paceline-code"), Some("POISON"), "{}", answer.text());
+        assert_eq!(
+            answer.header("paceline-code"),
+            Some("POISON"),
+            "{}",
+            answer.text()
+        );
     });
     assert_eq!(deaths(&node), 2.0, "with others, and alone");
     let again = node.ask(&killer);
@@ -183,7 +201,9 @@ fn last_bias() -> Vec<u8> {
 fn falsify(process: u32, known: &[u8]) -> usize {
     let maps = fs::read_to_string(format!("/proc/{process}/maps")).expect("it lives");
     let options = fs::OpenOptions::new().read(true).write(true).clone();
-    let memory = options.open(format!("/proc/{process}/mem")).expect("it is ours");
+    let memory = options
+        .open(format!("/proc/{process}/mem"))
+        .expect("it is ours");
     let mut places = 0;
     for line in maps.lines().filter(|line| line.contains(" rw-p ")) {
         let (range, _) = line.split_once(' ').expect("a range");
@@ -213,14 +233,19 @@ fn an_engine_that_answers_wrongly_is_noticed_and_replaced() {
     let data = directory();
     let model = example("digits");
     let node = isolated(data.path(), &model, &["device.canary_interval_ms=200"]);
-    assert!(falsify(the_engine(&node), &last_bias()) > 0, "nothing was falsified");
+    assert!(
+        falsify(the_engine(&node), &last_bias()) > 0,
+        "nothing was falsified"
+    );
     until(LIMIT, "the canary is answered wrongly", || {
         counter(&node, "paceline_device_canary_failures_total") >= 1.0
     });
     node.wait_for("/v2/models/digits", |_| true);
     let held_out = HeldOut::of("digits");
     let rows = digits(&held_out.values[..8]);
-    until(LIMIT, "the replica is back", || node.ask(&rows.request()).status == 200);
+    until(LIMIT, "the replica is back", || {
+        node.ask(&rows.request()).status == 200
+    });
     let said = node.ask(&rows.request()).ok();
     assert_close(&floats(&said, 0), &held_out.recorded[..8], 1e-5);
     assert_eq!(deaths(&node), 0.0, "it did not die: it lied");

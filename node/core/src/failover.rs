@@ -298,9 +298,7 @@ impl Failover {
     /// was, and may be the only one.
     fn may_return(&self) -> bool {
         let over = |place: &Place| matches!(place, Place::Free | Place::Spent | Place::Died);
-        !self.is_overloaded
-            && self.places.contains(&Place::Died)
-            && self.places.iter().all(over)
+        !self.is_overloaded && self.places.contains(&Place::Died) && self.places.iter().all(over)
     }
 
     fn wait(&mut self, now: Instant, attempt: Attempt, since: Instant) -> Next {

@@ -126,7 +126,11 @@ mod tests {
         quarantine.died(at(2), [A], false);
         assert_eq!(quarantine.verdict(at(3), A), Verdict::Refused);
         quarantine.ran(A);
-        assert_eq!(quarantine.verdict(at(3), A), Verdict::Refused, "it cannot run");
+        assert_eq!(
+            quarantine.verdict(at(3), A),
+            Verdict::Refused,
+            "it cannot run"
+        );
     }
 
     #[test]

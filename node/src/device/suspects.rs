@@ -58,11 +58,14 @@ impl Suspects {
     }
 
     fn note(&self, quarantine: &Quarantine) {
-        self.holds_some.store(!quarantine.is_empty(), Ordering::Relaxed);
+        self.holds_some
+            .store(!quarantine.is_empty(), Ordering::Relaxed);
     }
 
     fn lock(&self) -> MutexGuard<'_, Quarantine> {
-        self.quarantine.lock().unwrap_or_else(PoisonError::into_inner)
+        self.quarantine
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -57,10 +57,7 @@ impl Child {
     /// Starts a process, with streams for so many batches at a time. It has nothing of the node's
     /// environment but what concerns computing, and signals from a terminal do not reach it: the
     /// node decides when it ends.
-    pub(super) fn start(
-        program: &Program,
-        streams: usize,
-    ) -> io::Result<(Self, Vec<UnixStream>)> {
+    pub(super) fn start(program: &Program, streams: usize) -> io::Result<(Self, Vec<UnixStream>)> {
         let (control, theirs) = UnixStream::pair()?;
         let mut command = Command::new(&program.0);
         command
@@ -212,7 +209,10 @@ impl Process {
         let (mut line, mut last) = (Vec::new(), None);
         loop {
             line.clear();
-            let read = errors.by_ref().take(LINE_BYTES_MAX).read_until(b'\n', &mut line);
+            let read = errors
+                .by_ref()
+                .take(LINE_BYTES_MAX)
+                .read_until(b'\n', &mut line);
             match read {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Ok(0) | Err(_) => return last,
@@ -243,7 +243,13 @@ impl Process {
 
 /// Whether a variable tells how to compute, or where libraries are.
 fn is_of_computing(name: &str) -> bool {
-    let prefixes = ["PACELINE_KERNELS", "RAYON_", "LD_LIBRARY_PATH", "CUDA_", "NVIDIA_"];
+    let prefixes = [
+        "PACELINE_KERNELS",
+        "RAYON_",
+        "LD_LIBRARY_PATH",
+        "CUDA_",
+        "NVIDIA_",
+    ];
     prefixes.iter().any(|prefix| name.starts_with(prefix))
 }
 

@@ -72,7 +72,9 @@ impl Elsewhere {
             message: self.child.how_it_ended(),
         };
         control.set_read_timeout(Some(LOAD_LIMIT)).map_err(failed)?;
-        control.set_write_timeout(Some(LOAD_LIMIT)).map_err(failed)?;
+        control
+            .set_write_timeout(Some(LOAD_LIMIT))
+            .map_err(failed)?;
         wire::send(&mut control, order, files).map_err(died)?;
         let (loading, _) = wire::receive(&mut control, 0).map_err(died)?;
         match loading {
@@ -128,7 +130,12 @@ impl Elsewhere {
             Fault::Hung => {
                 let rows = batch.rows();
                 let message = format!("a batch of {rows} rows had not ended after {limit:?}");
-                tracing::error!(pid = self.child.id(), rows, ?limit, "an engine hangs; it is ended");
+                tracing::error!(
+                    pid = self.child.id(),
+                    rows,
+                    ?limit,
+                    "an engine hangs; it is ended"
+                );
                 self.child.end(message.clone());
                 RunError::Died { message }
             }
@@ -150,7 +157,10 @@ impl Elsewhere {
             if let Some(stream) = idle.pop() {
                 return stream;
             }
-            idle = self.is_idle.wait(idle).unwrap_or_else(PoisonError::into_inner);
+            idle = self
+                .is_idle
+                .wait(idle)
+                .unwrap_or_else(PoisonError::into_inner);
         }
     }
 
@@ -212,7 +222,9 @@ impl LoadedModel for Elsewhere {
 
 impl Write for Begun<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.write(bytes).inspect(|written| self.1 |= *written > 0)
+        self.0
+            .write(bytes)
+            .inspect(|written| self.1 |= *written > 0)
     }
 
     fn write_vectored(&mut self, parts: &[IoSlice<'_>]) -> io::Result<usize> {

@@ -42,7 +42,9 @@ pub(crate) fn serve() -> io::Result<()> {
     spawn("load", move || {
         let loading = match load_version(&load, files) {
             Ok(model) => {
-                streams.into_iter().for_each(|stream| start_lane(stream, model.clone()));
+                streams
+                    .into_iter()
+                    .for_each(|stream| start_lane(stream, model.clone()));
                 wire::Loading::Loaded
             }
             Err(reason) => wire::Loading::Refused(reason),

@@ -229,18 +229,23 @@ mod tests {
     fn what_is_no_message_or_too_large_is_an_error() {
         let mut sent = Vec::new();
         send(&mut sent, &Loading::Loaded, &[Bytes::from_static(b"blob")]).unwrap();
-        let read = |bytes: &[u8], most| {
-            receive::<Loading>(&mut &*bytes, most).map(|(_, blobs)| blobs)
-        };
+        let read =
+            |bytes: &[u8], most| receive::<Loading>(&mut &*bytes, most).map(|(_, blobs)| blobs);
         assert_eq!(read(&sent, 64).unwrap(), [&b"blob"[..]]);
-        assert_eq!(read(&sent, 63).unwrap_err().kind(), io::ErrorKind::InvalidData);
+        assert_eq!(
+            read(&sent, 63).unwrap_err().kind(),
+            io::ErrorKind::InvalidData
+        );
         for cut in [0, 3, 12, sent.len() - 1] {
             let error = read(&sent[..cut], 64).unwrap_err();
             assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof, "{cut}");
         }
         let mut wrong = sent.clone();
         wrong[4] += 64;
-        assert_eq!(read(&wrong, 1 << 20).unwrap_err().kind(), io::ErrorKind::InvalidData);
+        assert_eq!(
+            read(&wrong, 1 << 20).unwrap_err().kind(),
+            io::ErrorKind::InvalidData
+        );
         let outlines = vec![vec![Outline {
             dtype: 200,
             dims: vec![1],

@@ -26,8 +26,8 @@ use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 
 use self::labels::{
-    AgreementLabels, CopyLabels, DropLabels, ExtraLabels, RequestLabels, StageLabels,
-    TenantLabels, VersionLabels,
+    AgreementLabels, CopyLabels, DropLabels, ExtraLabels, RequestLabels, StageLabels, TenantLabels,
+    VersionLabels,
 };
 use super::statistics::{Book, Statistics};
 

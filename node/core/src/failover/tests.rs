@@ -185,7 +185,10 @@ fn the_only_engine_of_a_version_is_waited_for_while_it_is_started_again() {
     let next = failover.ended(NOW, SECOND, End::Gone, &mut budget);
     assert_eq!(next, moved(SECOND, Why::Reroute));
     assert_eq!(failover.ended(NOW, SECOND, not_yet, &mut budget), waits);
-    assert_eq!(failover.ended(until, SECOND, not_yet, &mut budget), AS_IT_IS);
+    assert_eq!(
+        failover.ended(until, SECOND, not_yet, &mut budget),
+        AS_IT_IS
+    );
     assert_eq!(failover.execution(), Execution::Unknown);
     assert_eq!(budget, Budget::default());
     // Who may run once only is told at once, and so is whose node is silent.
