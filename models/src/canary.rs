@@ -247,7 +247,7 @@ mod tests {
         let golden = &canary.golden[0];
         let mut data = golden.data().to_vec();
         data[0] ^= 1;
-        let other = Tensor::new(Dtype::Int64, golden.shape().clone(), data.into()).unwrap();
+        let other = Tensor::new(Dtype::Int64, *golden.shape(), data.into()).unwrap();
         assert!(compare(spec, &other, golden).is_err());
         assert_eq!(compare(spec, golden, golden), Ok(()));
     }
