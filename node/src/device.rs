@@ -233,7 +233,7 @@ impl Handle {
             .map_or_else(Load::default, |queue| Load {
                 queued_rows: u32::try_from(queue.queued_rows()).unwrap_or(u32::MAX),
                 row_nanos: queue.row_nanos(),
-                one_row_nanos: queue.cost().batch_nanos(1),
+                one_row_nanos: queue.one_row_nanos(),
             })
     }
 
