@@ -2,12 +2,15 @@
 //!
 //! Hot path: the machine and the waiting payloads share one short lock, and whoever brings a
 //! request steps the machine in its own task. If the machine says so, that task also runs the
-//! batch, for all who queued; otherwise the lane's thread does. An engine that fails or panics
+//! batch, for all who queued; otherwise the lane's thread does. Texts are cut into tokens before that
+//! (`reading.rs`). An engine that fails or panics
 //! ends its batch with a typed failure and never takes the lane along.
 
 mod drive;
 mod lane;
+mod measured;
 mod pending;
+mod reading;
 mod submission;
 mod work;
 
@@ -16,12 +19,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use paceline_core::batcher::{DropReason, Options};
 use paceline_core::device::{BatcherId, Device, Effect, Input, LaneId};
 use paceline_core::record::Recorded;
-use paceline_core::{BucketId, Instant, Machine, RequestMeta};
+use paceline_core::{BucketId, Instant, Machine, RequestMeta, Slot};
 use paceline_models::LoadedModel;
 use paceline_protocol::{ErrorCode, Failure, ReplicaId, TenantId, Tensor, VersionNumber};
 
 use self::lane::{Door, Signal};
+pub(crate) use self::measured::options;
 use self::pending::Pending;
+use self::reading::{Read, Readers};
 pub(crate) use self::submission::Submission;
 pub(crate) use self::work::{End, Load, Ran, Work};
 use crate::clock::Clock;
@@ -59,6 +64,7 @@ pub struct Loaded {
 
 struct Shared {
     clock: Clock,
+    readers: Readers,
     state: Mutex<State>,
     lanes: Vec<Door>,
     /// Who waits for the batch that runs, by lane. Locked after the state, if both are.
@@ -94,8 +100,9 @@ struct Formed {
 
 /// A payload that has left the queue.
 struct Ticket {
-    slot: paceline_core::Slot,
+    slot: Slot,
     inputs: Vec<Tensor>,
+    packed: Option<Vec<Tensor>>,
     arrived: Instant,
 }
 
@@ -121,6 +128,7 @@ impl Handle {
         let (doors, inboxes): (Vec<_>, Vec<_>) = (0..lanes).map(|_| lane::open(threads)).unzip();
         let shared = Arc::new(Shared {
             clock,
+            readers: Readers::new(lanes, threads),
             state: Mutex::new(State {
                 is_closed: false,
                 machine: Recorded::new(Device::new(lanes), records.bytes(Share::Device)),
@@ -158,6 +166,7 @@ impl Handle {
         });
         let batcher = BatcherId(index as u32);
         let options = loaded.options.clone();
+        self.shared.readers.set(batcher, Some(&loaded.model));
         state.replicas[index] = Some(Arc::new(loaded));
         let batch = self.shared.step(state, Input::Attach { batcher, options });
         debug_assert!(batch.is_none(), "attaching runs nothing");
@@ -170,42 +179,45 @@ impl Handle {
     /// Sends a request to a replica. If it is cheap and the device is free, it has run when
     /// this returns. Dropping the [`Submission`] cancels it.
     pub fn submit(&self, work: Work) -> Submission {
+        Submission::of(self.clone(), work)
+    }
+
+    /// Lets a request wait at the device that was read, if its model reads it. Its end may be there
+    /// when this returns.
+    fn enqueue(&self, work: Work, read: Read) -> (tokio::sync::oneshot::Receiver<End>, Slot) {
         let now = self.shared.clock.now();
         let mut state = self.shared.lock();
         let (reply, receiver) = tokio::sync::oneshot::channel();
         let Work {
-            batcher,
-            inputs,
-            rows,
-            bytes,
-            deadline,
-            criticality,
-            tenant,
-            is_alone,
+            batcher, inputs, ..
         } = work;
-        if state.is_closed {
+        let replica = state.replicas.get(batcher.0 as usize);
+        let replica = replica.and_then(Option::as_ref);
+        let is_other = replica.is_some_and(|replica| !read.is_for(&replica.model));
+        if state.is_closed || is_other {
             // Read at once, or dropped unread.
             let _ = reply.send(End::Dropped(DropReason::Gone, inputs));
-            return Submission::new(self.clone(), receiver, batcher, NO_SLOT);
+            return (receiver, NO_SLOT);
         }
-        let bucket = bucket(&inputs);
+        let Read { packed, tokens, .. } = read;
+        let bucket = bucket(packed.as_ref().unwrap_or(&inputs));
         let slot = state.pending.insert(pending::Payload {
             batcher,
             inputs,
+            packed,
             arrived: now,
             reply,
         });
         let request = RequestMeta {
             slot,
-            deadline,
+            deadline: work.deadline,
             bucket,
-            bytes,
-            rows,
-            // No family reads tokens yet.
-            tokens: 0,
-            criticality,
-            tenant,
-            is_alone,
+            bytes: work.bytes,
+            rows: work.rows,
+            tokens,
+            criticality: work.criticality,
+            tenant: work.tenant,
+            is_alone: work.is_alone,
         };
         let input = Input::Arrive {
             batcher,
@@ -214,7 +226,7 @@ impl Handle {
         };
         let batch = self.shared.step_at(now, state, input);
         self.shared.run_in_place(batch);
-        Submission::new(self.clone(), receiver, batcher, slot)
+        (receiver, slot)
     }
 
     /// The weights of tenants from now on; those that are not named weigh 1.
@@ -292,7 +304,7 @@ impl Handle {
         self.shared.lock().is_closed = false;
     }
 
-    fn cancel(&self, batcher: BatcherId, slot: paceline_core::Slot) {
+    fn cancel(&self, batcher: BatcherId, slot: Slot) {
         let state = self.shared.lock();
         let batch = self.shared.step(state, Input::Cancel { batcher, slot });
         debug_assert!(batch.is_none(), "cancelling runs nothing");
@@ -311,6 +323,7 @@ impl Drop for Attachment {
         let shared = &self.handle.shared;
         let mut state = shared.lock();
         // Batches that run keep the model alive through their own reference.
+        shared.readers.set(self.batcher, None);
         state.replicas[self.batcher.0 as usize] = None;
         let batch = shared.step(
             state,
@@ -322,24 +335,33 @@ impl Drop for Attachment {
     }
 }
 
+impl Ticket {
+    /// In the form in which it is computed.
+    fn computed(&self) -> &[Tensor] {
+        self.packed.as_ref().unwrap_or(&self.inputs)
+    }
+}
+
 impl Formed {
-    fn join(&mut self, slot: paceline_core::Slot, payload: pending::Payload) {
+    fn join(&mut self, slot: Slot, payload: pending::Payload) {
         let pending::Payload {
             batcher: _,
             inputs,
+            packed,
             arrived,
             reply,
         } = payload;
         self.tickets.push(Ticket {
             slot,
             inputs,
+            packed,
             arrived,
         });
         self.replies.push(reply);
     }
 
     /// Takes a request out again, unless its caller has been told its end already.
-    fn leave(&mut self, slot: paceline_core::Slot) -> Option<(Vec<Tensor>, Reply)> {
+    fn leave(&mut self, slot: Slot) -> Option<(Vec<Tensor>, Reply)> {
         let place = self.tickets.iter().position(|ticket| ticket.slot == slot)?;
         let Ticket { inputs, .. } = self.tickets.remove(place);
         (place < self.replies.len()).then(|| (inputs, self.replies.remove(place)))
@@ -361,7 +383,7 @@ fn bucket(inputs: &[Tensor]) -> BucketId {
 }
 
 /// No request has it: generations count from 1.
-const NO_SLOT: paceline_core::Slot = paceline_core::Slot {
+const NO_SLOT: Slot = Slot {
     index: 0,
     generation: 0,
 };

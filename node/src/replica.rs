@@ -10,9 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use paceline_core::Machine;
-use paceline_core::batcher::{Options, Policy};
 use paceline_core::copies::sources;
-use paceline_core::cost::CostFit;
 use paceline_core::placement::ReplicaState;
 use paceline_core::restart::{Effect, Input, Restart, RestartBudget};
 use paceline_models::{Engine, LoadedModel, WarmUp};
@@ -148,9 +146,8 @@ impl State {
 
     fn attach(&mut self, myself: &ActorRef<Message>, ready: Ready) {
         let Ready { model, warm_up } = ready;
-        let rows_max = model.description().rows_max;
-        let cost = CostFit::from_warm_up(warm_up.one_row_ns, rows_max, warm_up.full_batch_ns);
-        let row_nanos = cost.row_nanos(rows_max);
+        let options = device::options(&*model, &warm_up);
+        let row_nanos = warm_up.full_batch_ns / u64::from(warm_up.rows.max(1));
         let memory_bytes = model
             .bytes()
             .total_bytes(self.arguments.engine.device().threads);
@@ -165,12 +162,7 @@ impl State {
             replica: self.arguments.id,
             model,
             statistics: device.statistics(name.as_str(), *version),
-            options: Options {
-                rows_max,
-                tokens_max: 0,
-                policy: Policy::default(),
-                cost,
-            },
+            options,
             on_panic: Arc::new(move |reason| {
                 let _ = myself.cast(Message::Panicked(reason));
             }),

@@ -120,7 +120,7 @@ impl Batch {
             requests = self.tickets.len(),
         );
         let _entered = span.enter();
-        let inputs: Vec<&[Tensor]> = self.tickets.iter().map(|t| t.inputs.as_slice()).collect();
+        let inputs: Vec<&[Tensor]> = self.tickets.iter().map(super::Ticket::computed).collect();
         let started = clock.now();
         let result = catch_unwind(AssertUnwindSafe(|| {
             self.replica.model.run(&EngineBatch::new(&inputs))

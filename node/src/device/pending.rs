@@ -10,6 +10,8 @@ use super::End;
 pub(super) struct Payload {
     pub(super) batcher: BatcherId,
     pub(super) inputs: Vec<Tensor>,
+    /// What was read of them, if that is what is computed.
+    pub(super) packed: Option<Vec<Tensor>>,
     pub(super) arrived: Instant,
     pub(super) reply: oneshot::Sender<End>,
 }
@@ -65,6 +67,7 @@ mod tests {
         let payload = || Payload {
             batcher: BatcherId(0),
             inputs: vec![],
+            packed: None,
             arrived: Instant::ZERO,
             reply: oneshot::channel().0,
         };

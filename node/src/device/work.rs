@@ -32,6 +32,8 @@ pub enum End {
     Ran(Ran),
     /// It left without running; its inputs come back, so that they can be sent elsewhere.
     Dropped(DropReason, Vec<Tensor>),
+    /// Its inputs cannot be computed, by whomever: it did not run, and is not tried again.
+    Refused(Failure),
     /// The engine failed while it ran; its inputs come back, so that they can be tried again.
     Failed(Failure, Vec<Tensor>),
     /// The engine died while it ran, by this request or another of its batch; its inputs come

@@ -163,6 +163,7 @@ impl<'a> Flight<'a> {
             End::Dropped(why, inputs) => {
                 Landed::told(dropped(why), Execution::NotExecuted).with_inputs(inputs)
             }
+            End::Refused(failure) => Landed::told(failure, Execution::NotExecuted),
             End::Failed(failure, inputs) => {
                 Landed::told(failure, Execution::Executed).with_inputs(inputs)
             }

@@ -77,6 +77,7 @@ impl Serving {
             },
             Ok(End::Dropped(DropReason::Gone, _)) => gone(),
             Ok(End::Dropped(why, _)) => failed(dropped(why), Execution::NotExecuted, load),
+            Ok(End::Refused(failure)) => failed(failure, Execution::NotExecuted, load),
             Ok(End::Failed(failure, _)) => failed(failure, Execution::Executed, load),
             Ok(End::Died(failure, _) | End::Left(failure)) => {
                 failed(failure, Execution::Unknown, load)
