@@ -80,7 +80,11 @@ impl Queue {
             self.step(batcher::Input::Form);
             let rows = black_box(&self.out).len() as u32;
             let nanos = 1_000 * u64::from(rows);
-            self.step(batcher::Input::Ran { rows, nanos });
+            self.step(batcher::Input::Ran {
+                rows,
+                tokens: 0,
+                nanos,
+            });
             ran += rows;
         }
         assert_eq!(ran, requests, "all that arrived has run");

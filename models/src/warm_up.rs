@@ -16,6 +16,8 @@ pub struct WarmUp {
     pub full_batch_ns: u64,
     /// Rows of the full batch: the model's `rows_max`.
     pub rows: u32,
+    /// Tokens of the one row and of the full batch, where the model counts them.
+    pub tokens: Option<[u32; 2]>,
 }
 
 /// Runs a sample of the model's, or else zeros (empty strings for BYTES, 1 for every open
@@ -29,10 +31,13 @@ pub struct WarmUp {
 /// What the model's run answers, or [`RunError::Output`] where it breaks its signature.
 pub fn warm_up(model: &dyn LoadedModel) -> Result<WarmUp, RunError> {
     let rows = model.description().rows_max;
+    let (one_row, full) = (request(model, 1)?, request(model, rows)?);
+    let tokens = |request: &[Tensor]| u32::try_from(model.tokens(request)?).ok();
     Ok(WarmUp {
-        one_row_ns: measure(model, 1)?,
-        full_batch_ns: measure(model, rows)?,
+        one_row_ns: measure(model, &one_row, 1)?,
+        full_batch_ns: measure(model, &full, rows)?,
         rows,
+        tokens: tokens(&one_row).zip(tokens(&full)).map(<[u32; 2]>::from),
     })
 }
 
@@ -41,16 +46,18 @@ const RUNS: usize = 5;
 /// After this long no further run of a size is started: a slow model needs no fine clock.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-fn measure(model: &dyn LoadedModel, rows: u32) -> Result<u64, RunError> {
-    let signature = &model.description().signature;
+/// A request of so many rows, as it may be expected.
+fn request(model: &dyn LoadedModel, rows: u32) -> Result<Vec<Tensor>, RunError> {
     let zeros = || {
-        let inputs = signature.inputs.iter();
-        inputs
-            .map(|spec| zeros(spec, rows))
-            .collect::<Result<_, _>>()
+        let inputs = model.description().signature.inputs.iter();
+        inputs.map(|spec| zeros(spec, rows)).collect()
     };
-    let request: Vec<Tensor> = model.sample(rows).map_or_else(zeros, Ok)?;
-    let requests = [&request[..]];
+    model.sample(rows).map_or_else(zeros, Ok)
+}
+
+fn measure(model: &dyn LoadedModel, request: &[Tensor], rows: u32) -> Result<u64, RunError> {
+    let signature = &model.description().signature;
+    let requests = [request];
     let batch = Batch::new(&requests);
     if let Some(told) = model.told_cost(u64::from(rows)) {
         check_answers(&model.run(&batch)?, &signature.outputs, rows)?;

@@ -3,12 +3,14 @@
 //! Hot path: the machine and the waiting payloads share one short lock, and whoever brings a
 //! request steps the machine in its own task. If the machine says so, that task also runs the
 //! batch, for all who queued; otherwise the lane's thread does, as always where the engine is in a
-//! process of its own. An engine that fails, panics or dies ends its batch with a typed failure and
-//! never takes the lane along.
+//! process of its own. Texts are cut into tokens before that (`reading.rs`). An engine that fails,
+//! panics or dies ends its batch with a typed failure and never takes the lane along.
 
 mod drive;
 mod lane;
+mod measured;
 mod pending;
+mod reading;
 mod submission;
 mod suspects;
 mod work;
@@ -19,12 +21,14 @@ use paceline_core::batcher::{DropReason, Options};
 use paceline_core::device::{BatcherId, Device, Effect, Input, LaneId};
 use paceline_core::quarantine::Verdict;
 use paceline_core::record::Recorded;
-use paceline_core::{BucketId, Instant, Machine, RequestMeta};
+use paceline_core::{BucketId, Instant, Machine, RequestMeta, Slot};
 use paceline_models::LoadedModel;
 use paceline_protocol::{ErrorCode, Failure, ReplicaId, TenantId, Tensor, VersionNumber};
 
 use self::lane::{Door, Signal};
+pub(crate) use self::measured::options;
 use self::pending::Pending;
+use self::reading::{Read, Readers};
 pub(crate) use self::submission::Submission;
 pub(crate) use self::suspects::Suspects;
 pub(crate) use self::work::{End, Load, Ran, Work};
@@ -65,6 +69,7 @@ pub struct Loaded {
 
 struct Shared {
     clock: Clock,
+    readers: Readers,
     state: Mutex<State>,
     lanes: Vec<Door>,
     /// Who waits for the batch that runs, by lane. Locked after the state, if both are.
@@ -100,8 +105,9 @@ struct Formed {
 
 /// A payload that has left the queue.
 struct Ticket {
-    slot: paceline_core::Slot,
+    slot: Slot,
     inputs: Vec<Tensor>,
+    packed: Option<Vec<Tensor>>,
     arrived: Instant,
     is_second: bool,
     is_suspect: bool,
@@ -129,6 +135,7 @@ impl Handle {
         let (doors, inboxes): (Vec<_>, Vec<_>) = (0..lanes).map(|_| lane::open(threads)).unzip();
         let shared = Arc::new(Shared {
             clock,
+            readers: Readers::new(lanes, threads),
             state: Mutex::new(State {
                 is_closed: false,
                 machine: Recorded::new(Device::new(lanes), records.bytes(Share::Device)),
@@ -171,6 +178,7 @@ impl Handle {
         });
         let batcher = BatcherId(index as u32);
         let options = loaded.options.clone();
+        self.shared.readers.set(batcher, Some(&loaded.model));
         state.replicas[index] = Some(Arc::new(loaded));
         let batch = self.shared.step(state, Input::Attach { batcher, options });
         debug_assert!(batch.is_none(), "attaching runs nothing");
@@ -183,6 +191,12 @@ impl Handle {
     /// Sends a request to a replica. If it is cheap and the device is free, it has run when
     /// this returns. Dropping the [`Submission`] cancels it.
     pub fn submit(&self, work: Work) -> Submission {
+        Submission::of(self.clone(), work)
+    }
+
+    /// Lets a request wait at the device that was read, if its model reads it. Its end may be there
+    /// when this returns.
+    fn enqueue(&self, work: Work, read: Read) -> (tokio::sync::oneshot::Receiver<End>, Slot) {
         let now = self.shared.clock.now();
         let (reply, receiver) = tokio::sync::oneshot::channel();
         let mut state = self.shared.lock();
@@ -197,45 +211,41 @@ impl Handle {
             state = self.shared.lock();
         }
         let Work {
-            batcher,
-            inputs,
-            rows,
-            bytes,
-            deadline,
-            criticality,
-            tenant,
-            is_second,
+            batcher, inputs, ..
         } = work;
-        if state.is_closed {
+        let is_other = (state.replica(batcher)).is_some_and(|replica| !read.is_for(&replica.model));
+        if state.is_closed || is_other {
             // Read at once, or dropped unread.
             let _ = reply.send(End::Dropped(DropReason::Gone, inputs));
-            return Submission::new(self.clone(), receiver, batcher, NO_SLOT);
+            return (receiver, NO_SLOT);
         }
         if verdict == Verdict::Refused {
             self.shared.metrics.poisonous();
-            let _ = reply.send(End::Poisonous(inputs));
-            return Submission::new(self.clone(), receiver, batcher, NO_SLOT);
+            let message = "engines died while they worked on the request; it is not tried again for a while";
+            let _ = reply.send(End::Refused(Failure::new(ErrorCode::Poison, message)));
+            return (receiver, NO_SLOT);
         }
-        let bucket = bucket(&inputs);
+        let Read { packed, tokens, .. } = read;
+        let bucket = bucket(packed.as_ref().unwrap_or(&inputs));
         let slot = state.pending.insert(pending::Payload {
             batcher,
             inputs,
+            packed,
             arrived: now,
-            is_second,
+            is_second: work.is_second,
             is_suspect: verdict == Verdict::Alone,
             reply,
         });
         let request = RequestMeta {
             slot,
-            deadline,
+            deadline: work.deadline,
             bucket,
-            bytes,
-            rows,
-            // No family reads tokens yet.
-            tokens: 0,
-            criticality,
-            tenant,
-            is_alone: is_second || verdict == Verdict::Alone,
+            bytes: work.bytes,
+            rows: work.rows,
+            tokens,
+            criticality: work.criticality,
+            tenant: work.tenant,
+            is_alone: work.is_second || verdict == Verdict::Alone,
         };
         let input = Input::Arrive {
             batcher,
@@ -244,7 +254,7 @@ impl Handle {
         };
         let batch = self.shared.step_at(now, state, input);
         self.shared.run_in_place(batch);
-        Submission::new(self.clone(), receiver, batcher, slot)
+        (receiver, slot)
     }
 
     /// The weights of tenants from now on; those that are not named weigh 1.
@@ -263,7 +273,7 @@ impl Handle {
             .map_or_else(Load::default, |queue| Load {
                 queued_rows: u32::try_from(queue.queued_rows()).unwrap_or(u32::MAX),
                 row_nanos: queue.row_nanos(),
-                one_row_nanos: queue.cost().batch_nanos(1),
+                one_row_nanos: queue.one_row_nanos(),
             })
     }
 
@@ -322,7 +332,7 @@ impl Handle {
         self.shared.lock().is_closed = false;
     }
 
-    fn cancel(&self, batcher: BatcherId, slot: paceline_core::Slot) {
+    fn cancel(&self, batcher: BatcherId, slot: Slot) {
         let state = self.shared.lock();
         let batch = self.shared.step(state, Input::Cancel { batcher, slot });
         debug_assert!(batch.is_none(), "cancelling runs nothing");
@@ -341,6 +351,7 @@ impl Drop for Attachment {
         let shared = &self.handle.shared;
         let mut state = shared.lock();
         // Batches that run keep the model alive through their own reference.
+        shared.readers.set(self.batcher, None);
         state.replicas[self.batcher.0 as usize] = None;
         let batch = shared.step(
             state,
@@ -364,11 +375,19 @@ impl State {
     }
 }
 
+impl Ticket {
+    /// In the form in which it is computed.
+    fn computed(&self) -> &[Tensor] {
+        self.packed.as_ref().unwrap_or(&self.inputs)
+    }
+}
+
 impl Formed {
-    fn join(&mut self, slot: paceline_core::Slot, payload: pending::Payload) {
+    fn join(&mut self, slot: Slot, payload: pending::Payload) {
         let pending::Payload {
             batcher: _,
             inputs,
+            packed,
             arrived,
             is_second,
             is_suspect,
@@ -377,6 +396,7 @@ impl Formed {
         self.tickets.push(Ticket {
             slot,
             inputs,
+            packed,
             arrived,
             is_second,
             is_suspect,
@@ -385,7 +405,7 @@ impl Formed {
     }
 
     /// Takes a request out again, unless its caller has been told its end already.
-    fn leave(&mut self, slot: paceline_core::Slot) -> Option<(Vec<Tensor>, Reply)> {
+    fn leave(&mut self, slot: Slot) -> Option<(Vec<Tensor>, Reply)> {
         let place = self.tickets.iter().position(|ticket| ticket.slot == slot)?;
         let Ticket { inputs, .. } = self.tickets.remove(place);
         (place < self.replies.len()).then(|| (inputs, self.replies.remove(place)))
@@ -407,7 +427,7 @@ fn bucket(inputs: &[Tensor]) -> BucketId {
 }
 
 /// No request has it: generations count from 1.
-const NO_SLOT: paceline_core::Slot = paceline_core::Slot {
+const NO_SLOT: Slot = Slot {
     index: 0,
     generation: 0,
 };

@@ -11,9 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use paceline_core::Machine;
-use paceline_core::batcher::{Options, Policy};
 use paceline_core::copies::sources;
-use paceline_core::cost::CostFit;
 use paceline_core::placement::ReplicaState;
 use paceline_core::restart::{Effect, Input, Restart, RestartBudget};
 use paceline_models::{Canary, CanaryError, Engine, LoadedModel, RunError, WarmUp};
@@ -179,9 +177,8 @@ impl State {
         self.life.0 += 1;
         let life = self.life;
         self.canary.get_or_insert(canary);
-        let rows_max = model.description().rows_max;
-        let cost = CostFit::from_warm_up(warm_up.one_row_ns, rows_max, warm_up.full_batch_ns);
-        let row_nanos = cost.row_nanos(rows_max);
+        let options = device::options(&*model, &warm_up);
+        let row_nanos = warm_up.full_batch_ns / u64::from(warm_up.rows.max(1));
         let memory_bytes = model
             .bytes()
             .total_bytes(self.arguments.engine.device().threads);
@@ -201,12 +198,7 @@ impl State {
             replica: self.arguments.id,
             model: model.clone(),
             statistics: device.statistics(name.as_str(), *version),
-            options: Options {
-                rows_max,
-                tokens_max: 0,
-                policy: Policy::default(),
-                cost,
-            },
+            options,
             suspects: self.suspects.clone(),
             on_death: Arc::new(tell),
         });

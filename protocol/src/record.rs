@@ -20,7 +20,7 @@ use crate::limits::{RECORD_BYTES_MAX, RECORD_HEADER_BYTES_MAX};
 use crate::wire::{self, WireError};
 
 /// The layout that is written, and the only one that is read.
-pub const SCHEMA: u16 = 4;
+pub const SCHEMA: u16 = 5;
 
 /// What a record says of itself.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -182,6 +182,8 @@ pub(crate) struct Batch<'a> {
     /// Rows, as the device counts them.
     pub(crate) rows: u32,
     pub(crate) rows_max: u32,
+    /// 0 is any number.
+    pub(crate) tokens_max: u32,
     /// How long it will take.
     pub(crate) nanos: u64,
 }
@@ -200,6 +202,7 @@ pub(crate) struct Member {
     pub(crate) version: (u16, VersionNumber),
     pub(crate) bucket: BucketId,
     pub(crate) rows: u32,
+    pub(crate) tokens: u32,
     pub(crate) is_alone: bool,
 }
 

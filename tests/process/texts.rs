@@ -1,11 +1,12 @@
 //! Texts as OpenAI's clients and TEI's send them, answered by small encoders whose vectors the
 //! `transformers` library has computed (scripts/goldens/encoder.py).
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use data_encoding::BASE64;
 use serde_json::{Value, json};
 
+use crate::http::Answer;
 use crate::node::{Node, directory};
 use crate::tensors::from_bytes;
 
@@ -39,6 +40,26 @@ fn assert_near(found: &[f32], wanted: &[f32]) {
             (found - wanted).abs() < TOLERANCE,
             "{found} is not {wanted}"
         );
+    }
+}
+
+/// A model's folder with a `model.toml` of one's own.
+fn copied(model: &str, under: &Path, toml: &str) -> PathBuf {
+    let copy = under.join("model");
+    copy_folder(&folder(model), &copy);
+    std::fs::write(copy.join("model.toml"), toml).expect("it is written");
+    copy
+}
+
+fn copy_folder(from: &Path, to: &Path) {
+    std::fs::create_dir(to).expect("it is new");
+    for entry in std::fs::read_dir(from).expect("it is there") {
+        let from = entry.expect("it is read").path();
+        let to = to.join(from.file_name().expect("an entry has a name"));
+        match from.is_dir() {
+            true => copy_folder(&from, &to),
+            false => drop(std::fs::copy(&from, &to).expect("it is copied")),
+        }
     }
 }
 
@@ -96,6 +117,94 @@ fn texts_get_the_vectors_and_ranks_that_are_known() {
     );
     let scores = floats(&json!([ranks[0]["score"], ranks[1]["score"]]));
     assert!(scores[0] >= scores[1], "{scores:?}");
+    node.kill9();
+}
+
+/// Callers at a time, and requests of each.
+const CALLERS: usize = 8;
+const REQUESTS: usize = 12;
+
+/// Asks from several threads at once: of each caller and turn the body, and what is made of the
+/// answer.
+fn at_once(
+    node: &Node,
+    path: &str,
+    body: &(impl Fn(usize, usize) -> Value + Sync),
+    judge: &(impl Fn(usize, usize, &Answer) + Sync),
+) {
+    std::thread::scope(|scope| {
+        for caller in 0..CALLERS {
+            scope.spawn(move || {
+                for turn in 0..REQUESTS {
+                    let answer = node.post(path, body(caller, turn).to_string());
+                    judge(caller, turn, &answer);
+                }
+            });
+        }
+    });
+}
+
+#[test]
+fn long_and_short_texts_at_once_get_the_answers_that_they_get_alone() {
+    let data = directory();
+    let node = Node::start(data.path(), &[]);
+    push(&node, "bert");
+    let long = "the quick brown fox jumps over the lazy dog ".repeat(60);
+    let texts: Vec<String> = (0..CALLERS)
+        .map(|length| long[..(4 << length).min(long.len())].to_owned())
+        .collect();
+    let alone: Vec<Value> = texts
+        .iter()
+        .map(|text| {
+            node.post(
+                "/embed",
+                json!({"inputs": text, "truncate": true}).to_string(),
+            )
+            .ok()
+        })
+        .collect();
+    let of = |caller: usize, turn: usize| (caller + turn) % CALLERS;
+    let body = |caller, turn| json!({"inputs": texts[of(caller, turn)], "truncate": true});
+    at_once(&node, "/embed", &body, &|caller, turn, answer| {
+        assert_eq!(answer.ok(), alone[of(caller, turn)]);
+    });
+    node.kill9();
+}
+
+#[test]
+fn a_token_that_no_vocabulary_has_is_refused_alone() {
+    let data = directory();
+    let folder = copied(
+        "bert",
+        data.path(),
+        "name = \"ids\"\nfamily = \"encoder\"\n[encoder]\ninput = \"tokens\"\n",
+    );
+    let node = Node::start(&data.path().join("node"), &[]);
+    let path = folder.to_str().expect("a path in UTF-8");
+    node.cli_json(&["model", "push", "ids", path, "--deploy"]);
+    let known = rows("bert");
+    let ids: Vec<&Value> = known.iter().map(|row| &row["ids"]).collect();
+    let is_hostile = |caller: usize, turn: usize| (caller + turn).is_multiple_of(4);
+    let body = |caller, turn| match is_hostile(caller, turn) {
+        true => json!({"inputs": [ids[0], [1, 1 << 30]]}),
+        false => json!({"inputs": ids}),
+    };
+    at_once(&node, "/embed", &body, &|caller, turn, answer| {
+        if is_hostile(caller, turn) {
+            let told = answer.json();
+            assert_eq!(
+                (answer.status, &told["code"]),
+                (422, &json!("INPUT_VALUES"))
+            );
+            let message = told["error"].as_str().expect("a message");
+            assert!(message.contains("row 1: the token id"), "{message}");
+            return;
+        }
+        let vectors = answer.ok();
+        for (row, found) in known.iter().zip(vectors.as_array().expect("vectors")) {
+            assert_near(&floats(found), &floats(&row["outputs"]));
+        }
+    });
     node.kill9();
 }
 

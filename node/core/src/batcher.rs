@@ -4,7 +4,8 @@
 //! its weight ([`Fair`]); of a tenant's requests the earliest deadline, equal deadlines in order of
 //! arrival. The head fixes the class and the bucket, and the batch fills in the same order with
 //! requests of those until the next one does not fit. A request that must be alone is a batch of
-//! its own. Nothing waits for company: a batch is formed as soon as a lane is free, unless the
+//! its own. Of models that read texts, tokens are what is counted beside rows: they are what a batch
+//! costs, and what its limit, its price and every estimate are of. Nothing waits for company: a batch is formed as soon as a lane is free, unless the
 //! [`Policy`] of another server is asked for, to compare with.
 //!
 //! While more waits than one batch takes, a request that would not be finished by its deadline is
@@ -21,13 +22,13 @@
 //! more, it is cancelled, or it is refused because there is no room for it. [`crate::device`] is
 //! the only driver besides the tests: it owns a batcher for each replica on the device.
 
+mod estimate;
 mod language;
 mod policy;
 mod waiting;
 
 use std::time::Duration;
 
-use paceline_protocol::limits::{QUEUE_ROWS_MAX, QUEUE_ROWS_MIN, REQUEST_BUDGET_DEFAULT_MS};
 use paceline_protocol::{Criticality, TenantId};
 use serde::{Deserialize, Serialize};
 
@@ -36,7 +37,7 @@ pub use self::policy::Policy;
 use self::waiting::{Passed, Verdict, Waiting};
 use crate::cost::CostFit;
 use crate::fair::Fair;
-use crate::planted::Bug;
+use crate::measure::Measure;
 use crate::request::{RequestMeta, Slot};
 use crate::time::Instant;
 
@@ -45,14 +46,18 @@ use crate::time::Instant;
 pub struct Batcher {
     rows_max: u32,
     tokens_max: u32,
+    measure: Measure,
     policy: Policy,
     cost: CostFit,
     queue: Waiting,
-    /// Learnt time between two rows that leave while others wait, in nanoseconds; 0 is unknown.
+    /// Learnt tokens of a row, in thousandths, where they are counted.
+    row_millitokens: u64,
+    /// Learnt time between two rows, or tokens, that leave while others wait, in nanoseconds; 0 is
+    /// unknown.
     pace_nanos: u64,
     /// Since when more has been waiting than one batch takes.
     pressed_since: Option<Instant>,
-    /// When the last batch was formed and of how many rows, if others were left waiting.
+    /// When the last batch was formed and of what size, if others were left waiting.
     formed: Option<(Instant, u32)>,
     /// Empty between steps.
     #[serde(skip)]
@@ -66,12 +71,19 @@ impl Batcher {
     /// If `rows_max` is 0.
     pub fn new(options: Options) -> Self {
         assert!(options.rows_max > 0, "a batch has at least one row");
+        let measure = match options.tokens_max {
+            0 => Measure::Rows,
+            _ => Measure::Tokens,
+        };
         Self {
+            measure,
+            // Until something is known, a full batch is full of both.
+            row_millitokens: u64::from(options.tokens_max) * 1_000 / u64::from(options.rows_max),
             rows_max: options.rows_max,
             tokens_max: options.tokens_max,
             policy: options.policy,
             cost: options.cost,
-            queue: Waiting::new(options.policy.is_in_order_of_arrival()),
+            queue: Waiting::new(options.policy.is_in_order_of_arrival(), measure),
             pace_nanos: 0,
             pressed_since: None,
             formed: None,
@@ -99,11 +111,6 @@ impl Batcher {
         &self.cost
     }
 
-    /// Learnt time of a row in a full batch, in nanoseconds.
-    pub fn row_nanos(&self) -> u64 {
-        self.cost.row_nanos(self.rows_max)
-    }
-
     /// The earliest deadline of all that waits.
     pub fn earliest_deadline(&self) -> Option<Instant> {
         self.queue.earliest_deadline()
@@ -122,32 +129,12 @@ impl Batcher {
     /// When a batch may be formed of what waits, if not at once. It may be over.
     pub(crate) fn hold_ends(&self) -> Option<Instant> {
         let (slot, since) = self.queue.oldest()?;
-        let rows = self.queued_rows().min(u64::from(self.rows_max)) as u32;
-        let (is_full, takes) = (rows == self.rows_max, self.cost.batch_nanos(rows));
+        let size = self.next_size();
+        let (is_full, takes) = (size == self.full_size(), self.cost.batch_nanos(size));
         let until = self.policy.held_until(since, is_full, takes)?;
         // Never past what whoever waits longest has left.
         let deadline = self.queue.deadline_of(slot)?;
         Some(until.min(deadline.minus_nanos(takes)))
-    }
-
-    /// Expected nanoseconds of the batch that would be formed now.
-    pub fn next_batch_nanos(&self, fair: &Fair) -> u64 {
-        let rows = self.queued_rows().min(u64::from(self.rows_max)) as u32;
-        let head = self.queue.head(fair).map_or(0, |request| request.rows);
-        self.cost.batch_nanos(rows.max(head))
-    }
-
-    /// Expected nanoseconds until all that waits has run, one batch after another.
-    pub fn backlog_nanos(&self) -> u64 {
-        self.queued_rows()
-            .saturating_mul(self.cost.row_nanos(self.rows_max))
-    }
-
-    /// Rows that may wait: what can be finished within the default budget.
-    pub fn queue_rows_max(&self) -> u64 {
-        let budget_nanos = REQUEST_BUDGET_DEFAULT_MS * 1_000_000;
-        let row_nanos = self.row_nanos().max(1);
-        (budget_nanos / row_nanos).clamp(u64::from(QUEUE_ROWS_MIN), u64::from(QUEUE_ROWS_MAX))
     }
 
     /// Takes one input at `now` and appends what shall be done. `fair` is the device's, which all
@@ -157,7 +144,11 @@ impl Batcher {
             Input::Arrive(request) => self.arrive(now, request, fair, out),
             Input::Cancel(slot) => self.cancel(slot, fair, out),
             Input::Form => self.form(now, fair, out),
-            Input::Ran { rows, nanos } => self.cost.learn(rows, nanos),
+            Input::Ran {
+                rows,
+                tokens,
+                nanos,
+            } => self.cost.learn(self.measure.size(rows, tokens), nanos),
             Input::Close => self.close(fair, out),
         }
     }
@@ -243,47 +234,6 @@ impl Batcher {
         lower.or_else(|| self.queue.cut(class, greedy?, fair))
     }
 
-    /// How long after its deadline a request would be finished, if it would.
-    fn late_nanos(&self, now: Instant, request: &RequestMeta, fair: &Fair) -> Option<u64> {
-        if !self.judges_lateness() || self.pace_nanos == 0 {
-            return None;
-        }
-        let before = self.queue.rows_before(request, fair) + u64::from(request.rows);
-        let waits = before.saturating_mul(self.pace_nanos);
-        let done = now.plus_nanos(waits.saturating_add(self.cost.batch_nanos(self.rows_max)));
-        let left = request.deadline.nanos_since(now);
-        let is_burst = |since: Instant| now.nanos_since(since) < BURST_NANOS;
-        let may_take = match self.pressed_since.is_none_or(is_burst) {
-            true => left,
-            false => left / 2,
-        };
-        let late = done.nanos_since(now.plus_nanos(may_take));
-        (late > 0).then_some(late)
-    }
-
-    /// Whether it is time to let nobody wait who would be late.
-    fn judges_lateness(&self) -> bool {
-        let is_asked_to = self.policy.refuses_what_is_late() && !Bug::HopelessFirst.is_planted();
-        is_asked_to && self.is_pressed()
-    }
-
-    /// Whether more waits than one batch takes.
-    fn is_pressed(&self) -> bool {
-        self.queued_rows() > u64::from(self.rows_max)
-    }
-
-    /// Learns the pace from the time that has passed since the batch before.
-    fn learn_pace(&mut self, now: Instant) {
-        if let Some((at, rows)) = self.formed.take() {
-            let nanos = now.nanos_since(at) / u64::from(rows.max(1));
-            // A moving average over about eight batches; what is unknown is never 0 again.
-            self.pace_nanos = match self.pace_nanos {
-                0 => nanos.max(1),
-                known => (known - known / 8 + nanos / 8).max(1),
-            };
-        }
-    }
-
     fn cancel(&mut self, slot: Slot, fair: &mut Fair, out: &mut Vec<Effect>) {
         if self.queue.remove(slot, fair).is_some() {
             out.push(Effect::Drop {
@@ -303,13 +253,13 @@ impl Batcher {
         let mut head = None;
         let mut is_closed = false;
         let rows_max = self.rows_max;
-        let row_nanos = self.row_nanos();
+        let (measure, unit_nanos) = (self.measure, self.unit_nanos());
         // Earliest-deadline-first runs hopeless requests first when there is too much to do,
         // and then finishes nothing in time. While more waits than one batch takes, what
         // cannot be finished in time makes room for what can. Without that pressure everything
         // is tried: a wrong estimate is put right only by batches that run.
         let finish = if self.judges_lateness() {
-            now.plus_nanos(self.cost.batch_nanos(rows_max))
+            now.plus_nanos(self.cost.batch_nanos(self.full_size()))
         } else {
             now
         };
@@ -345,10 +295,12 @@ impl Batcher {
                 rows += request.rows;
                 tokens = request.tokens.saturating_add(tokens);
                 out.push(Effect::Join(*request));
-                let nanos = row_nanos.saturating_mul(u64::from(request.rows));
+                let nanos = unit_nanos.saturating_mul(u64::from(measure.of(request)));
                 Verdict::Serve { nanos }
             });
-        self.formed = (!self.queue.is_empty() && rows > 0).then_some((now, rows));
+        self.learn_length(rows, tokens);
+        let size = measure.size(rows, tokens);
+        self.formed = (!self.queue.is_empty() && rows > 0).then_some((now, size));
     }
 
     fn close(&mut self, fair: &mut Fair, out: &mut Vec<Effect>) {
@@ -361,8 +313,6 @@ impl Batcher {
     }
 }
 
-/// What is pressed for longer has more to do than it can.
-const BURST_NANOS: u64 = 1_000_000_000;
 /// A request for which there is no room.
 fn full(slot: Slot, retry_nanos: u64) -> Effect {
     let retry_after = Duration::from_nanos(retry_nanos);

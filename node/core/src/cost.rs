@@ -1,4 +1,5 @@
-//! A learnt estimate: what a batch of `n` rows costs, as `a + b·n`.
+//! A learnt estimate: what a batch of size `n` costs, as `a + b·n`. Who learns decides what the size
+//! is counted in: rows or, of models that read texts, tokens.
 //!
 //! Least squares with exponential forgetting over measured batches. Recent batches count most:
 //! after [`MEMORY_BATCHES`] batches a measurement has lost two thirds of its weight.
@@ -9,10 +10,10 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct CostFit {
     weight: f64,
-    rows: f64,
+    size: f64,
     nanos: f64,
-    rows_squared: f64,
-    rows_nanos: f64,
+    size_squared: f64,
+    size_nanos: f64,
     samples: u64,
 }
 
@@ -23,24 +24,29 @@ impl CostFit {
     /// A fit that begins with two measurements, as a warm-up gives them: one row, and a full
     /// batch of `rows_max` rows.
     pub fn from_warm_up(one_row_nanos: u64, rows_max: u32, full_batch_nanos: u64) -> Self {
+        Self::from_batches((1, one_row_nanos), (rows_max, full_batch_nanos))
+    }
+
+    /// The same of batches of any two sizes, each with its nanoseconds; the first is the smaller.
+    pub fn from_batches((small, small_nanos): (u32, u64), (full, full_nanos): (u32, u64)) -> Self {
         let mut fit = Self::default();
-        fit.learn(1, one_row_nanos);
-        if rows_max > 1 {
-            fit.learn(rows_max, full_batch_nanos.max(one_row_nanos));
+        fit.learn(small, small_nanos);
+        if full > small {
+            fit.learn(full, full_nanos.max(small_nanos));
         }
         fit.samples = 0;
         fit
     }
 
-    /// Takes in that a batch of `rows` took `nanos`. Constant cost.
-    pub fn learn(&mut self, rows: u32, nanos: u64) {
-        let (rows, nanos) = (f64::from(rows), nanos as f64);
+    /// Takes in that a batch of `size` took `nanos`. Constant cost.
+    pub fn learn(&mut self, size: u32, nanos: u64) {
+        let (size, nanos) = (f64::from(size), nanos as f64);
         let keep = 1.0 - 1.0 / MEMORY_BATCHES;
         self.weight = self.weight * keep + 1.0;
-        self.rows = self.rows * keep + rows;
+        self.size = self.size * keep + size;
         self.nanos = self.nanos * keep + nanos;
-        self.rows_squared = self.rows_squared * keep + rows * rows;
-        self.rows_nanos = self.rows_nanos * keep + rows * nanos;
+        self.size_squared = self.size_squared * keep + size * size;
+        self.size_nanos = self.size_nanos * keep + size * nanos;
         self.samples += 1;
     }
 
@@ -49,16 +55,16 @@ impl CostFit {
         self.samples
     }
 
-    /// Expected nanoseconds of a batch of `rows`; 0 while nothing is known.
-    pub fn batch_nanos(&self, rows: u32) -> u64 {
-        let (fixed, per_row) = self.line();
-        (fixed + per_row * f64::from(rows)).round() as u64
+    /// Expected nanoseconds of a batch of `size`; 0 while nothing is known.
+    pub fn batch_nanos(&self, size: u32) -> u64 {
+        let (fixed, per_unit) = self.line();
+        (fixed + per_unit * f64::from(size)).round() as u64
     }
 
-    /// Expected nanoseconds that one more row adds when batches are full: what a queue of rows
-    /// will take, divided by the rows.
-    pub fn row_nanos(&self, rows_max: u32) -> u64 {
-        self.batch_nanos(rows_max) / u64::from(rows_max.max(1))
+    /// Expected nanoseconds of one row, or token, where batches of size `full` run: what a queue of
+    /// them will take, divided by their number.
+    pub fn unit_nanos(&self, full: u32) -> u64 {
+        self.batch_nanos(full) / u64::from(full.max(1))
     }
 
     /// `(a, b)`, both at least 0: a batch has a fixed cost, and rows do not make it cheaper.
@@ -66,20 +72,20 @@ impl CostFit {
         if self.weight <= 0.0 {
             return (0.0, 0.0);
         }
-        let mean_rows = self.rows / self.weight;
+        let mean_size = self.size / self.weight;
         let mean_nanos = self.nanos / self.weight;
-        let variance = self.rows_squared / self.weight - mean_rows * mean_rows;
+        let variance = self.size_squared / self.weight - mean_size * mean_size;
         if variance < 1e-6 {
             // All batches had one size: the honest line through one point is proportional.
-            return (0.0, mean_nanos / mean_rows.max(1.0));
+            return (0.0, mean_nanos / mean_size.max(1.0));
         }
-        let covariance = self.rows_nanos / self.weight - mean_rows * mean_nanos;
-        let per_row = (covariance / variance).max(0.0);
-        let fixed = mean_nanos - per_row * mean_rows;
+        let covariance = self.size_nanos / self.weight - mean_size * mean_nanos;
+        let per_unit = (covariance / variance).max(0.0);
+        let fixed = mean_nanos - per_unit * mean_size;
         if fixed >= 0.0 {
-            (fixed, per_row)
+            (fixed, per_unit)
         } else {
-            (0.0, mean_nanos / mean_rows.max(1.0))
+            (0.0, mean_nanos / mean_size.max(1.0))
         }
     }
 }

@@ -7,6 +7,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::measure::Measure;
 use crate::planted::Bug;
 use crate::request::{RequestMeta, Slot};
 use crate::time::Instant;
@@ -53,15 +54,17 @@ impl DeadlineQueue {
         self.earliest().map(|request| request.deadline)
     }
 
-    /// Rows that are served before a request with this deadline, within a few hundredths of all
+    /// Size of what is served before a request with this deadline, within a few hundredths of all
     /// that waits: at most [`SAMPLES_MAX`] requests at even distances are looked at.
-    pub(crate) fn rows_before(&self, deadline: Instant) -> u64 {
+    pub(crate) fn size_before(&self, deadline: Instant, measure: Measure) -> u64 {
         let stride = self.heap.len().div_ceil(SAMPLES_MAX).max(1);
         let sampled = self.heap.iter().step_by(stride);
         let before = sampled.filter(|entry| entry.request.deadline <= deadline);
-        let rows: u64 = before.map(|entry| u64::from(entry.request.rows)).sum();
+        let size: u64 = before
+            .map(|entry| u64::from(measure.of(&entry.request)))
+            .sum();
         let samples = self.heap.len().div_ceil(stride).max(1) as u64;
-        rows * self.heap.len() as u64 / samples
+        size * self.heap.len() as u64 / samples
     }
 
     /// # Panics
@@ -239,12 +242,14 @@ mod tests {
                 queue.push(request(index, 0, 1 + random.below(1_000)));
             }
             for deadline in [0, 250, 500, 900, 1_000] {
-                let rows = queue.queue.rows_before(Instant::from_nanos(deadline));
+                let deadline_at = Instant::from_nanos(deadline);
+                let rows = queue.queue.size_before(deadline_at, Measure::Rows);
                 let expected = u64::from(count) * deadline / 1_000;
                 let slack = 4 + u64::from(count) / 5;
                 assert!(rows.abs_diff(expected) <= slack, "{rows} of {count}");
             }
-            let all = queue.queue.rows_before(Instant::from_nanos(1_000));
+            let last = Instant::from_nanos(1_000);
+            let all = queue.queue.size_before(last, Measure::Rows);
             assert_eq!(all, u64::from(count));
         }
     }

@@ -183,12 +183,7 @@ impl Device {
             for effect in self.scratch.drain(..) {
                 match effect {
                     batcher::Effect::Join(request) => {
-                        lane_state.members.push(Member {
-                            slot: request.slot,
-                            deadline: request.deadline,
-                            rows: request.rows,
-                            cancelled: false,
-                        });
+                        lane_state.members.push(Member::of(&request));
                         out.push(Effect::Join { slot: request.slot });
                     }
                     batcher::Effect::Drop { slot, why } => out.push(Effect::Drop { slot, why }),
@@ -232,9 +227,9 @@ impl Device {
             "a batch ended that did not run"
         );
         lane_state.state = LaneState::Idle;
-        let (batcher, rows) = (lane_state.batcher, lane_state.rows);
-        if let Some(nanos) = nanos {
-            self.step_batcher_into(now, batcher, batcher::Input::Ran { rows, nanos });
+        let (batcher, ran) = (lane_state.batcher, nanos.map(|nanos| lane_state.ran(nanos)));
+        if let Some(ran) = ran {
+            self.step_batcher_into(now, batcher, ran);
         }
     }
 

@@ -49,6 +49,7 @@ pub mod failover;
 pub mod fair;
 pub mod guesses;
 mod machine;
+mod measure;
 pub mod membership;
 pub mod patience;
 pub mod placement;

@@ -122,7 +122,7 @@ impl Batch {
             requests = self.tickets.len(),
         );
         let _entered = span.enter();
-        let inputs: Vec<&[Tensor]> = self.inputs().collect();
+        let inputs: Vec<&[Tensor]> = self.tickets.iter().map(super::Ticket::computed).collect();
         let started = clock.now();
         let (model, batch) = (&self.replica.model, EngineBatch::new(&inputs));
         let is_suspect = self.tickets.iter().any(|it| it.is_second || it.is_suspect);

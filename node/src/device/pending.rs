@@ -10,6 +10,8 @@ use super::End;
 pub(super) struct Payload {
     pub(super) batcher: BatcherId,
     pub(super) inputs: Vec<Tensor>,
+    /// What was read of them, if that is what is computed.
+    pub(super) packed: Option<Vec<Tensor>>,
     pub(super) arrived: Instant,
     /// Whether it has cost an engine or a node before.
     pub(super) is_second: bool,
@@ -69,6 +71,7 @@ mod tests {
         let payload = || Payload {
             batcher: BatcherId(0),
             inputs: vec![],
+            packed: None,
             arrived: Instant::ZERO,
             is_second: false,
             is_suspect: false,

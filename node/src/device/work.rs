@@ -32,8 +32,9 @@ pub enum End {
     Ran(Ran),
     /// It left without running; its inputs come back, so that they can be sent elsewhere.
     Dropped(DropReason, Vec<Tensor>),
-    /// It is not taken: engines have died of it.
-    Poisonous(Vec<Tensor>),
+    /// It is not taken and did not run: nobody can compute its inputs, or engines have died of
+    /// them. It is not tried again.
+    Refused(Failure),
     /// The engine failed while it ran; its inputs come back, so that they can be tried again.
     Failed(Failure, Vec<Tensor>),
     /// The engine died while it ran, by this request or another of its batch; its inputs come

@@ -198,6 +198,7 @@ mod tests {
             version: (0, VersionNumber(1)),
             bucket: BucketId(0),
             rows: 1,
+            tokens: 0,
             is_alone: is_alone && number == 0,
         };
         let members: Vec<Member> = (0..count).map(member).collect();
@@ -206,6 +207,7 @@ mod tests {
             members: &members,
             rows: 2,
             rows_max: 8,
+            tokens_max: 0,
             nanos: 1,
         };
         invariant.observe(Instant::ZERO, &Fact::Ran(batch))

@@ -89,6 +89,7 @@ mod tests {
                 version: (0, VersionNumber(1)),
                 bucket: BucketId(0),
                 rows: 1,
+                tokens: 0,
                 is_alone: false,
             };
             let batch = Batch {
@@ -96,6 +97,7 @@ mod tests {
                 members: &[member],
                 rows: 1,
                 rows_max: 8,
+                tokens_max: 0,
                 nanos: 1,
             };
             NoStarvation.observe(Instant::from_nanos(now), &Fact::Ran(batch))

@@ -49,6 +49,15 @@ fn judge(batch: &Batch<'_>) -> Result<(), String> {
             "a batch of {rows} rows was counted as {counted}; it may have {most}"
         ));
     }
+    let tokens: u64 = batch
+        .members
+        .iter()
+        .map(|member| u64::from(member.tokens))
+        .sum();
+    let most = batch.tokens_max;
+    if most > 0 && tokens > u64::from(most) && batch.members.len() > 1 {
+        return Err(format!("a batch of {tokens} tokens may have {most}"));
+    }
     Ok(())
 }
 
@@ -73,6 +82,7 @@ mod tests {
             version: (0, VersionNumber(version)),
             bucket: BucketId(bucket),
             rows,
+            tokens: 0,
             is_alone: false,
         }
     }
@@ -83,6 +93,7 @@ mod tests {
             members,
             rows,
             rows_max: 4,
+            tokens_max: 10,
             nanos: 1,
         })
     }
@@ -97,5 +108,12 @@ mod tests {
         assert!(judged(&[member(1, 0, 1), member(1, 3, 1)], 2).is_err());
         assert!(judged(&[member(1, 0, 3), member(1, 0, 2)], 5).is_err());
         assert!(judged(&[member(1, 0, 2)], 3).is_err());
+        let text = |tokens| Member {
+            tokens,
+            ..member(1, 0, 1)
+        };
+        assert_eq!(judged(&[text(11)], 1), Ok(()));
+        assert_eq!(judged(&[text(4), text(6)], 2), Ok(()));
+        assert!(judged(&[text(5), text(6)], 2).is_err());
     }
 }

@@ -1,6 +1,7 @@
 //! What a scenario deploys: models, their versions, and what these cost.
 
 use paceline_core::batcher::Policy;
+use paceline_core::cost::CostFit;
 use paceline_protocol::VersionNumber;
 use paceline_protocol::registry::{CanaryGuards, CanaryPlan, CanaryStage, ReplicaTarget};
 use serde::{Deserialize, Serialize};
@@ -45,7 +46,7 @@ pub struct Version {
     pub shadow: Option<u16>,
     /// Largest batch, in rows.
     pub rows_max: u32,
-    /// Most tokens in a batch; 0 is any number.
+    /// Most tokens in a batch; 0 is any number, and then rows are what batches are counted in.
     #[serde(default)]
     pub tokens_max: u32,
     /// When batches are formed, and of which requests: our way, or another server's.
@@ -108,6 +109,27 @@ pub struct Cost {
     /// Each batch differs from that by up to so many thousandths.
     #[serde(default)]
     pub noise_permille: u64,
+}
+
+impl Version {
+    /// Tokens of a row where full batches are full of both; 0 where tokens are not counted.
+    pub fn row_tokens(&self) -> u32 {
+        match self.tokens_max {
+            0 => 0,
+            most => (most / self.rows_max.max(1)).max(1),
+        }
+    }
+
+    /// What a warm-up finds of what batches cost.
+    pub fn measured(&self) -> CostFit {
+        let (row, full) = (self.row_tokens(), self.tokens_max);
+        let one_row_ns = self.cost.batch_ns(1, u64::from(row));
+        let full_ns = self.cost.batch_ns(self.rows_max, u64::from(full));
+        match full {
+            0 => CostFit::from_warm_up(one_row_ns, self.rows_max, full_ns),
+            full => CostFit::from_batches((row, one_row_ns), (full, full_ns)),
+        }
+    }
 }
 
 impl Cost {

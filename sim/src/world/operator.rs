@@ -267,8 +267,8 @@ fn version_record((model, number): (u16, u32), scenario: &Scenario) -> VersionRe
         finite_inputs: false,
         artifact_bytes: 1,
         memory_bytes: of.memory_mib << 20,
-        one_row_ns: of.cost.batch_ns(1, 0),
-        full_batch_ns: of.cost.batch_ns(of.rows_max, 0),
+        one_row_ns: of.cost.batch_ns(1, u64::from(of.row_tokens())),
+        full_batch_ns: of.cost.batch_ns(of.rows_max, u64::from(of.tokens_max)),
     }
 }
 

@@ -13,7 +13,8 @@ use crate::request::{RequestMeta, Slot};
 pub struct Options {
     /// Largest batch, in rows. A single request may be larger and then runs alone.
     pub rows_max: u32,
-    /// Most tokens in a batch, likewise; 0 is any number.
+    /// Most tokens in a batch, likewise. 0 says that tokens are not counted; otherwise they are what
+    /// costs, and `cost` is learnt of them instead of rows.
     pub tokens_max: u32,
     /// When batches are formed, and of which requests.
     pub policy: Policy,
@@ -34,6 +35,8 @@ pub enum Input {
     Ran {
         /// Its rows.
         rows: u32,
+        /// Its tokens, where they are counted.
+        tokens: u32,
         /// How long it took, in nanoseconds.
         nanos: u64,
     },

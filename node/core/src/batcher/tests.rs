@@ -3,6 +3,7 @@
 mod policies;
 mod pressure;
 mod tenants;
+mod tokens;
 
 use std::collections::BTreeMap;
 

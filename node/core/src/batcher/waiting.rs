@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::deadline_queue::{DeadlineQueue, Entry, Positions};
 use crate::fair::Fair;
+use crate::measure::Measure;
 use crate::request::{RequestMeta, Slot};
 use crate::time::Instant;
 
@@ -15,6 +16,7 @@ use crate::time::Instant;
 /// of them costs O(lines).
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(super) struct Waiting {
+    measure: Measure,
     /// By class, the highest first, and within a class by tenant. None is empty between steps.
     lines: Vec<Line>,
     positions: Positions,
@@ -32,6 +34,7 @@ struct Line {
     class: Criticality,
     tenant: TenantId,
     rows: u64,
+    size: u64,
     queue: DeadlineQueue,
 }
 
@@ -54,8 +57,9 @@ pub(super) type Passed = Vec<Entry>;
 
 impl Waiting {
     /// Nothing waits.
-    pub(super) fn new(is_in_order_of_arrival: bool) -> Self {
+    pub(super) fn new(is_in_order_of_arrival: bool, measure: Measure) -> Self {
         Self {
+            measure,
             in_order: is_in_order_of_arrival.then(VecDeque::new),
             ..Self::default()
         }
@@ -91,27 +95,35 @@ impl Waiting {
         self.lines.iter().map(|line| line.rows).sum()
     }
 
+    /// Size of all.
+    pub(super) fn size(&self) -> u64 {
+        self.lines.iter().map(|line| line.size).sum()
+    }
+
     /// Rows of lower classes.
     pub(super) fn rows_below(&self, class: Criticality) -> u64 {
         let lower = self.lines.iter().filter(|line| line.class > class);
         lower.map(|line| line.rows).sum()
     }
 
-    /// Rows that are served before a request: all of higher classes, nearly those of its tenant that
-    /// are due earlier, and of other tenants as many as their weights give them meanwhile.
-    pub(super) fn rows_before(&self, request: &RequestMeta, fair: &Fair) -> u64 {
+    /// Size of what is served before a request: all of higher classes, nearly that of its tenant
+    /// that is due earlier, and of other tenants as much as their weights give them meanwhile.
+    pub(super) fn size_before(&self, request: &RequestMeta, fair: &Fair) -> u64 {
         let own = self.place(request.criticality, request.tenant);
-        let own = own.map_or(0, |own| self.lines[own].queue.rows_before(request.deadline));
-        let turn = own + u64::from(request.rows);
+        let own = own.map_or(0, |own| {
+            let queue = &self.lines[own].queue;
+            queue.size_before(request.deadline, self.measure)
+        });
+        let turn = own + u64::from(self.measure.of(request));
         let weight = fair.weight(request.tenant);
         let before = self.lines.iter().map(|line| {
             if line.class != request.criticality {
                 let is_higher = line.class < request.criticality;
-                return if is_higher { line.rows } else { 0 };
+                return if is_higher { line.size } else { 0 };
             }
             match line.tenant == request.tenant {
                 true => own,
-                false => line.rows.min(turn * fair.weight(line.tenant) / weight),
+                false => line.size.min(turn * fair.weight(line.tenant) / weight),
             }
         });
         before.sum()
@@ -153,6 +165,7 @@ impl Waiting {
         let line = self.line(request.criticality, request.tenant);
         let line = &mut self.lines[line];
         line.rows += u64::from(request.rows);
+        line.size += u64::from(self.measure.of(&request));
         line.queue
             .push(Entry { request, arrival }, &mut self.positions);
     }
@@ -243,6 +256,7 @@ impl Waiting {
                 continue;
             }
             line.rows -= u64::from(entry.request.rows);
+            line.size -= u64::from(self.measure.of(&entry.request));
             if let Verdict::Serve { nanos } = verdict {
                 if !has_begun {
                     fair.begin(of);
@@ -331,6 +345,7 @@ impl Waiting {
                 class,
                 tenant,
                 rows: 0,
+                size: 0,
                 queue: self.spare.pop().unwrap_or_default(),
             };
             self.lines.insert(place, line);
@@ -347,6 +362,7 @@ impl Waiting {
         let line = self.lines.get_mut(at)?;
         let Entry { request, .. } = take(&mut line.queue, &mut self.positions)?;
         line.rows -= u64::from(request.rows);
+        line.size -= u64::from(self.measure.of(&request));
         fair.leave((request.criticality, request.tenant));
         self.drop_if_empty(at);
         Some(request)

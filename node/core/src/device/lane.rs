@@ -3,9 +3,9 @@
 use serde::{Deserialize, Serialize};
 
 use super::{BatcherId, Effect};
-use crate::batcher::DropReason;
+use crate::batcher::{self, DropReason};
 use crate::planted::Bug;
-use crate::request::Slot;
+use crate::request::{RequestMeta, Slot};
 use crate::time::Instant;
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -13,6 +13,8 @@ pub(super) struct Lane {
     pub(super) state: LaneState,
     pub(super) batcher: BatcherId,
     pub(super) rows: u32,
+    /// Where they are counted.
+    pub(super) tokens: u32,
     /// Requests of a staged batch, in the order in which they joined.
     pub(super) members: Vec<Member>,
     /// Batches that the present task has run one after another.
@@ -32,7 +34,20 @@ pub(super) struct Member {
     pub(super) slot: Slot,
     pub(super) deadline: Instant,
     pub(super) rows: u32,
+    pub(super) tokens: u32,
     pub(super) cancelled: bool,
+}
+
+impl Member {
+    pub(super) fn of(request: &RequestMeta) -> Self {
+        Self {
+            slot: request.slot,
+            deadline: request.deadline,
+            rows: request.rows,
+            tokens: request.tokens,
+            cancelled: false,
+        }
+    }
 }
 
 impl Lane {
@@ -41,6 +56,7 @@ impl Lane {
             state: LaneState::Idle,
             batcher: NO_BATCHER,
             rows: 0,
+            tokens: 0,
             members: Vec::new(),
             in_place_runs: 0,
         }
@@ -51,10 +67,18 @@ impl Lane {
         size_of::<Self>() + self.members.len() * size_of::<Member>()
     }
 
-    /// Drops what has expired or was cancelled since the batch was formed, and counts the rows
-    /// that are left.
+    /// That its batch has run, as its batcher is told.
+    pub(super) fn ran(&self, nanos: u64) -> batcher::Input {
+        batcher::Input::Ran {
+            rows: self.rows,
+            tokens: self.tokens,
+            nanos,
+        }
+    }
+
+    /// Drops what has expired or was cancelled since the batch was formed, and counts what is left.
     pub(super) fn settle(&mut self, now: Instant, out: &mut Vec<Effect>) {
-        self.rows = 0;
+        (self.rows, self.tokens) = (0, 0);
         for member in self.members.drain(..) {
             let why = if member.cancelled && !Bug::CancelledRuns.is_planted() {
                 DropReason::Cancelled
@@ -62,6 +86,7 @@ impl Lane {
                 DropReason::Expired
             } else {
                 self.rows += member.rows;
+                self.tokens = self.tokens.saturating_add(member.tokens);
                 continue;
             };
             out.push(Effect::Drop {

@@ -409,8 +409,8 @@ fn the_layout_of_all_machines_is_the_one_that_the_schema_stands_for() {
     );
 }
 
-/// Of layout 4.
-const LAYOUT: u64 = 3_311_284_273_493_236_640;
+/// Of layout 5.
+const LAYOUT: u64 = 7_183_920_572_546_644_533;
 
 impl<M: Recordable> Tape<M> {
     fn segment(&mut self, position: usize) -> &mut Segment<M> {

@@ -11,7 +11,7 @@ use paceline_core::router::Report;
 use paceline_protocol::frame::{Execution, Frame, Message};
 use paceline_protocol::{Criticality, Epoch, ErrorCode, Failure, TenantId, Tensor};
 
-use super::missed::{dropped, gone, poisonous};
+use super::missed::{dropped, gone};
 use super::{Pinned, Serving};
 use crate::device::{End, Submission, Work};
 use crate::dispatch::Lost;
@@ -163,9 +163,7 @@ impl<'a> Flight<'a> {
             End::Dropped(why, inputs) => {
                 Landed::told(dropped(why), Execution::NotExecuted).with_inputs(inputs)
             }
-            End::Poisonous(inputs) => {
-                Landed::told(poisonous(), Execution::NotExecuted).with_inputs(inputs)
-            }
+            End::Refused(failure) => Landed::told(failure, Execution::NotExecuted),
             End::Failed(failure, inputs) => {
                 Landed::told(failure, Execution::Executed).with_inputs(inputs)
             }

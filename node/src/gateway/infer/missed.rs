@@ -68,13 +68,6 @@ pub(super) fn refused(refusal: Refusal) -> Failure {
     }
 }
 
-/// What the caller of a request is told that engines have died of.
-pub(super) fn poisonous() -> Failure {
-    let message =
-        "engines died while they worked on the request; it is not tried again for a while";
-    Failure::new(ErrorCode::Poison, message)
-}
-
 /// The one translation from how a request left its queue to what its caller is told.
 pub(super) fn dropped(why: DropReason) -> Failure {
     match why {

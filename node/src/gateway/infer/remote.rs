@@ -7,7 +7,7 @@ use paceline_protocol::{ErrorCode, Failure, NodeId, Tensor};
 use tokio::sync::watch;
 
 use super::Serving;
-use super::missed::{dropped, poisonous};
+use super::missed::dropped;
 use crate::device::{End, Work};
 use crate::dispatch::Handler;
 use crate::gateway::Guests;
@@ -77,7 +77,7 @@ impl Serving {
             },
             Ok(End::Dropped(DropReason::Gone, _)) => gone(),
             Ok(End::Dropped(why, _)) => failed(dropped(why), Execution::NotExecuted, load),
-            Ok(End::Poisonous(_)) => failed(poisonous(), Execution::NotExecuted, load),
+            Ok(End::Refused(failure)) => failed(failure, Execution::NotExecuted, load),
             Ok(End::Failed(failure, _)) => failed(failure, Execution::Executed, load),
             Ok(End::Died(failure, _) | End::Left(failure)) => {
                 failed(failure, Execution::Unknown, load)

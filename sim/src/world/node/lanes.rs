@@ -22,8 +22,6 @@ pub(super) struct Lane {
     result: Result<u64, failover::End>,
     /// When it began.
     began: Instant,
-    /// Rows that its replica takes at once.
-    rows_max: u32,
     /// Whether the task that brought a request runs it.
     in_place: bool,
 }
@@ -36,7 +34,6 @@ impl Default for Lane {
             run: 0,
             result: Ok(0),
             began: Instant::ZERO,
-            rows_max: 0,
             in_place: false,
         }
     }
@@ -137,6 +134,7 @@ impl Node {
                     version: served.version,
                     bucket: served.meta.bucket,
                     rows: served.meta.rows,
+                    tokens: served.meta.tokens,
                     is_alone: served.meta.is_alone,
                 });
             }
@@ -145,7 +143,8 @@ impl Node {
         let Some((version, is_dead)) = queue.map(|queue| (queue.version, queue.is_dead)) else {
             return;
         };
-        let rows_max = outside.version(version).rows_max;
+        let of = outside.version(version);
+        let (rows_max, tokens_max) = (of.rows_max, of.tokens_max);
         let (nanos, fails) = outside.service(version, (rows, tokens));
         let speed = self.group.speed_permille * self.speed_permille / 1_000;
         let errs = outside.happens(self.errs_permille());
@@ -164,11 +163,12 @@ impl Node {
                 members: &self.members,
                 rows: rows - copied_rows,
                 rows_max,
+                tokens_max,
                 nanos,
             }));
         }
         let seat = &mut self.lanes[usize::from(lane.0)];
-        (seat.result, seat.rows_max, seat.began) = (result, rows_max, outside.now);
+        (seat.result, seat.began) = (result, outside.now);
         (seat.runs, seat.run) = (batcher, seat.run.wrapping_add(1));
         let run = seat.run;
         self.watch_deadlines(outside, lane, outside.now.plus_nanos(nanos));
@@ -186,7 +186,7 @@ impl Node {
         if seat.run != run || seat.runs.take().is_none() {
             return;
         }
-        let (result, in_place, rows_max) = (seat.result, seat.in_place, seat.rows_max);
+        let (result, in_place) = (seat.result, seat.in_place);
         let began = seat.began;
         let mut served = std::mem::take(&mut seat.served);
         for slot in served.drain(..) {
@@ -196,7 +196,7 @@ impl Node {
             });
             let landing = match (ran, result) {
                 (Some((batcher, waited)), Ok(_)) => {
-                    Landing::Answered(self.load_report(batcher, rows_max), waited)
+                    Landing::Answered(self.load_report(batcher), waited)
                 }
                 (_, Err(end)) => Landing::Missed(end),
                 (None, Ok(_)) => Landing::Missed(failover::End::Passing),

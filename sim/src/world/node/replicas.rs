@@ -6,7 +6,6 @@ use std::collections::BTreeMap;
 
 use paceline_core::Machine;
 use paceline_core::batcher;
-use paceline_core::cost::CostFit;
 use paceline_core::device::{self, BatcherId, LaneId};
 use paceline_core::placement::ReplicaState;
 use paceline_core::restart::{self, Restart, RestartBudget};
@@ -122,12 +121,11 @@ impl Node {
             replica: id,
         });
         let of = outside.version(version);
-        let (one, all) = (of.cost.batch_ns(1, 0), of.cost.batch_ns(of.rows_max, 0));
         let options = batcher::Options {
             rows_max: of.rows_max,
             tokens_max: of.tokens_max,
             policy: of.policy,
-            cost: CostFit::from_warm_up(one, of.rows_max, all),
+            cost: of.measured(),
         };
         let queue = Queue {
             version,

@@ -2,7 +2,7 @@
 //!
 //! The twin of `node/src/gateway/infer/remote.rs` and of the device's handle.
 
-use paceline_core::batcher::DropReason;
+use paceline_core::batcher::{Batcher, DropReason};
 use paceline_core::device::{self, BatcherId, LaneId};
 use paceline_core::router::Report;
 use paceline_core::{Instant, RequestMeta, Slot, failover};
@@ -151,14 +151,13 @@ impl Node {
     }
 
     /// What an answer says of its replica.
-    pub(super) fn load_report(&self, batcher: BatcherId, rows_max: u32) -> Report {
+    pub(super) fn load_report(&self, batcher: BatcherId) -> Report {
         let queue = self.device.batcher(batcher);
         Report {
             queued_rows: queue.map_or(0, |queue| queue.queued_rows() as u32),
-            row_nanos: queue.map_or(0, |queue| queue.cost().row_nanos(rows_max)),
+            row_nanos: queue.map_or(0, Batcher::row_nanos),
             rest_nanos: queue.map_or(0, |queue| {
-                let one_row = queue.cost().batch_nanos(1);
-                one_row.saturating_sub(queue.cost().row_nanos(rows_max))
+                queue.one_row_nanos().saturating_sub(queue.row_nanos())
             }),
         }
     }

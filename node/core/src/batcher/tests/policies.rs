@@ -84,19 +84,3 @@ fn a_batch_waits_as_long_as_its_latency_allows() {
         "three rows take 3 ms"
     );
 }
-
-#[test]
-fn a_batch_ends_where_tokens_do_not_fit() {
-    let mut batcher = of(Policy::default());
-    batcher.batcher.tokens_max = 100;
-    let with = |index, tokens| RequestMeta {
-        tokens,
-        ..request(index, 1, 90)
-    };
-    for (index, tokens) in [(0, 60), (1, 40), (2, 1), (3, 500)] {
-        step(&mut batcher, 0, Input::Arrive(with(index, tokens)));
-    }
-    for batch in [&[0, 1][..], &[2], &[3]] {
-        assert_eq!(joined(&step(&mut batcher, 1, Input::Form)), batch);
-    }
-}

@@ -190,7 +190,10 @@ impl Node {
         let zone = registry.zone(self.id);
         let row_nanos = {
             let version = outside.version(version);
-            version.cost.batch_ns(version.rows_max, 0) / u64::from(version.rows_max.max(1))
+            let full = version
+                .cost
+                .batch_ns(version.rows_max, u64::from(version.tokens_max));
+            full / u64::from(version.rows_max.max(1))
         };
         let replicas = outside.name(version.0).into_iter();
         let replicas = replicas.flat_map(|name| registry.replicas_of(name, version.1));
