@@ -7,6 +7,7 @@
 //! panics or dies ends its batch with a typed failure and never takes the lane along.
 
 mod drive;
+mod formed;
 mod lane;
 mod measured;
 mod pending;
@@ -21,10 +22,11 @@ use paceline_core::batcher::{DropReason, Options};
 use paceline_core::device::{BatcherId, Device, Effect, Input, LaneId};
 use paceline_core::quarantine::Verdict;
 use paceline_core::record::Recorded;
-use paceline_core::{BucketId, Instant, Machine, RequestMeta, Slot};
+use paceline_core::{BucketId, Machine, RequestMeta, Slot};
 use paceline_models::LoadedModel;
 use paceline_protocol::{ErrorCode, Failure, ReplicaId, TenantId, Tensor, VersionNumber};
 
+use self::formed::{Formed, Ticket};
 use self::lane::{Door, Signal};
 pub(crate) use self::measured::options;
 use self::pending::Pending;
@@ -91,26 +93,6 @@ struct State {
     forming: Formed,
     /// Staged batches, by lane.
     staged: Vec<Formed>,
-}
-
-/// Requests that share a batch, and the replica that runs it: a replica that is detached
-/// meanwhile still runs what was formed for it.
-#[derive(Default)]
-struct Formed {
-    replica: Option<Arc<Loaded>>,
-    tickets: Vec<Ticket>,
-    /// Who waits for each of them; nobody, once the node has left.
-    replies: Vec<Reply>,
-}
-
-/// A payload that has left the queue.
-struct Ticket {
-    slot: Slot,
-    inputs: Vec<Tensor>,
-    packed: Option<Vec<Tensor>>,
-    arrived: Instant,
-    is_second: bool,
-    is_suspect: bool,
 }
 
 /// A batch that the calling thread shall run.
@@ -221,7 +203,8 @@ impl Handle {
         }
         if verdict == Verdict::Refused {
             self.shared.metrics.poisonous();
-            let message = "engines died while they worked on the request; it is not tried again for a while";
+            let message =
+                "engines died while they worked on the request; it is not tried again for a while";
             let _ = reply.send(End::Refused(Failure::new(ErrorCode::Poison, message)));
             return (receiver, NO_SLOT);
         }
@@ -372,43 +355,6 @@ impl State {
     fn suspects(&self, batcher: BatcherId) -> Option<Arc<Suspects>> {
         let suspects = &self.replica(batcher)?.suspects;
         (!suspects.is_empty()).then(|| suspects.clone())
-    }
-}
-
-impl Ticket {
-    /// In the form in which it is computed.
-    fn computed(&self) -> &[Tensor] {
-        self.packed.as_ref().unwrap_or(&self.inputs)
-    }
-}
-
-impl Formed {
-    fn join(&mut self, slot: Slot, payload: pending::Payload) {
-        let pending::Payload {
-            batcher: _,
-            inputs,
-            packed,
-            arrived,
-            is_second,
-            is_suspect,
-            reply,
-        } = payload;
-        self.tickets.push(Ticket {
-            slot,
-            inputs,
-            packed,
-            arrived,
-            is_second,
-            is_suspect,
-        });
-        self.replies.push(reply);
-    }
-
-    /// Takes a request out again, unless its caller has been told its end already.
-    fn leave(&mut self, slot: Slot) -> Option<(Vec<Tensor>, Reply)> {
-        let place = self.tickets.iter().position(|ticket| ticket.slot == slot)?;
-        let Ticket { inputs, .. } = self.tickets.remove(place);
-        (place < self.replies.len()).then(|| (inputs, self.replies.remove(place)))
     }
 }
 

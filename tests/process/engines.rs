@@ -178,7 +178,7 @@ fn a_row_that_kills_engines_is_found_and_refused_and_others_are_served() {
     });
     assert_eq!(deaths(&node), 2.0, "with others, and alone");
     let again = node.ask(&killer);
-    assert_eq!(again.header("paceline-code"), Some("POISON"));
+    assert_eq!(again.json()["code"], "POISON");
     assert_eq!(deaths(&node), 2.0, "it was not tried again");
     assert_eq!(node.ask(&innocent(1)).status, 200);
     assert!(began.elapsed() < LIMIT, "{:?}", began.elapsed());

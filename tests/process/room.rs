@@ -57,6 +57,8 @@ fn held_by(node: &Counting, two: impl FnOnce(&dyn Fn())) {
         node.open();
     });
     assert_eq!(ask().ended(), (0, ""));
+    // The gauge is sampled: what it says of these must not be taken for the next two.
+    node.until_metric(IN_FLIGHT, &[], |now| now == 0.0);
 }
 
 #[test]

@@ -13,7 +13,7 @@ use paceline_models::{Batch as EngineBatch, RunError};
 use paceline_protocol::{ErrorCode, Failure, Tensor};
 use tokio::sync::mpsc as task;
 
-use super::{Batch, End, Loaded, Ran, Reply, Shared};
+use super::{Batch, End, Loaded, Ran, Reply, Shared, Ticket};
 use crate::threads::Threads;
 
 pub(super) enum Signal {
@@ -122,7 +122,7 @@ impl Batch {
             requests = self.tickets.len(),
         );
         let _entered = span.enter();
-        let inputs: Vec<&[Tensor]> = self.tickets.iter().map(super::Ticket::computed).collect();
+        let inputs: Vec<&[Tensor]> = self.tickets.iter().map(Ticket::computed).collect();
         let started = clock.now();
         let (model, batch) = (&self.replica.model, EngineBatch::new(&inputs));
         let is_suspect = self.tickets.iter().any(|it| it.is_second || it.is_suspect);
