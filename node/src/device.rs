@@ -125,10 +125,10 @@ impl Handle {
                 pending: Pending::default(),
                 replicas: Vec::new(),
                 forming: Formed::default(),
-                staged: (0..lanes).map(|_| Formed::default()).collect(),
+                staged: (0..=lanes).map(|_| Formed::default()).collect(),
             }),
             lanes: doors,
-            running: (0..lanes).map(|_| Mutex::default()).collect(),
+            running: (0..=lanes).map(|_| Mutex::default()).collect(),
             metrics,
         });
         records.keep((Share::Device, ""), &shared, |shared| {

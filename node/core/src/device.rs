@@ -19,10 +19,14 @@
 //!
 //! If a batch is expected to take less than [`IN_PLACE_COST_MAX_US`], the task that brought
 //! the request runs it in place, which saves a change of thread (Hendler et al., "Flat
-//! combining", SPAA 2010); it does so for others a bounded number of times.
+//! combining", SPAA 2010); it does so for others a bounded number of times. It does so, too, where
+//! all lanes run batches that take long: beside the lanes there is one more, the *strip*, which only
+//! such tasks use, so that a model of microseconds does not wait for one of milliseconds.
 
 mod lane;
 mod language;
+mod order;
+mod strip;
 
 use paceline_protocol::limits::IN_PLACE_COST_MAX_US;
 use serde::{Deserialize, Serialize};
@@ -40,6 +44,7 @@ use crate::time::Instant;
 /// The machine.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Device {
+    /// The last one is the strip.
     lanes: Vec<Lane>,
     batchers: Vec<Option<Batcher>>,
     /// Who has had how much of it.
@@ -50,14 +55,15 @@ pub struct Device {
 }
 
 impl Device {
-    /// A device with `lanes` free lanes and no replicas.
+    /// A device with `lanes` free lanes and no replicas. The strip's number is behind theirs: a
+    /// driver keeps `lanes + 1` places for batches.
     ///
     /// # Panics
     /// If there are no lanes.
     pub fn new(lanes: u16) -> Self {
         assert!(lanes > 0, "a device runs at least one batch at a time");
         Self {
-            lanes: vec![Lane::idle(); usize::from(lanes)],
+            lanes: vec![Lane::idle(); usize::from(lanes) + 1],
             batchers: Vec::new(),
             fair: Fair::default(),
             scratch: Vec::new(),
@@ -133,8 +139,10 @@ impl Device {
             return;
         }
         self.step_batcher(now, batcher, batcher::Input::Arrive(request), out);
-        if let Some(lane) = self.idle_lane() {
-            self.offer(now, lane, in_place, out);
+        match self.idle_lane() {
+            Some(lane) => self.offer(now, lane, in_place, out),
+            None if in_place && self.is_free(self.strip()) => self.slip_in(now, batcher, out),
+            None => {}
         }
     }
 
@@ -178,23 +186,40 @@ impl Device {
         self.lane(lane).members.clear();
         self.lane(lane).state = LaneState::Idle;
         while let Some(next) = self.next_batcher(now) {
-            self.step_batcher_into(now, next, batcher::Input::Form);
-            let lane_state = &mut self.lanes[usize::from(lane.0)];
-            for effect in self.scratch.drain(..) {
-                match effect {
-                    batcher::Effect::Join(request) => {
-                        lane_state.members.push(Member::of(&request));
-                        out.push(Effect::Join { slot: request.slot });
-                    }
-                    batcher::Effect::Drop { slot, why } => out.push(Effect::Drop { slot, why }),
-                }
-            }
-            if !lane_state.members.is_empty() {
-                lane_state.batcher = next;
-                lane_state.state = LaneState::Staged;
+            if self.form(now, lane, next, out) {
                 return;
             }
         }
+    }
+
+    /// Forms a batch of a batcher; says whether it holds a request.
+    fn form(
+        &mut self,
+        now: Instant,
+        lane: LaneId,
+        batcher: BatcherId,
+        out: &mut Vec<Effect>,
+    ) -> bool {
+        let queue = self.batcher(batcher);
+        let nanos = queue.map_or(0, |queue| queue.next_batch_nanos(&self.fair));
+        self.step_batcher_into(now, batcher, batcher::Input::Form);
+        let lane_state = &mut self.lanes[usize::from(lane.0)];
+        for effect in self.scratch.drain(..) {
+            match effect {
+                batcher::Effect::Join(request) => {
+                    lane_state.members.push(Member::of(&request));
+                    out.push(Effect::Join { slot: request.slot });
+                }
+                batcher::Effect::Drop { slot, why } => out.push(Effect::Drop { slot, why }),
+            }
+        }
+        if lane_state.members.is_empty() {
+            return false;
+        }
+        lane_state.batcher = batcher;
+        lane_state.nanos = nanos;
+        lane_state.state = LaneState::Staged;
+        true
     }
 
     fn launch(&mut self, now: Instant, lane: LaneId, out: &mut Vec<Effect>) {
@@ -213,13 +238,14 @@ impl Device {
             });
         } else {
             lane_state.state = LaneState::Idle;
-            if !Bug::IdleLane.is_planted() {
+            if lane != self.strip() && !Bug::IdleLane.is_planted() {
                 self.offer(now, lane, false, out);
             }
         }
     }
 
-    fn finish(&mut self, now: Instant, lane: LaneId, nanos: Option<u64>) {
+    /// Says whose batch it was.
+    fn finish(&mut self, now: Instant, lane: LaneId, nanos: Option<u64>) -> BatcherId {
         let lane_state = self.lane(lane);
         assert_eq!(
             lane_state.state,
@@ -231,6 +257,7 @@ impl Device {
         if let Some(ran) = ran {
             self.step_batcher_into(now, batcher, ran);
         }
+        batcher
     }
 
     fn cancel(&mut self, now: Instant, batcher: BatcherId, slot: Slot, out: &mut Vec<Effect>) {
@@ -244,33 +271,6 @@ impl Device {
         for member in staged.flat_map(|lane| &mut lane.members) {
             member.cancelled |= member.slot == slot;
         }
-    }
-
-    /// The one order: of the batchers' heads, that of the highest class whose tenant is behind the
-    /// others, the earliest of several.
-    fn next_batcher(&self, now: Instant) -> Option<BatcherId> {
-        let batchers = self.batchers.iter().enumerate();
-        let heads = batchers.filter_map(|(index, batcher)| {
-            let batcher = batcher.as_ref()?;
-            let head = batcher.head(&self.fair)?;
-            if batcher.held_until(now).is_some() {
-                return None;
-            }
-            let clock = self.fair.clock((head.criticality, head.tenant));
-            // Two numbers: to compare and move tuples with padding took a third of a step.
-            let order = u128::from(head.criticality as u8) << 64 | u128::from(clock);
-            Some(((order, head.deadline), index))
-        });
-        let (_, index) = heads.min()?;
-        Some(BatcherId(index as u32))
-    }
-
-    fn idle_lane(&self) -> Option<LaneId> {
-        let idle = |lane: &Lane| lane.state == LaneState::Idle;
-        self.lanes
-            .iter()
-            .position(idle)
-            .map(|lane| LaneId(lane as u16))
     }
 
     fn is_waking(&self) -> bool {
@@ -290,7 +290,7 @@ impl Device {
         out: &mut Vec<Effect>,
     ) {
         self.step_batcher_into(now, batcher, input);
-        dropped(&mut self.scratch, out);
+        out.extend(self.scratch.drain(..).map(dropped));
     }
 
     fn step_batcher_into(&mut self, now: Instant, batcher: BatcherId, input: batcher::Input) {
@@ -326,8 +326,12 @@ impl Machine for Device {
                 nanos,
                 in_place,
             } => {
-                self.finish(now, lane, nanos);
-                self.offer(now, lane, in_place, out);
+                let batcher = self.finish(now, lane, nanos);
+                if lane != self.strip() {
+                    self.offer(now, lane, in_place, out);
+                } else if in_place {
+                    self.slip_in(now, batcher, out);
+                }
             }
         }
     }
@@ -338,7 +342,7 @@ impl Machine for Device {
             if earliest.is_some_and(|deadline| deadline <= now) {
                 self.scratch.clear();
                 batcher.wake(now, &mut self.fair, &mut self.scratch);
-                dropped(&mut self.scratch, out);
+                out.extend(self.scratch.drain(..).map(dropped));
             }
         }
         // What was held may run now. A lane that wakes looks at all there is.
@@ -380,11 +384,11 @@ impl Recordable for Device {
 }
 
 /// What a batcher's step brought that forms no batch.
-fn dropped(scratch: &mut Vec<batcher::Effect>, out: &mut Vec<Effect>) {
-    out.extend(scratch.drain(..).map(|effect| match effect {
+fn dropped(effect: batcher::Effect) -> Effect {
+    match effect {
         batcher::Effect::Drop { slot, why } => Effect::Drop { slot, why },
-        batcher::Effect::Join(_) => unreachable!("only `stage` forms batches"),
-    }));
+        batcher::Effect::Join(_) => unreachable!("only `form` forms batches"),
+    }
 }
 
 /// Batches that one task may run one after another before a thread takes over: it bounds how

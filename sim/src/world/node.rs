@@ -140,7 +140,8 @@ impl Node {
             served: Slots::default(),
             replicas: BTreeMap::new(),
             queues: Vec::new(),
-            lanes: (0..group.lanes).map(|_| Lane::default()).collect(),
+            // One behind them is the device's strip.
+            lanes: (0..=group.lanes).map(|_| Lane::default()).collect(),
             joined: Vec::new(),
             behind: Vec::new(),
             queueing: Vec::new(),

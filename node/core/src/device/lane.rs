@@ -1,5 +1,6 @@
 //! A lane of a device: what it does, and the batch that is staged on it.
 
+use paceline_protocol::limits::IN_PLACE_COST_MAX_US;
 use serde::{Deserialize, Serialize};
 
 use super::{BatcherId, Effect};
@@ -15,6 +16,8 @@ pub(super) struct Lane {
     pub(super) rows: u32,
     /// Where they are counted.
     pub(super) tokens: u32,
+    /// What its batch was expected to take when it was formed.
+    pub(super) nanos: u64,
     /// Requests of a staged batch, in the order in which they joined.
     pub(super) members: Vec<Member>,
     /// Batches that the present task has run one after another.
@@ -57,9 +60,16 @@ impl Lane {
             batcher: NO_BATCHER,
             rows: 0,
             tokens: 0,
+            nanos: 0,
             members: Vec::new(),
             in_place_runs: 0,
         }
+    }
+
+    /// Whether what it runs takes so long that cheap batches should not wait for it.
+    pub(super) fn is_slow(&self) -> bool {
+        let is_busy = matches!(self.state, LaneState::Staged | LaneState::Running);
+        is_busy && self.nanos >= SLOW_NANOS
     }
 
     /// Memory that it takes.
@@ -96,6 +106,10 @@ impl Lane {
         }
     }
 }
+
+/// Ten times what may run in place: beside shorter batches a place of its own would gain little,
+/// and cost the company that forms while one waits.
+const SLOW_NANOS: u64 = 10 * IN_PLACE_COST_MAX_US * 1_000;
 
 /// The queue of a batch whose replica has gone.
 pub(super) const NO_BATCHER: BatcherId = BatcherId(u32::MAX);

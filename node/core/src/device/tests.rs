@@ -325,13 +325,116 @@ fn waking_drops_what_has_expired_in_every_queue() {
     assert_eq!(device.next_wakeup(), Some(at(30)));
 }
 
+/// One lane; the first queue's batches are dear and the second's cheap.
+fn mixed() -> Device {
+    let mut device = device(1, DEAR_NANOS);
+    let batcher = BatcherId(1);
+    step(&mut device, 0, Input::Detach { batcher });
+    let options = batcher::Options {
+        rows_max: 8,
+        tokens_max: 0,
+        policy: batcher::Policy::default(),
+        cost: CostFit::from_warm_up(CHEAP_NANOS, 8, CHEAP_NANOS * 2),
+    };
+    step(&mut device, 0, Input::Attach { batcher, options });
+    device
+}
+
+fn runs(lane: LaneId, queue: u32, index: u32) -> [Effect; 2] {
+    let (batcher, rows) = (BatcherId(queue), 1);
+    [
+        Effect::Join { slot: slot(index) },
+        Effect::Run {
+            lane,
+            batcher,
+            rows,
+        },
+    ]
+}
+
+#[test]
+fn what_is_cheap_does_not_wait_for_what_takes_long() {
+    let mut device = mixed();
+    let strip = LaneId(1);
+    arrive(&mut device, 0, 1, 100);
+    step(&mut device, 0, Input::Begin { lane: LANE });
+    step(&mut device, 0, Input::Launch { lane: LANE });
+    assert_eq!(arrive(&mut device, 1, 2, 100), runs(strip, 1, 2));
+    assert_eq!(arrive(&mut device, 0, 3, 100), [], "it is dear itself");
+    assert_eq!(arrive(&mut device, 1, 4, 100), [], "there is one strip");
+    let finished_there = |in_place| Input::Finished {
+        lane: strip,
+        nanos: Some(CHEAP_NANOS),
+        in_place,
+    };
+    let effects = step(&mut device, 1, finished_there(true));
+    assert_eq!(
+        effects,
+        runs(strip, 1, 4),
+        "its task goes on for who queued"
+    );
+    assert_eq!(step(&mut device, 1, finished_there(true)), []);
+    assert_eq!((device.running(), device.queued_rows()), (1, 1));
+    // Who cannot run it itself waits for a lane.
+    let input = Input::Arrive {
+        batcher: BatcherId(1),
+        request: request(5, 100),
+        in_place: false,
+    };
+    assert_eq!(step(&mut device, 1, input), []);
+    assert_eq!(finished(&mut device, false), [Effect::Wake { lane: LANE }]);
+}
+
+#[test]
+fn what_is_cheap_waits_for_what_is_quick() {
+    let mut device = mixed();
+    assert_eq!(arrive(&mut device, 1, 1, 100), runs(LANE, 1, 1));
+    assert_eq!(arrive(&mut device, 1, 2, 100), [], "they share a batch");
+    // Nor does it overtake what a thread is being woken for.
+    let mut device = mixed();
+    arrive(&mut device, 0, 1, 100);
+    assert_eq!(arrive(&mut device, 1, 2, 100), []);
+}
+
+#[test]
+fn a_task_slips_in_for_others_only_so_often() {
+    let mut device = mixed();
+    arrive(&mut device, 0, 0, 100);
+    step(&mut device, 0, Input::Begin { lane: LANE });
+    step(&mut device, 0, Input::Launch { lane: LANE });
+    let strip = LaneId(1);
+    let mut runs = u32::from(!arrive(&mut device, 1, 1, 100).is_empty());
+    let finished_there = || Input::Finished {
+        lane: strip,
+        nanos: Some(CHEAP_NANOS),
+        in_place: true,
+    };
+    loop {
+        arrive(&mut device, 1, 1 + runs, 100);
+        match step(&mut device, 1, finished_there())[..] {
+            [] => break,
+            _ => runs += 1,
+        }
+    }
+    assert_eq!(runs, IN_PLACE_RUNS_MAX);
+    let next = arrive(&mut device, 1, 90, 100);
+    assert!(matches!(
+        next[..],
+        [
+            Effect::Join { .. },
+            Effect::Join { .. },
+            Effect::Run { rows: 2, .. }
+        ]
+    ));
+}
+
 /// A driver that keeps the books: what waits, what has joined, what has ended.
 struct Books {
     device: Device,
     open: std::collections::BTreeSet<u32>,
     joined: std::collections::BTreeSet<u32>,
     awake: Vec<LaneId>,
-    staged: Vec<LaneId>,
+    staged: Vec<(LaneId, std::collections::BTreeSet<u32>)>,
     running: Vec<(LaneId, std::collections::BTreeSet<u32>)>,
 }
 
@@ -343,14 +446,24 @@ impl Books {
                     assert!(self.open.contains(&slot.index) && self.joined.insert(slot.index));
                 }
                 Effect::Wake { lane } => self.awake.push(lane),
-                Effect::Stage { lane } => self.staged.push(lane),
+                Effect::Stage { lane } => {
+                    self.staged.push((lane, std::mem::take(&mut self.joined)));
+                }
                 Effect::Run { lane, rows, .. } => {
-                    let batch = std::mem::take(&mut self.joined);
+                    // What has joined in this very step runs in place.
+                    let staged = self.staged.iter().position(|(known, _)| *known == lane);
+                    let batch = match staged {
+                        Some(at) => self.staged.swap_remove(at).1,
+                        None => std::mem::take(&mut self.joined),
+                    };
                     assert_eq!(batch.len(), rows as usize);
                     self.running.push((lane, batch));
                 }
                 Effect::Drop { slot, .. } => {
                     self.joined.remove(&slot.index);
+                    for (_, batch) in &mut self.staged {
+                        batch.remove(&slot.index);
+                    }
                     assert!(self.open.remove(&slot.index), "{} ended twice", slot.index);
                 }
             }
@@ -363,11 +476,11 @@ proptest! {
     #[test]
     fn every_request_ends_exactly_once(
         events in proptest::collection::vec((0u8..8, any::<bool>(), 1u64..30), 1..200),
-        cheap in any::<bool>(),
+        (cheap, both) in any::<(bool, bool)>(),
     ) {
         let nanos = if cheap { CHEAP_NANOS } else { DEAR_NANOS };
         let mut books = Books {
-            device: device(1, nanos),
+            device: if both { mixed() } else { device(1, nanos) },
             open: Default::default(),
             joined: Default::default(),
             awake: vec![],
@@ -390,8 +503,10 @@ proptest! {
                 4 => if let Some(lane) = books.awake.pop() {
                     books.take(now, Input::Begin { lane });
                 },
-                5 => if let Some(lane) = books.staged.pop() {
+                5 => if let Some((lane, _)) = books.staged.last() {
+                    let lane = *lane;
                     books.take(now, Input::Launch { lane });
+                    books.staged.retain(|(known, _)| *known != lane);
                 },
                 6 => books.take(now, Input::Evict),
                 _ => if let Some((lane, batch)) = books.running.pop() {
@@ -407,8 +522,10 @@ proptest! {
             if let Some(lane) = books.awake.pop() {
                 books.take(now, Input::Begin { lane });
             }
-            if let Some(lane) = books.staged.pop() {
+            if let Some((lane, _)) = books.staged.last() {
+                let lane = *lane;
                 books.take(now, Input::Launch { lane });
+                books.staged.retain(|(known, _)| *known != lane);
             }
             if let Some((lane, batch)) = books.running.pop() {
                 books.open.retain(|index| !batch.contains(index));
