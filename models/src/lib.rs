@@ -21,6 +21,7 @@ mod engine;
 mod family;
 mod folder;
 pub mod kernel;
+mod precision;
 mod source;
 mod stub;
 mod warm_up;
@@ -29,10 +30,14 @@ mod weights;
 pub use batch::Batch;
 pub use cpu::CpuEngine;
 pub use engine::{
-    DeviceSpec, Engine, LoadError, LoadedModel, MemoryUse, Prepared, RunError, Token,
+    DeviceSpec, Engine, LoadError, LoadedModel, MemoryUse, Prepared, RunError, TextFacts, Token,
 };
 pub use family::{EncoderError, Family, MlpError};
 pub use folder::{ModelDescription, RecogniseError, recognise};
+pub use precision::{
+    EncoderPrecision, PrecisionError, PrecisionFigures, calibration_texts, compare_precisions,
+    declared,
+};
 pub use source::{ModelSource, SourceError};
 pub use stub::{CostCurve, Pace, Script, StubEngine};
 pub use warm_up::{WarmUp, warm_up};

@@ -34,7 +34,7 @@ mod weights;
 use paceline_protocol::Tensor;
 
 use crate::batch::Batch;
-use crate::engine::{LoadError, LoadedModel, MemoryUse, Prepared, RunError, Token};
+use crate::engine::{LoadError, LoadedModel, MemoryUse, Prepared, RunError, TextFacts, Token};
 use crate::folder::ModelDescription;
 
 use classes::ClassHead;
@@ -45,7 +45,7 @@ use outline::Task;
 pub(crate) use outline::{EncoderSection, Outline};
 pub(crate) use plan::{Claim, EncoderPlan, encoder_claim, encoder_files};
 use sequence::{RowLimits, Sequence};
-use tokenizer::Texts;
+use tokenizer::{Kept, Texts};
 use weights::Tables;
 
 /// Tokens that pass a layer together, unless a single sequence has more: enough for the products
@@ -153,12 +153,18 @@ impl LoadedModel for Encoder {
                 rows_cut: 0,
             });
         }
-        let sequences = self.sequences(0, inputs)?;
-        Ok(Prepared {
-            tokens: Some(sequences.iter().map(|row| row.ids.len() as u64).sum()),
-            rows_cut: sequences.iter().filter(|row| row.is_cut).count() as u64,
-            inputs: vec![sequence::pack(&sequences)],
-        })
+        Ok(prepared(&self.sequences(0, inputs, Kept::Start)?))
+    }
+
+    fn prepare_ends(&self, inputs: &[Tensor]) -> Result<Prepared, RunError> {
+        match sequence::is_packed(inputs) {
+            true => self.prepare(inputs),
+            false => Ok(prepared(&self.sequences(0, inputs, Kept::End)?)),
+        }
+    }
+
+    fn text_facts(&self) -> Option<TextFacts> {
+        Some(self.outline.facts())
     }
 
     fn tokens(&self, inputs: &[Tensor]) -> Option<u64> {
@@ -169,7 +175,7 @@ impl LoadedModel for Encoder {
                     .sum(),
             );
         }
-        let sequences = self.sequences(0, inputs).ok()?;
+        let sequences = self.sequences(0, inputs, Kept::Start).ok()?;
         Some(sequences.iter().map(|row| row.ids.len() as u64).sum())
     }
 
@@ -215,7 +221,7 @@ impl LoadedModel for Encoder {
         for (request, inputs) in batch.requests().iter().enumerate() {
             requests.push(match inputs {
                 [packed] if sequence::is_packed(inputs) => packed.clone(),
-                inputs => sequence::pack(&self.sequences(request, inputs)?),
+                inputs => sequence::pack(&self.sequences(request, inputs, Kept::Start)?),
             });
         }
         let pooled = self.pooled(&requests, rows as usize)?;
@@ -226,6 +232,14 @@ impl LoadedModel for Encoder {
 
     fn bytes(&self) -> MemoryUse {
         self.memory
+    }
+}
+
+fn prepared(sequences: &[Sequence]) -> Prepared {
+    Prepared {
+        tokens: Some(sequences.iter().map(|row| row.ids.len() as u64).sum()),
+        rows_cut: sequences.iter().filter(|row| row.is_cut).count() as u64,
+        inputs: vec![sequence::pack(sequences)],
     }
 }
 

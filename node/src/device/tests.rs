@@ -85,6 +85,7 @@ impl Bench {
             criticality: paceline_protocol::Criticality::default(),
             tenant: TenantId::DEFAULT,
             is_alone: false,
+            reading: Default::default(),
         };
         (tensor, self.device.submit(work))
     }

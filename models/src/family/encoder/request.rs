@@ -5,6 +5,7 @@ use paceline_protocol::Tensor;
 use super::Encoder;
 use super::outline::Input;
 use super::sequence::Sequence;
+use super::tokenizer::Kept;
 use crate::batch::Batch;
 use crate::engine::RunError;
 
@@ -13,7 +14,7 @@ use crate::engine::RunError;
 const TEXT_BYTES_MAX: usize = 256 << 10;
 
 impl Encoder {
-    /// The rows of a request that fits the signature.
+    /// The rows of a request that fits the signature; of a text that is too long, what is kept.
     ///
     /// # Errors
     /// [`RunError::Input`] names the tensor, the row and what is wrong with it.
@@ -21,13 +22,14 @@ impl Encoder {
         &self,
         request: usize,
         inputs: &[Tensor],
+        kept: Kept,
     ) -> Result<Vec<Sequence>, RunError> {
         let single = [inputs];
         Batch::new(&single)
             .check(&self.description.signature, u32::MAX)
             .map_err(|error| at_request(error, request))?;
         match self.outline.input {
-            Input::Text => self.of_texts(request, inputs),
+            Input::Text => self.of_texts(request, inputs, kept),
             Input::Tokens => self.of_tokens(request, inputs),
         }
     }
@@ -40,7 +42,12 @@ impl Encoder {
         }
     }
 
-    fn of_texts(&self, request: usize, inputs: &[Tensor]) -> Result<Vec<Sequence>, RunError> {
+    fn of_texts(
+        &self,
+        request: usize,
+        inputs: &[Tensor],
+        kept: Kept,
+    ) -> Result<Vec<Sequence>, RunError> {
         let texts = self
             .texts
             .as_ref()
@@ -67,7 +74,9 @@ impl Encoder {
                 1 => None,
                 _ => Some(read(1)?),
             };
-            let mut sequence = texts.encode(first, second).map_err(|got| refused(0, got))?;
+            let mut sequence = texts
+                .encode((first, second), kept)
+                .map_err(|got| refused(0, got))?;
             if !self.outline.config.layout.tells_texts_apart() {
                 sequence.segments.clear();
             }
