@@ -128,6 +128,30 @@ pub struct DeviceOptions {
     pub threads: u16,
     /// Memory for weights and activations, in bytes. Default 0: half of the machine's.
     pub memory_bytes: u64,
+    /// What computes encoders. Default `kernels`: our own. `candle`: candle's operations, which are
+    /// slower and what the kernels are held to, for whoever doubts an answer. candle takes threads of
+    /// its own for large products, unless `RAYON_NUM_THREADS` is 1.
+    pub engine: EngineKind,
+}
+
+/// What computes encoders.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "snake_case")]
+pub enum EngineKind {
+    /// Our own kernels.
+    Kernels,
+    /// candle's operations.
+    Candle,
+}
+
+impl EngineKind {
+    /// As it is written.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Kernels => "kernels",
+            Self::Candle => "candle",
+        }
+    }
 }
 
 /// The replicated log.
@@ -235,6 +259,7 @@ impl Default for DeviceOptions {
         Self {
             threads: 0,
             memory_bytes: 0,
+            engine: EngineKind::Kernels,
         }
     }
 }

@@ -6,7 +6,7 @@ use paceline_models::Engine;
 
 use super::{Network, StartError};
 use crate::clock::Wall;
-use crate::config::Config;
+use crate::config::{Config, EngineKind};
 use crate::gateway::Front;
 use crate::storage::RealDisk;
 use crate::storage::disk::Disk;
@@ -60,6 +60,10 @@ impl Ports {
             threads => usize::from(threads),
         };
         let engine = paceline_models::CpuEngine::new(threads);
+        let engine = match config.device.engine {
+            EngineKind::Kernels => engine,
+            EngineKind::Candle => engine.with_reference(),
+        };
         let memory = match config.device.memory_bytes {
             0 => engine.device().memory_bytes / 2,
             bytes => bytes,
