@@ -8,7 +8,7 @@ use paceline_protocol::registry::DeviceKind;
 use crate::account::{Account, Reservation};
 use crate::batch::Batch;
 use crate::engine::{
-    DeviceSpec, Engine, LoadError, LoadedModel, MemoryUse, Prepared, RunError, Token,
+    DeviceSpec, Engine, LoadError, LoadedModel, MemoryUse, Prepared, RunError, TextFacts, Token,
 };
 use crate::family::{Encoder, Identity, Mlp, Path};
 use crate::folder::{ModelDescription, Plan, examine};
@@ -122,6 +122,14 @@ impl<M: LoadedModel> LoadedModel for Accounted<M> {
 
     fn prepare(&self, inputs: &[Tensor]) -> Result<Prepared, RunError> {
         self.model.prepare(inputs)
+    }
+
+    fn prepare_ends(&self, inputs: &[Tensor]) -> Result<Prepared, RunError> {
+        self.model.prepare_ends(inputs)
+    }
+
+    fn text_facts(&self) -> Option<TextFacts> {
+        self.model.text_facts()
     }
 
     fn tokens(&self, inputs: &[Tensor]) -> Option<u64> {

@@ -50,6 +50,19 @@ pub trait LoadedModel: Send + Sync {
         })
     }
 
+    /// The same, but a text that is too long loses its beginning.
+    ///
+    /// # Errors
+    /// As [`prepare`](Self::prepare).
+    fn prepare_ends(&self, inputs: &[Tensor]) -> Result<Prepared, RunError> {
+        self.prepare(inputs)
+    }
+
+    /// What clients ask of a model that reads text; `None` of others.
+    fn text_facts(&self) -> Option<TextFacts> {
+        None
+    }
+
     /// Tokens of a request, or of rows of one: what a batch of a model that reads text costs.
     /// `None` where tokens are not what is counted, or the inputs cannot be computed. Cost: one
     /// step a row for what was prepared, the preparation otherwise.
@@ -131,6 +144,19 @@ pub struct Prepared {
     pub tokens: Option<u64>,
     /// Rows whose text was longer than the model reads, and was cut.
     pub rows_cut: u64,
+}
+
+/// What clients ask of a model that reads text, or tokens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TextFacts {
+    /// Most tokens of a row.
+    pub tokens_max: u32,
+    /// How factors of its products are rounded: `f32` or `bf16`.
+    pub precision: &'static str,
+    /// How the vector of a text is made of its tokens': `mean` or `cls`; nothing of other tasks.
+    pub pooling: Option<&'static str>,
+    /// Names of its classes, in the order of its scores; none of other tasks.
+    pub classes: Vec<String>,
 }
 
 /// A token of a text.

@@ -3,7 +3,7 @@
 
 use paceline_protocol::Tensor;
 
-use crate::engine::{LoadError, MemoryUse, Prepared, RunError, Token};
+use crate::engine::{LoadError, MemoryUse, Prepared, RunError, TextFacts, Token};
 use crate::family::{EncoderError, Reading};
 use crate::folder::{ModelDescription, Plan, examine};
 use crate::source::ModelSource;
@@ -65,6 +65,22 @@ impl Front {
                 rows_cut: 0,
             }),
         }
+    }
+
+    /// As [`LoadedModel::prepare_ends`](crate::LoadedModel::prepare_ends).
+    ///
+    /// # Errors
+    /// [`RunError::Input`] names the tensor and the row.
+    pub fn prepare_ends(&self, inputs: &[Tensor]) -> Result<Prepared, RunError> {
+        match &self.reading {
+            Some(reading) => reading.prepare_ends(inputs),
+            None => self.prepare(inputs),
+        }
+    }
+
+    /// As [`LoadedModel::text_facts`](crate::LoadedModel::text_facts).
+    pub fn text_facts(&self) -> Option<TextFacts> {
+        Some(self.reading.as_ref()?.text_facts())
     }
 
     /// As [`LoadedModel::tokens`](crate::LoadedModel::tokens).

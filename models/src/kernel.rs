@@ -28,7 +28,7 @@ mod product;
 mod then;
 
 pub use attention::{Sequences, attention};
-pub use level::{Kernels, Level, Precision, UnknownLevel};
+pub use level::{Kernels, Level, Precision, UnknownLevel, rounds_bf16};
 pub use linear::Linear;
 pub use memory::Scratch;
 pub use norm::{Norm, layer_norm};

@@ -24,6 +24,7 @@ mod family;
 mod folder;
 mod front;
 pub mod kernel;
+mod precision;
 mod source;
 mod stub;
 mod warm_up;
@@ -34,11 +35,15 @@ pub use batch::Batch;
 pub use canary::{Canary, CanaryError};
 pub use cpu::CpuEngine;
 pub use engine::{
-    DeviceSpec, Engine, LoadError, LoadedModel, MemoryUse, Prepared, RunError, Token,
+    DeviceSpec, Engine, LoadError, LoadedModel, MemoryUse, Prepared, RunError, TextFacts, Token,
 };
 pub use family::{EncoderError, Family, MlpError};
 pub use folder::{ModelDescription, RecogniseError, recognise};
 pub use front::Front;
+pub use precision::{
+    EncoderPrecision, PrecisionError, PrecisionFigures, calibration_texts, compare_precisions,
+    declared,
+};
 pub use source::{ModelSource, SourceError};
 pub use stub::{CostCurve, Pace, Script, StubEngine};
 pub use warm_up::{WarmUp, warm_up};

@@ -17,8 +17,8 @@ use serde::{Deserialize, Serialize};
 pub use self::block::Block;
 pub(crate) use self::kept::FILE as KEPT;
 pub use self::options::{
-    AdmissionOptions, DebugOptions, DeviceOptions, GrpcOptions, HttpOptions, MetricsOptions,
-    NodeOptions, PeerOptions, RaftOptions, SdkOptions, TlsOptions,
+    AdmissionOptions, DebugOptions, DeviceOptions, EngineKind, GrpcOptions, HttpOptions,
+    MetricsOptions, NodeOptions, PeerOptions, RaftOptions, SdkOptions, TlsOptions,
 };
 use crate::telemetry::logging;
 use crate::tls::TlsFault;

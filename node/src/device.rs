@@ -14,6 +14,7 @@ mod pending;
 mod reading;
 mod submission;
 mod suspects;
+mod told;
 mod work;
 
 use std::sync::{Arc, Mutex, PoisonError};
@@ -30,7 +31,7 @@ use self::formed::{Formed, Ticket};
 use self::lane::{Door, Signal};
 pub(crate) use self::measured::options;
 use self::pending::Pending;
-use self::reading::{Read, Readers};
+use self::reading::{Read, Reader, Readers};
 pub(crate) use self::submission::Submission;
 pub(crate) use self::suspects::Suspects;
 pub(crate) use self::work::{End, Load, Ran, Work};
@@ -160,7 +161,11 @@ impl Handle {
         });
         let batcher = BatcherId(index as u32);
         let options = loaded.options.clone();
-        self.shared.readers.set(batcher, Some(&loaded.model));
+        let reader = Reader {
+            model: loaded.model.clone(),
+            batch_tokens_max: options.tokens_max,
+        };
+        self.shared.readers.set(batcher, Some(reader));
         state.replicas[index] = Some(Arc::new(loaded));
         let batch = self.shared.step(state, Input::Attach { batcher, options });
         debug_assert!(batch.is_none(), "attaching runs nothing");

@@ -54,6 +54,8 @@ pub(crate) struct Options {
     pub process_bytes_max: u64,
     /// No batch is taken for hung before it has run for so long.
     pub hung_after: Duration,
+    /// Whether encoders are computed by candle's operations.
+    pub is_reference: bool,
 }
 
 /// Loads each version into a process of its own.
@@ -91,8 +93,8 @@ impl Engine for Engines {
         let streams = self.options.device.threads + 1;
         let order = wire::Load {
             threads: streams as u64,
-            memory_bytes: self.options.device.memory_bytes,
             process_bytes_max: self.options.process_bytes_max,
+            is_reference: self.options.is_reference,
             files: source.files().map(|(name, _)| name.to_owned()).collect(),
         };
         let files: Vec<_> = source.files().map(|(_, content)| content.clone()).collect();

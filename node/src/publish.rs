@@ -1,17 +1,21 @@
 //! From stored files to a version: read, loaded, measured, never executed as code, committed.
 
+mod precision;
+
 use std::sync::Arc;
 use std::time::Duration;
 
 use paceline_core::copies::keepers;
 use paceline_models::Engine;
 use paceline_protocol::limits::ARTIFACT_COPIES;
+use paceline_protocol::operator::{PrecisionChoice, PrecisionReport};
 use paceline_protocol::registry::{Change, Reply, VersionRecord};
 use paceline_protocol::{
     Digest, Epoch, ErrorCode, Failure, Manifest, ModelName, OpId, TenantName, VersionNumber,
 };
 use tokio::sync::Semaphore;
 
+use self::precision::choose;
 use crate::artifacts::{Artifacts, Replicate};
 use crate::registry;
 use crate::threads::Threads;
@@ -58,7 +62,8 @@ impl Publisher {
     }
 
     /// Publishes the artifact of `manifest`, whose files have been uploaded, for its owner, if the
-    /// model has the expected revision.
+    /// model has the expected revision; with a precision that is chosen written into it, and what
+    /// precisions gave.
     ///
     /// # Errors
     /// The manifest or a file is malformed or missing, the model cannot be loaded or warmed
@@ -66,15 +71,30 @@ impl Publisher {
     pub async fn publish(
         &self,
         (model, owner): (ModelName, TenantName),
-        manifest: Manifest,
+        (manifest, choice): (Manifest, Option<PrecisionChoice>),
         (op, expected): (OpId, Option<Epoch>),
-    ) -> Result<Published, Failure> {
-        let bytes = manifest.bytes();
+    ) -> Result<(Published, Option<PrecisionReport>), Failure> {
         let artifacts = self.artifacts.clone();
         let threads = artifacts.threads();
-        let digest = blocking(threads, move || Ok(artifacts.store(&manifest)?)).await?;
-        self.publish_stored((model, owner), (digest, bytes), (op, expected))
-            .await
+        let bytes = manifest.bytes();
+        let (stored, report) = match choice {
+            None => {
+                let storing = blocking(threads, move || Ok(artifacts.store(&manifest)?));
+                ((storing.await?, bytes), None)
+            }
+            Some(choice) => {
+                let permit = self.measuring.clone().acquire_owned().await;
+                let engine = self.engine.clone();
+                let choosing = blocking(threads, move || {
+                    choose(&artifacts, &*engine, &manifest, &choice)
+                });
+                let (stored, report) = choosing.await?;
+                drop(permit);
+                (stored, Some(report))
+            }
+        };
+        let published = self.publish_stored((model, owner), stored, (op, expected));
+        Ok((published.await?, report))
     }
 
     /// Publishes an artifact that is stored whole.

@@ -33,7 +33,7 @@ use self::process::{Process, ended_how, ending};
 pub(crate) use self::report::Report;
 use self::showcase::Shown;
 use crate::clock::Clock;
-use crate::config::Block;
+use crate::config::{Block, EngineKind};
 use crate::node::Addresses;
 
 /// What a local cluster is like.
@@ -47,6 +47,8 @@ pub(crate) struct Options {
     pub(crate) block: Block,
     /// Whether the demo's models are brought along and shown.
     pub(crate) demo: bool,
+    /// What computes encoders.
+    pub(crate) engine: EngineKind,
     /// The nodes' program.
     pub(crate) program: PathBuf,
     /// How patient the supervisor is.
@@ -205,6 +207,7 @@ impl Cluster {
             program: self.options.program.clone(),
             block: self.options.block,
             threads: threads_of_each(self.nodes.len()),
+            engine: self.options.engine,
             // Its models are in the registry afterwards; a node that comes back later may find
             // no quorum to install them with.
             demo: self.options.demo && !self.raised && node == 0,

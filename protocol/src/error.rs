@@ -101,6 +101,8 @@ pub enum ErrorCode {
     PermissionDenied,
     /// The body is not the message of gRPC that was wanted.
     MessageInvalid,
+    /// Rounding turns a model's answers by more than is allowed.
+    TooInexact,
 }
 
 /// What is known about a code.
@@ -122,7 +124,7 @@ pub struct Explanation {
 
 impl ErrorCode {
     /// Every code, in the order of the wire.
-    pub const ALL: [Self; 43] = [
+    pub const ALL: [Self; 44] = [
         Self::JsonInvalid,
         Self::BinaryInvalid,
         Self::InputUnknown,
@@ -166,6 +168,7 @@ impl ErrorCode {
         Self::TenantLimited,
         Self::PermissionDenied,
         Self::MessageInvalid,
+        Self::TooInexact,
     ];
 
     /// What the code means, its statuses, and what to do about it.

@@ -35,6 +35,7 @@ mod label;
 pub mod limits;
 mod manifest;
 pub mod operator;
+mod reading;
 pub mod record;
 pub mod registry;
 pub mod report;
@@ -59,6 +60,7 @@ pub use id::{
 };
 pub use label::{Label, LabelError, VersionRef, VersionRefError};
 pub use manifest::{Manifest, ManifestError, ManifestFile};
+pub use reading::{Asks, LongText, Reading};
 pub use request::{Answer, InferRequest};
 pub use shape::{Dim, Shape, ShapeError, ShapePattern};
 pub use signature::{Signature, SignatureError, TensorSpec};

@@ -97,6 +97,11 @@ pub const TENANT_KEYS_MAX: usize = 2;
 pub const TENANT_WEIGHT_MAX: u32 = 100;
 /// Most requests, a second or at a time, that a tenant can be limited to.
 pub const TENANT_LIMIT_MAX: u32 = 10_000_000;
+/// Least cosine between a text's vectors in `f32` and in the precision that is chosen, in millionths:
+/// what rounding to bfloat16 costs a good encoder is a tenth of what is left here.
+pub const PRECISION_COSINE_LEAST_PPM: i32 = 999_000;
+/// Texts to compare precisions by: more of them say no more.
+pub const CALIBRATION_TEXTS_MAX: usize = 1_024;
 /// Most models in a registry: their desired state must fit a snapshot of 64 MiB.
 pub const MODELS_MAX: usize = 10_000;
 /// Versions kept of a model; older ones that serve nothing are forgotten first.

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use data_encoding::BASE64;
 use serde_json::{Value, json};
 
+use crate::cluster::Cluster;
 use crate::http::Answer;
 use crate::node::{Node, directory};
 use crate::tensors::from_bytes;
@@ -80,7 +81,7 @@ fn texts_get_the_vectors_and_ranks_that_are_known() {
     let texts: Vec<&Value> = known.iter().map(|row| &row["text"]).collect();
     let ask = |path: &str, body: &Value| node.post(path, body.to_string());
 
-    let body = json!({"model": "bert", "input": texts});
+    let body = json!({"model": "bert", "input": texts, "truncate": true});
     let answer = ask("/v1/embeddings", &body).ok();
     let tokens: usize = known
         .iter()
@@ -101,7 +102,7 @@ fn texts_get_the_vectors_and_ranks_that_are_known() {
     assert_near(&from_bytes(&bytes), &floats(&known[0]["outputs"]));
 
     // The only model that gives an embedding.
-    let vectors = ask("/embed", &json!({"inputs": texts})).ok();
+    let vectors = ask("/embed", &json!({"inputs": texts, "truncate": true})).ok();
     for (row, found) in known.iter().zip(vectors.as_array().expect("vectors")) {
         assert_near(&floats(found), &floats(&row["outputs"]));
     }
@@ -118,6 +119,90 @@ fn texts_get_the_vectors_and_ranks_that_are_known() {
     let scores = floats(&json!([ranks[0]["score"], ranks[1]["score"]]));
     assert!(scores[0] >= scores[1], "{scores:?}");
     node.kill9();
+}
+
+/// What clients of TEI ask beside vectors, of any node of three, of which one has the replica.
+#[test]
+fn any_node_cuts_classifies_and_describes_what_one_replica_reads() {
+    let cluster = Cluster::of_three();
+    for model in ["bert", "bert-classes"] {
+        let folder = folder(model);
+        let folder = folder.to_str().expect("a path in UTF-8");
+        let node = cluster.node(0);
+        node.cli_json(&["model", "push", model, folder]);
+        let version = format!("{model}@1");
+        node.cli_json(&["model", "deploy", &version, "--replicas", "1"]);
+    }
+    let heads = ["riders ", "front "].map(|word| word.repeat(40));
+    let both = heads.concat();
+    let [known, classes] = ["bert", "bert-classes"].map(rows);
+    for node in &cluster.nodes {
+        let node = node.as_ref().expect("it lives");
+        node.wait_for("/v2/models/bert-classes/ready", |_| true);
+        node.wait_for("/v2/models/bert/ready", |_| true);
+        let ask = |path: &str, body: &Value| node.post(path, body.to_string());
+        let cut = |text: &str, direction: &str| {
+            let body = json!({"inputs": text, "truncate": true, "truncation_direction": direction});
+            ask("/embed", &body).ok()
+        };
+        assert_eq!(cut(&both, "Right"), cut(&heads[0], "Right"));
+        assert_eq!(cut(&both, "Left"), cut(&heads[1], "Left"));
+        assert_ne!(cut(&both, "Left"), cut(&both, "Right"));
+        let long = ask("/embed", &json!({"inputs": ["a", both]}));
+        let told = long.json();
+        assert_eq!(
+            (long.status, &told["error_type"]),
+            (422, &json!("Validation"))
+        );
+        let message = told["error"].as_str().expect("a message");
+        assert!(
+            message.contains("1 of 2 texts") && message.contains("24 tokens"),
+            "{message}"
+        );
+        let long = ask("/v1/embeddings", &json!({"model": "bert", "input": both}));
+        let kind = &long.json()["error"]["type"];
+        assert_eq!((long.status, kind), (400, &json!("invalid_request_error")));
+
+        let texts = [&known[0]["text"], &known[1]["text"]];
+        let lists = ask("/tokenize", &json!({"model": "bert", "inputs": texts})).ok();
+        for (row, list) in known.iter().zip(lists.as_array().expect("lists")) {
+            let list = list.as_array().expect("tokens");
+            let ids: Vec<&Value> = list.iter().map(|token| &token["id"]).collect();
+            assert_eq!(json!(ids), row["ids"]);
+            assert_eq!(list[0]["special"], true);
+            let text = row["text"].as_str().expect("a text").as_bytes();
+            for token in list.iter().filter(|token| token["special"] == false) {
+                let [from, to] = ["start", "stop"].map(|place| token[place].as_u64());
+                let part = &text[from.expect("a place") as usize..to.expect("a place") as usize];
+                assert_eq!(token["text"], *String::from_utf8_lossy(part));
+            }
+        }
+        let body = json!({"model": "bert", "inputs": texts[0], "add_special_tokens": false});
+        let plain = ask("/tokenize", &body).ok();
+        assert_eq!(plain[0].as_array().map(Vec::len), Some(7), "of nine");
+
+        // The only model with classes.
+        let body = json!({"inputs": [[classes[0]["text"]], [classes[1]["text"]]]});
+        let told = ask("/predict", &body).ok();
+        for (row, found) in classes.iter().zip(told.as_array().expect("a list each")) {
+            let mut wanted = floats(&row["outputs"]);
+            wanted.sort_by(|one, other| other.total_cmp(one));
+            let found = found.as_array().expect("classes").iter();
+            let (scores, labels): (Vec<&Value>, Vec<&Value>) =
+                found.map(|one| (&one["score"], &one["label"])).unzip();
+            assert_near(&floats(&json!(scores)), &wanted);
+            let mut labels: Vec<&str> = labels.iter().filter_map(|label| label.as_str()).collect();
+            labels.sort_unstable();
+            assert_eq!(labels, ["bread", "road", "wind"]);
+        }
+        let info = node.get("/info?model=bert-classes").ok();
+        assert_eq!(info["model_type"]["classifier"]["id2label"]["1"], "wind");
+        assert_eq!(info["model_id"], "bert-classes");
+        let info = node.get("/info?model=bert").ok();
+        assert_eq!(info["max_input_length"], 24);
+        let several = node.get("/info");
+        assert_eq!(several.status, 422, "{}", several.text());
+    }
 }
 
 /// Callers at a time, and requests of each.

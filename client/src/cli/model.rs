@@ -5,6 +5,7 @@ mod delete;
 mod deploy;
 mod label;
 mod list;
+mod precision;
 mod push;
 mod show;
 mod traffic;

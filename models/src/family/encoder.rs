@@ -34,7 +34,7 @@ mod weights;
 use paceline_protocol::Tensor;
 
 use crate::batch::Batch;
-use crate::engine::{LoadError, LoadedModel, MemoryUse, Prepared, RunError, Token};
+use crate::engine::{LoadError, LoadedModel, MemoryUse, Prepared, RunError, TextFacts, Token};
 use crate::folder::ModelDescription;
 
 use classes::ClassHead;
@@ -45,6 +45,7 @@ use outline::Task;
 pub(crate) use outline::{EncoderSection, Outline};
 pub(crate) use plan::{Claim, EncoderPlan, encoder_claim, encoder_files};
 pub(crate) use reading::Reading;
+use tokenizer::Kept;
 use weights::Tables;
 
 /// Tokens that pass a layer together, unless a single sequence has more: enough for the products
@@ -135,6 +136,14 @@ impl LoadedModel for Encoder {
         self.reading.prepare(inputs)
     }
 
+    fn prepare_ends(&self, inputs: &[Tensor]) -> Result<Prepared, RunError> {
+        self.reading.prepare_ends(inputs)
+    }
+
+    fn text_facts(&self) -> Option<TextFacts> {
+        Some(self.reading.text_facts())
+    }
+
     fn tokens(&self, inputs: &[Tensor]) -> Option<u64> {
         self.reading.tokens(inputs)
     }
@@ -161,7 +170,7 @@ impl LoadedModel for Encoder {
         for (request, inputs) in batch.requests().iter().enumerate() {
             requests.push(match inputs {
                 [packed] if sequence::is_packed(inputs) => packed.clone(),
-                inputs => sequence::pack(&self.reading.sequences(request, inputs)?),
+                inputs => sequence::pack(&self.reading.sequences(request, inputs, Kept::Start)?),
             });
         }
         let pooled = self.pooled(&requests, rows as usize)?;

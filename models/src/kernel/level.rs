@@ -54,6 +54,12 @@ pub struct UnknownLevel {
 /// The environment variable that forces a level: `amx`, `avx512`, `avx2` or `plain`.
 const VARIABLE: &str = "PACELINE_KERNELS";
 
+/// Whether factors are rounded to bfloat16 where that is asked for: whether this machine, or the
+/// level that is forced, multiplies them faster.
+pub fn rounds_bf16() -> bool {
+    Kernels::new(Precision::Bf16).is_ok_and(|kernels| Unit::of(kernels).is_some())
+}
+
 impl Kernels {
     /// The best that this machine has, or what the environment variable `PACELINE_KERNELS` names.
     ///

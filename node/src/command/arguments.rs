@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use crate::config::{Block, Config, Sources};
+use crate::config::{Block, Config, EngineKind, Sources};
 
 /// Where a configuration comes from: defaults, then what the data directory keeps, then a file,
 /// then `PACELINE__SECTION__KEY` variables, then flags.
@@ -38,6 +38,10 @@ pub struct ConfigArgs {
     /// Private key of that certificate (PEM).
     #[arg(long, value_name = "FILE", requires = "tls_cert")]
     tls_key: Option<PathBuf>,
+    /// What computes encoders: our kernels, or candle's operations, which they are held to [default:
+    /// kernels].
+    #[arg(long, value_name = "ENGINE")]
+    engine: Option<EngineKind>,
     /// Allow HTTP, gRPC and metrics on other addresses than loopback without TLS and keys, and for
     /// whatever Host and Origin.
     #[arg(long)]
@@ -77,6 +81,9 @@ impl ConfigArgs {
             if let Some(file) = file {
                 flag(key, text(file.display().to_string()));
             }
+        }
+        if let Some(engine) = self.engine {
+            flag("device.engine", text(engine.name().to_owned()));
         }
         if self.insecure {
             flag("node.insecure", "true".to_owned());

@@ -8,7 +8,7 @@ use clap::Args;
 use paceline_protocol::limits::NODES_MAX;
 
 use super::stop::Stop;
-use crate::config::Block;
+use crate::config::{Block, EngineKind};
 use crate::up::{Cluster, Options, Report};
 
 /// `paceline up`
@@ -26,6 +26,9 @@ pub struct Up {
     /// Bring the models digits, machine-failure and identity along, and ask each node something.
     #[arg(long)]
     demo: bool,
+    /// What computes encoders: our kernels, or candle's operations, which they are held to.
+    #[arg(long, value_name = "ENGINE", default_value = "kernels")]
+    engine: EngineKind,
     /// Leave a node that dies dead.
     #[arg(long)]
     no_restart: bool,
@@ -51,6 +54,7 @@ impl Up {
             data: self.data_dir,
             block,
             demo: self.demo,
+            engine: self.engine,
             program,
             policy: paceline_core::up::Options {
                 restarts: !self.no_restart,

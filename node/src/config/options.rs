@@ -129,6 +129,10 @@ pub struct DeviceOptions {
     pub threads: u16,
     /// Memory for weights and activations, in bytes. Default 0: half of the machine's.
     pub memory_bytes: u64,
+    /// What computes encoders. Default `kernels`: our own. `candle`: candle's operations, which are
+    /// slower and what the kernels are held to, for whoever doubts an answer. candle takes threads of
+    /// its own for large products, unless `RAYON_NUM_THREADS` is 1.
+    pub engine: EngineKind,
     /// Where engines compute. Default `none`: in the node's own process, where a request costs the
     /// least. `process`: each replica in a process of its own, so that a model which crashes, hangs
     /// or fills its memory takes no other along; each batch costs some 30 µs more.
@@ -142,6 +146,26 @@ pub struct DeviceOptions {
     /// How often each replica is asked a row whose answer is known, in milliseconds; one that answers
     /// something else is loaded again. Default 5 min.
     pub canary_interval_ms: u64,
+}
+
+/// What computes encoders.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "snake_case")]
+pub enum EngineKind {
+    /// Our own kernels.
+    Kernels,
+    /// candle's operations.
+    Candle,
+}
+
+impl EngineKind {
+    /// As it is written.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Kernels => "kernels",
+            Self::Candle => "candle",
+        }
+    }
 }
 
 /// The replicated log.
@@ -249,6 +273,7 @@ impl Default for DeviceOptions {
             process_bytes_max: 0,
             hung_after_ms: 10_000,
             canary_interval_ms: 300_000,
+            engine: EngineKind::Kernels,
         }
     }
 }

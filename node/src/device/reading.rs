@@ -15,10 +15,11 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use paceline_core::device::BatcherId;
 use paceline_models::{LoadedModel, RunError};
-use paceline_protocol::{Dtype, ErrorCode, Failure, Tensor};
+use paceline_protocol::{Asks, Dtype, ErrorCode, Failure, LongText, Reading, Tensor};
 use tokio::sync::Semaphore;
 
 use super::Work;
+use super::told::{facts, names, tokens};
 use crate::threads::Threads;
 
 /// The models on a device that read texts.
@@ -29,7 +30,15 @@ pub(super) struct Readers {
     /// How many of the models there are: most devices have none, and look no further.
     count: AtomicUsize,
     /// By queue.
-    models: RwLock<Vec<Option<Arc<dyn LoadedModel>>>>,
+    readers: RwLock<Vec<Option<Reader>>>,
+}
+
+/// A model that reads texts.
+#[derive(Clone)]
+pub(super) struct Reader {
+    pub(super) model: Arc<dyn LoadedModel>,
+    /// Most tokens in a batch of its queue.
+    pub(super) batch_tokens_max: u32,
 }
 
 /// A request in the form in which it is computed.
@@ -38,13 +47,23 @@ pub(super) struct Read {
     /// Nothing where it is computed as it came.
     pub(super) packed: Option<Vec<Tensor>>,
     pub(super) tokens: u32,
+    /// Names of classes that are told with its outputs.
+    pub(super) classes: Option<Vec<String>>,
     /// Who has read it, and nobody else can compute it.
     by: Option<Arc<dyn LoadedModel>>,
 }
 
-/// What comes of a request whose texts are cut elsewhere.
-pub(super) type Reading =
-    Pin<Box<dyn Future<Output = Option<(Work, Result<Read, Failure>)>> + Send>>;
+/// What comes of reading a request.
+pub(super) enum Outcome {
+    /// It waits to be computed.
+    Waits(Read),
+    /// It is answered: nothing needs to be computed.
+    Told(Vec<Tensor>),
+}
+
+/// A request whose texts are cut elsewhere.
+pub(super) type Elsewhere =
+    Pin<Box<dyn Future<Output = Option<(Work, Result<Outcome, Failure>)>> + Send>>;
 
 impl Readers {
     /// For a device with so many lanes.
@@ -53,68 +72,98 @@ impl Readers {
             threads,
             places: Arc::new(Semaphore::new(usize::from(lanes.max(1)))),
             count: AtomicUsize::new(0),
-            models: RwLock::default(),
+            readers: RwLock::default(),
         }
     }
 
     /// A queue has a model from now on, or none.
-    pub(super) fn set(&self, batcher: BatcherId, model: Option<&Arc<dyn LoadedModel>>) {
-        let model = model.filter(|model| model.tokens_max().is_some());
-        let mut models = self.models.write().unwrap_or_else(PoisonError::into_inner);
+    pub(super) fn set(&self, batcher: BatcherId, reader: Option<Reader>) {
+        let reader = reader.filter(|reader| reader.model.tokens_max().is_some());
+        let mut readers = self.readers.write().unwrap_or_else(PoisonError::into_inner);
         let index = batcher.0 as usize;
-        if index >= models.len() {
-            models.resize(index + 1, None);
+        if index >= readers.len() {
+            readers.resize(index + 1, None);
         }
-        models[index] = model.cloned();
-        let count = models.iter().flatten().count();
+        readers[index] = reader;
+        let count = readers.iter().flatten().count();
         self.count.store(count, Ordering::Release);
     }
 
     /// The model of a queue, if it reads texts.
-    pub(super) fn of(&self, batcher: BatcherId) -> Option<Arc<dyn LoadedModel>> {
+    pub(super) fn of(&self, batcher: BatcherId) -> Option<Reader> {
         if self.count.load(Ordering::Acquire) == 0 {
             return None;
         }
-        let models = self.models.read().unwrap_or_else(PoisonError::into_inner);
-        models.get(batcher.0 as usize)?.clone()
+        let readers = self.readers.read().unwrap_or_else(PoisonError::into_inner);
+        readers.get(batcher.0 as usize)?.clone()
     }
 
-    /// Cuts the texts of a request on a blocking thread, when it is its turn. Whoever drops this
-    /// gives the turn up. `None` if the node stops meanwhile.
-    pub(super) fn elsewhere(&self, model: Arc<dyn LoadedModel>, work: Work) -> Reading {
+    /// Reads a request on a blocking thread, when it is its turn. Whoever drops this gives the
+    /// turn up. `None` if the node stops meanwhile.
+    pub(super) fn elsewhere(&self, reader: Reader, work: Work) -> Elsewhere {
         let (threads, places) = (self.threads, self.places.clone());
         Box::pin(async move {
             let place = places.acquire_owned().await.ok()?;
             let reading = threads.blocking(move || {
                 let _place = place;
-                let read = Read::by(model, &work.inputs);
-                (work, read)
+                let outcome = reader.read(&work.inputs, work.reading);
+                (work, outcome)
             });
             reading.await.ok()
         })
     }
 }
 
-impl Read {
-    /// Reads a request.
+impl Reader {
+    /// Reads a request. Cost: some 2 µs a token.
     ///
     /// # Errors
-    /// `INPUT_VALUES` where the model cannot compute it, whoever asks.
-    pub(super) fn by(model: Arc<dyn LoadedModel>, inputs: &[Tensor]) -> Result<Self, Failure> {
-        let prepared = catch_unwind(AssertUnwindSafe(|| model.prepare(inputs)));
-        let prepared = prepared.unwrap_or_else(|_panic| {
+    /// `INPUT_VALUES` where the model cannot compute it, or shall not cut it; `UNSUPPORTED` where
+    /// it has not what is asked for.
+    pub(super) fn read(&self, inputs: &[Tensor], reading: Reading) -> Result<Outcome, Failure> {
+        let told = catch_unwind(AssertUnwindSafe(|| self.read_unguarded(inputs, reading)));
+        told.unwrap_or_else(|_panic| {
             // The panic hook has told the log.
-            let message = "reading the request's texts panicked".to_owned();
-            Err(RunError::Engine { message })
-        });
-        let prepared = prepared.map_err(|error| refusal(&error))?;
-        Ok(Self {
-            tokens: u32::try_from(prepared.tokens.unwrap_or(0)).unwrap_or(u32::MAX),
-            packed: Some(prepared.inputs),
-            by: Some(model),
+            let message = "reading the request's texts panicked";
+            Err(Failure::new(ErrorCode::EngineFailed, message))
         })
     }
 
+    fn read_unguarded(&self, inputs: &[Tensor], reading: Reading) -> Result<Outcome, Failure> {
+        let model = &self.model;
+        let classes = match reading.asks {
+            Asks::Facts => return Ok(Outcome::Told(vec![facts(self)?])),
+            Asks::Tokens { special } => {
+                return Ok(Outcome::Told(vec![tokens(&**model, inputs, special)?]));
+            }
+            Asks::Outputs => None,
+            Asks::OutputsAndClasses => Some(names(&**model)?),
+        };
+        let prepared = match reading.long {
+            LongText::KeepsStart | LongText::IsRefused => model.prepare(inputs),
+            LongText::KeepsEnd => model.prepare_ends(inputs),
+        };
+        let prepared = prepared.map_err(|error| refusal(&error))?;
+        if reading.long == LongText::IsRefused && prepared.rows_cut > 0 {
+            let rows = inputs.first().map_or(0, Tensor::rows);
+            let message = format!(
+                "{} of {rows} texts are longer than the {} tokens that the model reads; with \
+                 'truncate' such a text is cut",
+                prepared.rows_cut,
+                model.tokens_max().unwrap_or(0)
+            );
+            return Err(Failure::new(ErrorCode::InputValues, message));
+        }
+        Ok(Outcome::Waits(Read {
+            tokens: u32::try_from(prepared.tokens.unwrap_or(0)).unwrap_or(u32::MAX),
+            packed: Some(prepared.inputs),
+            classes,
+            by: Some(model.clone()),
+        }))
+    }
+}
+
+impl Read {
     /// Whether a model computes what was read: tokens of one vocabulary mean something else in
     /// another.
     pub(super) fn is_for(&self, model: &Arc<dyn LoadedModel>) -> bool {
@@ -137,7 +186,8 @@ pub(super) fn is_short(inputs: &[Tensor]) -> bool {
     nanos.sum::<u64>() <= READ_HERE_NANOS_MAX
 }
 
-fn refusal(error: &RunError) -> Failure {
+/// What is told of inputs that a model refuses.
+pub(super) fn refusal(error: &RunError) -> Failure {
     let (code, message) = match error {
         RunError::Input {
             input, wanted, got, ..

@@ -2,32 +2,35 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use paceline_core::Slot;
 use paceline_core::batcher::DropReason;
 use paceline_core::device::BatcherId;
-use paceline_protocol::Failure;
+use paceline_protocol::{Failure, Tensor};
 use tokio::sync::oneshot;
 
-use super::reading::{Read, Reading, is_short};
-use super::{End, Handle, Work};
+use super::reading::{Elsewhere, Outcome, Read, is_short};
+use super::told::{for_rows, no_tokenizer};
+use super::{End, Handle, Ran, Work};
 
 /// Resolves to the request's end. Dropped before that, it cancels the request: rows that have
 /// not started are not computed.
 pub struct Submission {
     handle: Handle,
     batcher: BatcherId,
+    /// Names of classes that are told with its outputs.
+    classes: Option<Vec<String>>,
     stage: Stage,
 }
 
 enum Stage {
-    /// Its texts are cut into tokens elsewhere; then it waits at the device.
-    Reads(Reading),
+    /// It is read elsewhere; then it waits at the device.
+    Reads(Elsewhere),
     /// It waits at the device, or runs.
     Waits(oneshot::Receiver<End>, Slot),
-    /// It was refused, and nobody has been told.
-    Refused(Failure),
+    /// It ended when it was read, and nobody has been told.
+    Has(End),
     Ended,
 }
 
@@ -35,30 +38,92 @@ impl Submission {
     /// A request that is on its way from now on.
     pub(super) fn of(handle: Handle, work: Work) -> Self {
         let batcher = work.batcher;
-        let stage = match handle.shared.readers.of(batcher) {
-            None => Stage::waits(&handle, work, Read::default()),
-            Some(model) if is_short(&work.inputs) => match Read::by(model, &work.inputs) {
-                Ok(read) => Stage::waits(&handle, work, read),
-                Err(failure) => Stage::Refused(failure),
-            },
-            Some(model) => Stage::Reads(handle.shared.readers.elsewhere(model, work)),
-        };
-        Self {
+        let mut submission = Self {
             handle,
             batcher,
-            stage,
+            classes: None,
+            stage: Stage::Ended,
+        };
+        let readers = &submission.handle.shared.readers;
+        match readers.of(batcher) {
+            None if work.reading.asks.is_computed() => submission.wait(work, Read::default()),
+            // Nobody reads here: the replica has gone, or its model reads nothing.
+            None => {
+                let state = submission.handle.shared.lock();
+                let is_here = state.machine.batcher(batcher).is_some();
+                drop(state);
+                submission.stage = Stage::Has(match is_here {
+                    true => End::Refused(no_tokenizer()),
+                    false => End::Dropped(DropReason::Gone, work.inputs),
+                });
+            }
+            Some(reader) if is_short(&work.inputs) => {
+                let outcome = reader.read(&work.inputs, work.reading);
+                submission.read(work, outcome);
+            }
+            Some(reader) => submission.stage = Stage::Reads(readers.elsewhere(reader, work)),
         }
+        submission
     }
 
     /// The end, if it has come already: a request that ran in place never waits.
     pub fn try_end(&mut self) -> Option<End> {
-        let end = match &mut self.stage {
-            Stage::Waits(receiver, _) => receiver.try_recv().ok()?,
-            Stage::Refused(failure) => End::Refused(failure.clone()),
-            Stage::Reads(_) | Stage::Ended => return None,
-        };
-        self.stage = Stage::Ended;
-        Some(end)
+        match &mut self.stage {
+            Stage::Waits(receiver, _) => {
+                let end = receiver.try_recv().ok()?;
+                self.stage = Stage::Ended;
+                Some(self.named(end))
+            }
+            Stage::Has(_) => self.has(),
+            Stage::Reads(_) | Stage::Ended => None,
+        }
+    }
+
+    /// Its texts have been read.
+    fn read(&mut self, work: Work, outcome: Result<Outcome, Failure>) {
+        match outcome {
+            Ok(Outcome::Waits(mut read)) => {
+                self.classes = read.classes.take();
+                self.wait(work, read);
+            }
+            Ok(Outcome::Told(outputs)) => {
+                self.stage = Stage::Has(End::Ran(Ran {
+                    outputs,
+                    batch_rows: 0,
+                    queue_nanos: 0,
+                    run_nanos: 0,
+                }));
+            }
+            Err(failure) => self.stage = Stage::Has(End::Refused(failure)),
+        }
+    }
+
+    fn wait(&mut self, work: Work, read: Read) {
+        let (receiver, slot) = self.handle.enqueue(work, read);
+        self.stage = Stage::Waits(receiver, slot);
+    }
+
+    /// What came of reading it, if that was all.
+    fn has(&mut self) -> Option<End> {
+        match std::mem::replace(&mut self.stage, Stage::Ended) {
+            Stage::Has(end) => Some(end),
+            other => {
+                self.stage = other;
+                None
+            }
+        }
+    }
+
+    /// With the names of classes, if those are wanted.
+    fn named(&mut self, end: End) -> End {
+        match (self.classes.take(), end) {
+            (Some(names), End::Ran(mut ran)) => {
+                let rows = ran.outputs.first().map_or(0, Tensor::rows);
+                ran.outputs.extend(for_rows(&names, rows));
+                End::Ran(ran)
+            }
+            (_, end) => end,
+        }
     }
 }
 
@@ -68,24 +133,20 @@ impl Future for Submission {
         // Nobody told its end: it belonged to a device that was torn down.
         let gone = || End::Dropped(DropReason::Gone, Vec::new());
         loop {
-            let end = match &mut self.stage {
-                Stage::Reads(reading) => match std::task::ready!(reading.as_mut().poll(context)) {
-                    Some((work, Ok(read))) => {
-                        self.stage = Stage::waits(&self.handle, work, read);
-                        continue;
-                    }
-                    Some((_, Err(failure))) => End::Refused(failure),
-                    None => gone(),
+            match &mut self.stage {
+                Stage::Reads(reading) => match ready!(reading.as_mut().poll(context)) {
+                    Some((work, outcome)) => self.read(work, outcome),
+                    None => self.stage = Stage::Ended,
                 },
                 Stage::Waits(receiver, _) => {
-                    let told = std::task::ready!(Pin::new(receiver).poll(context));
-                    told.unwrap_or_else(|_| gone())
+                    let told = ready!(Pin::new(receiver).poll(context));
+                    self.stage = Stage::Ended;
+                    return Poll::Ready(self.named(told.unwrap_or_else(|_| gone())));
                 }
-                Stage::Refused(failure) => End::Refused(failure.clone()),
-                Stage::Ended => gone(),
-            };
-            self.stage = Stage::Ended;
-            return Poll::Ready(end);
+                Stage::Has(_) | Stage::Ended => {
+                    return Poll::Ready(self.has().unwrap_or_else(gone));
+                }
+            }
         }
     }
 }
@@ -96,12 +157,5 @@ impl Drop for Submission {
         if let Stage::Waits(_, slot) = self.stage {
             self.handle.cancel(self.batcher, slot);
         }
-    }
-}
-
-impl Stage {
-    fn waits(handle: &Handle, work: Work, read: Read) -> Self {
-        let (receiver, slot) = handle.enqueue(work, read);
-        Self::Waits(receiver, slot)
     }
 }

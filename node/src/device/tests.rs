@@ -86,6 +86,7 @@ impl Bench {
             criticality: paceline_protocol::Criticality::default(),
             tenant: TenantId::DEFAULT,
             is_second: false,
+            reading: Default::default(),
         };
         (tensor, self.device.submit(work))
     }

@@ -3,7 +3,7 @@
 use paceline_core::Instant;
 use paceline_core::batcher::DropReason;
 use paceline_core::device::BatcherId;
-use paceline_protocol::{Criticality, Failure, TenantId, Tensor};
+use paceline_protocol::{Criticality, Failure, Reading, TenantId, Tensor};
 
 /// A request on its way to a replica of this device.
 pub struct Work {
@@ -23,6 +23,8 @@ pub struct Work {
     pub tenant: TenantId,
     /// Whether it was what a node or an engine died of, perhaps: it shares its batch with nobody.
     pub is_second: bool,
+    /// How it is read, if its model reads texts.
+    pub reading: Reading,
 }
 
 /// How a request ended at the device.

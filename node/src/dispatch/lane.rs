@@ -269,6 +269,7 @@ pub(super) fn is_answer(message: &Message) -> bool {
         | Message::ClientAnswer { .. } => true,
         // An answer in parts is never sent on.
         Message::Infer { .. }
+        | Message::Read { .. }
         | Message::Cancel
         | Message::ClientInfer(_)
         | Message::ClientPart { .. }

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use paceline_core::watchdog;
 use paceline_models::{
     Batch, Front, LoadError, LoadedModel, MemoryUse, ModelDescription, Prepared, Reservation,
-    RunError, Token,
+    RunError, TextFacts, Token,
 };
 use paceline_protocol::Tensor;
 
@@ -179,6 +179,14 @@ impl LoadedModel for Elsewhere {
 
     fn prepare(&self, inputs: &[Tensor]) -> Result<Prepared, RunError> {
         self.front.prepare(inputs)
+    }
+
+    fn prepare_ends(&self, inputs: &[Tensor]) -> Result<Prepared, RunError> {
+        self.front.prepare_ends(inputs)
+    }
+
+    fn text_facts(&self) -> Option<TextFacts> {
+        self.front.text_facts()
     }
 
     fn tokens(&self, inputs: &[Tensor]) -> Option<u64> {

@@ -64,6 +64,10 @@ fn load_version(load: &wire::Load, files: Vec<Bytes>) -> Result<Arc<dyn LoadedMo
     let threads = usize::try_from(load.threads).unwrap_or(1).max(1);
     // The node has the account; what it lets in has room here.
     let engine = CpuEngine::new(threads).with_memory(u64::MAX);
+    let engine = match load.is_reference {
+        true => engine.with_reference(),
+        false => engine,
+    };
     engine.load(&source).map_err(|error| error.to_string())
 }
 

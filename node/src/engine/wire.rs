@@ -24,10 +24,10 @@ use serde::{Deserialize, Serialize};
 pub(super) struct Load {
     /// Batches at a time.
     pub(super) threads: u64,
-    /// As the engine of a device accounts it.
-    pub(super) memory_bytes: u64,
     /// Memory that the process takes for itself at most; 0 is no limit.
     pub(super) process_bytes_max: u64,
+    /// Whether encoders are computed by candle's operations.
+    pub(super) is_reference: bool,
     /// Names of the files, in the order of the blobs.
     pub(super) files: Vec<String>,
 }

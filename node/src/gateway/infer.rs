@@ -24,7 +24,7 @@ use paceline_core::failover::Terms;
 use paceline_core::router::InSequence;
 use paceline_protocol::limits::{REQUEST_BUDGET_DEFAULT_MS, REQUEST_BUDGET_MAX_MS};
 use paceline_protocol::traffic::{self, Sequence, Unit};
-use paceline_protocol::{Epoch, Failure, Tensor, VersionNumber};
+use paceline_protocol::{Epoch, Failure, Reading, Tensor, VersionNumber};
 
 pub use self::content::Content;
 pub use self::events::EventPart;
@@ -126,6 +126,8 @@ struct Pinned {
     arm: Option<Arm>,
     /// What gets a copy of it.
     shadow: Option<Arc<ShadowRoute>>,
+    /// How its texts are read, if it has any.
+    reading: Reading,
     /// Where its time goes.
     times: Times,
 }
@@ -269,6 +271,7 @@ impl Serving {
             }
         }
         let parsed = request.parsed(&pinned.version)?;
+        pinned.reading = request.content.reading();
         request.sequence = request.sequence_of(&parsed);
         Ok((pinned, parsed))
     }
@@ -291,6 +294,7 @@ impl Serving {
             epoch: routes.epoch,
             stale_seconds,
             is_named: target.version.is_some(),
+            reading: Reading::default(),
             times: Times::default(),
         })
     }

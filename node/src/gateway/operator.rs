@@ -251,19 +251,25 @@ async fn publish(
 ) -> Result<Json<PublishAnswer>, Refused> {
     let model = model_name(&name)?;
     check_change(&parts, caller, &model)?;
-    let PublishRequest { manifest, op } = json(&body)?;
+    let PublishRequest {
+        manifest,
+        op,
+        precision,
+    } = json(&body)?;
     let owner = parts.tenants.name_of(caller.tenant);
-    let publishing =
-        parts
-            .publisher
-            .publish((model.clone(), owner), manifest, (op, seen.revision()));
-    let published = publishing.await?;
+    let publishing = parts.publisher.publish(
+        (model.clone(), owner),
+        (manifest, precision),
+        (op, seen.revision()),
+    );
+    let (published, precision) = publishing.await?;
     Ok(Json(PublishAnswer {
         model,
         version: published.version,
         created: published.created,
         record: published.record,
         epoch: published.epoch,
+        precision,
     }))
 }
 

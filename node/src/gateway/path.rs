@@ -94,6 +94,9 @@ impl<'a> Route<'a> {
             "/v1/embeddings" | "/openai/v1/embeddings" => return Self::Text(Asked::Embeddings),
             "/embed" => return Self::Text(Asked::Embed),
             "/rerank" => return Self::Text(Asked::Rerank),
+            "/predict" => return Self::Text(Asked::Predict),
+            "/tokenize" => return Self::Text(Asked::Tokenize),
+            "/info" => return Self::Text(Asked::Info),
             _ => {}
         }
         let Some(rest) = path.strip_prefix("/v2") else {
@@ -145,6 +148,7 @@ impl<'a> Route<'a> {
 
     pub(super) fn methods(self) -> Methods {
         match self {
+            Self::Text(Asked::Info) => Methods::Get,
             Self::Infer(_)
             | Self::Text(_)
             | Self::V1(V1::Verb(..))
@@ -330,6 +334,9 @@ mod tests {
             ("/openai/v1/embeddings", Route::Text(Asked::Embeddings)),
             ("/embed", Route::Text(Asked::Embed)),
             ("/rerank", Route::Text(Asked::Rerank)),
+            ("/predict", Route::Text(Asked::Predict)),
+            ("/tokenize", Route::Text(Asked::Tokenize)),
+            ("/info", Route::Text(Asked::Info)),
             ("/openai/embed", Route::Unknown),
             ("/v2/paceline/status", Route::Operator),
             ("/v2/models/", Route::Unknown),

@@ -201,7 +201,7 @@ async fn dispatch(
         }
         Route::Text(asked) => {
             // Boxed, so that requests of other kinds are not larger for it.
-            return Box::pin(texts::answer(doors, asked, (&parts.headers, body))).await;
+            return Box::pin(texts::answer(doors, asked, (&parts, body))).await;
         }
         _ => {}
     }

@@ -7,7 +7,7 @@ use paceline_models::{CpuEngine, Engine};
 
 use super::{Network, StartError};
 use crate::clock::Wall;
-use crate::config::{Config, DeviceOptions};
+use crate::config::{Config, DeviceOptions, EngineKind};
 use crate::engine::{self, Engines, Isolation};
 use crate::gateway::Front;
 use crate::storage::RealDisk;
@@ -62,6 +62,10 @@ impl Ports {
             threads => usize::from(threads),
         };
         let engine = CpuEngine::new(threads);
+        let engine = match config.device.engine {
+            EngineKind::Kernels => engine,
+            EngineKind::Candle => engine.with_reference(),
+        };
         let memory = match config.device.memory_bytes {
             0 => engine.device().memory_bytes / 2,
             bytes => bytes,
@@ -89,6 +93,7 @@ fn engine_of(options: &DeviceOptions, engine: CpuEngine) -> Result<Arc<dyn Engin
         device: engine.device(),
         process_bytes_max: options.process_bytes_max,
         hung_after: Duration::from_millis(options.hung_after_ms),
+        is_reference: options.engine == EngineKind::Candle,
     };
     let engines = Engines::new(options);
     let told = |error| StartError::Parts(format!("this program's own file: {error}"));

@@ -1,20 +1,21 @@
-//! Models by what they give.
+//! Models by what they take and give.
 
-use super::{Routes, VersionRoute};
+use paceline_protocol::Signature;
+
+use super::Routes;
 
 impl Routes {
-    /// Models whose serving version gives an output of this name, in the order of their names.
-    pub fn giving<'a>(&'a self, output: &'a str) -> impl Iterator<Item = &'a str> {
-        let gives = move |version: &VersionRoute| {
-            let mut outputs = version.signature.outputs.iter();
-            outputs.any(|spec| spec.name == output)
-        };
+    /// Models whose serving version has a fitting signature, in the order of their names.
+    pub fn with_signature<'a>(
+        &'a self,
+        fits: impl Fn(&Signature) -> bool + 'a,
+    ) -> impl Iterator<Item = &'a str> {
         let serving = self
             .models
             .values()
             .filter_map(|model| model.serving.as_deref());
         serving
-            .filter(move |version| gives(version))
+            .filter(move |version| fits(&version.signature))
             .map(|version| version.model.as_str())
     }
 }

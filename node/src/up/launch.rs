@@ -9,7 +9,7 @@ use super::ask::Asker;
 use super::home::{name, past};
 use super::probe::seed;
 use super::process::{Entry, Launch, Process};
-use crate::config::Block;
+use crate::config::{Block, EngineKind};
 
 /// All that is known before.
 pub(crate) struct Preparation {
@@ -19,6 +19,8 @@ pub(crate) struct Preparation {
     pub(crate) block: Block,
     /// Threads that run models, of each node.
     pub(crate) threads: usize,
+    /// What computes encoders.
+    pub(crate) engine: EngineKind,
     /// Whether this node brings the demo's models along.
     pub(crate) demo: bool,
     /// Which node it is.
@@ -42,6 +44,7 @@ impl Preparation {
             data: self.directories[self.node].clone(),
             http_port: self.block.of_node(self.node)?.http(),
             threads: self.threads,
+            engine: self.engine,
             demo: self.demo,
         };
         let program = launch.program.display().to_string();

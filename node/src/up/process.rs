@@ -10,6 +10,7 @@ use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 
 use paceline_core::up::Ending;
 
+use crate::config::{DeviceOptions, EngineKind};
 use crate::storage::RealDisk;
 
 /// What one node is started with.
@@ -25,6 +26,8 @@ pub(crate) struct Launch {
     pub(crate) http_port: u16,
     /// Threads that run models.
     pub(crate) threads: usize,
+    /// What computes encoders.
+    pub(crate) engine: EngineKind,
     /// Whether it brings the demo's models along.
     pub(crate) demo: bool,
     /// How it comes into its cluster.
@@ -65,6 +68,9 @@ impl Launch {
         all.extend(["--http-port".into(), self.http_port.to_string().into()]);
         all.push("--set".into());
         all.push(format!("device.threads={}", self.threads).into());
+        if self.engine != DeviceOptions::default().engine {
+            all.extend(["--engine".into(), self.engine.name().into()]);
+        }
         if self.demo && self.entry == Entry::Serve {
             all.push("--demo".into());
         }
@@ -186,6 +192,7 @@ mod tests {
             data: "/data/n2".into(),
             http_port: 8020,
             threads: 4,
+            engine: EngineKind::Kernels,
             demo: true,
             entry,
         }

@@ -79,6 +79,7 @@ impl Place {
             data: self.data(),
             block: Block::at(8000).unwrap(),
             demo: false,
+            engine: EngineKind::Kernels,
             program: self.folder.path().join("program"),
             policy: up::Options {
                 backoff_min: Duration::from_millis(100),

@@ -10,6 +10,7 @@ const GRPC_NOT_FOUND: u8 = 5;
 const GRPC_ALREADY_EXISTS: u8 = 6;
 const GRPC_PERMISSION_DENIED: u8 = 7;
 const GRPC_RESOURCE_EXHAUSTED: u8 = 8;
+const GRPC_FAILED_PRECONDITION: u8 = 9;
 const GRPC_ABORTED: u8 = 10;
 const GRPC_UNIMPLEMENTED: u8 = 12;
 const GRPC_INTERNAL: u8 = 13;
@@ -38,7 +39,7 @@ pub(super) const STATUSES: [&str; 17] = [
 ];
 
 /// A row a code, in the order of [`super::ErrorCode::ALL`].
-pub(super) const EXPLANATIONS: [Explanation; 43] = [
+pub(super) const EXPLANATIONS: [Explanation; 44] = [
     Explanation {
         name: "JSON_INVALID",
         http: 400,
@@ -382,5 +383,13 @@ pub(super) const EXPLANATIONS: [Explanation; 43] = [
         retryable: false,
         cause: "the body of a call is not the message of gRPC that its method takes",
         remedy: "send what the message asks for; node/proto holds the descriptions",
+    },
+    Explanation {
+        name: "TOO_INEXACT",
+        http: 409,
+        grpc: GRPC_FAILED_PRECONDITION,
+        retryable: false,
+        cause: "in the precision that was chosen the model's vectors turn by more than a cosine of 0.999 allows; nothing was published",
+        remedy: "push it as f32, measure with texts of your own (--calibration), or publish it all the same with --force",
     },
 ];

@@ -6,6 +6,7 @@ use crate::criticality::Criticality;
 use crate::error::Failure;
 use crate::id::{Epoch, ModelName, NodeId, ReplicaId, TenantId, VersionNumber};
 use crate::label::VersionRef;
+use crate::reading::Reading;
 use crate::traffic::Unit;
 
 /// What a frame says. Variants are only ever appended.
@@ -90,6 +91,27 @@ pub enum Message {
     ClientEnd {
         /// Rows that they answer together.
         rows: u64,
+    },
+    /// Run this request, as [`Message::Infer`] has it, but read it so.
+    Read {
+        /// How.
+        reading: Reading,
+        /// As there.
+        model: ModelName,
+        /// As there.
+        version: VersionNumber,
+        /// As there.
+        replica: ReplicaId,
+        /// As there.
+        epoch: Epoch,
+        /// As there.
+        budget_us: u64,
+        /// As there.
+        attempt: u8,
+        /// As there.
+        criticality: Criticality,
+        /// As there.
+        tenant: TenantId,
     },
 }
 

@@ -25,10 +25,13 @@ class Embeddings(unittest.TestCase):
 
     def test_texts(self):
         # The client asks for base64 unless it is told otherwise.
-        answer = self.client.embeddings.create(model="bert", input=self.texts)
+        cut = {"truncate": True}
+        answer = self.client.embeddings.create(model="bert", input=self.texts, extra_body=cut)
         self.assert_known(answer)
         self.assertEqual(answer.usage.total_tokens, sum(len(row["ids"]) for row in self.rows))
-        answer = self.client.embeddings.create(model="bert", input=self.texts, encoding_format="float")
+        answer = self.client.embeddings.create(
+            model="bert", input=self.texts, encoding_format="float", extra_body=cut
+        )
         self.assert_known(answer)
 
     def test_dimensions(self):
@@ -43,6 +46,9 @@ class Embeddings(unittest.TestCase):
         self.assertEqual(refused.exception.code, "model_not_found")
         with self.assertRaises(openai.BadRequestError):
             self.client.embeddings.create(model="bert", input=[])
+        with self.assertRaises(openai.BadRequestError) as refused:
+            self.client.embeddings.create(model="bert", input="too long " * 40)
+        self.assertIn("24 tokens", str(refused.exception))
         with self.assertRaises(openai.APIStatusError) as refused:
             self.client.embeddings.create(model="bert", input=[1, 2, 3])
         self.assertIn("input_ids", str(refused.exception))

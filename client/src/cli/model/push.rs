@@ -5,11 +5,12 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
-use paceline_protocol::operator::{BlobQuery, PublishAnswer, PublishRequest};
+use paceline_protocol::operator::{BlobQuery, PrecisionChoice, PublishAnswer, PublishRequest};
 use paceline_protocol::{Digest, ErrorCode, Manifest, ModelName, OpId};
 use serde::Serialize;
 
 use super::deploy::{Deployed, Rollout, Wish};
+use super::precision::{PrecisionArgs, told};
 use crate::api::{OperatorClient, UploadSource};
 use crate::cli::artifact::{Folder, FolderFile};
 use crate::cli::connection::{Connection, Output};
@@ -30,6 +31,7 @@ Hidden files are left out. Links must stay inside the folder.
 Examples:
   paceline model push digits examples/models/digits
   paceline model push digits . --deploy --replicas each
+  paceline model push minilm . --precision bf16 --calibration questions.txt
   paceline model push digits . -o json | jq .version")]
 pub struct PushArgs {
     /// The model: [a-z0-9][a-z0-9._-]*
@@ -42,6 +44,8 @@ pub struct PushArgs {
     deploy: bool,
     #[command(flatten)]
     rollout: Rollout,
+    #[command(flatten)]
+    precision: PrecisionArgs,
     #[command(flatten)]
     expectation: Expectation,
     #[command(flatten)]
@@ -85,6 +89,7 @@ impl PushArgs {
             path: &self.path,
             folder: &folder,
             manifest: &manifest,
+            precision: self.precision.choice()?,
         };
         let answer = push.publish(&self.name, self.operation.op()?)?;
         let deployment = if self.deploy {
@@ -115,6 +120,7 @@ struct Push<'a> {
     path: &'a Path,
     folder: &'a Folder,
     manifest: &'a Manifest,
+    precision: Option<PrecisionChoice>,
 }
 
 impl Push<'_> {
@@ -122,6 +128,7 @@ impl Push<'_> {
         let request = PublishRequest {
             manifest: self.manifest.clone(),
             op,
+            precision: self.precision.clone(),
         };
         let mut round = 1;
         loop {
@@ -207,6 +214,7 @@ fn text(pushed: &Pushed) -> String {
         created,
         record,
         epoch,
+        precision,
     } = &pushed.answer;
     let news = if *created {
         "new"
@@ -229,6 +237,12 @@ fn text(pushed: &Pushed) -> String {
         ("full batch", full),
         ("epoch", epoch.to_string()),
     ];
+    let told = precision.as_ref().map(told);
+    if let Some([chosen, cosine, speed]) = told {
+        pairs.push(("precision", chosen));
+        pairs.push(("cosine", cosine));
+        pairs.push(("speed", speed));
+    }
     if let Some(deployed) = &pushed.deployment {
         pairs.push(("deployed", deployed.sentence()));
     }

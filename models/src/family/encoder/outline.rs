@@ -7,6 +7,7 @@ use serde::Deserialize;
 use super::config::{Classifier, Config};
 use super::error::EncoderError;
 use super::settings::{Pooling, Settings};
+use crate::engine::TextFacts;
 use crate::family::Head;
 use crate::kernel;
 use crate::source::ModelSource;
@@ -157,6 +158,24 @@ impl Outline {
             Task::Rerank { .. } => vec![numbers("score", 1), numbers("logit", 1)],
         };
         Signature { inputs, outputs }
+    }
+
+    /// What clients ask of it.
+    pub(super) fn facts(&self) -> TextFacts {
+        let (pooling, classes) = match &self.task {
+            Task::Embedding { pooling, .. } => (Some(pooling.name()), Vec::new()),
+            Task::Classification(classifier) => (None, classifier.labels.clone()),
+            Task::Rerank { .. } => (None, Vec::new()),
+        };
+        TextFacts {
+            tokens_max: u32::try_from(self.tokens_max).unwrap_or(u32::MAX),
+            precision: match self.precision {
+                Precision::F32 => "f32",
+                Precision::Bf16 => "bf16",
+            },
+            pooling,
+            classes,
+        }
     }
 
     /// Whether rows are pairs of texts.

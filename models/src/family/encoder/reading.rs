@@ -7,9 +7,9 @@ use super::error::EncoderError;
 use super::outline::{Input, Outline};
 use super::plan::EncoderPlan;
 use super::sequence::{self, Row, RowLimits, Sequence};
-use super::tokenizer::Texts;
+use super::tokenizer::{Kept, Texts};
 use crate::batch::Batch;
-use crate::engine::{Prepared, RunError, Token};
+use crate::engine::{Prepared, RunError, TextFacts, Token};
 use crate::folder::ModelDescription;
 
 /// Reads requests for an encoder, wherever that computes.
@@ -62,12 +62,20 @@ impl Reading {
                 rows_cut: 0,
             });
         }
-        let sequences = self.sequences(0, inputs)?;
-        Ok(Prepared {
-            tokens: Some(sequences.iter().map(|row| row.ids.len() as u64).sum()),
-            rows_cut: sequences.iter().filter(|row| row.is_cut).count() as u64,
-            inputs: vec![sequence::pack(&sequences)],
-        })
+        Ok(prepared(&self.sequences(0, inputs, Kept::Start)?))
+    }
+
+    /// As [`LoadedModel::prepare_ends`](crate::LoadedModel::prepare_ends).
+    pub(crate) fn prepare_ends(&self, inputs: &[Tensor]) -> Result<Prepared, RunError> {
+        match sequence::is_packed(inputs) {
+            true => self.prepare(inputs),
+            false => Ok(prepared(&self.sequences(0, inputs, Kept::End)?)),
+        }
+    }
+
+    /// As [`LoadedModel::text_facts`](crate::LoadedModel::text_facts).
+    pub(crate) fn text_facts(&self) -> TextFacts {
+        self.outline.facts()
     }
 
     /// As [`LoadedModel::tokens`](crate::LoadedModel::tokens).
@@ -76,7 +84,7 @@ impl Reading {
             let rows = sequence::unpack(&inputs[0]);
             return Some(rows.map(|row| row.tokens() as u64).sum());
         }
-        let sequences = self.sequences(0, inputs).ok()?;
+        let sequences = self.sequences(0, inputs, Kept::Start).ok()?;
         Some(sequences.iter().map(|row| row.ids.len() as u64).sum())
     }
 
@@ -125,7 +133,7 @@ impl Reading {
         })
     }
 
-    /// The rows of a request that fits the signature.
+    /// The rows of a request that fits the signature; of a text that is too long, what is kept.
     ///
     /// # Errors
     /// [`RunError::Input`] names the tensor, the row and what is wrong with it.
@@ -133,13 +141,14 @@ impl Reading {
         &self,
         request: usize,
         inputs: &[Tensor],
+        kept: Kept,
     ) -> Result<Vec<Sequence>, RunError> {
         let single = [inputs];
         Batch::new(&single)
             .check(&self.description.signature, u32::MAX)
             .map_err(|error| at_request(error, request))?;
         match self.outline.input {
-            Input::Text => self.of_texts(request, inputs),
+            Input::Text => self.of_texts(request, inputs, kept),
             Input::Tokens => self.of_tokens(request, inputs),
         }
     }
@@ -152,7 +161,12 @@ impl Reading {
         }
     }
 
-    fn of_texts(&self, request: usize, inputs: &[Tensor]) -> Result<Vec<Sequence>, RunError> {
+    fn of_texts(
+        &self,
+        request: usize,
+        inputs: &[Tensor],
+        kept: Kept,
+    ) -> Result<Vec<Sequence>, RunError> {
         let texts = self
             .texts
             .as_ref()
@@ -179,7 +193,9 @@ impl Reading {
                 1 => None,
                 _ => Some(read(1)?),
             };
-            let mut sequence = texts.encode(first, second).map_err(|got| refused(0, got))?;
+            let mut sequence = texts
+                .encode((first, second), kept)
+                .map_err(|got| refused(0, got))?;
             if !self.outline.config.layout.tells_texts_apart() {
                 sequence.segments.clear();
             }
@@ -243,6 +259,14 @@ impl Reading {
                 wanted: self.limits.told(),
                 got: format!("row {row}: {got}"),
             })
+    }
+}
+
+fn prepared(sequences: &[Sequence]) -> Prepared {
+    Prepared {
+        tokens: Some(sequences.iter().map(|row| row.ids.len() as u64).sum()),
+        rows_cut: sequences.iter().filter(|row| row.is_cut).count() as u64,
+        inputs: vec![sequence::pack(sequences)],
     }
 }
 

@@ -23,6 +23,16 @@ pub(crate) enum Pooling {
     Cls,
 }
 
+impl Pooling {
+    /// As `model.toml` has it.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Mean => "mean",
+            Self::Cls => "cls",
+        }
+    }
+}
+
 /// What the files beside `config.json` say.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Settings {

@@ -8,7 +8,8 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use tokenizers::{
-    Encoding, PostProcessor, Tokenizer, TruncationParams, TruncationStrategy, truncate_encodings,
+    Encoding, PostProcessor, Tokenizer, TruncationDirection, TruncationParams, TruncationStrategy,
+    truncate_encodings,
 };
 
 use super::census;
@@ -34,6 +35,13 @@ pub(super) struct TextLimits {
     /// Whether two texts make a sequence.
     pub(super) pairs: bool,
     pub(super) lower_case: bool,
+}
+
+/// What is kept of a text that is too long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kept {
+    Start,
+    End,
 }
 
 /// Largest `tokenizer.json`, in bytes: those of XLM-R, with 250,000 tokens, have 17 MB.
@@ -86,7 +94,7 @@ impl Texts {
         // What a template names and the file lacks is found when it is used for the first time.
         let pair = limits.pairs.then_some(PROBE);
         texts
-            .encode(PROBE, pair)
+            .encode((PROBE, pair), Kept::Start)
             .map_err(|reason| refused(&reason))?;
         texts.tokens(PROBE).map_err(|reason| refused(&reason))?;
         Ok(texts)
@@ -97,8 +105,12 @@ impl Texts {
     ///
     /// # Errors
     /// What the tokenizer says of a text that it cannot cut.
-    pub(super) fn encode(&self, text: &str, pair: Option<&str>) -> Result<Sequence, String> {
-        guarded(|| self.encoding(text, pair))
+    pub(super) fn encode(
+        &self,
+        texts: (&str, Option<&str>),
+        kept: Kept,
+    ) -> Result<Sequence, String> {
+        guarded(|| self.encoding(texts, kept))
     }
 
     /// Every token of a text, uncut. `start` and `end` are bytes of the text.
@@ -110,7 +122,11 @@ impl Texts {
         encoding.map(|encoding| tokens_of(&encoding))
     }
 
-    fn encoding(&self, text: &str, pair: Option<&str>) -> tokenizers::Result<Sequence> {
+    fn encoding(
+        &self,
+        (text, pair): (&str, Option<&str>),
+        kept: Kept,
+    ) -> tokenizers::Result<Sequence> {
         // Without special tokens: they are added to what is left after the cut.
         let plain = |text| self.tokenizer.encode_fast(self.cased(text), false);
         let (first, second) = (plain(text)?, pair.map(plain).transpose()?);
@@ -119,6 +135,10 @@ impl Texts {
         let truncation = TruncationParams {
             max_length: content_max,
             strategy: TruncationStrategy::LongestFirst,
+            direction: match kept {
+                Kept::Start => TruncationDirection::Right,
+                Kept::End => TruncationDirection::Left,
+            },
             ..TruncationParams::default()
         };
         let (mut first, mut second) = truncate_encodings(first, second, &truncation)?;

@@ -410,7 +410,7 @@ fn the_layout_of_all_machines_is_the_one_that_the_schema_stands_for() {
 }
 
 /// Of layout 5.
-const LAYOUT: u64 = 7_183_920_572_546_644_533;
+const LAYOUT: u64 = 16_742_418_024_403_738_672;
 
 impl<M: Recordable> Tape<M> {
     fn segment(&mut self, position: usize) -> &mut Segment<M> {

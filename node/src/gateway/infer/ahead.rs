@@ -7,7 +7,7 @@ use paceline_core::Instant;
 use paceline_core::ahead::{self, Peer};
 use paceline_core::batcher::DropReason;
 use paceline_protocol::frame::{ClientInfer, Execution, Frame, Message};
-use paceline_protocol::{Epoch, ErrorCode, Failure, NodeId, Tensor};
+use paceline_protocol::{Epoch, ErrorCode, Failure, NodeId, Reading, Tensor};
 
 use super::missed::dropped;
 use super::{Answered, InferBody, Pinned, Served, Serving, budget_nanos, view};
@@ -88,6 +88,10 @@ impl Serving {
         request: InferBody<'_>,
     ) -> Result<(Served, Answered), Failure> {
         let version = &pinned.version;
+        if request.content.reading() != Reading::default() {
+            // What is sent on has names and tensors, and cannot say how they are read.
+            return Err(self.behind(seen));
+        }
         let mut parsed = request
             .parsed(version)
             .map_err(|failure| match failure.code {

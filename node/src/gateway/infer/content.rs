@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use paceline_protocol::traffic::Unit;
-use paceline_protocol::{Epoch, Failure, Signature};
+use paceline_protocol::{Epoch, Failure, Reading, Signature};
 
 use crate::gateway::oip::{self, AnswerView, Envelope, ParseOptions, ParsedRequest, Rendered};
 use crate::gateway::predict::{self, Predict};
@@ -56,6 +56,14 @@ impl Content<'_> {
             Self::Predict(outline) => outline.parse(signature, options),
             Self::Texts(texts) => texts.parse(signature, options),
             Self::Message(message) => message.parse(signature, options),
+        }
+    }
+
+    /// How its texts are read.
+    pub(super) fn reading(&self) -> Reading {
+        match self {
+            Self::Texts(texts) => texts.reading(),
+            Self::Json { .. } | Self::Predict(_) | Self::Message(_) => Reading::default(),
         }
     }
 

@@ -70,6 +70,7 @@ impl Serving {
         self.catch_up(heard.max(Epoch(pinned.epoch.0 + 1))).await;
         let mut newest = self.pin(target).ok()?;
         newest.times = pinned.times.anew();
+        newest.reading = pinned.reading;
         (newest.version.signature == pinned.version.signature).then_some(newest)
     }
 
@@ -113,7 +114,8 @@ impl Serving {
             return Err(Missed::Gone(Gone { inputs, ..left }));
         }
         let parts: Vec<Vec<Tensor>> = answers.into_iter().flatten().collect();
-        let outputs = 0..pinned.version.signature.outputs.len();
+        // As many as the signature has, but for what texts may be asked beside it.
+        let outputs = 0..parts.first().map_or(0, Vec::len);
         outputs.map(|output| gather(&parts, output)).collect()
     }
 }

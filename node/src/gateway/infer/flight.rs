@@ -9,7 +9,7 @@ use paceline_core::device::BatcherId;
 use paceline_core::failover;
 use paceline_core::router::Report;
 use paceline_protocol::frame::{Execution, Frame, Message};
-use paceline_protocol::{Criticality, Epoch, ErrorCode, Failure, TenantId, Tensor};
+use paceline_protocol::{Criticality, Epoch, ErrorCode, Failure, Reading, TenantId, Tensor};
 
 use super::missed::{dropped, gone};
 use super::{Pinned, Serving};
@@ -88,6 +88,7 @@ impl<'a> Flight<'a> {
                     criticality: cargo.criticality,
                     tenant: cargo.tenant,
                     is_second: cargo.attempt > 1,
+                    reading: pinned.reading,
                 });
                 Way::Here(batcher, submission)
             }
@@ -239,22 +240,45 @@ impl<'a> Way<'a> {
         cargo: &Cargo<'_>,
     ) -> Self {
         let now = serving.clock.now();
+        let model = pinned.version.model.clone();
+        let (version, epoch) = (pinned.version.version, pinned.epoch);
+        let budget_us = cargo.deadline.nanos_since(now) / 1_000;
+        let Picked { replica, node, .. } = *picked;
+        let Cargo {
+            attempt,
+            criticality,
+            tenant,
+            ..
+        } = *cargo;
+        let message = match pinned.reading {
+            reading if reading == Reading::default() => Message::Infer {
+                model,
+                version,
+                replica,
+                epoch,
+                budget_us,
+                attempt,
+                criticality,
+                tenant,
+            },
+            reading => Message::Read {
+                reading,
+                model,
+                version,
+                replica,
+                epoch,
+                budget_us,
+                attempt,
+                criticality,
+                tenant,
+            },
+        };
         let frame = Frame {
             number: 0,
-            message: Message::Infer {
-                model: pinned.version.model.clone(),
-                version: pinned.version.version,
-                replica: picked.replica,
-                epoch: pinned.epoch,
-                budget_us: cargo.deadline.nanos_since(now) / 1_000,
-                attempt: cargo.attempt,
-                criticality: cargo.criticality,
-                tenant: cargo.tenant,
-            },
+            message,
             tensors: cargo.inputs.clone(),
         };
         let until = serving.clock.deadline(cargo.deadline);
-        let node = picked.node;
         Self::There {
             sent_at: now,
             answer: Box::pin(serving.peers.ask(node, frame, until)),

@@ -3,7 +3,10 @@
 use paceline_core::batcher::DropReason;
 use paceline_protocol::frame::{Execution, Frame, LoadReport, Message};
 use paceline_protocol::limits::REQUEST_BUDGET_MAX_MS;
-use paceline_protocol::{ErrorCode, Failure, NodeId, Tensor};
+use paceline_protocol::{
+    Criticality, Epoch, ErrorCode, Failure, NodeId, Reading, ReplicaId, TenantId, Tensor,
+    VersionNumber,
+};
 use tokio::sync::watch;
 
 use super::Serving;
@@ -17,7 +20,7 @@ use crate::transport::Boxed;
 impl Serving {
     /// Runs what another node's router has sent to a replica of this node.
     async fn run_for_peer(&self, frame: Frame) -> Frame {
-        let Message::Infer {
+        let Some(Asked {
             version,
             replica,
             epoch,
@@ -25,8 +28,8 @@ impl Serving {
             attempt,
             criticality,
             tenant,
-            ..
-        } = frame.message
+            reading,
+        }) = asked(frame.message)
         else {
             let failure = Failure::new(ErrorCode::Unsupported, "not a request");
             return failed(failure, Execution::NotExecuted, LoadReport::default());
@@ -57,6 +60,7 @@ impl Serving {
             criticality,
             tenant,
             is_second: attempt > 1,
+            reading,
         });
         let end = tokio::time::timeout_at(self.clock.deadline(deadline), submission).await;
         let load = self.device.load(batcher);
@@ -101,7 +105,10 @@ pub struct PeerDoor {
 impl Handler for PeerDoor {
     fn serve(&self, _peer: NodeId, frame: Frame) -> Boxed<'_, Frame> {
         // Nobody waits for a copy, nor does who stops.
-        let is_copy = matches!(frame.message, Message::Infer { attempt: 0, .. });
+        let is_copy = matches!(
+            frame.message,
+            Message::Infer { attempt: 0, .. } | Message::Read { attempt: 0, .. }
+        );
         // Counted first: who stops waits for those that were let in before it said so.
         let inside = (!is_copy).then(|| self.guests.enter());
         Box::pin(async move {
@@ -127,6 +134,57 @@ impl Handler for PeerDoor {
                 }
             }
         })
+    }
+}
+
+/// What another node's router asks for.
+struct Asked {
+    version: VersionNumber,
+    replica: ReplicaId,
+    epoch: Epoch,
+    budget_us: u64,
+    attempt: u8,
+    criticality: Criticality,
+    tenant: TenantId,
+    reading: Reading,
+}
+
+fn asked(message: Message) -> Option<Asked> {
+    let how = match message {
+        Message::Read { reading, .. } => reading,
+        _ => Reading::default(),
+    };
+    match message {
+        Message::Infer {
+            version,
+            replica,
+            epoch,
+            budget_us,
+            attempt,
+            criticality,
+            tenant,
+            ..
+        }
+        | Message::Read {
+            version,
+            replica,
+            epoch,
+            budget_us,
+            attempt,
+            criticality,
+            tenant,
+            ..
+        } => Some(Asked {
+            version,
+            replica,
+            epoch,
+            budget_us,
+            attempt,
+            criticality,
+            tenant,
+            reading: how,
+        }),
+        _ => None,
     }
 }
 

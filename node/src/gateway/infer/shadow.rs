@@ -16,7 +16,7 @@ use paceline_protocol::agreement::{Agreement, compare};
 use paceline_protocol::limits::{
     REQUEST_BUDGET_DEFAULT_MS, SHADOW_COPIES_KIB_MAX, SHADOW_COPIES_MAX,
 };
-use paceline_protocol::{Criticality, Signature, TenantId, Tensor};
+use paceline_protocol::{Asks, Criticality, Signature, TenantId, Tensor};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::flight::{Cargo, Flight, Landed};
@@ -73,7 +73,8 @@ impl Serving {
         (terms, target): (Terms, Target<'_>),
     ) -> Option<Box<Copied>> {
         // A copy would be a second execution of what must not have one.
-        let shadow = pinned.shadow.as_ref().filter(|_| terms.is_idempotent)?;
+        let is_compared = terms.is_idempotent && pinned.reading.asks == Asks::Outputs;
+        let shadow = pinned.shadow.as_ref().filter(|_| is_compared)?;
         let version = match choose(shadow.offer(), || self.bucket(&shadow.salt, target)) {
             Choice::Alone => return None,
             Choice::Copied => shadow.version.clone().ok_or(Dropped::NotReady),
@@ -91,6 +92,7 @@ impl Serving {
                 is_named: true,
                 arm: None,
                 shadow: None,
+                reading: pinned.reading,
                 times: Times::default(),
             },
             inputs: inputs.to_vec(),

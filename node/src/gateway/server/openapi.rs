@@ -67,6 +67,9 @@ mod tests {
             Route::Text(Asked::Embeddings) => "embeddings",
             Route::Text(Asked::Embed) => "embed",
             Route::Text(Asked::Rerank) => "rerank",
+            Route::Text(Asked::Predict) => "classes of texts",
+            Route::Text(Asked::Tokenize) => "tokens of texts",
+            Route::Text(Asked::Info) => "a model for texts",
             Route::V1(V1::Models) => "v1 models",
             Route::V1(V1::Model(_)) => "v1 model",
             Route::V1(V1::Metadata(_)) => "v1 metadata",
@@ -77,7 +80,7 @@ mod tests {
         }
     }
 
-    const KINDS: [&str; 31] = [
+    const KINDS: [&str; 34] = [
         "live",
         "ready",
         "server",
@@ -100,6 +103,9 @@ mod tests {
         "embeddings",
         "embed",
         "rerank",
+        "classes of texts",
+        "tokens of texts",
+        "a model for texts",
         "v1 models",
         "v1 model",
         "v1 metadata",

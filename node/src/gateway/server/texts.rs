@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use hyper::body::Incoming;
-use hyper::header::HeaderMap;
+use hyper::http::request::Parts;
 use hyper::{Response, StatusCode};
 use paceline_protocol::{ErrorCode, Failure};
 
@@ -22,13 +22,19 @@ use crate::telemetry::metrics::Protocol;
 pub(super) async fn answer(
     doors: &Doors,
     asked: Asked,
-    (headers, body): (&HeaderMap, Incoming),
+    (parts, body): (&Parts, Incoming),
 ) -> Result<Response<AnswerBody>, Failure> {
+    let headers = &parts.headers;
     let refused = |failure: &Failure| doors.metrics.refused(Protocol::Http, failure.code);
     let sender = Sender::of(doors, headers).inspect_err(refused)?;
-    let read = read_inference(doors, headers, body).await;
-    let (_, body) = read.inspect_err(refused)?;
-    let texts = Texts::read(asked, &body).inspect_err(refused)?;
+    let texts = match asked {
+        Asked::Info => Texts::none(asked, named(parts.uri.query())),
+        _ => {
+            let read = read_inference(doors, headers, body).await;
+            let (_, body) = read.inspect_err(refused)?;
+            Texts::read(asked, &body).inspect_err(refused)?
+        }
+    };
     let routes = doors.serving.router.routes();
     let model = model(&routes, asked, texts.model()).inspect_err(refused)?;
     let request = sender.asks(&model, None, Content::Texts(&texts));
@@ -50,14 +56,23 @@ fn model(routes: &Routes, asked: Asked, named: Option<&str>) -> Result<String, F
     if let Some(named) = named {
         return Ok(named.to_owned());
     }
-    let fitting: Vec<&str> = routes.giving(asked.output()).collect();
+    let output = asked.output();
+    let (fitting, fits): (Vec<&str>, _) = match asked {
+        Asked::Tokenize | Asked::Info => {
+            let reading = routes.with_signature(text::reads_texts);
+            (reading.collect(), "read texts".to_owned())
+        }
+        _ => {
+            let giving = routes.with_signature(|signature| text::gives(signature, output));
+            (giving.collect(), format!("give '{output}'"))
+        }
+    };
     let message = match (&fitting[..], asked) {
         (_, Asked::Embeddings) => "the request has no 'model'".to_owned(),
         ([only], _) => return Ok((*only).to_owned()),
-        ([], _) => format!("no model gives '{}'", asked.output()),
+        ([], _) => format!("there are no models that {fits}"),
         (several, _) => format!(
-            "the request has no 'model', and several give '{}': {}",
-            asked.output(),
+            "the request has no 'model', and several {fits}: {}",
             several.join(", ")
         ),
     };
@@ -66,4 +81,11 @@ fn model(routes: &Routes, asked: Asked, named: Option<&str>) -> Result<String, F
         false => ErrorCode::ParameterInvalid,
     };
     Err(Failure::new(code, message))
+}
+
+/// The model that a query names.
+fn named(query: Option<&str>) -> Option<String> {
+    let mut members = query?.split('&');
+    let model = members.find_map(|member| member.strip_prefix("model="))?;
+    Some(model.to_owned())
 }

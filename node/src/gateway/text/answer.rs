@@ -1,9 +1,10 @@
 //! Writes what is answered about texts.
 
 use data_encoding::BASE64;
-use paceline_protocol::{ErrorCode, Failure, Tensor};
+use paceline_protocol::{Dtype, ErrorCode, Failure, Tensor};
 
 use super::TOKENS;
+use super::info::info;
 use super::request::{Asked, Texts};
 use crate::gateway::oip::json::write;
 use crate::gateway::oip::{AnswerView, Rendered};
@@ -13,6 +14,20 @@ use crate::gateway::oip::{AnswerView, Rendered};
 /// # Errors
 /// `INTERNAL` where the model breaks its signature, `UNSUPPORTED` where a value is NaN or an infinity.
 pub fn render(view: &AnswerView<'_>, texts: &Texts) -> Result<Rendered, Failure> {
+    let head = match texts.asked {
+        Asked::Info => info(view)?.to_string().into_bytes(),
+        Asked::Tokenize => tokens(view)?,
+        _ => numbers(view, texts)?,
+    };
+    Ok(Rendered {
+        head: head.into(),
+        bodies: Vec::new(),
+        json_bytes: None,
+    })
+}
+
+/// What the model has computed.
+fn numbers(view: &AnswerView<'_>, texts: &Texts) -> Result<Vec<u8>, Failure> {
     let (mut values, mut tokens) = (Vec::new(), None);
     let mut rows = 0;
     for wanted in view.wanted {
@@ -32,6 +47,7 @@ pub fn render(view: &AnswerView<'_>, texts: &Texts) -> Result<Rendered, Failure>
     let mut head = Vec::with_capacity(rows * width * 12 + 256);
     match texts.asked {
         Asked::Rerank => ranks(&mut head, &vectors, texts)?,
+        Asked::Predict => classes(&mut head, &vectors, (view, texts))?,
         Asked::Embed => {
             shape(&mut vectors, texts);
             head.push(b'[');
@@ -55,12 +71,69 @@ pub fn render(view: &AnswerView<'_>, texts: &Texts) -> Result<Rendered, Failure>
             });
             head.push(b'}');
         }
+        Asked::Tokenize | Asked::Info => unreachable!("nothing of them is computed"),
     }
-    Ok(Rendered {
-        head: head.into(),
-        bodies: Vec::new(),
-        json_bytes: None,
-    })
+    Ok(head)
+}
+
+/// The lists of tokens that a replica has written.
+fn tokens(view: &AnswerView<'_>) -> Result<Vec<u8>, Failure> {
+    let lists = view.outputs.first();
+    let lists = lists.filter(|tensor| tensor.dtype() == Dtype::Bytes);
+    let lists = lists.ok_or_else(|| {
+        let message = "a node has told no tokens";
+        Failure::new(ErrorCode::Internal, message)
+    })?;
+    let mut head = Vec::with_capacity(lists.data().len() + 2);
+    head.push(b'[');
+    for (position, list) in lists.byte_strings().enumerate() {
+        if position > 0 {
+            head.push(b',');
+        }
+        head.extend_from_slice(list);
+    }
+    head.push(b']');
+    Ok(head)
+}
+
+/// The scores of each text with the names of their classes, the best first.
+fn classes(
+    out: &mut Vec<u8>,
+    scores: &[&mut [f32]],
+    (view, texts): (&AnswerView<'_>, &Texts),
+) -> Result<(), Failure> {
+    let names = view.outputs.get(view.signature.outputs.len());
+    let mut names = names.into_iter().flat_map(Tensor::byte_strings);
+    if !texts.is_single {
+        out.push(b'[');
+    }
+    for (position, scores) in scores.iter().enumerate() {
+        if position > 0 {
+            out.push(b',');
+        }
+        let mut told: Vec<(f32, &[u8])> = scores.iter().copied().zip(&mut names).collect();
+        if told.len() < scores.len() {
+            let message = "a node has told no names of classes";
+            return Err(Failure::new(ErrorCode::Internal, message));
+        }
+        told.sort_by(|one, other| other.0.total_cmp(&one.0));
+        out.push(b'[');
+        for (position, (score, name)) in told.into_iter().enumerate() {
+            if position > 0 {
+                out.push(b',');
+            }
+            out.push(b'{');
+            write::key(out, "score");
+            number(out, score)?;
+            write::string_member(out, "label", &String::from_utf8_lossy(name));
+            out.push(b'}');
+        }
+        out.push(b']');
+    }
+    if !texts.is_single {
+        out.push(b']');
+    }
+    Ok(())
 }
 
 /// Of all rows; nothing where the output is not what its name says.

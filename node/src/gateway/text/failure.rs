@@ -9,7 +9,8 @@ use crate::gateway::oip::json::write::{document, key, object, string_member};
 /// The status of a failure. TEI tells what is wrong with a request by 422, not by 400.
 pub fn status(asked: Asked, failure: &Failure) -> u16 {
     match (asked, failure.code.http_status()) {
-        (Asked::Embed | Asked::Rerank, 400) => 422,
+        (Asked::Embeddings, status) => status,
+        (_, 400) => 422,
         (_, status) => status,
     }
 }
@@ -28,11 +29,13 @@ pub fn render_failure(asked: Asked, failure: &Failure) -> Bytes {
                 string_member(out, "code", openai_code(failure.code));
             });
         }),
-        Asked::Embed | Asked::Rerank => document(|out| {
-            string_member(out, "error", &failure.message);
-            string_member(out, "error_type", tei_type(failure.code));
-            string_member(out, "code", failure.code.name());
-        }),
+        Asked::Embed | Asked::Rerank | Asked::Predict | Asked::Tokenize | Asked::Info => {
+            document(|out| {
+                string_member(out, "error", &failure.message);
+                string_member(out, "error_type", tei_type(failure.code));
+                string_member(out, "code", failure.code.name());
+            })
+        }
     }
 }
 

@@ -1,10 +1,11 @@
 //! Reads what is asked about texts, and makes tensors of it.
 
-use bytes::Bytes;
-use paceline_protocol::limits::ROWS_MAX;
-use paceline_protocol::{Dim, Dtype, ErrorCode, Failure, Shape, Signature, Tensor};
+use paceline_protocol::{
+    Asks, Dim, Dtype, ErrorCode, Failure, LongText, Reading, Signature, Tensor,
+};
 
-use super::{EMBEDDING, LOGIT, SCORE, TOKENS};
+use super::inputs::{Inputs, of_tokens};
+use super::{EMBEDDING, LOGIT, LOGITS, SCORE, SCORES, TOKENS};
 use crate::gateway::oip::json::{Keys, Reader};
 use crate::gateway::oip::{
     ParseOptions, ParsedRequest, RequestParameters, WantedOutput, check_inputs, excerpt, listed,
@@ -19,6 +20,12 @@ pub enum Asked {
     Embed,
     /// How well texts answer a query, as TEI has it.
     Rerank,
+    /// Scores of classes, as TEI has it.
+    Predict,
+    /// Tokens of texts, as TEI has it.
+    Tokenize,
+    /// What a model is, as TEI has it.
+    Info,
 }
 
 /// A request that has been read, and not yet held against a signature.
@@ -36,12 +43,14 @@ pub struct Texts {
     pub(super) normalize: bool,
     raw_scores: bool,
     pub(super) return_text: bool,
-}
-
-#[derive(Debug, PartialEq)]
-pub(super) enum Inputs {
-    Strings(Vec<String>),
-    Tokens(Vec<Vec<i64>>),
+    /// Whether a text that is too long is cut, and not refused.
+    truncate: bool,
+    /// Whether such a text loses its beginning.
+    keeps_end: bool,
+    /// Whether tokens are wanted that stand for nothing in the text.
+    special: bool,
+    /// Whether a single text is asked about, and answered without a list around it.
+    pub(super) is_single: bool,
 }
 
 impl Asked {
@@ -50,14 +59,47 @@ impl Asked {
         match self {
             Self::Embeddings | Self::Embed => EMBEDDING,
             Self::Rerank => SCORE,
+            Self::Predict => SCORES,
+            Self::Tokenize | Self::Info => TOKENS,
         }
     }
 
     const fn members(self) -> &'static [&'static str] {
         match self {
-            Self::Embeddings => &["model", "input", "encoding_format", "dimensions"],
-            Self::Embed => &["model", "inputs", "normalize", "dimensions"],
-            Self::Rerank => &["model", "query", "texts", "raw_scores", "return_text"],
+            // OpenAI knows no `truncate`; its clients can send it all the same.
+            Self::Embeddings => &[
+                "model",
+                "input",
+                "encoding_format",
+                "dimensions",
+                "truncate",
+            ],
+            Self::Embed => &[
+                "model",
+                "inputs",
+                "normalize",
+                "dimensions",
+                "truncate",
+                "truncation_direction",
+            ],
+            Self::Rerank => &[
+                "model",
+                "query",
+                "texts",
+                "raw_scores",
+                "return_text",
+                "truncate",
+                "truncation_direction",
+            ],
+            Self::Predict => &[
+                "model",
+                "inputs",
+                "raw_scores",
+                "truncate",
+                "truncation_direction",
+            ],
+            Self::Tokenize => &["model", "inputs", "add_special_tokens"],
+            Self::Info => &["model"],
         }
     }
 }
@@ -70,17 +112,7 @@ impl Texts {
     pub fn read(asked: Asked, body: &[u8]) -> Result<Self, Failure> {
         let mut reader = Reader::new(body);
         let mut keys = Keys::new(asked.members());
-        let mut texts = Self {
-            asked,
-            model: None,
-            inputs: Inputs::Strings(Vec::new()),
-            query: None,
-            in_base64: false,
-            dimensions: None,
-            normalize: asked == Asked::Embed,
-            raw_scores: false,
-            return_text: false,
-        };
+        let mut texts = Self::none(asked, None);
         let mut has_inputs = false;
         let mut members = reader.object("the request object")?;
         while let Some(key) = members.next(&mut reader)? {
@@ -91,7 +123,10 @@ impl Texts {
             match keys.note(key).map_err(twice)? {
                 None => reader.skip()?,
                 Some("input" | "inputs" | "texts") => {
-                    texts.inputs = Inputs::read(&mut reader)?;
+                    (texts.inputs, texts.is_single) = match asked {
+                        Asked::Predict => Inputs::read_sequences(&mut reader)?,
+                        _ => (Inputs::read(&mut reader)?, false),
+                    };
                     has_inputs = true;
                 }
                 Some(_) if reader.null()? => {}
@@ -104,7 +139,7 @@ impl Texts {
             Asked::Rerank if has_inputs => Some("query"),
             Asked::Rerank => Some("texts"),
             Asked::Embeddings => Some("input"),
-            Asked::Embed => Some("inputs"),
+            Asked::Embed | Asked::Predict | Asked::Tokenize | Asked::Info => Some("inputs"),
         };
         match missing {
             None => Ok(texts),
@@ -115,6 +150,25 @@ impl Texts {
         }
     }
 
+    /// A request that says nothing but what is asked, and of which model.
+    pub fn none(asked: Asked, model: Option<String>) -> Self {
+        Self {
+            asked,
+            model,
+            inputs: Inputs::Strings(Vec::new()),
+            query: None,
+            in_base64: false,
+            dimensions: None,
+            normalize: asked == Asked::Embed,
+            raw_scores: false,
+            return_text: false,
+            truncate: false,
+            keeps_end: false,
+            special: true,
+            is_single: false,
+        }
+    }
+
     fn set(&mut self, member: &str, reader: &mut Reader<'_>) -> Result<(), Failure> {
         match member {
             "model" => self.model = Some(reader.string()?.into_owned()),
@@ -122,6 +176,12 @@ impl Texts {
             "normalize" => self.normalize = reader.boolean()?,
             "raw_scores" => self.raw_scores = reader.boolean()?,
             "return_text" => self.return_text = reader.boolean()?,
+            "truncate" => self.truncate = reader.boolean()?,
+            "add_special_tokens" => self.special = reader.boolean()?,
+            "truncation_direction" => {
+                let direction = reader.string()?;
+                self.keeps_end = one_of("truncation_direction", &direction, ["Right", "Left"])?;
+            }
             "dimensions" => {
                 let number = reader.number()?;
                 let dimensions = number
@@ -135,17 +195,7 @@ impl Texts {
             }
             "encoding_format" => {
                 let format = reader.string()?;
-                self.in_base64 = match &*format {
-                    "base64" => true,
-                    "float" => false,
-                    other => {
-                        let message = format!(
-                            "'encoding_format' is {}; allowed: 'float' and 'base64'",
-                            excerpt(other)
-                        );
-                        return Err(Failure::new(ErrorCode::ParameterInvalid, message));
-                    }
-                };
+                self.in_base64 = one_of("encoding_format", &format, ["float", "base64"])?;
             }
             _ => reader.skip()?,
         }
@@ -155,6 +205,24 @@ impl Texts {
     /// The model that it names.
     pub fn model(&self) -> Option<&str> {
         self.model.as_deref()
+    }
+
+    /// How it is read where it is computed.
+    pub fn reading(&self) -> Reading {
+        let long = match (self.truncate, self.keeps_end) {
+            (false, _) => LongText::IsRefused,
+            (true, false) => LongText::KeepsStart,
+            (true, true) => LongText::KeepsEnd,
+        };
+        let asks = match self.asked {
+            Asked::Embeddings | Asked::Embed | Asked::Rerank => Asks::Outputs,
+            Asked::Predict => Asks::OutputsAndClasses,
+            Asked::Tokenize => Asks::Tokens {
+                special: self.special,
+            },
+            Asked::Info => Asks::Facts,
+        };
+        Reading { long, asks }
     }
 
     /// The texts, where they are none of tokens.
@@ -174,7 +242,10 @@ impl Texts {
         signature: &Signature,
         options: ParseOptions,
     ) -> Result<ParsedRequest, Failure> {
-        let wanted = self.wanted(signature)?;
+        let wanted = match self.reading().asks.is_computed() {
+            true => self.wanted(signature)?,
+            false => return self.parse_uncomputed(signature),
+        };
         let names: Vec<&str> = signature.inputs.iter().map(|spec| &*spec.name).collect();
         let inputs = match (&self.inputs, &names[..], &self.query) {
             (Inputs::Strings(texts), ["text"], None) => vec![Tensor::from_byte_strings(texts)],
@@ -197,10 +268,28 @@ impl Texts {
         })
     }
 
+    /// Texts of which nothing is computed: a model that takes pairs reads each alone.
+    fn parse_uncomputed(&self, signature: &Signature) -> Result<ParsedRequest, Failure> {
+        let inputs = match (self.asked, &self.inputs) {
+            (Asked::Info, _) => Vec::new(),
+            (_, Inputs::Strings(texts)) if reads_texts(signature) => {
+                vec![Tensor::from_byte_strings(texts)]
+            }
+            _ => return Err(self.unfit(signature)),
+        };
+        Ok(ParsedRequest {
+            id: None,
+            inputs,
+            outputs: Vec::new(),
+            parameters: RequestParameters::default(),
+        })
+    }
+
     fn wanted(&self, signature: &Signature) -> Result<Vec<WantedOutput>, Failure> {
-        let output = match self.raw_scores {
-            true => LOGIT,
-            false => self.asked.output(),
+        let output = match (self.raw_scores, self.asked) {
+            (false, asked) => asked.output(),
+            (true, Asked::Predict) => LOGITS,
+            (true, _) => LOGIT,
         };
         let position = |name: &str| signature.outputs.iter().position(|spec| spec.name == name);
         let found = position(output).ok_or_else(|| self.unfit(signature))?;
@@ -224,6 +313,8 @@ impl Texts {
     fn unfit(&self, signature: &Signature) -> Failure {
         let needs = match (self.asked, &self.inputs) {
             (Asked::Rerank, _) => "takes 'query' and 'text', and gives 'score'",
+            (Asked::Predict, _) => "takes 'text', and gives 'scores'",
+            (Asked::Tokenize | Asked::Info, _) => "takes 'text'",
             (_, Inputs::Strings(_)) => "takes 'text', and gives 'embedding'",
             (_, Inputs::Tokens(_)) => {
                 "takes 'input_ids' and 'attention_mask' (input = \"tokens\" in its model.toml), and \
@@ -239,98 +330,25 @@ impl Texts {
     }
 }
 
-impl Inputs {
-    /// A text, several, the tokens of one, or those of several.
-    fn read(reader: &mut Reader<'_>) -> Result<Self, Failure> {
-        const WHAT: &str = "a text, a list of texts, or lists of tokens";
-        match reader.peek() {
-            Some(b'"') => return Ok(Self::Strings(vec![reader.string()?.into_owned()])),
-            Some(b'[') => {}
-            _ => return Err(reader.expected(WHAT).into()),
-        }
-        let mut items = reader.array(WHAT)?;
-        let (mut texts, mut rows) = (Vec::new(), Vec::new());
-        let mut tokens = Vec::new();
-        while items.next(reader)? {
-            let kinds = [texts.is_empty(), rows.is_empty(), tokens.is_empty()];
-            match (reader.peek(), kinds) {
-                (Some(b'"'), [_, true, true]) => texts.push(reader.string()?.into_owned()),
-                (Some(b'['), [true, _, true]) => rows.push(row(reader)?),
-                (Some(b'-' | b'0'..=b'9'), [true, true, _]) => tokens.push(token(reader)?),
-                _ => return Err(reader.expected(WHAT).into()),
-            }
-            if texts.len().max(rows.len()) as u64 > ROWS_MAX {
-                let message = format!("there are more than {ROWS_MAX} texts in the request");
-                return Err(Failure::new(ErrorCode::TooLarge, message));
-            }
-        }
-        if !tokens.is_empty() {
-            rows.push(tokens);
-        }
-        match (texts.is_empty(), rows.is_empty()) {
-            (false, _) => Ok(Self::Strings(texts)),
-            (_, false) => Ok(Self::Tokens(rows)),
-            _ => {
-                let message = "there is no text in the request: at least one is needed";
-                Err(Failure::new(ErrorCode::InputShape, message))
-            }
-        }
-    }
+/// Whether a model takes texts.
+pub(in crate::gateway) fn reads_texts(signature: &Signature) -> bool {
+    let mut inputs = signature.inputs.iter();
+    inputs.any(|spec| spec.name == "text" && spec.dtype == Dtype::Bytes)
 }
 
-fn row(reader: &mut Reader<'_>) -> Result<Vec<i64>, Failure> {
-    let mut items = reader.array("a list of tokens")?;
-    let mut tokens = Vec::new();
-    while items.next(reader)? {
-        tokens.push(token(reader)?);
-    }
-    match tokens.is_empty() {
-        true => {
-            let message = "a list of tokens is empty: at least one is needed";
-            Err(Failure::new(ErrorCode::InputShape, message))
-        }
-        false => Ok(tokens),
-    }
+/// Whether a model gives an output of this name.
+pub(in crate::gateway) fn gives(signature: &Signature, output: &str) -> bool {
+    signature.outputs.iter().any(|spec| spec.name == output)
 }
 
-fn token(reader: &mut Reader<'_>) -> Result<i64, Failure> {
-    if !matches!(reader.peek(), Some(b'-' | b'0'..=b'9')) {
-        return Err(reader.expected("a token's number").into());
+/// Whether a member says the second of two words, or the first.
+fn one_of(member: &str, said: &str, [first, second]: [&str; 2]) -> Result<bool, Failure> {
+    if said == first || said == second {
+        return Ok(said == second);
     }
-    let number = reader.number()?;
-    number.to_i64().ok_or_else(|| {
-        let message = format!("{} is no token: tokens are whole numbers", number.text());
-        Failure::new(ErrorCode::InputValues, message)
-    })
+    let message = format!(
+        "'{member}' is {}; allowed: '{first}' and '{second}'",
+        excerpt(said)
+    );
+    Err(Failure::new(ErrorCode::ParameterInvalid, message))
 }
-
-/// Rows as long as the longest, and a mask of what is theirs.
-fn of_tokens(rows: &[Vec<i64>]) -> Result<Vec<Tensor>, Failure> {
-    let longest = rows.iter().map(Vec::len).max().unwrap_or(0);
-    // What many short rows take beside a long one.
-    if rows.len().saturating_mul(longest) > PADDED_MAX {
-        let message = format!(
-            "{} lists of up to {longest} tokens: at most {PADDED_MAX} fit into a request",
-            rows.len()
-        );
-        return Err(Failure::new(ErrorCode::TooLarge, message));
-    }
-    let shape = Shape::new(&[rows.len() as u64, longest as u64]);
-    let shape = shape.expect("rows and columns are bounded above");
-    let tensor = |value: fn(Option<&i64>) -> i64| {
-        let mut data = Vec::with_capacity(rows.len() * longest * 8);
-        for row in rows {
-            for place in 0..longest {
-                data.extend_from_slice(&value(row.get(place)).to_le_bytes());
-            }
-        }
-        Tensor::new(Dtype::Int64, shape, Bytes::from(data)).expect("as many as the shape")
-    };
-    Ok(vec![
-        tensor(|id| id.copied().unwrap_or(0)),
-        tensor(|id| i64::from(id.is_some())),
-    ])
-}
-
-/// Values of a request's tokens with what fills them up: 32 MiB.
-const PADDED_MAX: usize = 4 << 20;

@@ -1,7 +1,7 @@
 //! What is asked about texts, and what is answered.
 
 use paceline_protocol::{
-    Dim, Dtype, ErrorCode, Failure, Shape, ShapePattern, Signature, Tensor, TensorSpec,
+    Dim, Dtype, ErrorCode, Failure, LongText, Shape, ShapePattern, Signature, Tensor, TensorSpec,
     VersionNumber,
 };
 use serde_json::{Value, json};
@@ -233,6 +233,104 @@ fn tei_gets_bare_vectors_and_ranks() {
     let nan = [Tensor::from_f32(2, &[f32::NAN, 0.0]), counted(&[1])];
     let failure = answer(Asked::Embed, &json!({"inputs": "a"}), &of_text(), &nan).unwrap_err();
     assert_eq!(failure.code, ErrorCode::Unsupported);
+}
+
+#[test]
+fn long_texts_are_refused_unless_they_may_be_cut() {
+    let reading = |asked, body: Value| {
+        let texts = Texts::read(asked, body.to_string().as_bytes()).unwrap();
+        texts.reading().long
+    };
+    let of = |said: &str| -> Value { serde_json::from_str(said).unwrap() };
+    assert_eq!(
+        reading(Asked::Embed, of(r#"{"inputs":"a"}"#)),
+        LongText::IsRefused
+    );
+    let openai = of(r#"{"input":"a"}"#);
+    assert_eq!(reading(Asked::Embeddings, openai), LongText::IsRefused);
+    let cut = of(r#"{"inputs":"a","truncate":true,"truncation_direction":null}"#);
+    assert_eq!(reading(Asked::Embed, cut), LongText::KeepsStart);
+    let left = of(r#"{"inputs":"a","truncate":true,"truncation_direction":"Left"}"#);
+    assert_eq!(reading(Asked::Predict, left), LongText::KeepsEnd);
+    let wrong = Texts::read(
+        Asked::Embed,
+        br#"{"inputs":"a","truncation_direction":"left"}"#,
+    );
+    let wrong = wrong.unwrap_err();
+    assert_eq!(wrong.code, ErrorCode::ParameterInvalid);
+    assert!(wrong.message.contains("'Right' and 'Left'"), "{wrong}");
+}
+
+#[test]
+fn tei_gets_classes_with_their_names_the_best_first() {
+    let signature = signature(
+        &[("text", Dtype::Bytes, ONE)],
+        &[
+            ("scores", Dtype::Fp32, Dim::Exactly(2)),
+            ("logits", Dtype::Fp32, Dim::Exactly(2)),
+            ("label", Dtype::Bytes, ONE),
+        ],
+    );
+    let names = Tensor::from_byte_strings(&["no", "yes", "no", "yes"]);
+    let shape = Shape::new(&[2, 2]).unwrap();
+    let outputs = [
+        Tensor::from_f32(2, &[0.25, 0.75, 1.0, 0.0]),
+        Tensor::from_f32(2, &[-1.0, 1.0, 4.0, -4.0]),
+        Tensor::from_byte_strings(&["yes", "no"]),
+        Tensor::new(Dtype::Bytes, shape, names.data().clone()).unwrap(),
+    ];
+    let one = |score, label: &str| json!({"score": score, "label": label});
+    let several = json!({"inputs": [["a"], ["b"]]});
+    let read = answer(Asked::Predict, &several, &signature, &outputs).unwrap();
+    let first = json!([one(0.75, "yes"), one(0.25, "no")]);
+    assert_eq!(read, json!([first, [one(1.0, "no"), one(0.0, "yes")]]));
+    let rows: Vec<_> = outputs
+        .iter()
+        .map(|tensor| tensor.slice_rows(0..1))
+        .collect();
+    for single in [json!("a"), json!(["a"])] {
+        let body = json!({"inputs": single, "raw_scores": true});
+        let read = answer(Asked::Predict, &body, &signature, &rows).unwrap();
+        assert_eq!(read, json!([one(1.0, "yes"), one(-1.0, "no")]));
+    }
+    for pair in [json!(["a", "b"]), json!([["a", "b"]])] {
+        let refused = Texts::read(
+            Asked::Predict,
+            json!({"inputs": pair}).to_string().as_bytes(),
+        );
+        assert_eq!(refused.unwrap_err().code, ErrorCode::Unsupported);
+    }
+}
+
+#[test]
+fn tokens_and_facts_are_passed_on_as_they_are_told() {
+    let lists = [Tensor::from_byte_strings(&[r#"[{"id":7}]"#, "[]"])];
+    let body = json!({"inputs": ["a", ""], "add_special_tokens": false});
+    let read = answer(Asked::Tokenize, &body, &of_pairs(), &lists).unwrap();
+    assert_eq!(read, json!([[{"id": 7}], []]));
+    let unfit = answer(Asked::Tokenize, &body, &of_tokens(), &lists).unwrap_err();
+    assert_eq!(unfit.code, ErrorCode::Unsupported);
+    let facts = r#"{"tokens_max":24,"batch_tokens_max":2048,"precision":"f32","pooling":"mean","classes":[]}"#;
+    let texts = Texts::none(Asked::Info, None);
+    let told = [Tensor::from_byte_strings(&[facts])];
+    let view = AnswerView {
+        model_name: "m",
+        version: VersionNumber(3),
+        id: None,
+        parameters: &[],
+        signature: &of_text(),
+        outputs: &told,
+        wanted: &[],
+    };
+    let read: Value = serde_json::from_slice(&render(&view, &texts).unwrap().head).unwrap();
+    assert_eq!(
+        (&read["model_id"], &read["max_input_length"]),
+        (&json!("m"), &json!(24))
+    );
+    assert_eq!(
+        read["model_type"],
+        json!({"embedding": {"pooling": "mean"}})
+    );
 }
 
 #[test]
