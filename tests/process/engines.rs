@@ -169,12 +169,7 @@ fn a_row_that_kills_engines_is_found_and_refused_and_others_are_served() {
             others = others.saturating_add(1);
         }
         let answer = poison.join().expect("it was answered");
-        assert_eq!(
-            answer.header("paceline-code"),
-            Some("POISON"),
-            "{}",
-            answer.text()
-        );
+        assert_eq!(answer.json()["code"], "POISON", "{}", answer.text());
     });
     assert_eq!(deaths(&node), 2.0, "with others, and alone");
     let again = node.ask(&killer);
