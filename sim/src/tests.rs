@@ -60,6 +60,41 @@ fn a_carried_load_is_answered() {
     assert_eq!(report.epoch, 5);
 }
 
+/// A second of texts of 8 to 512 tokens, most of them short, each with 50 ms; tokens are what costs.
+fn texts(rate_per_s: u64, tokens_max: u32) -> Scenario {
+    let mut scenario = short();
+    let version = &mut scenario.models[0].versions[0];
+    version.tokens_max = tokens_max;
+    version.cost.row_ns = 0;
+    version.cost.token_ns = 4_000;
+    let client = &mut scenario.clients[0];
+    (client.budget_min_us, client.budget_max_us) = (50_000, 50_000);
+    client.workload.rows = Sizes::Fixed { size: 1 };
+    client.workload.tokens = Sizes::Pareto {
+        least: 8,
+        shape_permille: 1_200,
+        most: 512,
+    };
+    at_rate(&mut scenario, rate_per_s);
+    scenario.expect.answers_min = 1_000;
+    scenario
+}
+
+#[test]
+fn batches_of_texts_keep_to_their_tokens_and_more_of_them_are_in_time() {
+    for seed in 1..=3 {
+        let carried = hold(&texts(6_000, 512), seed);
+        assert!(
+            carried.outcomes.answered * 100 > carried.requests * 95,
+            "{carried}"
+        );
+        // Twice what is carried: what is counted in tokens is known better.
+        let answered = |tokens_max| hold(&texts(30_000, tokens_max), seed).outcomes.answered;
+        let (by_tokens, by_rows) = (answered(512), answered(0));
+        assert!(by_tokens * 100 >= by_rows * 95, "{by_tokens} {by_rows}");
+    }
+}
+
 #[test]
 fn every_planted_bug_is_found_by_its_invariant() {
     let expected = [

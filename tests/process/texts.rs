@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::cluster::Cluster;
 use crate::http::Answer;
-use crate::node::{Node, directory};
+use crate::node::{Node, directory, example};
 use crate::tensors::from_bytes;
 
 /// What floats of two implementations differ by.
@@ -174,7 +174,7 @@ fn any_node_cuts_classifies_and_describes_what_one_replica_reads() {
             for token in list.iter().filter(|token| token["special"] == false) {
                 let [from, to] = ["start", "stop"].map(|place| token[place].as_u64());
                 let part = &text[from.expect("a place") as usize..to.expect("a place") as usize];
-                assert_eq!(token["text"], *String::from_utf8_lossy(part));
+                assert_eq!(token["text"], String::from_utf8_lossy(part).into_owned());
             }
         }
         let body = json!({"model": "bert", "inputs": texts[0], "add_special_tokens": false});
@@ -182,7 +182,8 @@ fn any_node_cuts_classifies_and_describes_what_one_replica_reads() {
         assert_eq!(plain[0].as_array().map(Vec::len), Some(7), "of nine");
 
         // The only model with classes.
-        let body = json!({"inputs": [[classes[0]["text"]], [classes[1]["text"]]]});
+        let inputs = json!([[classes[0]["text"]], [classes[1]["text"]]]);
+        let body = json!({"inputs": inputs, "raw_scores": true});
         let told = ask("/predict", &body).ok();
         for (row, found) in classes.iter().zip(told.as_array().expect("a list each")) {
             let mut wanted = floats(&row["outputs"]);
@@ -203,6 +204,59 @@ fn any_node_cuts_classifies_and_describes_what_one_replica_reads() {
         let several = node.get("/info");
         assert_eq!(several.status, 422, "{}", several.text());
     }
+}
+
+#[test]
+fn a_precision_is_measured_and_written_into_the_version_alone() {
+    let data = directory();
+    let node = Node::start(&data.path().join("node"), &["--engine", "candle"]);
+    let folder = folder("bert");
+    let path = folder.to_str().expect("a path in UTF-8");
+    let push = ["model", "push", "bert", path];
+    let plain = node.cli_json(&push);
+    assert_eq!(
+        (&plain["version"], &plain["precision"]),
+        (&json!(1), &Value::Null)
+    );
+    let bf16 = [&push[..], &["--precision", "bf16", "--deploy"]].concat();
+    let told = node.cli_json(&bf16);
+    let report = &told["precision"];
+    assert_eq!(
+        (&told["version"], &report["texts"]),
+        (&json!(2), &json!(40))
+    );
+    assert!(
+        report["cosine_min_ppm"].as_i64().expect("a number") >= 999_000,
+        "{report}"
+    );
+    assert!(report["f32_text_ns"].as_u64().expect("a number") > 0);
+    assert!(
+        !folder.join("model.toml").exists(),
+        "the folder is the user's"
+    );
+    assert_eq!(node.cli_json(&bf16)["created"], false);
+
+    let texts = data.path().join("texts");
+    std::fs::write(&texts, "one\n\ntwo\n").expect("it is written");
+    let texts = texts.to_str().expect("a path in UTF-8");
+    let own = [&push[..], &["--precision", "f32", "--calibration", texts]].concat();
+    let shown = node.cli(&own);
+    assert_eq!(shown.status.code(), Some(0), "{}", shown.stderr);
+    assert!(shown.stdout.contains("of 2 texts"), "{}", shown.stdout);
+    let digits = example("digits");
+    let digits = digits.to_str().expect("a path in UTF-8");
+    let refused = node.cli(&["model", "push", "digits", digits, "--precision", "bf16"]);
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(refused.stderr.contains("'mlp'"), "{}", refused.stderr);
+    let misused = node.cli(&[&push[..], &["--force"]].concat());
+    assert_eq!(misused.status.code(), Some(2));
+
+    // Answers of candle's operations, at the precision that was chosen.
+    let known = rows("bert");
+    let body = json!({"inputs": known[0]["text"]}).to_string();
+    let found = node.post("/embed", body).ok();
+    assert_near(&floats(&found[0]), &floats(&known[0]["outputs"]));
+    node.kill9();
 }
 
 /// Callers at a time, and requests of each.

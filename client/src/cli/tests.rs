@@ -2,6 +2,7 @@
 
 mod debug;
 mod membership;
+mod precision;
 
 use std::cell::RefCell;
 use std::fs;

@@ -5,8 +5,9 @@
 //! arrival. The head fixes the class and the bucket, and the batch fills in the same order with
 //! requests of those until the next one does not fit. A request that must be alone is a batch of
 //! its own. Of models that read texts, tokens are what is counted beside rows: they are what a batch
-//! costs, and what its limit, its price and every estimate are of. Nothing waits for company: a batch is formed as soon as a lane is free, unless the
-//! [`Policy`] of another server is asked for, to compare with.
+//! costs, and what its limit, its price and every estimate are of. Nothing waits for company: a batch
+//! is formed as soon as a lane is free, unless the [`Policy`] of another server is asked for, to
+//! compare with.
 //!
 //! While more waits than one batch takes, a request that would not be finished by its deadline is
 //! refused when it arrives, and told when it would have been: what is served before it, at the

@@ -292,7 +292,7 @@ impl Artifacts {
     }
 
     /// An artifact's manifest. Its files need not be here.
-    pub(super) fn manifest(&self, digest: Digest) -> Result<Manifest, ArtifactError> {
+    pub(crate) fn manifest(&self, digest: Digest) -> Result<Manifest, ArtifactError> {
         let name = manifest_name(digest);
         let missing = |error: io::Error| match error.kind() {
             io::ErrorKind::NotFound => ArtifactError::Missing {

@@ -118,3 +118,6 @@ fn refusal(error: PrecisionError) -> Failure {
 }
 
 const MODEL: &str = "model.toml";
+
+#[cfg(test)]
+mod tests;
