@@ -1,17 +1,13 @@
 //! The production engine of a CPU: every family, on whichever thread calls.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
-use paceline_protocol::Tensor;
 use paceline_protocol::registry::DeviceKind;
 
-use crate::batch::Batch;
-use crate::engine::{
-    DeviceSpec, Engine, LoadError, LoadedModel, MemoryUse, Prepared, RunError, Token,
-};
-use crate::family::{Encoder, Identity, Mlp, Path};
-use crate::folder::{ModelDescription, Plan, examine};
+use crate::account::Account;
+use crate::engine::{DeviceSpec, Engine, LoadError, LoadedModel};
+use crate::family::{Path, load};
+use crate::offload::Host;
 use crate::source::ModelSource;
 
 /// Loads versions into main memory, and keeps account of what they occupy.
@@ -22,7 +18,7 @@ use crate::source::ModelSource;
 pub struct CpuEngine {
     device: DeviceSpec,
     path: Path,
-    taken_bytes: Arc<AtomicU64>,
+    account: Account,
 }
 
 impl CpuEngine {
@@ -42,16 +38,23 @@ impl CpuEngine {
         Self {
             device,
             path: Path::default(),
-            taken_bytes: Arc::default(),
+            account: Account::default(),
         }
     }
 
-    /// The same engine with encoders computed by candle's own operations: slower, and what the
-    /// kernels are held to. candle splits large products over threads of its own unless
+    /// The same engine with models computed by candle's own operations, those that a GPU runs:
+    /// slower, and what the kernels are held to. candle splits large products over threads of its own unless
     /// `RAYON_NUM_THREADS` is 1.
     #[must_use]
     pub fn with_reference(mut self) -> Self {
-        self.path = Path::Reference;
+        self.path = Path::Offload(Arc::new(Host::REFERENCE));
+        self
+    }
+
+    /// The same engine with models computed by an offload.
+    #[cfg(test)]
+    pub(crate) fn with_offload(mut self, offload: Host) -> Self {
+        self.path = Path::Offload(Arc::new(offload));
         self
     }
 
@@ -71,28 +74,7 @@ impl CpuEngine {
 
     /// What loaded versions occupy now, with every thread running a full batch of each.
     pub fn taken_bytes(&self) -> u64 {
-        self.taken_bytes.load(Ordering::Relaxed)
-    }
-
-    /// Takes memory for a version, or says how much is left.
-    fn reserve(&self, memory: MemoryUse) -> Result<Reservation, LoadError> {
-        let needed = memory.total_bytes(self.device.threads);
-        let device = self.device.memory_bytes;
-        let take = |taken: u64| taken.checked_add(needed).filter(|sum| *sum <= device);
-        match self
-            .taken_bytes
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, take)
-        {
-            Ok(_) => Ok(Reservation {
-                bytes: needed,
-                account: self.taken_bytes.clone(),
-            }),
-            Err(taken) => Err(LoadError::Memory {
-                needed,
-                left: device.saturating_sub(taken),
-                device,
-            }),
-        }
+        self.account.taken_bytes()
     }
 }
 
@@ -102,79 +84,7 @@ impl Engine for CpuEngine {
     }
 
     fn load(&self, source: &ModelSource) -> Result<Arc<dyn LoadedModel>, LoadError> {
-        let (description, plan) = examine(source)?;
-        // Memory is taken before anything is allocated.
-        Ok(match plan {
-            Plan::Identity => Arc::new(Identity::new(description)),
-            Plan::Mlp(plan) => {
-                let reservation = self.reserve(plan.memory(description.rows_max))?;
-                let model = Mlp::load(description, &plan)?;
-                Arc::new(Accounted {
-                    model,
-                    _reservation: reservation,
-                })
-            }
-            Plan::Encoder(plan) => {
-                let reservation = self.reserve(plan.memory(description.rows_max))?;
-                let model = Encoder::load(description, &plan, self.path)?;
-                Arc::new(Accounted {
-                    model,
-                    _reservation: reservation,
-                })
-            }
-        })
-    }
-}
-
-/// Memory of the device, given back when it is dropped.
-struct Reservation {
-    bytes: u64,
-    account: Arc<AtomicU64>,
-}
-
-impl Drop for Reservation {
-    fn drop(&mut self) {
-        self.account.fetch_sub(self.bytes, Ordering::Relaxed);
-    }
-}
-
-/// A model with the memory that it occupies.
-struct Accounted<M> {
-    model: M,
-    _reservation: Reservation,
-}
-
-impl<M: LoadedModel> LoadedModel for Accounted<M> {
-    fn description(&self) -> &ModelDescription {
-        self.model.description()
-    }
-
-    fn prepare(&self, inputs: &[Tensor]) -> Result<Prepared, RunError> {
-        self.model.prepare(inputs)
-    }
-
-    fn tokens(&self, inputs: &[Tensor]) -> Option<u64> {
-        self.model.tokens(inputs)
-    }
-
-    fn tokens_max(&self) -> Option<u32> {
-        self.model.tokens_max()
-    }
-
-    fn tokenize(&self, text: &str) -> Option<Result<Vec<Token>, RunError>> {
-        self.model.tokenize(text)
-    }
-
-    fn sample(&self, rows: u32) -> Option<Vec<Tensor>> {
-        self.model.sample(rows)
-    }
-
-    fn run(&self, batch: &Batch<'_>) -> Result<Vec<Vec<Tensor>>, RunError> {
-        self.model.run(batch)
-    }
-
-    fn bytes(&self) -> MemoryUse {
-        self.model.bytes()
+        load(source, &self.path, &self.account, self.device)
     }
 }
 

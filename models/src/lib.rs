@@ -5,6 +5,7 @@
 //!        │                                            (never executed, never trusted)
 //!     Engine::load ──► LoadedModel ◄── warm_up        what it costs, measured
 //!    CpuEngine           │   ▲
+//!    CudaEngine          │   │
 //!    StubEngine       answers│ Batch                  rows of many requests, side by side
 //!                        ▼   │
 //!                       the node
@@ -15,12 +16,15 @@
 //! Deliberately absent: queues, deadlines, threads and restarts. Whoever calls
 //! [`LoadedModel::run`] lends it the thread that it computes on, and catches its panics.
 
+mod account;
 mod batch;
 mod cpu;
+mod cuda;
 mod engine;
 mod family;
 mod folder;
 pub mod kernel;
+mod offload;
 mod source;
 mod stub;
 mod warm_up;
@@ -28,6 +32,9 @@ mod weights;
 
 pub use batch::Batch;
 pub use cpu::CpuEngine;
+#[cfg(feature = "cuda")]
+pub use cuda::{CudaEngine, StageTimes};
+pub use cuda::{CudaOptions, ProbeError, probe_cuda};
 pub use engine::{
     DeviceSpec, Engine, LoadError, LoadedModel, MemoryUse, Prepared, RunError, Token,
 };
