@@ -33,5 +33,5 @@ mod times;
 #[cfg(feature = "cuda")]
 pub use engine::CudaEngine;
 pub use probe::{CudaOptions, ProbeError, probe_cuda};
-#[cfg(feature = "cuda")]
+#[cfg(any(test, feature = "cuda"))]
 pub use times::StageTimes;

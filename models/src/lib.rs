@@ -33,7 +33,9 @@ mod weights;
 pub use batch::Batch;
 pub use cpu::CpuEngine;
 #[cfg(feature = "cuda")]
-pub use cuda::{CudaEngine, StageTimes};
+pub use cuda::CudaEngine;
+#[cfg(any(test, feature = "cuda"))]
+pub use cuda::StageTimes;
 pub use cuda::{CudaOptions, ProbeError, probe_cuda};
 pub use engine::{
     DeviceSpec, Engine, LoadError, LoadedModel, MemoryUse, Prepared, RunError, Token,

@@ -17,9 +17,9 @@ pub(super) enum Network {
     /// On the calling thread.
     Kernels {
         /// A token's first vector is looked up here.
-        tables: Tables,
+        tables: Box<Tables>,
         /// What follows.
-        layers: Ragged,
+        layers: Box<Ragged>,
     },
     /// Elsewhere.
     Offload(Staged),
@@ -46,7 +46,10 @@ impl Network {
                 })?;
                 let tables = reader.tables().map_err(EncoderError::into_load)?;
                 let layers = Ragged::load(&outline.config, reader, &tables.norm, kernels)?;
-                Ok(Self::Kernels { tables, layers })
+                Ok(Self::Kernels {
+                    tables: Box::new(tables),
+                    layers: Box::new(layers),
+                })
             }
         }
     }
