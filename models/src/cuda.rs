@@ -19,6 +19,8 @@ mod engine;
 #[cfg(any(test, feature = "cuda"))]
 mod fault;
 #[cfg(feature = "cuda")]
+mod flight;
+#[cfg(feature = "cuda")]
 mod inject;
 #[cfg(feature = "cuda")]
 mod libraries;

@@ -7,7 +7,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use candle_core::Tensor as Array;
 use paceline_protocol::registry::DeviceKind;
 
-use super::owner::{Found, Lost, Message, Owner};
+use super::flight::Lost;
+use super::owner::{Found, Message, Owner};
 use super::pinned::Pool;
 use super::probe::{CudaOptions, ProbeError};
 use super::times::StageTimes;

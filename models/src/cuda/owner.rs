@@ -2,20 +2,18 @@
 #![allow(unsafe_code)]
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender};
-use std::sync::{Arc, OnceLock};
 
 use candle_core::cuda_backend::cudarc::driver::sys::{self, CUevent_flags};
-use candle_core::cuda_backend::cudarc::driver::{
-    CudaContext, CudaEvent, CudaSlice, CudaStream, DriverError,
-};
+use candle_core::cuda_backend::cudarc::driver::{CudaContext, CudaSlice, CudaStream, DriverError};
 use candle_core::op::BackpropOp;
 use candle_core::{CudaDevice, CudaStorage, Device, Storage, Tensor as Array};
 
+use super::flight::{Flight, Lost, Span, told, verdict};
 use super::pinned::Lease;
 use super::probe::{CudaOptions, ProbeError, runs_on};
-use super::times::{PassTimes, common};
-use super::{fault, inject, libraries};
+use super::{inject, libraries};
 use crate::engine::RunError;
 use crate::offload::{Compute, Input, Work};
 
@@ -40,9 +38,6 @@ pub(super) enum Message {
     Fault { reply: SyncSender<RunError> },
 }
 
-/// What the first sticky error said. Nothing is issued afterwards.
-pub(super) type Lost = Arc<OnceLock<String>>;
-
 /// The device, on its own thread.
 pub(super) struct Owner {
     device: Device,
@@ -63,23 +58,13 @@ pub(super) struct Found {
     pub(super) free_bytes: u64,
 }
 
-/// Two events around what a stream does, with the time of each.
-pub(super) struct Span {
-    start: CudaEvent,
-    end: CudaEvent,
-}
-
-/// A batch that was started. The lane waits for it; then its buffers are free.
-pub(super) struct Flight {
-    lease: Lease,
+/// What was issued of a batch.
+struct Issued {
+    outcome: Array,
     outputs: usize,
     copy_in: Span,
     compute: Arc<Span>,
     copy_out: Span,
-    before: Option<Arc<Span>>,
-    /// Memory of the device that its streams use until the last event: freed on one stream while
-    /// another reads it, it would be given to the next batch.
-    _held: [Array; 2],
 }
 
 /// Time is taken; who waits sleeps.
@@ -125,7 +110,7 @@ impl Owner {
         let cuda = device.as_cuda_device()?.clone();
         // SAFETY: without tracking, order between streams is ours to keep. All that candle does is
         // on the one stream `compute`, ordered by itself. What crosses streams are a batch's input
-        // and outcome: `start` makes each stream wait for the event behind the one before it, and
+        // and outcome: `issue` makes each stream wait for the event behind the one before it, and
         // `Flight` holds both until the last event.
         unsafe { cuda.disable_event_tracking() };
         let compute = cuda.cuda_stream();
@@ -206,17 +191,39 @@ impl Owner {
         Ok(free.0 as u64)
     }
 
-    fn run(&mut self, work: Work, lease: Lease) -> Result<Flight, RunError> {
+    fn run(&mut self, work: Work, mut lease: Lease) -> Result<Flight, RunError> {
         self.check_lost()?;
-        let started = catch_unwind(AssertUnwindSafe(|| self.start(work, lease)));
-        match started {
-            Ok(started) => started.map_err(|message| self.failed(message)),
-            Err(_) => Err(self.failed("starting a batch panicked".into())),
-        }
+        let mut input = None;
+        let issue = || self.issue(work, &mut lease, &mut input);
+        let message = match catch_unwind(AssertUnwindSafe(issue)) {
+            Ok(Ok(issued)) => {
+                return Ok(Flight {
+                    lease,
+                    outputs: issued.outputs,
+                    copy_in: issued.copy_in,
+                    before: self.before.replace(issued.compute.clone()),
+                    compute: issued.compute,
+                    copy_out: issued.copy_out,
+                    _held: [input.expect("it was copied in"), issued.outcome],
+                });
+            }
+            Ok(Err(message)) => message,
+            Err(_) => "starting a batch panicked".into(),
+        };
+        // Whatever was issued of it is waited for, before buffers go back to the pool and memory
+        // to the device: otherwise the next batch would write to what this one still reads.
+        self.settle();
+        Err(self.failed(message))
     }
 
-    /// Issues copy in, computation and copy out of a batch, and waits for none of them.
-    fn start(&mut self, work: Work, mut lease: Lease) -> Result<Flight, String> {
+    /// Issues copy in, computation and copy out of a batch, and waits for none of them. `held` is
+    /// what the device must not lose before it is done.
+    fn issue(
+        &self,
+        work: Work,
+        lease: &mut Lease,
+        held: &mut Option<Array>,
+    ) -> Result<Issued, String> {
         let Work {
             input,
             outputs,
@@ -224,45 +231,31 @@ impl Owner {
         } = work;
         let mark = |stream: &CudaStream| stream.record_event(TIMED).map_err(told);
         let start = mark(&self.copy_in)?;
-        let input = self.copy_in(input, &mut lease)?;
+        let input = held.insert(self.copy_in(input, lease)?).clone();
         let copy_in = Span {
             start,
             end: mark(&self.copy_in)?,
         };
-        // What follows is issued, or everything is waited for: a buffer that goes back to the pool
-        // while the device still uses it would be written by two.
-        let issued = (|| {
-            self.compute.wait(&copy_in.end).map_err(told)?;
-            let start = mark(&self.compute)?;
-            let outcome = outcome(compute, input.clone(), outputs)?;
-            let compute = Arc::new(Span {
-                start,
-                end: mark(&self.compute)?,
-            });
-            self.copy_out.wait(&compute.end).map_err(told)?;
-            let start = mark(&self.copy_out)?;
-            self.copy_out(&outcome, outputs, &mut lease)?;
-            let copy_out = Span {
-                start,
-                end: mark(&self.copy_out)?,
-            };
-            Ok((outcome, compute, copy_out))
-        })();
-        let (outcome, compute, copy_out) = match issued {
-            Ok(issued) => issued,
-            Err(message) => {
-                self.settle();
-                return Err(message);
-            }
+        self.compute.wait(&copy_in.end).map_err(told)?;
+        let start = mark(&self.compute)?;
+        let outcome = outcome(compute, input, outputs)?;
+        let compute = Arc::new(Span {
+            start,
+            end: mark(&self.compute)?,
+        });
+        self.copy_out.wait(&compute.end).map_err(told)?;
+        let start = mark(&self.copy_out)?;
+        self.copy_out(&outcome, outputs, lease)?;
+        let copy_out = Span {
+            start,
+            end: mark(&self.copy_out)?,
         };
-        Ok(Flight {
-            lease,
+        Ok(Issued {
+            outcome,
             outputs,
             copy_in,
-            before: self.before.replace(compute.clone()),
             compute,
             copy_out,
-            _held: [input, outcome],
         })
     }
 
@@ -324,52 +317,6 @@ impl Owner {
     }
 }
 
-impl Flight {
-    /// Waits until the batch is done: what came out, and how long each stage took.
-    ///
-    /// # Errors
-    /// What went wrong on the device.
-    pub(super) fn land(mut self, lost: &Lost) -> Result<(Vec<f32>, PassTimes), RunError> {
-        let landed = (|| {
-            self.copy_out.end.synchronize()?;
-            let outcome = self.lease.outcome(self.outputs)?;
-            Ok((outcome, self.times()?))
-        })();
-        landed.map_err(|error| verdict(lost, error, "a batch"))
-    }
-
-    fn times(&self) -> Result<PassTimes, DriverError> {
-        let overlapped_ms = match &self.before {
-            None => 0.0,
-            Some(before) => {
-                let at = |event: &CudaEvent| before.start.elapsed_ms(event);
-                let copying = (at(&self.copy_in.start)?, at(&self.copy_in.end)?);
-                common(copying, (0.0, at(&before.end)?))
-            }
-        };
-        Ok(PassTimes {
-            copy_in_ms: self.copy_in.elapsed_ms()?,
-            compute_ms: self.compute.elapsed_ms()?,
-            copy_out_ms: self.copy_out.elapsed_ms()?,
-            overlapped_ms,
-        })
-    }
-}
-
-impl Drop for Flight {
-    /// The lane that waited may have panicked or gone: the buffers go back to the pool only when
-    /// the device has done with them.
-    fn drop(&mut self) {
-        let _ = self.copy_out.end.synchronize();
-    }
-}
-
-impl Span {
-    fn elapsed_ms(&self) -> Result<f32, DriverError> {
-        self.start.elapsed_ms(&self.end)
-    }
-}
-
 /// The family's operations, and that they gave what was said.
 fn outcome(compute: Compute, input: Array, outputs: usize) -> Result<Array, String> {
     let outcome = compute(input).and_then(|outcome| outcome.contiguous());
@@ -377,16 +324,6 @@ fn outcome(compute: Compute, input: Array, outputs: usize) -> Result<Array, Stri
     match outcome.elem_count() {
         count if count == outputs => Ok(outcome),
         count => Err(format!("{count} numbers came out, {outputs} were said")),
-    }
-}
-
-fn verdict(lost: &Lost, error: DriverError, message: &str) -> RunError {
-    let what = format!("{message}: {}", told(error));
-    if fault::sticky(error.0 as u32).is_none() {
-        return RunError::Engine { message: what };
-    }
-    RunError::DeviceLost {
-        message: lost.get_or_init(|| what).clone(),
     }
 }
 
@@ -401,11 +338,6 @@ fn check_driver() -> Result<(), ProbeError> {
         found: format!("{}.{}", version / 1000, version % 1000 / 10),
         wanted: "13.0 (driver 580)",
     })
-}
-
-/// The driver's own name of an error: asking it for a text needs a driver that answers.
-fn told(error: DriverError) -> String {
-    format!("{:?}", error.0)
 }
 
 fn one_line(text: &str) -> String {

@@ -187,3 +187,30 @@ impl<T: DeviceRepr + ValidAsZeroBits + Copy + Default> Buffer<T> {
         Ok(slice)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_wants_buffers_waits_until_a_batch_has_ended() {
+        let pool = Pool::new(1);
+        let lease = pool.take();
+        let (sender, taken) = std::sync::mpsc::sync_channel(1);
+        let other = pool.clone();
+        let waiter = std::thread::spawn(move || {
+            let lease = other.take();
+            sender.send(()).unwrap();
+            drop(lease);
+        });
+        let patience = std::time::Duration::from_millis(50);
+        assert!(
+            taken.recv_timeout(patience).is_err(),
+            "one pair, two leases"
+        );
+        drop(lease);
+        taken.recv().unwrap();
+        waiter.join().unwrap();
+        drop(pool.take());
+    }
+}
