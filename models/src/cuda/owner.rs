@@ -293,7 +293,7 @@ impl Owner {
 
     /// Waits for all streams, whatever they say.
     fn settle(&self) {
-        for stream in [&self.copy_in, &self.compute, &self.copy_out] {
+        for stream in [&self.copy_in, &self.copy_out, &self.compute] {
             let _ = stream.synchronize();
         }
     }
