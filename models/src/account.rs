@@ -1,17 +1,23 @@
-//! The account of a device's memory: what is loaded has taken its share, or is not loaded.
+//! The account of a device's memory: what loaded versions take, and give back.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::engine::{DeviceSpec, LoadError, MemoryUse};
+use paceline_protocol::Tensor;
 
-/// What loaded versions have taken of a device's memory. Cloning shares it.
+use crate::batch::Batch;
+use crate::engine::{
+    DeviceSpec, LoadError, LoadedModel, MemoryUse, Prepared, RunError, TextFacts, Token,
+};
+use crate::folder::ModelDescription;
+
+/// Bytes of a device that are taken. Cloning shares the account.
 #[derive(Clone, Debug, Default)]
 pub struct Account {
     taken_bytes: Arc<AtomicU64>,
 }
 
-/// A share of a device's memory, given back when it is dropped.
+/// Memory of a device, given back when it is dropped.
 #[derive(Debug)]
 pub struct Reservation {
     bytes: u64,
@@ -19,7 +25,7 @@ pub struct Reservation {
 }
 
 impl Account {
-    /// What is taken now, in bytes.
+    /// What is taken now.
     pub fn taken_bytes(&self) -> u64 {
         self.taken_bytes.load(Ordering::Relaxed)
     }
@@ -56,8 +62,64 @@ impl Account {
 
 impl Drop for Reservation {
     fn drop(&mut self) {
-        self.account
-            .taken_bytes
-            .fetch_sub(self.bytes, Ordering::Relaxed);
+        let account = &self.account.taken_bytes;
+        account.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
+/// A model with the memory that it occupies: the model goes first, then its memory is free.
+pub(crate) struct Accounted<M> {
+    model: M,
+    _reservation: Reservation,
+}
+
+impl<M> Accounted<M> {
+    pub(crate) fn new(model: M, reservation: Reservation) -> Self {
+        Self {
+            model,
+            _reservation: reservation,
+        }
+    }
+}
+
+impl<M: LoadedModel> LoadedModel for Accounted<M> {
+    fn description(&self) -> &ModelDescription {
+        self.model.description()
+    }
+
+    fn prepare(&self, inputs: &[Tensor]) -> Result<Prepared, RunError> {
+        self.model.prepare(inputs)
+    }
+
+    fn prepare_ends(&self, inputs: &[Tensor]) -> Result<Prepared, RunError> {
+        self.model.prepare_ends(inputs)
+    }
+
+    fn text_facts(&self) -> Option<TextFacts> {
+        self.model.text_facts()
+    }
+
+    fn tokens(&self, inputs: &[Tensor]) -> Option<u64> {
+        self.model.tokens(inputs)
+    }
+
+    fn tokens_max(&self) -> Option<u32> {
+        self.model.tokens_max()
+    }
+
+    fn tokenize(&self, text: &str) -> Option<Result<Vec<Token>, RunError>> {
+        self.model.tokenize(text)
+    }
+
+    fn sample(&self, rows: u32) -> Option<Vec<Tensor>> {
+        self.model.sample(rows)
+    }
+
+    fn run(&self, batch: &Batch<'_>) -> Result<Vec<Vec<Tensor>>, RunError> {
+        self.model.run(batch)
+    }
+
+    fn bytes(&self) -> MemoryUse {
+        self.model.bytes()
     }
 }

@@ -2,16 +2,12 @@
 
 use std::sync::Arc;
 
-use paceline_protocol::Tensor;
 use paceline_protocol::registry::DeviceKind;
 
-use crate::account::{Account, Reservation};
-use crate::batch::Batch;
-use crate::engine::{
-    DeviceSpec, Engine, LoadError, LoadedModel, MemoryUse, Prepared, RunError, TextFacts, Token,
-};
-use crate::family::{Encoder, Identity, Mlp, Path};
-use crate::folder::{ModelDescription, Plan, examine};
+use crate::account::Account;
+use crate::engine::{DeviceSpec, Engine, LoadError, LoadedModel};
+use crate::family::{Path, load};
+use crate::offload::Host;
 use crate::source::ModelSource;
 
 /// Loads versions into main memory, and keeps account of what they occupy.
@@ -46,12 +42,19 @@ impl CpuEngine {
         }
     }
 
-    /// The same engine with encoders computed by candle's own operations: slower, and what the
-    /// kernels are held to. candle splits large products over threads of its own unless
+    /// The same engine with models computed by candle's own operations, those that a GPU runs:
+    /// slower, and what the kernels are held to. candle splits large products over threads of its own unless
     /// `RAYON_NUM_THREADS` is 1.
     #[must_use]
     pub fn with_reference(mut self) -> Self {
-        self.path = Path::Reference;
+        self.path = Path::Offload(Arc::new(Host::REFERENCE));
+        self
+    }
+
+    /// The same engine with models computed by an offload.
+    #[cfg(test)]
+    pub(crate) fn with_offload(mut self, offload: Host) -> Self {
+        self.path = Path::Offload(Arc::new(offload));
         self
     }
 
@@ -81,79 +84,7 @@ impl Engine for CpuEngine {
     }
 
     fn load(&self, source: &ModelSource) -> Result<Arc<dyn LoadedModel>, LoadError> {
-        let (description, plan) = examine(source)?;
-        // Memory is taken before anything is allocated.
-        Ok(match plan {
-            Plan::Identity => Arc::new(Identity::new(description)),
-            Plan::Mlp(plan) => {
-                let reservation = self
-                    .account
-                    .reserve(&self.device, plan.memory(description.rows_max))?;
-                let model = Mlp::load(description, &plan)?;
-                Arc::new(Accounted {
-                    model,
-                    _reservation: reservation,
-                })
-            }
-            Plan::Encoder(plan) => {
-                let reservation = self
-                    .account
-                    .reserve(&self.device, plan.memory(description.rows_max))?;
-                let model = Encoder::load(description, &plan, self.path)?;
-                Arc::new(Accounted {
-                    model,
-                    _reservation: reservation,
-                })
-            }
-        })
-    }
-}
-
-/// A model with the memory that it occupies.
-struct Accounted<M> {
-    model: M,
-    _reservation: Reservation,
-}
-
-impl<M: LoadedModel> LoadedModel for Accounted<M> {
-    fn description(&self) -> &ModelDescription {
-        self.model.description()
-    }
-
-    fn prepare(&self, inputs: &[Tensor]) -> Result<Prepared, RunError> {
-        self.model.prepare(inputs)
-    }
-
-    fn prepare_ends(&self, inputs: &[Tensor]) -> Result<Prepared, RunError> {
-        self.model.prepare_ends(inputs)
-    }
-
-    fn text_facts(&self) -> Option<TextFacts> {
-        self.model.text_facts()
-    }
-
-    fn tokens(&self, inputs: &[Tensor]) -> Option<u64> {
-        self.model.tokens(inputs)
-    }
-
-    fn tokens_max(&self) -> Option<u32> {
-        self.model.tokens_max()
-    }
-
-    fn tokenize(&self, text: &str) -> Option<Result<Vec<Token>, RunError>> {
-        self.model.tokenize(text)
-    }
-
-    fn sample(&self, rows: u32) -> Option<Vec<Tensor>> {
-        self.model.sample(rows)
-    }
-
-    fn run(&self, batch: &Batch<'_>) -> Result<Vec<Vec<Tensor>>, RunError> {
-        self.model.run(batch)
-    }
-
-    fn bytes(&self) -> MemoryUse {
-        self.model.bytes()
+        load(source, &self.path, &self.account, self.device)
     }
 }
 

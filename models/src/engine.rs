@@ -276,6 +276,13 @@ pub enum RunError {
         /// How.
         message: String,
     },
+    /// The device computes nothing more in this process, which should end: only a new one gets
+    /// it back.
+    #[error("the device is lost to this process: {message}")]
+    DeviceLost {
+        /// What it said first.
+        message: String,
+    },
 }
 
 impl From<candle_core::Error> for RunError {

@@ -1,19 +1,75 @@
 //! Model families: what a version computes, and how it is loaded.
 
+mod affine;
 mod encoder;
 mod identity;
 mod mlp;
+mod precision;
 
 use std::fmt;
+use std::sync::Arc;
 
+pub(crate) use affine::Affine;
+use encoder::Encoder;
 pub use encoder::EncoderError;
 pub(crate) use encoder::{
-    Claim, Encoder, EncoderPlan, EncoderSection, Outline, Path, Reading, encoder_claim,
-    encoder_files,
+    Claim, EncoderPlan, EncoderSection, Outline, Reading, encoder_claim, encoder_files,
 };
-pub(crate) use identity::{Identity, check_identity};
+use identity::Identity;
+pub(crate) use identity::check_identity;
+use mlp::Mlp;
 pub use mlp::MlpError;
-pub(crate) use mlp::{Activation, Dense, Head, Mlp, MlpPlan, arg_max};
+pub(crate) use mlp::{Activation, Dense, Head, MlpPlan, arg_max};
+pub(crate) use precision::Precision;
+
+use crate::account::{Account, Accounted};
+use crate::engine::{DeviceSpec, LoadError, LoadedModel, MemoryUse};
+use crate::folder::{Plan, examine};
+use crate::kernel::Kernels;
+use crate::offload::Offload;
+use crate::source::ModelSource;
+
+/// Recognises, checks and loads a version; its memory is taken before anything is allocated.
+///
+/// # Errors
+/// [`LoadError`].
+pub(crate) fn load(
+    source: &ModelSource,
+    path: &Path,
+    account: &Account,
+    device: DeviceSpec,
+) -> Result<Arc<dyn LoadedModel>, LoadError> {
+    let (description, plan) = examine(source)?;
+    let reserve = |memory: MemoryUse| account.reserve(&device, memory);
+    Ok(match plan {
+        Plan::Identity => Arc::new(Identity::new(description)),
+        Plan::Mlp(plan) => {
+            let reservation = reserve(plan.memory(description.rows_max, path))?;
+            let model = Mlp::load(description, &plan, path)?;
+            Arc::new(Accounted::new(model, reservation))
+        }
+        Plan::Encoder(plan) => {
+            let reservation = reserve(plan.memory(description.rows_max, path))?;
+            let model = Encoder::load(description, &plan, path)?;
+            Arc::new(Accounted::new(model, reservation))
+        }
+    })
+}
+
+/// How a model computes.
+#[derive(Clone, Debug)]
+pub(crate) enum Path {
+    /// Kernels of our own on the calling thread; the best of this machine, unless they are named.
+    Kernels(Option<Kernels>),
+    /// candle's operations, elsewhere.
+    Offload(Arc<dyn Offload>),
+}
+
+impl Default for Path {
+    fn default() -> Self {
+        Self::Kernels(None)
+    }
+}
 
 /// A kind of model that this build serves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

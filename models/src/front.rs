@@ -4,7 +4,7 @@
 use paceline_protocol::Tensor;
 
 use crate::engine::{LoadError, MemoryUse, Prepared, RunError, TextFacts, Token};
-use crate::family::{EncoderError, Reading};
+use crate::family::{EncoderError, Path, Reading};
 use crate::folder::{ModelDescription, Plan, examine};
 use crate::source::ModelSource;
 
@@ -26,13 +26,14 @@ impl Front {
     pub fn read(source: &ModelSource) -> Result<Self, LoadError> {
         let (description, plan) = examine(source)?;
         let rows_max = description.rows_max;
+        let path = &Path::default();
         let (memory, reading) = match plan {
             Plan::Identity => (MemoryUse::default(), None),
-            Plan::Mlp(plan) => (plan.memory(rows_max), None),
+            Plan::Mlp(plan) => (plan.memory(rows_max, path), None),
             Plan::Encoder(plan) => {
                 let reading = Reading::new(description.clone(), &plan);
                 let reading = reading.map_err(EncoderError::into_load)?;
-                (plan.memory(rows_max), Some(reading))
+                (plan.memory(rows_max, path), Some(reading))
             }
         };
         Ok(Self {

@@ -5,6 +5,7 @@
 //!        │                                            (never executed, never trusted)
 //!     Engine::load ──► LoadedModel ◄── warm_up        what it costs, measured
 //!    CpuEngine           │   ▲
+//!    CudaEngine          │   │
 //!    StubEngine       answers│ Batch                  rows of many requests, side by side
 //!                        ▼   │
 //!                       the node
@@ -19,11 +20,13 @@ mod account;
 mod batch;
 mod canary;
 mod cpu;
+mod cuda;
 mod engine;
 mod family;
 mod folder;
 mod front;
 pub mod kernel;
+mod offload;
 mod precision;
 mod source;
 mod stub;
@@ -34,6 +37,11 @@ pub use account::{Account, Reservation};
 pub use batch::Batch;
 pub use canary::{Canary, CanaryError};
 pub use cpu::CpuEngine;
+#[cfg(feature = "cuda")]
+pub use cuda::CudaEngine;
+#[cfg(any(test, feature = "cuda"))]
+pub use cuda::StageTimes;
+pub use cuda::{CudaOptions, ProbeError, probe_cuda};
 pub use engine::{
     DeviceSpec, Engine, LoadError, LoadedModel, MemoryUse, Prepared, RunError, TextFacts, Token,
 };

@@ -328,6 +328,8 @@ pub struct DeviceRecord {
 pub enum DeviceKind {
     /// A pool of CPU threads.
     Cpu,
+    /// An NVIDIA GPU.
+    Cuda,
 }
 
 /// What the registry knows of a version. Immutable once published.

@@ -117,6 +117,7 @@ fn devices(devices: &[DeviceStatus]) -> String {
     for (position, device) in devices.iter().enumerate() {
         let kind = match device.kind {
             DeviceKind::Cpu => "cpu",
+            DeviceKind::Cuda => "cuda",
         };
         table.row([
             position.to_string(),

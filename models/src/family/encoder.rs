@@ -17,6 +17,7 @@ mod classes;
 mod config;
 mod document;
 mod error;
+mod forward;
 mod layout;
 mod network;
 mod outline;
@@ -24,9 +25,9 @@ mod plan;
 mod pooling;
 mod ragged;
 mod reading;
-mod reference;
 mod sequence;
 mod settings;
+mod staged;
 mod tables;
 mod tokenizer;
 mod weights;
@@ -35,18 +36,17 @@ use paceline_protocol::Tensor;
 
 use crate::batch::Batch;
 use crate::engine::{LoadError, LoadedModel, MemoryUse, Prepared, RunError, TextFacts, Token};
+use crate::family::{Path, affine};
 use crate::folder::ModelDescription;
 
 use classes::ClassHead;
 pub use error::EncoderError;
 use network::Network;
-pub(crate) use network::Path;
 use outline::Task;
 pub(crate) use outline::{EncoderSection, Outline};
 pub(crate) use plan::{Claim, EncoderPlan, encoder_claim, encoder_files};
 pub(crate) use reading::Reading;
 use tokenizer::Kept;
-use weights::Tables;
 
 /// Tokens that pass a layer together, unless a single sequence has more: enough for the products
 /// to run at full speed, few enough for a layer's numbers to stay in the second cache. (Of 64 to
@@ -57,7 +57,6 @@ const CHUNK_TOKENS: usize = 256;
 pub(crate) struct Encoder {
     reading: Reading,
     outline: Outline,
-    tables: Tables,
     network: Network,
     /// Over the first token, for classes and pairs.
     head: Option<ClassHead>,
@@ -72,28 +71,23 @@ impl Encoder {
     pub(crate) fn load(
         description: ModelDescription,
         plan: &EncoderPlan,
-        path: Path,
+        path: &Path,
     ) -> Result<Self, LoadError> {
         let config = &plan.outline.config;
-        let memory = plan.memory(description.rows_max);
+        let memory = plan.memory(description.rows_max, path);
         let reading = Reading::new(description, plan).map_err(EncoderError::into_load)?;
         let reader = plan.reader();
-        let tables = reader.tables().map_err(EncoderError::into_load)?;
-        let network = Network::load(&plan.outline, &reader, &tables.norm, path)?;
+        let network = Network::load(&plan.outline, &reader, path)?;
         let head = match plan.outline.classes() {
             None => None,
             Some(classes) => {
                 let classes = reader.classes(classes).map_err(EncoderError::into_load)?;
-                let failed = |error: candle_core::Error| LoadError::Engine {
-                    message: error.to_string(),
-                };
-                Some(ClassHead::new(config.layout, &classes).map_err(failed)?)
+                Some(ClassHead::new(config.layout, &classes).map_err(affine::failed)?)
             }
         };
         Ok(Self {
             reading,
             outline: plan.outline.clone(),
-            tables,
             network,
             head,
             memory,
@@ -102,7 +96,6 @@ impl Encoder {
 
     /// One vector for each row of prepared requests: `[rows, width] f32`.
     fn pooled(&self, requests: &[Tensor], rows: usize) -> Result<Vec<f32>, RunError> {
-        let width = self.outline.config.width;
         let mut checked = Vec::with_capacity(rows);
         for (request, tensor) in requests.iter().enumerate() {
             for row in sequence::unpack(tensor) {
@@ -110,20 +103,11 @@ impl Encoder {
                 checked.push(row);
             }
         }
-        let (pooling, normalize) = match self.outline.task {
+        let how = match self.outline.task {
             Task::Embedding { pooling, normalize } => (pooling, normalize),
             Task::Classification(_) | Task::Rerank { .. } => (settings::Pooling::Cls, false),
         };
-        let mut pooled = vec![0.0; checked.len() * width];
-        self.network
-            .run(&self.tables, &self.outline, &checked, &mut |row, hidden| {
-                let pooled = &mut pooled[row * width..][..width];
-                pooling::pool(pooling, hidden, pooled);
-                if normalize {
-                    pooling::normalize(pooled);
-                }
-            })?;
-        Ok(pooled)
+        self.network.pooled(&self.outline, &checked, how)
     }
 }
 

@@ -9,17 +9,19 @@
 
 mod dense;
 mod head;
+mod layers;
 mod plan;
 
-use candle_core::{Device, Tensor as Array};
 use paceline_protocol::{AlignedBuffer, Dtype, Shape, Tensor};
 
 use crate::batch::Batch;
 use crate::engine::{LoadError, LoadedModel, MemoryUse, RunError};
+use crate::family::Path;
 use crate::folder::ModelDescription;
 
 pub(crate) use dense::{Activation, Dense};
 pub(crate) use head::{Head, arg_max};
+use layers::Layers;
 pub use plan::MlpError;
 pub(crate) use plan::MlpPlan;
 
@@ -32,7 +34,7 @@ pub(crate) use plan::MlpPlan;
 pub(crate) struct Mlp {
     description: ModelDescription,
     normalize: Option<Normalize>,
-    layers: Vec<Layer>,
+    layers: Layers,
     head: Head,
     labels: Option<Labels>,
     memory: MemoryUse,
@@ -43,12 +45,6 @@ pub(crate) struct Mlp {
 struct Normalize {
     mean: Vec<f32>,
     scale: Vec<f32>,
-}
-
-struct Layer {
-    weight: Array,
-    bias: Array,
-    dense: dense::Dense,
 }
 
 /// What a row is called.
@@ -63,36 +59,19 @@ impl Mlp {
     ///
     /// # Errors
     /// [`MlpError::NotFinite`] and [`MlpError::ZeroScale`] name the tensor and the position.
-    pub(crate) fn load(description: ModelDescription, plan: &MlpPlan) -> Result<Self, LoadError> {
+    pub(crate) fn load(
+        description: ModelDescription,
+        plan: &MlpPlan,
+        path: &Path,
+    ) -> Result<Self, LoadError> {
         let weights = plan.read()?;
-        let failed = |error: candle_core::Error| LoadError::Engine {
-            message: error.to_string(),
-        };
-        let mut layers = Vec::with_capacity(weights.dense.len());
-        let last = weights.dense.len() - 1;
-        for (position, values) in weights.dense.into_iter().enumerate() {
-            let [inputs, outputs] = [plan.widths[position], plan.widths[position + 1]];
-            let activation = (position < last).then_some(plan.activation);
-            let dense = dense::Dense::new(inputs, outputs, activation);
-            let array = |values: Vec<f32>| {
-                let length = values.len();
-                Array::from_vec(values, length, &Device::Cpu).map_err(failed)
-            };
-            let weight = array(dense.packed(&values.weight))?;
-            let bias = array(dense.padded(&values.bias))?;
-            layers.push(Layer {
-                weight,
-                bias,
-                dense,
-            });
-        }
         Ok(Self {
-            memory: plan.memory(description.rows_max),
+            memory: plan.memory(description.rows_max, path),
             description,
             normalize: weights
                 .normalize
                 .map(|(mean, scale)| Normalize { mean, scale }),
-            layers,
+            layers: Layers::load(plan, weights.dense, path)?,
             head: plan.head,
             labels: plan
                 .labels
@@ -102,7 +81,8 @@ impl Mlp {
     }
 
     /// The rows of all requests, normalized. Cost: one pass.
-    fn gather(&self, batch: &Batch<'_>, inputs: usize) -> Result<Array, RunError> {
+    fn gather(&self, batch: &Batch<'_>) -> Vec<f32> {
+        let inputs = self.layers.inputs();
         let rows = batch.rows() as usize;
         let mut values = Vec::with_capacity(rows * inputs);
         for request in batch.requests() {
@@ -116,7 +96,7 @@ impl Mlp {
                 }
             }
         }
-        Ok(Array::from_vec(values, (rows, inputs), &Device::Cpu)?)
+        values
     }
 
     fn label(&self, labels: &Labels, row: &[f32]) -> usize {
@@ -159,13 +139,8 @@ impl LoadedModel for Mlp {
 
     fn run(&self, batch: &Batch<'_>) -> Result<Vec<Vec<Tensor>>, RunError> {
         batch.check(&self.description.signature, self.description.rows_max)?;
-        let (first, last) = (&self.layers[0], &self.layers[self.layers.len() - 1]);
-        let mut array = self.gather(batch, first.dense.inputs())?;
-        for layer in &self.layers {
-            array = array.apply_op3_no_bwd(&layer.weight, &layer.bias, &layer.dense)?;
-        }
-        let outputs = last.dense.outputs();
-        let mut values = array.flatten_all()?.to_vec1::<f32>()?;
+        let outputs = self.layers.outputs();
+        let mut values = self.layers.run(self.gather(batch))?;
         self.head.apply(&mut values, outputs);
         Ok(self.scatter(batch, &values, outputs))
     }

@@ -3,7 +3,7 @@
 use paceline_protocol::TensorSpec;
 use serde::Deserialize;
 
-use crate::family::{Activation, EncoderSection, Family, Head};
+use crate::family::{Activation, EncoderSection, Family, Head, Precision};
 use crate::folder::RecogniseError;
 
 /// Every key of a `model.toml`. Unknown ones are errors.
@@ -57,6 +57,8 @@ pub(crate) struct MlpSection {
     pub(crate) labels: Option<Vec<String>>,
     #[serde(default)]
     pub(crate) threshold: Option<f32>,
+    #[serde(default)]
+    pub(crate) precision: Precision,
 }
 
 /// The one key that decides which others are known.

@@ -199,6 +199,7 @@ pub(super) fn refusal(error: &RunError) -> Failure {
         | RunError::Output { .. }
         | RunError::Engine { .. }
         | RunError::Gone
+        | RunError::DeviceLost { .. }
         | RunError::Died { .. } => (ErrorCode::EngineFailed, error.to_string()),
     };
     Failure::new(code, message)

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::thread;
 
 use bytes::Bytes;
-use paceline_models::{Batch, CpuEngine, Engine as _, LoadedModel, ModelSource};
+use paceline_models::{Batch, CpuEngine, Engine as _, LoadedModel, ModelSource, RunError};
 use paceline_protocol::Tensor;
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 use rustix::process::{Resource, Rlimit, setrlimit};
@@ -75,9 +75,16 @@ fn start_lane(mut stream: UnixStream, model: Arc<dyn LoadedModel>) {
     spawn("lane", move || {
         while let Ok((run, blobs)) = wire::receive::<wire::Run>(&mut stream, BATCH_BYTES_MAX) {
             let (ran, blobs) = match wire::put_together(run.requests, blobs) {
-                Ok(requests) => run_batch(&*model, &requests),
+                Ok(requests) => match run_batch(&*model, &requests) {
+                    // Nothing but a new process gets it back.
+                    (wire::Ran::Failed(error @ RunError::DeviceLost { .. }), _) => {
+                        eprintln!("{error}");
+                        exit(DEVICE_LOST);
+                    }
+                    ran => ran,
+                },
                 Err(message) => {
-                    let error = paceline_models::RunError::Engine { message };
+                    let error = RunError::Engine { message };
                     (wire::Ran::Failed(error), Vec::new())
                 }
             };
@@ -158,5 +165,7 @@ fn spawn(name: &str, work: impl FnOnce() + Send + 'static) {
 const FILES_BYTES_MAX: u64 = 10 << 30;
 /// A batch: as many of the largest bodies as fit into memory.
 const BATCH_BYTES_MAX: u64 = 16 << 30;
+/// The device computes nothing more in this process.
+const DEVICE_LOST: i32 = 102;
 /// As Rust's own runtime ends after a panic of the first thread.
 const PANICKED: i32 = 101;

@@ -1,82 +1,85 @@
 //! The forward pass, by one of two ways.
 
+use super::error::EncoderError;
 use super::outline::Outline;
+use super::pooling;
 use super::ragged::Ragged;
-use super::reference::Reference;
 use super::sequence::Row;
-use super::weights::{Norm, Reader, Tables};
+use super::settings::Pooling;
+use super::staged::Staged;
+use super::weights::{Reader, Tables};
 use crate::engine::{LoadError, RunError};
+use crate::family::Path;
 use crate::kernel::Kernels;
 
-/// How an encoder computes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Path {
-    /// Kernels of our own; the best of this machine, unless they are named.
-    Kernels(Option<Kernels>),
-    /// candle's operations.
-    Reference,
-}
-
-impl Default for Path {
-    fn default() -> Self {
-        Self::Kernels(None)
-    }
-}
-
-/// The layers of a loaded encoder.
+/// The tables and layers of a loaded encoder.
 pub(super) enum Network {
-    Kernels(Ragged),
-    Reference(Reference),
+    /// On the calling thread.
+    Kernels {
+        /// A token's first vector is looked up here.
+        tables: Box<Tables>,
+        /// What follows.
+        layers: Box<Ragged>,
+    },
+    /// Elsewhere.
+    Offload(Staged),
 }
 
 impl Network {
-    /// Reads the layers.
+    /// Reads tables and layers.
     ///
     /// # Errors
-    /// A weight that is not finite; kernels that are asked for by name and not there.
+    /// A weight that is not finite; kernels that are asked for by name and not there; what the
+    /// device lacks.
     pub(super) fn load(
         outline: &Outline,
         reader: &Reader<'_>,
-        norm: &Norm,
-        path: Path,
+        path: &Path,
     ) -> Result<Self, LoadError> {
-        let config = &outline.config;
         match path {
-            Path::Reference => Reference::load(config, reader, norm).map(Self::Reference),
+            Path::Offload(offload) => Staged::load(outline, reader, offload).map(Self::Offload),
             Path::Kernels(named) => {
                 let best = || Kernels::new(outline.precision.into());
                 let kernels = named.map_or_else(best, Ok);
                 let kernels = kernels.map_err(|error| LoadError::Engine {
                     message: error.to_string(),
                 })?;
-                Ragged::load(config, reader, norm, kernels).map(Self::Kernels)
+                let tables = reader.tables().map_err(EncoderError::into_load)?;
+                let layers = Ragged::load(&outline.config, reader, &tables.norm, kernels)?;
+                Ok(Self::Kernels {
+                    tables: Box::new(tables),
+                    layers: Box::new(layers),
+                })
             }
         }
     }
 
-    /// Gives the last layer's vectors of each row, `[tokens, width] f32`, to `take`, with the
-    /// row's number. Rows were checked.
+    /// One vector a row, `[rows, width] f32`: the last layer's, pooled and perhaps of length 1.
+    /// Rows were checked.
     ///
     /// # Errors
     /// The computation itself.
-    pub(super) fn run(
+    pub(super) fn pooled(
         &self,
-        tables: &Tables,
         outline: &Outline,
         rows: &[Row<'_>],
-        take: &mut dyn FnMut(usize, &[f32]),
-    ) -> Result<(), RunError> {
+        (pooling, normalize): (Pooling, bool),
+    ) -> Result<Vec<f32>, RunError> {
         let config = &outline.config;
         match self {
-            Self::Kernels(ragged) => ragged.run(tables, config, rows, take),
-            Self::Reference(reference) => {
-                for (number, row) in rows.iter().enumerate() {
-                    let mut sums = Vec::with_capacity(row.tokens() * config.width);
-                    tables.extend(config, *row, &mut sums);
-                    take(number, &reference.hidden(sums)?);
-                }
+            Self::Offload(staged) => staged.pooled(config, rows, (pooling, normalize)),
+            Self::Kernels { tables, layers } => {
+                let width = config.width;
+                let mut pooled = vec![0.0; rows.len() * width];
+                layers.run(tables, config, rows, &mut |row, hidden| {
+                    let pooled = &mut pooled[row * width..][..width];
+                    pooling::pool(pooling, hidden, pooled);
+                    if normalize {
+                        pooling::normalize(pooled);
+                    }
+                });
+                Ok(pooled)
             }
         }
-        Ok(())
     }
 }

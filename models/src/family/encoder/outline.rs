@@ -8,8 +8,7 @@ use super::config::{Classifier, Config};
 use super::error::EncoderError;
 use super::settings::{Pooling, Settings};
 use crate::engine::TextFacts;
-use crate::family::Head;
-use crate::kernel;
+use crate::family::{Head, Precision};
 use crate::source::ModelSource;
 
 /// `[encoder]` of a `model.toml`: what is to be otherwise than the folder says.
@@ -28,26 +27,6 @@ pub(crate) struct EncoderSection {
     tokens_max: Option<usize>,
     #[serde(default)]
     precision: Option<Precision>,
-}
-
-/// How factors of products are rounded. Sums are in 32 bits either way.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub(super) enum Precision {
-    /// To bfloat16, where the machine multiplies these faster.
-    Bf16,
-    /// Not at all.
-    #[default]
-    F32,
-}
-
-impl From<Precision> for kernel::Precision {
-    fn from(precision: Precision) -> Self {
-        match precision {
-            Precision::Bf16 => Self::Bf16,
-            Precision::F32 => Self::F32,
-        }
-    }
 }
 
 /// What a request holds.
@@ -172,6 +151,7 @@ impl Outline {
             precision: match self.precision {
                 Precision::F32 => "f32",
                 Precision::Bf16 => "bf16",
+                Precision::F16 => "f16",
             },
             pooling,
             classes,

@@ -5,12 +5,12 @@ use bytes::Bytes;
 use super::error::EncoderError;
 use super::layout::Layout;
 use super::outline::{Input, Outline};
-use super::reference::SCORES_MAX;
 use super::settings::POOLING_FILE;
 use super::tokenizer::{TOKENIZER_BYTES_MAX, TextLimits, Texts};
 use super::weights::Reader;
 use super::{CHUNK_TOKENS, config};
 use crate::engine::MemoryUse;
+use crate::family::Path;
 use crate::folder::{RecogniseError, not_weights, pickled};
 use crate::source::{CONFIG, CONFIG_BYTES_MAX, ModelSource};
 use crate::weights;
@@ -118,9 +118,9 @@ impl EncoderPlan {
         self.tokenizer.as_ref().map(read).transpose()
     }
 
-    /// Weights as they are held, in 32 bits, with the tokenizer; a batch's activations: the
-    /// tokens of all rows, what one chunk of them needs in a layer, and the answers.
-    pub(crate) fn memory(&self, rows_max: u32) -> MemoryUse {
+    /// Weights as they are held, with the tokenizer; a batch's activations: the tokens of all
+    /// rows, what one pass of them needs in a layer, and the answers.
+    pub(crate) fn memory(&self, rows_max: u32, path: &Path) -> MemoryUse {
         let config = &self.outline.config;
         let [width, inner] = [config.width, config.inner].map(|size| size as u64);
         let classes = self.outline.classes().unwrap_or(0) as u64;
@@ -136,17 +136,36 @@ impl EncoderPlan {
         let parameters = tables + config.layers as u64 * layer + head + 2 * width;
         let tokenizer = self.tokenizer.as_ref().map_or(0, Bytes::len) as u64;
         let tokens = self.outline.tokens_max as u64;
-        let chunk = tokens.max(CHUNK_TOKENS as u64);
-        let scores =
-            (tokens * tokens * config.heads as u64).min((SCORES_MAX as u64).max(tokens * tokens));
-        let row = 4 * tokens + 4 * (2 * width + 2 * classes);
+        let heads = config.heads as u64;
+        // What a parameter takes, tokens of a pass, numbers beside the hidden ones, scores.
+        let (size, pass, beside, scores) = match path {
+            Path::Kernels(_) => {
+                let scores = (tokens * tokens * heads).min(SCORES_MAX.max(tokens * tokens));
+                (4, tokens.max(CHUNK_TOKENS as u64), 0, 3 * scores)
+            }
+            Path::Offload(offload) => {
+                let limits = offload.pass_limits();
+                let pass = (limits.tokens as u64).max(tokens);
+                let pass = pass.min(tokens * u64::from(rows_max));
+                let scores =
+                    (pass * tokens * heads).min((limits.scores as u64).max(tokens * tokens));
+                // Every operation has a result of its own; no more than these live at a time.
+                let size = self.outline.precision.dtype().size_in_bytes() as u64;
+                (size, pass, 8 * width + 3 * inner, 5 * scores)
+            }
+        };
+        let row = 12 * tokens + 4 * (2 * width + 2 * classes);
         MemoryUse {
-            weights_bytes: parameters * 4 + tokenizer * TOKENIZER_FACTOR,
+            weights_bytes: parameters * size + tokenizer * TOKENIZER_FACTOR,
             activations_bytes: u64::from(rows_max) * row
-                + 4 * (chunk * (9 * width + 2 * inner) + 3 * scores),
+                + 4 * (pass * (9 * width + 2 * inner + beside) + scores),
         }
     }
 }
+
+/// Scores of attention that kernels have in memory at a time, in numbers: far more than one head
+/// of a sequence in use has.
+const SCORES_MAX: u64 = 1 << 22;
 
 /// What a tokenizer takes in memory, beside what its file has.
 const TOKENIZER_FACTOR: u64 = 8;

@@ -29,7 +29,7 @@ pub(super) fn normalize(vector: &mut [f32]) {
 }
 
 /// The shortest vector that is divided by its own length, as in PyTorch's `normalize`.
-const LENGTH_MIN: f32 = 1e-12;
+pub(super) const LENGTH_MIN: f32 = 1e-12;
 
 #[cfg(test)]
 mod tests {

@@ -11,18 +11,8 @@ impl Tables {
     /// tables for each token.
     pub(super) fn extend(&self, config: &Config, row: Row<'_>, out: &mut Vec<f32>) {
         let width = config.width;
-        let mut seen = 0;
-        for (place, (id, segment)) in row.ids().zip(row.segments()).enumerate() {
-            let position = match config.layout {
-                Layout::Bert | Layout::DistilBert => place,
-                // As fairseq counted: from behind the padding token's own position, on which
-                // padding stays.
-                Layout::Roberta if id == config.pad => config.pad as usize,
-                Layout::Roberta => {
-                    seen += 1;
-                    config.pad as usize + seen
-                }
-            };
+        let tokens = row.ids().zip(row.segments()).zip(positions(config, row));
+        for ((id, segment), position) in tokens {
             let word = &self.words[id as usize * width..][..width];
             let position = &self.positions[position * width..][..width];
             let sums = word
@@ -35,4 +25,23 @@ impl Tables {
             }
         }
     }
+}
+
+/// Which row of the table of positions each token takes.
+pub(super) fn positions<'a>(
+    config: &Config,
+    row: Row<'a>,
+) -> impl Iterator<Item = usize> + use<'a> {
+    let Config { layout, pad, .. } = *config;
+    let mut seen = 0;
+    row.ids().enumerate().map(move |(place, id)| match layout {
+        Layout::Bert | Layout::DistilBert => place,
+        // As fairseq counted: from behind the padding token's own position, on which padding
+        // stays.
+        Layout::Roberta if id == pad => pad as usize,
+        Layout::Roberta => {
+            seen += 1;
+            pad as usize + seen
+        }
+    })
 }

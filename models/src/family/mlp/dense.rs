@@ -64,14 +64,6 @@ impl Dense {
         }
     }
 
-    pub(crate) fn inputs(&self) -> usize {
-        self.inputs
-    }
-
-    pub(crate) fn outputs(&self) -> usize {
-        self.outputs
-    }
-
     /// A weight `[outputs, inputs]` in panels; what no output fills is zero.
     pub(crate) fn packed(&self, weight: &[f32]) -> Vec<f32> {
         assert_eq!(

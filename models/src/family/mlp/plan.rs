@@ -6,7 +6,7 @@ use safetensors::tensor::SafeTensors;
 
 use super::{Activation, Head};
 use crate::engine::MemoryUse;
-use crate::family::Family;
+use crate::family::{Family, Path, Precision};
 use crate::folder::{MlpSection, RecogniseError, not_weights};
 use crate::source::ModelSource;
 use crate::weights::{self, WeightsError};
@@ -19,6 +19,7 @@ pub(crate) struct MlpPlan {
     normalizes: bool,
     pub(super) activation: Activation,
     pub(super) head: Head,
+    pub(super) precision: Precision,
     /// Names, and a sigmoid's threshold.
     pub(super) labels: Option<(Vec<String>, Option<f32>)>,
 }
@@ -166,6 +167,7 @@ impl MlpPlan {
             normalizes,
             activation: section.activation,
             head: section.head,
+            precision: section.precision,
             labels: section.labels.clone().map(|names| (names, threshold)),
             file,
         })
@@ -196,11 +198,16 @@ impl MlpPlan {
     }
 
     /// Weights as the file has them; a batch's activations: the two neighbouring arrays that
-    /// are largest together, and the answer.
-    pub(crate) fn memory(&self, rows_max: u32) -> MemoryUse {
+    /// are largest together, and the answer. Elsewhere each operation has a result of its own:
+    /// factors that were rounded, the product, what was added to it.
+    pub(crate) fn memory(&self, rows_max: u32, path: &Path) -> MemoryUse {
         let pairs = self.widths.windows(2).map(|pair| pair[0] + pair[1]);
         let outputs = self.widths[self.widths.len() - 1];
-        let columns = pairs.max().unwrap_or(0) + 2 * outputs;
+        let results = match path {
+            Path::Kernels(_) => 1,
+            Path::Offload(_) => 3,
+        };
+        let columns = results * pairs.max().unwrap_or(0) + 2 * outputs;
         MemoryUse {
             weights_bytes: self.file.len() as u64,
             activations_bytes: u64::from(rows_max).saturating_mul(columns as u64 * 4),

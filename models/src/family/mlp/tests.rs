@@ -276,3 +276,42 @@ fn the_cost_of_a_batch_is_measured() {
     }
     println!("{warm:?}");
 }
+
+/// The very operations that a GPU runs, in each precision, beside the kernels.
+#[test]
+fn the_operations_of_a_device_answer_as_the_kernels() {
+    let rows: Vec<f32> = (0..64 * 40)
+        .map(|i| ((i * 37 % 101) as f32 - 50.0) / 25.0)
+        .collect();
+    for name in ["digits"] {
+        let example = example(name);
+        let kernels = CpuEngine::new(1).load(&example).unwrap();
+        let request = [Tensor::from_f32(64, &rows)];
+        let wanted = f32s(&kernels.run(&Batch::new(&[&request])).unwrap()[0][0]);
+        for (precision, tolerance) in [("f32", 1e-5), ("f16", 5e-3), ("bf16", 5e-2)] {
+            let toml = std::str::from_utf8(example.file("model.toml").unwrap()).unwrap();
+            let toml = toml.replace("[mlp]\n", &format!("[mlp]\nprecision = \"{precision}\"\n"));
+            assert!(toml.contains(precision));
+            let files = example.files().map(|(name, content)| match name {
+                "model.toml" => (name.to_owned(), bytes::Bytes::from(toml.clone())),
+                _ => (name.to_owned(), content.clone()),
+            });
+            let model = CpuEngine::new(1)
+                .with_reference()
+                .load(&crate::ModelSource::from_files(files))
+                .unwrap();
+            let got = f32s(&model.run(&Batch::new(&[&request])).unwrap()[0][0]);
+            let differences = got.iter().zip(&wanted).map(|(a, b)| (a - b).abs());
+            let largest = differences.fold(0.0, f32::max);
+            println!("{name}, {precision}: largest difference {largest:e}");
+            assert!(
+                got.len() == wanted.len() && largest < tolerance,
+                "{precision}: {largest}"
+            );
+            assert!(
+                precision == "f32" || largest > 1e-6,
+                "nothing was rounded to {precision}"
+            );
+        }
+    }
+}

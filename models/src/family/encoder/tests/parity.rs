@@ -5,6 +5,7 @@ use super::*;
 use serde::Deserialize;
 
 use crate::kernel::{Kernels, Level, Precision};
+use crate::offload::{Host, PassLimits};
 
 #[derive(Deserialize)]
 struct Expected {
@@ -73,8 +74,12 @@ fn ids_are_those_of_transformers() {
 
 /// The largest difference from what `transformers` answers, and the smallest cosine.
 fn differences(engine: &CpuEngine, name: &str) -> (f32, f32) {
+    differences_of(engine, name, &source(name))
+}
+
+fn differences_of(engine: &CpuEngine, name: &str, source: &ModelSource) -> (f32, f32) {
     let rows = expected(name);
-    let model = engine.load(&source(name)).unwrap();
+    let model = engine.load(source).unwrap();
     let answer = answer(&*model, &request(&rows));
     let got = f32s(&answer[compared(name)]);
     let width = rows[0].outputs.len();
@@ -123,6 +128,44 @@ fn the_kernels_of_every_level_answer_as_transformers() {
             assert!(largest < 0.05, "{name} on {level}: {largest}");
             let is_vector = compared(name) == 0;
             assert!(!is_vector || cosine > 0.999, "{name} on {level}: {cosine}");
+        }
+    }
+}
+
+/// The very operations that a GPU runs, in each precision, with sequences side by side, in several
+/// passes and with heads in several groups.
+#[test]
+fn the_operations_of_a_device_answer_as_transformers() {
+    let all_at_once = (1 << 15, 1 << 22);
+    for (tokens, scores) in [all_at_once, (20, 1 << 22), (1 << 15, 200)] {
+        let offload = Host::with_limits(PassLimits { tokens, scores });
+        let engine = CpuEngine::new(1).with_offload(offload);
+        for (precision, tolerance, cosine_min) in [
+            ("f32", TOLERANCE, 0.999_999),
+            // Factors and products of eleven bits: some ten roundings of 2⁻¹² of numbers around 4.
+            ("f16", 0.01, 0.999_99),
+            // Of eight.
+            ("bf16", 0.08, 0.999),
+        ] {
+            for name in MODELS {
+                let toml = format!(
+                    "name = \"m\"\nfamily = \"encoder\"\n[encoder]\nprecision = \"{precision}\"\n"
+                );
+                let source = altered(name, &[("model.toml", Some(toml.as_bytes()))]);
+                let (largest, cosine) = differences_of(&engine, name, &source);
+                println!("{name}, {precision}, {tokens}: largest {largest:e}, cosine {cosine}");
+                assert!(largest < tolerance, "{name}, {precision}: {largest}");
+                let is_vector = compared(name) == 0;
+                assert!(
+                    !is_vector || cosine > cosine_min,
+                    "{name}, {precision}: {cosine}"
+                );
+                let is_exact = precision == "f32";
+                assert!(
+                    is_exact || largest > TOLERANCE,
+                    "{name}: nothing was rounded to {precision}"
+                );
+            }
         }
     }
 }
