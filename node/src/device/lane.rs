@@ -14,7 +14,7 @@ use paceline_protocol::{ErrorCode, Failure, Tensor};
 use tokio::sync::mpsc as task;
 
 use super::{Batch, End, Loaded, Ran, Reply, Shared, Ticket};
-use crate::threads::Threads;
+use crate::threads::{Threads, give_way};
 
 pub(super) enum Signal {
     Begin,
@@ -51,6 +51,7 @@ pub(super) fn spawn(lane: LaneId, inbox: Inbox, shared: Weak<Shared>) -> std::io
         Inbox::Thread(inbox) => {
             let name = format!("lane-{}", lane.0);
             std::thread::Builder::new().name(name).spawn(move || {
+                give_way();
                 while let Ok(Signal::Begin) = inbox.recv() {
                     let Some(shared) = shared.upgrade() else {
                         return;

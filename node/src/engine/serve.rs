@@ -21,6 +21,7 @@ use rustix::process::{Resource, Rlimit, setrlimit};
 
 use super::child::{STREAMS_AT_A_TIME, STREAMS_SPACE};
 use super::wire;
+use crate::threads::give_way;
 
 /// Is an engine for the node that holds the other end of standard input, until that ends.
 ///
@@ -73,6 +74,7 @@ fn load_version(load: &wire::Load, files: Vec<Bytes>) -> Result<Arc<dyn LoadedMo
 
 fn start_lane(mut stream: UnixStream, model: Arc<dyn LoadedModel>) {
     spawn("lane", move || {
+        give_way();
         while let Ok((run, blobs)) = wire::receive::<wire::Run>(&mut stream, BATCH_BYTES_MAX) {
             let (ran, blobs) = match wire::put_together(run.requests, blobs) {
                 Ok(requests) => match run_batch(&*model, &requests) {

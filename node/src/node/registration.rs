@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use paceline_core::registry::NodeState;
-use paceline_protocol::registry::{Change, DeviceKind, DeviceRecord, NodeAddresses, NodeRecord};
+use paceline_protocol::registry::{Change, DeviceRecord, NodeAddresses, NodeRecord};
 use paceline_protocol::{Failure, NodeId};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
@@ -37,7 +37,7 @@ pub(super) fn record(
             peer: text(addresses.peer),
         },
         devices: vec![DeviceRecord {
-            kind: DeviceKind::Cpu,
+            kind: spec.kind,
             lanes: u16::try_from(spec.threads).unwrap_or(u16::MAX),
             memory_bytes: spec.memory_bytes,
         }],

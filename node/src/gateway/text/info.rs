@@ -40,6 +40,7 @@ pub(super) fn info(view: &AnswerView<'_>) -> Result<Value, Failure> {
     };
     let dtype = match fact("precision").as_str() {
         Some("bf16") => "bfloat16",
+        Some("f16") => "float16",
         _ => "float32",
     };
     Ok(json!({
