@@ -251,11 +251,14 @@ fn a_precision_is_measured_and_written_into_the_version_alone() {
     let misused = node.cli(&[&push[..], &["--force"]].concat());
     assert_eq!(misused.status.code(), Some(2));
 
-    // Answers of candle's operations, at the precision that was chosen.
+    // Answers of candle's operations, which round as the version says: in eight bits and no more.
     let known = rows("bert");
     let body = json!({"inputs": known[0]["text"]}).to_string();
-    let found = node.post("/embed", body).ok();
-    assert_near(&floats(&found[0]), &floats(&known[0]["outputs"]));
+    let found = floats(&node.post("/embed", body).ok()[0]);
+    let wanted = floats(&known[0]["outputs"]);
+    let differ = |(found, wanted): (&f32, &f32)| (found - wanted).abs();
+    let most = found.iter().zip(&wanted).map(differ).fold(0.0, f32::max);
+    assert!((TOLERANCE..4e-3).contains(&most), "{most}");
     node.kill9();
 }
 
