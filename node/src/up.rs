@@ -27,7 +27,7 @@ use tokio::task::AbortHandle;
 
 use self::ask::Asker;
 use self::home::{Home, HomeError, name};
-use self::launch::Preparation;
+use self::launch::{Preparation, threads_of_each};
 use self::probe::{Sight, Wanted, voters_of};
 use self::process::{Process, ended_how, ending};
 pub(crate) use self::report::Report;
@@ -388,12 +388,6 @@ impl Cluster {
                 .tell(&format!("{file} cannot be written: {error}"));
         }
     }
-}
-
-/// The cores are shared out; a node computes with one at least.
-fn threads_of_each(nodes: usize) -> usize {
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    (cores / nodes).max(1)
 }
 
 /// How often ends are looked for, and how far a node has come: short beside what starting takes.

@@ -79,5 +79,11 @@ impl Preparation {
     }
 }
 
+/// The cores are shared out; a node computes with one at least.
+pub(super) fn threads_of_each(nodes: usize) -> usize {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    (cores / nodes).max(1)
+}
+
 /// Joining takes seconds; the token is on a command line, where others can read it.
 const TOKEN_TTL_MS: u64 = 60_000;
