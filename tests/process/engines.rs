@@ -155,7 +155,7 @@ fn a_row_that_kills_engines_is_found_and_refused_and_others_are_served() {
             "/v2/models/identity/infer",
             [head.as_bytes(), &values].concat(),
         );
-        request.header("Inference-Header-Content-Length", &head.len().to_string())
+        request.header("Inference-Header-Content-Length", head.len())
     };
     let killer = body(vec![0; 62_000_000]);
     let innocent = |number: u8| body(vec![number; 64]);
@@ -186,8 +186,8 @@ fn last_bias() -> Vec<u8> {
     let (header, data) = rest.split_at(u64::from_le_bytes(*length) as usize);
     let header: serde_json::Value = serde_json::from_slice(header).expect("JSON");
     let tensors = header.as_object().expect("tensors").iter();
-    let biases = tensors.filter(|(_, tensor)| tensor["shape"] == json!([10]));
-    let (_, bias) = biases.last().expect("ten classes");
+    let mut biases = tensors.filter(|(_, tensor)| tensor["shape"] == json!([10]));
+    let (_, bias) = biases.next_back().expect("ten classes");
     let offset = |at: usize| bias["data_offsets"][at].as_u64().expect("an offset") as usize;
     data[offset(0)..offset(1)].to_vec()
 }

@@ -181,29 +181,34 @@ fn any_node_cuts_classifies_and_describes_what_one_replica_reads() {
         let plain = ask("/tokenize", &body).ok();
         assert_eq!(plain[0].as_array().map(Vec::len), Some(7), "of nine");
 
-        // The only model with classes.
-        let inputs = json!([[classes[0]["text"]], [classes[1]["text"]]]);
-        let body = json!({"inputs": inputs, "raw_scores": true});
-        let told = ask("/predict", &body).ok();
-        for (row, found) in classes.iter().zip(told.as_array().expect("a list each")) {
-            let mut wanted = floats(&row["outputs"]);
-            wanted.sort_by(|one, other| other.total_cmp(one));
-            let found = found.as_array().expect("classes").iter();
-            let (scores, labels): (Vec<&Value>, Vec<&Value>) =
-                found.map(|one| (&one["score"], &one["label"])).unzip();
-            assert_near(&floats(&json!(scores)), &wanted);
-            let mut labels: Vec<&str> = labels.iter().filter_map(|label| label.as_str()).collect();
-            labels.sort_unstable();
-            assert_eq!(labels, ["bread", "road", "wind"]);
-        }
-        let info = node.get("/info?model=bert-classes").ok();
-        assert_eq!(info["model_type"]["classifier"]["id2label"]["1"], "wind");
-        assert_eq!(info["model_id"], "bert-classes");
-        let info = node.get("/info?model=bert").ok();
-        assert_eq!(info["max_input_length"], 24);
-        let several = node.get("/info");
-        assert_eq!(several.status, 422, "{}", several.text());
+        what_is_told_of_classes(node, &classes);
     }
+}
+
+fn what_is_told_of_classes(node: &Node, classes: &[Value]) {
+    let ask = |path: &str, body: &Value| node.post(path, body.to_string());
+    // The only model with classes.
+    let inputs = json!([[classes[0]["text"]], [classes[1]["text"]]]);
+    let body = json!({"inputs": inputs, "raw_scores": true});
+    let told = ask("/predict", &body).ok();
+    for (row, found) in classes.iter().zip(told.as_array().expect("a list each")) {
+        let mut wanted = floats(&row["outputs"]);
+        wanted.sort_by(|one, other| other.total_cmp(one));
+        let found = found.as_array().expect("classes").iter();
+        let (scores, labels): (Vec<&Value>, Vec<&Value>) =
+            found.map(|one| (&one["score"], &one["label"])).unzip();
+        assert_near(&floats(&json!(scores)), &wanted);
+        let mut labels: Vec<&str> = labels.iter().filter_map(|label| label.as_str()).collect();
+        labels.sort_unstable();
+        assert_eq!(labels, ["bread", "road", "wind"]);
+    }
+    let info = node.get("/info?model=bert-classes").ok();
+    assert_eq!(info["model_type"]["classifier"]["id2label"]["1"], "wind");
+    assert_eq!(info["model_id"], "bert-classes");
+    let info = node.get("/info?model=bert").ok();
+    assert_eq!(info["max_input_length"], 24);
+    let several = node.get("/info");
+    assert_eq!(several.status, 422, "{}", several.text());
 }
 
 #[test]

@@ -219,7 +219,11 @@ mod tests {
                 send(&mut here, &Run { requests }, &blobs).unwrap();
             });
             let (run, blobs): (Run, _) = receive(&mut there, 1 << 30).unwrap();
-            assert!(blobs.iter().all(|blob| blob.as_ptr() as usize % 64 == 0));
+            assert!(
+                blobs
+                    .iter()
+                    .all(|blob| (blob.as_ptr() as usize).is_multiple_of(64))
+            );
             let tensors = put_together(run.requests, blobs).unwrap();
             assert_eq!(tensors, requests);
         });
