@@ -96,6 +96,8 @@ pub(crate) struct State {
     /// What the version answered when it was first loaded here: engines after that must, too.
     canary: Option<Canary>,
     suspects: Arc<Suspects>,
+    /// Whose canary is being asked. An engine that hangs is asked once, not every time anew.
+    asking: Option<Life>,
 }
 
 /// A replica that takes requests.
@@ -124,6 +126,7 @@ impl Actor for Replica {
             life: Life::default(),
             canary: None,
             suspects: Arc::default(),
+            asking: None,
             arguments,
         };
         myself.send_interval(state.arguments.canary_every, || Message::AskCanary);
@@ -233,11 +236,15 @@ impl State {
     }
 
     /// Beside the batches that run: it waits for none of them, and they hardly for it.
-    fn ask_canary(&self, myself: &ActorRef<Message>) {
+    fn ask_canary(&mut self, myself: &ActorRef<Message>) {
         let (Some(serving), Some(canary)) = (&self.serving, self.canary.clone()) else {
             return;
         };
         let (model, myself, life) = (serving.model.clone(), myself.clone(), self.life);
+        if self.asking == Some(life) {
+            return;
+        }
+        self.asking = Some(life);
         self.arguments.artifacts.threads().blocking(move || {
             let asked = catch_unwind(AssertUnwindSafe(|| canary.check(&*model)));
             let message = match asked {
@@ -250,6 +257,7 @@ impl State {
     }
 
     fn asked(&mut self, myself: &ActorRef<Message>, life: Life, found: Result<(), CanaryError>) {
+        self.asking.take_if(|asking| *asking == life);
         let Err(error) = found else { return };
         if life != self.life || self.serving.is_none() {
             return;

@@ -1,6 +1,7 @@
 //! A model that is computed in a process of its own.
 
 use std::io::{self, ErrorKind, IoSlice, Write};
+use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, PoisonError, RwLock};
@@ -120,7 +121,11 @@ impl Elsewhere {
             true => Err(Fault::Unsent),
             false => self.ask(&stream, batch, limit),
         };
-        // It goes back whatever became of it: who waits for one learns the same from it.
+        if asked.is_err() {
+            // An answer that comes late must not be taken for that of the next batch. Who has the
+            // stream next learns from it that the engine has gone.
+            let _ = stream.shutdown(Shutdown::Both);
+        }
         self.give_back(stream);
         let (ran, blobs) = asked.map_err(|fault| match fault {
             Fault::Unsent => RunError::Gone,
