@@ -76,7 +76,7 @@ fn request(rows: u64, tokens: u64) -> Result<[Tensor; 2], Box<dyn std::error::Er
         let values = (0..rows * tokens).flat_map(|at| value(at).to_le_bytes());
         Tensor::new(
             Dtype::Int64,
-            shape.clone(),
+            shape,
             values.collect::<Vec<u8>>().into(),
         )
     };
