@@ -10,7 +10,7 @@ use std::hint::black_box;
 
 use criterion::{BenchmarkId, Criterion, Throughput};
 use paceline_core::Random;
-use paceline_protocol::frame::{Frame, LoadReport, Message, PRELUDE_BYTES, Prelude};
+use paceline_protocol::frame::{Frame, Infer, LoadReport, Message, PRELUDE_BYTES, Prelude};
 use paceline_protocol::limits::{BODY_BYTES_DEFAULT, REGISTRY_ENTRY_BYTES_MAX};
 use paceline_protocol::registry::{Change, Command, SCHEMA, VersionRecord};
 use paceline_protocol::{
@@ -101,7 +101,7 @@ fn commands(criterion: &mut Criterion) {
 }
 
 fn infer() -> Message {
-    Message::Infer {
+    Message::Infer(Infer {
         model: model(),
         version: VersionNumber(3),
         replica: ReplicaId(812),
@@ -110,7 +110,7 @@ fn infer() -> Message {
         attempt: 1,
         criticality: Criticality::default(),
         tenant: TenantId::DEFAULT,
-    }
+    })
 }
 
 fn answer() -> Message {

@@ -74,11 +74,7 @@ fn request(rows: u64, tokens: u64) -> Result<[Tensor; 2], Box<dyn std::error::Er
     let shape = Shape::new(&[rows, tokens])?;
     let column = |value: &dyn Fn(u64) -> i64| {
         let values = (0..rows * tokens).flat_map(|at| value(at).to_le_bytes());
-        Tensor::new(
-            Dtype::Int64,
-            shape,
-            values.collect::<Vec<u8>>().into(),
-        )
+        Tensor::new(Dtype::Int64, shape, values.collect::<Vec<u8>>().into())
     };
     let id = |at: u64| (at.wrapping_mul(2_654_435_761) >> 7) % 90;
     Ok([column(&|at| 5 + id(at) as i64)?, column(&|_| 1)?])

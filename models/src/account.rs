@@ -6,9 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use paceline_protocol::Tensor;
 
 use crate::batch::Batch;
-use crate::engine::{
-    DeviceSpec, LoadError, LoadedModel, MemoryUse, Prepared, RunError, TextFacts, Token,
-};
+use crate::engine::{DeviceSpec, LoadError, LoadedModel, MemoryUse, RunError};
+use crate::family::TextReader;
 use crate::folder::ModelDescription;
 
 /// Bytes of a device that are taken. Cloning shares the account.
@@ -87,32 +86,8 @@ impl<M: LoadedModel> LoadedModel for Accounted<M> {
         self.model.description()
     }
 
-    fn prepare(&self, inputs: &[Tensor]) -> Result<Prepared, RunError> {
-        self.model.prepare(inputs)
-    }
-
-    fn prepare_ends(&self, inputs: &[Tensor]) -> Result<Prepared, RunError> {
-        self.model.prepare_ends(inputs)
-    }
-
-    fn text_facts(&self) -> Option<TextFacts> {
-        self.model.text_facts()
-    }
-
-    fn tokens(&self, inputs: &[Tensor]) -> Option<u64> {
-        self.model.tokens(inputs)
-    }
-
-    fn tokens_max(&self) -> Option<u32> {
-        self.model.tokens_max()
-    }
-
-    fn tokenize(&self, text: &str) -> Option<Result<Vec<Token>, RunError>> {
-        self.model.tokenize(text)
-    }
-
-    fn sample(&self, rows: u32) -> Option<Vec<Tensor>> {
-        self.model.sample(rows)
+    fn reader(&self) -> Option<&TextReader> {
+        self.model.reader()
     }
 
     fn run(&self, batch: &Batch<'_>) -> Result<Vec<Vec<Tensor>>, RunError> {

@@ -34,6 +34,6 @@ mod times;
 
 #[cfg(feature = "cuda")]
 pub use engine::CudaEngine;
-pub use probe::{CudaOptions, ProbeError, probe_cuda};
+pub use probe::{CudaOptions, HAS_CUDA, ProbeError, probe_cuda};
 #[cfg(any(test, feature = "cuda"))]
 pub use times::StageTimes;

@@ -8,6 +8,7 @@ use paceline_protocol::registry::DeviceKind;
 use serde::{Deserialize, Serialize};
 
 use crate::batch::Batch;
+use crate::family::TextReader;
 use crate::folder::{ModelDescription, RecogniseError};
 use crate::source::ModelSource;
 
@@ -18,6 +19,11 @@ use crate::source::ModelSource;
 pub trait Engine: Send + Sync + 'static {
     /// What this engine computes on.
     fn device(&self) -> DeviceSpec;
+
+    /// What its maker calls the device, for people.
+    fn name(&self) -> &str {
+        "CPU"
+    }
 
     /// Recognises, checks and loads a version. Takes as long as reading its weights: call it
     /// off the serving path.
@@ -32,6 +38,12 @@ pub trait LoadedModel: Send + Sync {
     /// What it is called, takes and gives.
     fn description(&self) -> &ModelDescription;
 
+    /// What turns requests into tokens, of a model that computes with them; whether it does so here
+    /// or elsewhere makes no difference to them.
+    fn reader(&self) -> Option<&TextReader> {
+        None
+    }
+
     /// Turns a request into the form in which it is computed, once, and says what it costs. What
     /// comes back slices by rows like any request, and [`run`](Self::run) takes it as well as what
     /// was given here; only then it does again what was done here. Inputs that fit the signature and cannot be
@@ -43,11 +55,14 @@ pub trait LoadedModel: Send + Sync {
     /// # Errors
     /// [`RunError::Input`] names the tensor and the row.
     fn prepare(&self, inputs: &[Tensor]) -> Result<Prepared, RunError> {
-        Ok(Prepared {
-            inputs: inputs.to_vec(),
-            tokens: None,
-            rows_cut: 0,
-        })
+        match self.reader() {
+            Some(reader) => reader.prepare(inputs),
+            None => Ok(Prepared {
+                inputs: inputs.to_vec(),
+                tokens: None,
+                rows_cut: 0,
+            }),
+        }
     }
 
     /// The same, but a text that is too long loses its beginning.
@@ -55,25 +70,27 @@ pub trait LoadedModel: Send + Sync {
     /// # Errors
     /// As [`prepare`](Self::prepare).
     fn prepare_ends(&self, inputs: &[Tensor]) -> Result<Prepared, RunError> {
-        self.prepare(inputs)
+        match self.reader() {
+            Some(reader) => reader.prepare_ends(inputs),
+            None => self.prepare(inputs),
+        }
     }
 
     /// What clients ask of a model that reads text; `None` of others.
     fn text_facts(&self) -> Option<TextFacts> {
-        None
+        Some(self.reader()?.text_facts())
     }
 
     /// Tokens of a request, or of rows of one: what a batch of a model that reads text costs.
     /// `None` where tokens are not what is counted, or the inputs cannot be computed. Cost: one
     /// step a row for what was prepared, the preparation otherwise.
     fn tokens(&self, inputs: &[Tensor]) -> Option<u64> {
-        let _ = inputs;
-        None
+        self.reader()?.tokens(inputs)
     }
 
     /// Most tokens of a row, where tokens are counted. Longer texts are cut.
     fn tokens_max(&self) -> Option<u32> {
-        None
+        self.reader()?.tokens_max()
     }
 
     /// Cuts a text into tokens, all of them; `None` where the model reads none.
@@ -81,15 +98,13 @@ pub trait LoadedModel: Send + Sync {
     /// # Errors
     /// [`RunError::Input`] says what is wrong with the text.
     fn tokenize(&self, text: &str) -> Option<Result<Vec<Token>, RunError>> {
-        let _ = text;
-        None
+        self.reader()?.tokenize(text)
     }
 
     /// A request of `rows` rows as they may be expected, for measuring what a batch takes; `None`
     /// where zeros serve as well.
     fn sample(&self, rows: u32) -> Option<Vec<Tensor>> {
-        let _ = rows;
-        None
+        Some(self.reader()?.sample(rows))
     }
 
     /// Computes a batch on the calling thread, and on no other. May be called from several
@@ -175,7 +190,7 @@ pub struct Token {
 }
 
 /// A device as its engine sees it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DeviceSpec {
     /// What it is.
     pub kind: DeviceKind,

@@ -11,10 +11,10 @@ use std::sync::Arc;
 
 pub(crate) use affine::Affine;
 use encoder::Encoder;
-pub use encoder::EncoderError;
 pub(crate) use encoder::{
-    Claim, EncoderPlan, EncoderSection, Outline, Reading, encoder_claim, encoder_files,
+    Claim, EncoderPlan, EncoderSection, Outline, encoder_claim, encoder_files,
 };
+pub use encoder::{EncoderError, TextReader};
 use identity::Identity;
 pub(crate) use identity::check_identity;
 use mlp::Mlp;
@@ -26,7 +26,7 @@ use crate::account::{Account, Accounted};
 use crate::engine::{DeviceSpec, LoadError, LoadedModel, MemoryUse};
 use crate::folder::{Plan, examine};
 use crate::kernel::Kernels;
-use crate::offload::Offload;
+use crate::offload::{Offload, PassLimits};
 use crate::source::ModelSource;
 
 /// Recognises, checks and loads a version; its memory is taken before anything is allocated.
@@ -44,12 +44,12 @@ pub(crate) fn load(
     Ok(match plan {
         Plan::Identity => Arc::new(Identity::new(description)),
         Plan::Mlp(plan) => {
-            let reservation = reserve(plan.memory(description.rows_max, path))?;
+            let reservation = reserve(plan.memory(description.rows_max, path.workspace()))?;
             let model = Mlp::load(description, &plan, path)?;
             Arc::new(Accounted::new(model, reservation))
         }
         Plan::Encoder(plan) => {
-            let reservation = reserve(plan.memory(description.rows_max, path))?;
+            let reservation = reserve(plan.memory(description.rows_max, path.workspace()))?;
             let model = Encoder::load(description, &plan, path)?;
             Arc::new(Accounted::new(model, reservation))
         }
@@ -65,10 +65,29 @@ pub(crate) enum Path {
     Offload(Arc<dyn Offload>),
 }
 
+impl Path {
+    /// What a batch's memory follows from.
+    pub(crate) fn workspace(&self) -> Workspace {
+        match self {
+            Self::Kernels(_) => Workspace::Kernels,
+            Self::Offload(offload) => Workspace::Passes(offload.pass_limits()),
+        }
+    }
+}
+
 impl Default for Path {
     fn default() -> Self {
         Self::Kernels(None)
     }
+}
+
+/// How a batch is computed, as far as its memory is concerned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Workspace {
+    /// By kernels of our own, in place where that can be.
+    Kernels,
+    /// By candle's operations, of which each has a result of its own.
+    Passes(PassLimits),
 }
 
 /// A kind of model that this build serves.

@@ -17,6 +17,7 @@
 //! [`LoadedModel::run`] lends it the thread that it computes on, and catches its panics.
 
 mod account;
+mod backend;
 mod batch;
 mod canary;
 mod cpu;
@@ -34,6 +35,7 @@ mod warm_up;
 mod weights;
 
 pub use account::{Account, Reservation};
+pub use backend::Backend;
 pub use batch::Batch;
 pub use canary::{Canary, CanaryError};
 pub use cpu::CpuEngine;
@@ -41,11 +43,11 @@ pub use cpu::CpuEngine;
 pub use cuda::CudaEngine;
 #[cfg(any(test, feature = "cuda"))]
 pub use cuda::StageTimes;
-pub use cuda::{CudaOptions, ProbeError, probe_cuda};
+pub use cuda::{CudaOptions, HAS_CUDA, ProbeError, probe_cuda};
 pub use engine::{
     DeviceSpec, Engine, LoadError, LoadedModel, MemoryUse, Prepared, RunError, TextFacts, Token,
 };
-pub use family::{EncoderError, Family, MlpError};
+pub use family::{EncoderError, Family, MlpError, TextReader};
 pub use folder::{ModelDescription, RecogniseError, recognise};
 pub use front::Front;
 pub use precision::{

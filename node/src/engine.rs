@@ -19,6 +19,7 @@
 //! control stream says that the node has, so none outlives its node by more than a moment.
 
 mod child;
+mod choice;
 mod elsewhere;
 mod serve;
 mod wire;
@@ -26,10 +27,14 @@ mod wire;
 use std::sync::Arc;
 use std::time::Duration;
 
-use paceline_models::{Account, DeviceSpec, Engine, Front, LoadError, LoadedModel, ModelSource};
+use paceline_models::{
+    Account, Backend, DeviceSpec, Engine, Front, LoadError, LoadedModel, ModelSource,
+};
 use serde::{Deserialize, Serialize};
 
 use self::child::{Child, Program};
+pub(crate) use self::choice::engine_of;
+pub use self::choice::{ChoiceError, DeviceChoice};
 use self::elsewhere::Elsewhere;
 pub(crate) use self::serve::serve;
 
@@ -49,13 +54,13 @@ pub enum Isolation {
 pub(crate) struct Options {
     /// What they compute on, all together.
     pub device: DeviceSpec,
+    /// How each computes there.
+    pub backend: Backend,
     /// Memory that one process may take for itself, in bytes, whatever its model needs; 0 sets no
     /// limit.
     pub process_bytes_max: u64,
     /// No batch is taken for hung before it has run for so long.
     pub hung_after: Duration,
-    /// Whether encoders are computed by candle's operations.
-    pub is_reference: bool,
 }
 
 /// Loads each version into a process of its own.
@@ -86,20 +91,26 @@ impl Engine for Engines {
     }
 
     fn load(&self, source: &ModelSource) -> Result<Arc<dyn LoadedModel>, LoadError> {
-        let front = Front::read(source)?;
+        let Options {
+            device, backend, ..
+        } = self.options;
+        let front = Front::read(source, backend)?;
+        let mut memory = front.memory();
+        memory.weights_bytes += backend.process_bytes();
         // Memory is taken before anything is allocated.
-        let reservation = self.account.reserve(&self.options.device, front.memory())?;
+        let reservation = self.account.reserve(&device, memory)?;
         // One batch more than lanes may be under way: a canary's.
-        let streams = self.options.device.threads + 1;
-        let order = wire::Load {
+        let streams = device.threads + 1;
+        let order = wire::Order::Load(wire::Load {
+            backend,
             threads: streams as u64,
             process_bytes_max: self.options.process_bytes_max,
-            is_reference: self.options.is_reference,
             files: source.files().map(|(name, _)| name.to_owned()).collect(),
-        };
+        });
         let files: Vec<_> = source.files().map(|(_, content)| content.clone()).collect();
         let (child, streams) = Child::start(&self.program, streams).map_err(failed)?;
-        let elsewhere = Elsewhere::new((front, reservation), (child, streams), self.options);
+        let elsewhere =
+            Elsewhere::new(front, (memory, reservation), (child, streams), self.options);
         elsewhere.load(&order, &files)?;
         Ok(Arc::new(elsewhere))
     }

@@ -102,6 +102,9 @@ pub enum StartError {
         /// What the operating system says.
         cause: std::io::Error,
     },
+    /// What models run on cannot be used.
+    #[error(transparent)]
+    Device(#[from] crate::engine::ChoiceError),
     /// The log or a snapshot cannot be used.
     #[error(transparent)]
     Raft(#[from] crate::raft::StartError),

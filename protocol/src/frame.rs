@@ -26,7 +26,7 @@ use crate::tensor::{Tensor, TensorError};
 use crate::wire::{self, WireError};
 
 pub use decoder::FrameDecoder;
-pub use message::{ClientInfer, Execution, LoadReport, Message};
+pub use message::{ClientInfer, Execution, Infer, LoadReport, Message};
 
 /// Bytes in front of every header.
 pub const PRELUDE_BYTES: usize = 16;

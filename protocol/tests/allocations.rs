@@ -13,7 +13,9 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::hint::black_box;
 
-use paceline_protocol::frame::{Execution, Frame, LoadReport, Message, PRELUDE_BYTES, Prelude};
+use paceline_protocol::frame::{
+    Execution, Frame, Infer, LoadReport, Message, PRELUDE_BYTES, Prelude,
+};
 use paceline_protocol::limits::{
     BODY_BYTES_DEFAULT, FRAME_HEADER_BYTES_MAX, MANIFEST_BYTES_MAX, RECORD_HEADER_BYTES_MAX,
     REGISTRY_ENTRY_BYTES_MAX,
@@ -261,7 +263,7 @@ fn manifests_withstand_hostile_lengths() {
 #[test]
 fn frame_headers_withstand_hostile_lengths() {
     let load = LoadReport::default();
-    let infer = Message::Infer {
+    let infer = Message::Infer(Infer {
         model: model(),
         version: VersionNumber(1),
         replica: ReplicaId(5),
@@ -270,7 +272,7 @@ fn frame_headers_withstand_hostile_lengths() {
         attempt: 1,
         criticality: Criticality::default(),
         tenant: TenantId(u64::MAX),
-    };
+    });
     let failed = Message::Failed {
         failure: Failure::new(ErrorCode::QueueFull, "the queue is full"),
         execution: Execution::NotExecuted,

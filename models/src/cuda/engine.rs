@@ -46,13 +46,6 @@ const BATCHES: usize = 2;
 /// the workspace of cuBLAS.
 const RESERVE_BYTES: u64 = 512 << 20;
 
-/// A pass of 32,768 tokens keeps an H100 busy for milliseconds, and a batch of 256 texts of 128
-/// tokens passes at once; 2²⁶ scores are 256 MiB, five times.
-const PASS: PassLimits = PassLimits {
-    tokens: 1 << 15,
-    scores: 1 << 26,
-};
-
 impl CudaEngine {
     /// Opens a GPU on a thread of its own.
     ///
@@ -100,11 +93,6 @@ impl CudaEngine {
         })
     }
 
-    /// As the driver names it.
-    pub fn name(&self) -> &str {
-        &self.gpu.name
-    }
-
     /// What loaded versions occupy now, with two full batches of each.
     pub fn taken_bytes(&self) -> u64 {
         self.account.taken_bytes()
@@ -146,6 +134,10 @@ impl Engine for CudaEngine {
         self.device
     }
 
+    fn name(&self) -> &str {
+        &self.gpu.name
+    }
+
     fn load(&self, source: &ModelSource) -> Result<Arc<dyn LoadedModel>, LoadError> {
         let gpu: Arc<dyn Offload> = self.gpu.clone();
         load(source, &Path::Offload(gpu), &self.account, self.device)
@@ -173,7 +165,7 @@ impl Offload for Gpu {
     }
 
     fn pass_limits(&self) -> PassLimits {
-        PASS
+        PassLimits::GPU
     }
 }
 

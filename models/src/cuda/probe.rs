@@ -4,6 +4,9 @@ use std::sync::Arc;
 
 use crate::engine::Engine;
 
+/// Whether this build can use a GPU, if there is one.
+pub const HAS_CUDA: bool = cfg!(feature = "cuda");
+
 /// Which GPU, and how much of it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CudaOptions {

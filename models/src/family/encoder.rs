@@ -24,7 +24,7 @@ mod outline;
 mod plan;
 mod pooling;
 mod ragged;
-mod reading;
+mod reader;
 mod sequence;
 mod settings;
 mod staged;
@@ -35,7 +35,7 @@ mod weights;
 use paceline_protocol::Tensor;
 
 use crate::batch::Batch;
-use crate::engine::{LoadError, LoadedModel, MemoryUse, Prepared, RunError, TextFacts, Token};
+use crate::engine::{LoadError, LoadedModel, MemoryUse, RunError};
 use crate::family::{Path, affine};
 use crate::folder::ModelDescription;
 
@@ -45,7 +45,7 @@ use network::Network;
 use outline::Task;
 pub(crate) use outline::{EncoderSection, Outline};
 pub(crate) use plan::{Claim, EncoderPlan, encoder_claim, encoder_files};
-pub(crate) use reading::Reading;
+pub use reader::TextReader;
 use tokenizer::Kept;
 
 /// Tokens that pass a layer together, unless a single sequence has more: enough for the products
@@ -55,7 +55,7 @@ const CHUNK_TOKENS: usize = 256;
 
 /// A loaded encoder.
 pub(crate) struct Encoder {
-    reading: Reading,
+    reader: TextReader,
     outline: Outline,
     network: Network,
     /// Over the first token, for classes and pairs.
@@ -74,8 +74,8 @@ impl Encoder {
         path: &Path,
     ) -> Result<Self, LoadError> {
         let config = &plan.outline.config;
-        let memory = plan.memory(description.rows_max, path);
-        let reading = Reading::new(description, plan).map_err(EncoderError::into_load)?;
+        let memory = plan.memory(description.rows_max, path.workspace());
+        let text_reader = TextReader::new(description, plan).map_err(EncoderError::into_load)?;
         let reader = plan.reader();
         let network = Network::load(&plan.outline, &reader, path)?;
         let head = match plan.outline.classes() {
@@ -86,7 +86,7 @@ impl Encoder {
             }
         };
         Ok(Self {
-            reading,
+            reader: text_reader,
             outline: plan.outline.clone(),
             network,
             head,
@@ -99,7 +99,7 @@ impl Encoder {
         let mut checked = Vec::with_capacity(rows);
         for (request, tensor) in requests.iter().enumerate() {
             for row in sequence::unpack(tensor) {
-                self.reading.check_packed(request, row)?;
+                self.reader.check_packed(request, row)?;
                 checked.push(row);
             }
         }
@@ -113,35 +113,11 @@ impl Encoder {
 
 impl LoadedModel for Encoder {
     fn description(&self) -> &ModelDescription {
-        self.reading.description()
+        self.reader.description()
     }
 
-    fn prepare(&self, inputs: &[Tensor]) -> Result<Prepared, RunError> {
-        self.reading.prepare(inputs)
-    }
-
-    fn prepare_ends(&self, inputs: &[Tensor]) -> Result<Prepared, RunError> {
-        self.reading.prepare_ends(inputs)
-    }
-
-    fn text_facts(&self) -> Option<TextFacts> {
-        Some(self.reading.text_facts())
-    }
-
-    fn tokens(&self, inputs: &[Tensor]) -> Option<u64> {
-        self.reading.tokens(inputs)
-    }
-
-    fn tokens_max(&self) -> Option<u32> {
-        self.reading.tokens_max()
-    }
-
-    fn tokenize(&self, text: &str) -> Option<Result<Vec<Token>, RunError>> {
-        self.reading.tokenize(text)
-    }
-
-    fn sample(&self, rows: u32) -> Option<Vec<Tensor>> {
-        Some(self.reading.sample(rows))
+    fn reader(&self) -> Option<&TextReader> {
+        Some(&self.reader)
     }
 
     fn run(&self, batch: &Batch<'_>) -> Result<Vec<Vec<Tensor>>, RunError> {
@@ -154,7 +130,7 @@ impl LoadedModel for Encoder {
         for (request, inputs) in batch.requests().iter().enumerate() {
             requests.push(match inputs {
                 [packed] if sequence::is_packed(inputs) => packed.clone(),
-                inputs => sequence::pack(&self.reading.sequences(request, inputs, Kept::Start)?),
+                inputs => sequence::pack(&self.reader.sequences(request, inputs, Kept::Start)?),
             });
         }
         let pooled = self.pooled(&requests, rows as usize)?;

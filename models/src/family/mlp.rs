@@ -66,7 +66,7 @@ impl Mlp {
     ) -> Result<Self, LoadError> {
         let weights = plan.read()?;
         Ok(Self {
-            memory: plan.memory(description.rows_max, path),
+            memory: plan.memory(description.rows_max, path.workspace()),
             description,
             normalize: weights
                 .normalize

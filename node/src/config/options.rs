@@ -8,7 +8,7 @@ use paceline_core::contact;
 use paceline_protocol::limits::BODY_BYTES_DEFAULT;
 use serde::{Deserialize, Serialize};
 
-use crate::engine::Isolation;
+use crate::engine::{DeviceChoice, Isolation};
 use crate::tls::TlsFiles;
 
 /// The node itself.
@@ -125,15 +125,23 @@ pub struct AdmissionOptions {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct DeviceOptions {
-    /// Threads that run models, each one batch at a time. Default 0: one for each core.
+    /// What models run on. Default `auto`: an NVIDIA GPU, in a build with CUDA that finds one which
+    /// works, otherwise the CPU, and the log says why. `cpu`; `cuda`: a node that cannot use the GPU
+    /// does not start.
+    pub kind: DeviceChoice,
+    /// Which GPU, as the driver counts from 0. Default 0. A node has one.
+    pub gpu: u16,
+    /// Threads that run models on a CPU, each one batch at a time. Default 0: one for each core. A
+    /// GPU has two batches at a time, one that computes and one that is copied there.
     pub threads: u16,
-    /// Memory for weights and activations, in bytes. Default 0: half of the machine's.
+    /// Memory for weights and activations, in bytes. Default 0: half of the machine's; of a GPU,
+    /// what is free when the node starts.
     pub memory_bytes: u64,
-    /// What computes encoders. Default `kernels`: our own. `candle`: candle's operations, which are
+    /// What computes encoders on a CPU. Default `kernels`: our own. `candle`: candle's operations, which are
     /// slower and what the kernels are held to, for whoever doubts an answer. candle takes threads of
     /// its own for large products, unless `RAYON_NUM_THREADS` is 1.
     pub engine: EngineKind,
-    /// Where engines compute. Default `none`: in the node's own process, where a request costs the
+    /// Where engines compute on a CPU; on a GPU always as `process`. Default `none`: in the node's own process, where a request costs the
     /// least. `process`: each replica in a process of its own, so that a model which crashes, hangs
     /// or fills its memory takes no other along; each batch costs some 30 µs more.
     pub isolation: Isolation,
@@ -267,6 +275,8 @@ impl Default for AdmissionOptions {
 impl Default for DeviceOptions {
     fn default() -> Self {
         Self {
+            kind: DeviceChoice::Auto,
+            gpu: 0,
             threads: 0,
             memory_bytes: 0,
             isolation: Isolation::None,

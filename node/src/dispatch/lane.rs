@@ -268,7 +268,7 @@ pub(super) fn is_answer(message: &Message) -> bool {
         | Message::Gone { .. }
         | Message::ClientAnswer { .. } => true,
         // An answer in parts is never sent on.
-        Message::Infer { .. }
+        Message::Infer(_)
         | Message::Read { .. }
         | Message::Cancel
         | Message::ClientInfer(_)

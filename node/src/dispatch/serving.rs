@@ -117,7 +117,7 @@ impl Requests {
         while let Some((frame, memory)) = frames.next(Some(&self.guest.memory)).await? {
             match frame.message {
                 // A client's is sent on by a node that is behind what the client has seen.
-                Message::Infer { .. } | Message::Read { .. } | Message::ClientInfer(_) => {
+                Message::Infer(_) | Message::Read { .. } | Message::ClientInfer(_) => {
                     self.begin(frame, memory).await?;
                 }
                 // What has ended meanwhile needs no cancelling.

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use paceline_protocol::frame::{Execution, Frame, Message};
+use paceline_protocol::frame::{Execution, Frame, Infer, Message};
 use paceline_protocol::{
     Criticality, Dtype, Epoch, ErrorCode, ModelName, ReplicaId, Shape, TenantId, Tensor,
 };
@@ -45,7 +45,7 @@ impl Handler for Echo {
         self.running.fetch_add(1, Ordering::SeqCst);
         let running = Running(&self.running);
         Box::pin(async move {
-            let Message::Infer { version, epoch, .. } = frame.message else {
+            let Message::Infer(Infer { version, epoch, .. }) = frame.message else {
                 panic!("{frame:?}");
             };
             sleep(Duration::from_millis(version.0.into())).await;
@@ -70,7 +70,7 @@ fn request(floats: usize, takes_ms: u32) -> Frame {
     let shape = Shape::new(&[1, floats as u64]).unwrap();
     Frame {
         number: 0,
-        message: Message::Infer {
+        message: Message::Infer(Infer {
             model: ModelName::new("m").unwrap(),
             version: VersionNumber(takes_ms),
             replica: ReplicaId(3),
@@ -79,7 +79,7 @@ fn request(floats: usize, takes_ms: u32) -> Frame {
             attempt: 1,
             criticality: Criticality::default(),
             tenant: TenantId::DEFAULT,
-        },
+        }),
         tensors: vec![Tensor::new(Dtype::Fp32, shape, data).unwrap()],
     }
 }

@@ -51,6 +51,12 @@ impl Program {
         }
         env::current_exe().map(Self)
     }
+
+    /// Another one.
+    #[cfg(test)]
+    pub(super) fn named(path: &str) -> Self {
+        Self(path.into())
+    }
 }
 
 impl Child {
@@ -241,9 +247,10 @@ impl Process {
     }
 }
 
-/// Whether a variable tells how to compute, or where libraries are.
+/// Whether a variable tells how to compute, or where libraries are, or (`HOME`) compiled kernels.
 fn is_of_computing(name: &str) -> bool {
     let prefixes = [
+        "HOME",
         "PACELINE_KERNELS",
         "RAYON_",
         "LD_LIBRARY_PATH",

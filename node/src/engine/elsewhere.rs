@@ -3,15 +3,14 @@
 use std::io::{self, ErrorKind, IoSlice, Write};
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Condvar, Mutex, PoisonError, RwLock};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use paceline_core::watchdog;
 use paceline_models::{
-    Batch, Front, LoadError, LoadedModel, MemoryUse, ModelDescription, Prepared, Reservation,
-    RunError, TextFacts, Token,
+    Batch, Front, LoadError, LoadedModel, MemoryUse, ModelDescription, Reservation, RunError,
+    TextReader,
 };
 use paceline_protocol::Tensor;
 
@@ -21,12 +20,14 @@ use super::{Options, failed, wire};
 /// What reads requests stays here; what computes them is there.
 pub(super) struct Elsewhere {
     front: Front,
+    memory: MemoryUse,
     child: Child,
     /// Those on which no batch is under way.
     idle: Mutex<Vec<UnixStream>>,
     is_idle: Condvar,
     hung_after: Duration,
-    longest_nanos: AtomicU64,
+    /// What the longest batch took, but for the first; none before that has ended.
+    longest: Mutex<Option<Duration>>,
     /// Held by each batch; exclusively by one that may end the process under all others.
     company: RwLock<()>,
     _reservation: Reservation,
@@ -47,17 +48,19 @@ struct Begun<'a>(&'a UnixStream, bool);
 
 impl Elsewhere {
     pub(super) fn new(
-        (front, reservation): (Front, Reservation),
+        front: Front,
+        (memory, reservation): (MemoryUse, Reservation),
         (child, streams): (Child, Vec<UnixStream>),
         options: Options,
     ) -> Self {
         Self {
             front,
+            memory,
             child,
             idle: Mutex::new(streams),
             is_idle: Condvar::new(),
             hung_after: options.hung_after,
-            longest_nanos: AtomicU64::new(0),
+            longest: Mutex::default(),
             company: RwLock::default(),
             _reservation: reservation,
         }
@@ -67,7 +70,7 @@ impl Elsewhere {
     ///
     /// # Errors
     /// What the engine says; how its process ended.
-    pub(super) fn load(&self, order: &wire::Load, files: &[Bytes]) -> Result<(), LoadError> {
+    pub(super) fn load(&self, order: &wire::Order, files: &[Bytes]) -> Result<(), LoadError> {
         let mut control = self.child.control();
         let died = |_| LoadError::Engine {
             message: self.child.how_it_ended(),
@@ -101,20 +104,19 @@ impl Elsewhere {
                     let message = error.to_string();
                     Ok((wire::Ran::Failed(RunError::Engine { message }), vec![]))
                 }
-                _ if is_late(&error) => Err(Fault::Hung),
+                _ if wire::is_late(&error) => Err(Fault::Hung),
                 _ if begun.1 => Err(Fault::Ended),
                 _ => Err(Fault::Unsent),
             };
         }
-        wire::receive(&mut stream, ANSWERS_BYTES_MAX).map_err(|error| match is_late(&error) {
+        wire::receive(&mut stream, ANSWERS_BYTES_MAX).map_err(|error| match wire::is_late(&error) {
             true => Fault::Hung,
             false => Fault::Ended,
         })
     }
 
     fn run_there(&self, batch: &Batch<'_>) -> Result<Vec<Vec<Tensor>>, RunError> {
-        let longest = Duration::from_nanos(self.longest_nanos.load(Ordering::Relaxed));
-        let limit = watchdog::limit(self.hung_after, longest).min(LIMIT_MAX);
+        let limit = watchdog::limit(self.hung_after, *self.longest()).min(LIMIT_MAX);
         let stream = self.take();
         let started = Instant::now();
         let asked = match self.child.has_ended() {
@@ -145,14 +147,22 @@ impl Elsewhere {
                 RunError::Died { message }
             }
         })?;
-        let took = u64::try_from(started.elapsed().as_nanos()).unwrap_or(u64::MAX);
-        self.longest_nanos.fetch_max(took, Ordering::Relaxed);
+        let took = started.elapsed();
+        // What the first one compiled and allocated, no other will.
+        let longer = |longest: Duration| longest.max(took);
+        let mut longest = self.longest();
+        *longest = Some(longest.map_or(Duration::ZERO, longer));
+        drop(longest);
         match ran {
             wire::Ran::Answers(answers) => {
                 wire::put_together(answers, blobs).map_err(|message| RunError::Engine { message })
             }
             wire::Ran::Failed(error) => Err(error),
         }
+    }
+
+    fn longest(&self) -> MutexGuard<'_, Option<Duration>> {
+        self.longest.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// One is free as soon as a batch ends: there are as many as lanes, and one for canaries.
@@ -182,32 +192,8 @@ impl LoadedModel for Elsewhere {
         self.front.description()
     }
 
-    fn prepare(&self, inputs: &[Tensor]) -> Result<Prepared, RunError> {
-        self.front.prepare(inputs)
-    }
-
-    fn prepare_ends(&self, inputs: &[Tensor]) -> Result<Prepared, RunError> {
-        self.front.prepare_ends(inputs)
-    }
-
-    fn text_facts(&self) -> Option<TextFacts> {
-        self.front.text_facts()
-    }
-
-    fn tokens(&self, inputs: &[Tensor]) -> Option<u64> {
-        self.front.tokens(inputs)
-    }
-
-    fn tokens_max(&self) -> Option<u32> {
-        self.front.tokens_max()
-    }
-
-    fn tokenize(&self, text: &str) -> Option<Result<Vec<Token>, RunError>> {
-        self.front.tokenize(text)
-    }
-
-    fn sample(&self, rows: u32) -> Option<Vec<Tensor>> {
-        self.front.sample(rows)
+    fn reader(&self) -> Option<&TextReader> {
+        self.front.reader()
     }
 
     fn is_elsewhere(&self) -> bool {
@@ -229,7 +215,7 @@ impl LoadedModel for Elsewhere {
     }
 
     fn bytes(&self) -> MemoryUse {
-        self.front.memory()
+        self.memory
     }
 }
 
@@ -250,13 +236,79 @@ impl Write for Begun<'_> {
     }
 }
 
-fn is_late(error: &io::Error) -> bool {
-    matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut)
-}
-
 /// For a version to load: 3 GiB, read and packed by a busy core.
 const LOAD_LIMIT: Duration = Duration::from_secs(300);
 /// No batch takes longer: clients do not wait for so long.
 const LIMIT_MAX: Duration = Duration::from_secs(3_600);
 /// Largest answers of a batch.
 const ANSWERS_BYTES_MAX: u64 = 4 << 30;
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+    use std::thread;
+
+    use paceline_models::{Account, Backend, CpuEngine, Engine as _, ModelSource};
+
+    use super::super::child::Program;
+    use super::*;
+
+    const HUNG_AFTER: Duration = Duration::from_millis(30);
+
+    /// A model behind one stream, whose other end is the test's. Its process is one that never
+    /// ends by itself and reads nothing.
+    fn behind_one_stream() -> (Elsewhere, UnixStream) {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/models/identity");
+        let source = ModelSource::from_dir(&PathBuf::from(folder)).unwrap();
+        let (child, _) = Child::start(&Program::named("/usr/bin/yes"), 0).unwrap();
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let (device, memory) = (CpuEngine::new(1).device(), MemoryUse::default());
+        let reservation = Account::default().reserve(&device, memory).unwrap();
+        let options = Options {
+            device,
+            backend: Backend::Kernels,
+            process_bytes_max: 0,
+            hung_after: HUNG_AFTER,
+        };
+        let front = Front::read(&source, options.backend).unwrap();
+        let streams = (child, vec![ours]);
+        let elsewhere = Elsewhere::new(front, (memory, reservation), streams, options);
+        // As after a first batch, which has more time.
+        *elsewhere.longest() = Some(Duration::ZERO);
+        (elsewhere, theirs)
+    }
+
+    #[test]
+    fn an_answer_that_comes_late_is_nobodys() {
+        let (model, mut theirs) = behind_one_stream();
+        let row = [Tensor::from_f32(4, &[0.5; 4])];
+        let engine = thread::spawn(move || {
+            let (run, blobs) = wire::receive::<wire::Run>(&mut theirs, 1 << 20).unwrap();
+            thread::sleep(HUNG_AFTER * 10);
+            let late = wire::Ran::Answers(run.requests);
+            wire::send(&mut theirs, &late, &blobs)
+        });
+        let hung = model.run(&Batch::new(&[&row]));
+        assert!(matches!(hung, Err(RunError::Died { .. })), "{hung:?}");
+        // The stream is free again, and nothing may come on it.
+        let after = model.run(&Batch::new(&[&row]));
+        assert!(matches!(after, Err(RunError::Gone)), "{after:?}");
+        let refused = engine.join().unwrap().unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::BrokenPipe);
+    }
+
+    #[test]
+    fn a_batch_that_takes_as_long_as_others_did_is_waited_for() {
+        let (model, mut theirs) = behind_one_stream();
+        *model.longest() = Some(HUNG_AFTER);
+        let row = [Tensor::from_f32(4, &[0.5; 4])];
+        thread::spawn(move || {
+            let (run, blobs) = wire::receive::<wire::Run>(&mut theirs, 1 << 20).unwrap();
+            thread::sleep(HUNG_AFTER * 3);
+            wire::send(&mut theirs, &wire::Ran::Answers(run.requests), &blobs)
+        });
+        let answers = model.run(&Batch::new(&[&row])).unwrap();
+        assert_eq!(answers, [row.to_vec()]);
+        assert!(model.longest().is_some_and(|took| took >= HUNG_AFTER * 3));
+    }
+}

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::thread;
 
 use bytes::Bytes;
-use paceline_models::{Batch, CpuEngine, Engine as _, LoadedModel, ModelSource, RunError};
+use paceline_models::{Backend, Batch, LoadedModel, ModelSource, RunError};
 use paceline_protocol::Tensor;
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 use rustix::process::{Resource, Rlimit, setrlimit};
@@ -32,27 +32,34 @@ pub(crate) fn serve() -> io::Result<()> {
     let mut control = UnixStream::from(stdin.as_fd().try_clone_to_owned()?);
     control.peer_addr()?;
     let mut streams = vec![];
-    let (load, files) = loop {
+    let (order, files) = loop {
         match some_streams(&control)? {
             Some(more) => streams.extend(more),
-            None => break wire::receive::<wire::Load>(&mut control, FILES_BYTES_MAX)?,
+            None => break wire::receive::<wire::Order>(&mut control, FILES_BYTES_MAX)?,
         }
     };
-    limit_memory(load.process_bytes_max)?;
     let mut answers = control.try_clone()?;
-    spawn("load", move || {
-        let loading = match load_version(&load, files) {
-            Ok(model) => {
-                streams
-                    .into_iter()
-                    .for_each(|stream| start_lane(stream, model.clone()));
-                wire::Loading::Loaded
-            }
-            Err(reason) => wire::Loading::Refused(reason),
-        };
-        // Who does not listen has gone, and the first thread sees it.
-        let _ = wire::send(&mut answers, &loading, &[]);
-    });
+    match order {
+        wire::Order::Probe(backend) => spawn("probe", move || {
+            let _ = wire::send(&mut answers, &probe(backend), &[]);
+        }),
+        wire::Order::Load(load) => {
+            limit_memory(load.process_bytes_max)?;
+            spawn("load", move || {
+                let loading = match load_version(&load, files) {
+                    Ok(model) => {
+                        for stream in streams {
+                            start_lane(stream, model.clone(), load.backend);
+                        }
+                        wire::Loading::Loaded
+                    }
+                    Err(reason) => wire::Loading::Refused(reason),
+                };
+                // Who does not listen has gone, and the first thread sees it.
+                let _ = wire::send(&mut answers, &loading, &[]);
+            });
+        }
+    }
     match control.read(&mut [0]) {
         Ok(0) => exit(0),
         Ok(_) => Err(ErrorKind::InvalidData.into()),
@@ -63,18 +70,32 @@ pub(crate) fn serve() -> io::Result<()> {
 fn load_version(load: &wire::Load, files: Vec<Bytes>) -> Result<Arc<dyn LoadedModel>, String> {
     let source = ModelSource::from_files(load.files.iter().cloned().zip(files));
     let threads = usize::try_from(load.threads).unwrap_or(1).max(1);
-    // The node has the account; what it lets in has room here.
-    let engine = CpuEngine::new(threads).with_memory(u64::MAX);
-    let engine = match load.is_reference {
-        true => engine.with_reference(),
-        false => engine,
+    // The node has the account; what it lets in has room here, unless others use the device too.
+    let memory_bytes = match load.backend {
+        Backend::Cuda { .. } => None,
+        Backend::Kernels | Backend::Candle => Some(u64::MAX),
     };
+    let engine = load.backend.open(threads, memory_bytes);
+    let engine = engine.map_err(|error| error.to_string())?;
     engine.load(&source).map_err(|error| error.to_string())
 }
 
-fn start_lane(mut stream: UnixStream, model: Arc<dyn LoadedModel>) {
+fn probe(backend: Backend) -> wire::Probed {
+    match backend.open(1, None) {
+        Ok(engine) => wire::Probed::Works {
+            name: engine.name().to_owned(),
+            device: engine.device(),
+        },
+        Err(error) => wire::Probed::Fails(error.to_string()),
+    }
+}
+
+fn start_lane(mut stream: UnixStream, model: Arc<dyn LoadedModel>, backend: Backend) {
     spawn("lane", move || {
-        give_way();
+        // Of a GPU's batches it does next to nothing, and that nothing should wait for.
+        if !matches!(backend, Backend::Cuda { .. }) {
+            give_way();
+        }
         while let Ok((run, blobs)) = wire::receive::<wire::Run>(&mut stream, BATCH_BYTES_MAX) {
             let (ran, blobs) = match wire::put_together(run.requests, blobs) {
                 Ok(requests) => match run_batch(&*model, &requests) {

@@ -14,20 +14,38 @@
 use std::io::{self, IoSlice, Read, Write};
 
 use bytes::Bytes;
-use paceline_models::RunError;
+use paceline_models::{Backend, DeviceSpec, RunError};
 use paceline_protocol::{AlignedBuffer, Dtype, Shape, Tensor, wire};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-/// The first message to a process; the blobs are the files' contents.
+/// The first message to a process.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) enum Order {
+    /// Say whether this can be computed with.
+    Probe(Backend),
+    /// Hold a version; the blobs are its files' contents.
+    Load(Load),
+}
+
+/// What a device turned out to be.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) enum Probed {
+    /// It computes.
+    Works { name: String, device: DeviceSpec },
+    /// It does not, and why.
+    Fails(String),
+}
+
+/// A version, and what holds it.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Load {
+    /// What computes it.
+    pub(super) backend: Backend,
     /// Batches at a time.
     pub(super) threads: u64,
     /// Memory that the process takes for itself at most; 0 is no limit.
     pub(super) process_bytes_max: u64,
-    /// Whether encoders are computed by candle's operations.
-    pub(super) is_reference: bool,
     /// Names of the files, in the order of the blobs.
     pub(super) files: Vec<String>,
 }
@@ -131,6 +149,12 @@ pub(super) fn receive<M: DeserializeOwned>(
         blob
     });
     Ok((message, blobs.collect()))
+}
+
+/// Whether a stream's time had run out.
+pub(super) fn is_late(error: &io::Error) -> bool {
+    use io::ErrorKind::{TimedOut, WouldBlock};
+    matches!(error.kind(), WouldBlock | TimedOut)
 }
 
 /// The outlines of requests' tensors, and their bytes.

@@ -1,14 +1,13 @@
 //! The seams between a node and the world.
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use paceline_models::{CpuEngine, Engine};
+use paceline_models::Engine;
 
 use super::{Network, StartError};
 use crate::clock::Wall;
-use crate::config::{Config, DeviceOptions, EngineKind};
-use crate::engine::{self, Engines, Isolation};
+use crate::config::Config;
+use crate::engine::engine_of;
 use crate::gateway::Front;
 use crate::storage::RealDisk;
 use crate::storage::disk::Disk;
@@ -40,10 +39,11 @@ pub struct Ports {
 }
 
 impl Ports {
-    /// Production: directories below `data_dir`, candle on the CPU, the system's entropy.
+    /// Production: directories below `data_dir`, the device that is asked for, the
+    /// system's entropy.
     ///
     /// # Errors
-    /// A directory cannot be made, or the system has no entropy.
+    /// A directory cannot be made, the device cannot be used, or the system has no entropy.
     pub fn production(config: &Config) -> Result<Self, StartError> {
         let open = |directory: std::path::PathBuf| -> Result<Arc<dyn Disk>, StartError> {
             let place = directory.display().to_string();
@@ -56,25 +56,11 @@ impl Ports {
         let root = open(data.clone())?;
         let mut seed = [0; 8];
         getrandom::fill(&mut seed).map_err(|error| StartError::Parts(error.to_string()))?;
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        let threads = match config.device.threads {
-            0 => cores,
-            threads => usize::from(threads),
-        };
-        let engine = CpuEngine::new(threads);
-        let engine = match config.device.engine {
-            EngineKind::Kernels => engine,
-            EngineKind::Candle => engine.with_reference(),
-        };
-        let memory = match config.device.memory_bytes {
-            0 => engine.device().memory_bytes / 2,
-            bytes => bytes,
-        };
         Ok(Self {
             root,
             raft: open(data.join("raft"))?,
             blobs: open(data.join("blobs"))?,
-            engine: engine_of(&config.device, engine.with_memory(memory))?,
+            engine: engine_of(&config.device)?,
             network: Network::Quic,
             front: Front::Sockets,
             threads: Threads::Own,
@@ -83,19 +69,4 @@ impl Ports {
             pid: std::process::id(),
         })
     }
-}
-
-fn engine_of(options: &DeviceOptions, engine: CpuEngine) -> Result<Arc<dyn Engine>, StartError> {
-    if options.isolation == Isolation::None {
-        return Ok(Arc::new(engine));
-    }
-    let options = engine::Options {
-        device: engine.device(),
-        process_bytes_max: options.process_bytes_max,
-        hung_after: Duration::from_millis(options.hung_after_ms),
-        is_reference: options.engine == EngineKind::Candle,
-    };
-    let engines = Engines::new(options);
-    let told = |error| StartError::Parts(format!("this program's own file: {error}"));
-    Ok(Arc::new(engines.map_err(told)?))
 }

@@ -13,26 +13,7 @@ use crate::traffic::Unit;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Message {
     /// Run this request.
-    Infer {
-        /// The model that the client addressed.
-        model: ModelName,
-        /// The version that the request is pinned to.
-        version: VersionNumber,
-        /// The replica that shall run it.
-        replica: ReplicaId,
-        /// The epoch of the decision.
-        epoch: Epoch,
-        /// What is left of the budget, in microseconds.
-        budget_us: u64,
-        /// Which execution this would be, from 1. A second one shares its batch with nobody: it
-        /// may be what silenced the node of the first. 0 is a copy for a shadow, which nobody
-        /// waits for, nor a node that stops.
-        attempt: u8,
-        /// How much it matters.
-        criticality: Criticality,
-        /// Who sends it.
-        tenant: TenantId,
-    },
+    Infer(Infer),
     /// The request ran; its outputs follow.
     Answer {
         /// The version that ran.
@@ -92,27 +73,36 @@ pub enum Message {
         /// Rows that they answer together.
         rows: u64,
     },
-    /// Run this request, as [`Message::Infer`] has it, but read it so.
+    /// Run this request, but read it so.
     Read {
         /// How.
         reading: Reading,
-        /// As there.
-        model: ModelName,
-        /// As there.
-        version: VersionNumber,
-        /// As there.
-        replica: ReplicaId,
-        /// As there.
-        epoch: Epoch,
-        /// As there.
-        budget_us: u64,
-        /// As there.
-        attempt: u8,
-        /// As there.
-        criticality: Criticality,
-        /// As there.
-        tenant: TenantId,
+        /// What is asked.
+        infer: Infer,
     },
+}
+
+/// A request as a router sends it to a replica; its inputs follow in the signature's order.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Infer {
+    /// The model that the client addressed.
+    pub model: ModelName,
+    /// The version that the request is pinned to.
+    pub version: VersionNumber,
+    /// The replica that shall run it.
+    pub replica: ReplicaId,
+    /// The epoch of the decision.
+    pub epoch: Epoch,
+    /// What is left of the budget, in microseconds.
+    pub budget_us: u64,
+    /// Which execution this would be, from 1. A second one shares its batch with nobody: it
+    /// may be what silenced the node of the first. 0 is a copy for a shadow, which nobody
+    /// waits for, nor a node that stops.
+    pub attempt: u8,
+    /// How much it matters.
+    pub criticality: Criticality,
+    /// Who sends it.
+    pub tenant: TenantId,
 }
 
 /// A request as a client makes it: by names, before anything is known about versions.

@@ -111,7 +111,7 @@ fn messages() -> impl Strategy<Value = Message> {
             any::<u8>()
         )
             .prop_map(|(model, version, replica, epoch, budget_us, attempt)| {
-                Message::Infer {
+                Message::Infer(Infer {
                     model,
                     version: VersionNumber(version),
                     replica: ReplicaId(replica),
@@ -120,7 +120,7 @@ fn messages() -> impl Strategy<Value = Message> {
                     attempt,
                     criticality: Criticality::default(),
                     tenant: TenantId(epoch),
-                }
+                })
             }),
         (any::<u32>(), any::<u64>(), load.clone()).prop_map(|(version, epoch, load)| {
             Message::Answer {

@@ -10,7 +10,7 @@ use super::tokenizer::{TOKENIZER_BYTES_MAX, TextLimits, Texts};
 use super::weights::Reader;
 use super::{CHUNK_TOKENS, config};
 use crate::engine::MemoryUse;
-use crate::family::Path;
+use crate::family::Workspace;
 use crate::folder::{RecogniseError, not_weights, pickled};
 use crate::source::{CONFIG, CONFIG_BYTES_MAX, ModelSource};
 use crate::weights;
@@ -120,7 +120,7 @@ impl EncoderPlan {
 
     /// Weights as they are held, with the tokenizer; a batch's activations: the tokens of all
     /// rows, what one pass of them needs in a layer, and the answers.
-    pub(crate) fn memory(&self, rows_max: u32, path: &Path) -> MemoryUse {
+    pub(crate) fn memory(&self, rows_max: u32, workspace: Workspace) -> MemoryUse {
         let config = &self.outline.config;
         let [width, inner] = [config.width, config.inner].map(|size| size as u64);
         let classes = self.outline.classes().unwrap_or(0) as u64;
@@ -138,13 +138,12 @@ impl EncoderPlan {
         let tokens = self.outline.tokens_max as u64;
         let heads = config.heads as u64;
         // What a parameter takes, tokens of a pass, numbers beside the hidden ones, scores.
-        let (size, pass, beside, scores) = match path {
-            Path::Kernels(_) => {
+        let (size, pass, beside, scores) = match workspace {
+            Workspace::Kernels => {
                 let scores = (tokens * tokens * heads).min(SCORES_MAX.max(tokens * tokens));
                 (4, tokens.max(CHUNK_TOKENS as u64), 0, 3 * scores)
             }
-            Path::Offload(offload) => {
-                let limits = offload.pass_limits();
+            Workspace::Passes(limits) => {
                 let pass = (limits.tokens as u64).max(tokens);
                 let pass = pass.min(tokens * u64::from(rows_max));
                 let scores =

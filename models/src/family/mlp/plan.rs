@@ -6,7 +6,7 @@ use safetensors::tensor::SafeTensors;
 
 use super::{Activation, Head};
 use crate::engine::MemoryUse;
-use crate::family::{Family, Path, Precision};
+use crate::family::{Family, Precision, Workspace};
 use crate::folder::{MlpSection, RecogniseError, not_weights};
 use crate::source::ModelSource;
 use crate::weights::{self, WeightsError};
@@ -200,12 +200,12 @@ impl MlpPlan {
     /// Weights as the file has them; a batch's activations: the two neighbouring arrays that
     /// are largest together, and the answer. Elsewhere each operation has a result of its own:
     /// factors that were rounded, the product, what was added to it.
-    pub(crate) fn memory(&self, rows_max: u32, path: &Path) -> MemoryUse {
+    pub(crate) fn memory(&self, rows_max: u32, workspace: Workspace) -> MemoryUse {
         let pairs = self.widths.windows(2).map(|pair| pair[0] + pair[1]);
         let outputs = self.widths[self.widths.len() - 1];
-        let results = match path {
-            Path::Kernels(_) => 1,
-            Path::Offload(_) => 3,
+        let results = match workspace {
+            Workspace::Kernels => 1,
+            Workspace::Passes(_) => 3,
         };
         let columns = results * pairs.max().unwrap_or(0) + 2 * outputs;
         MemoryUse {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use paceline_protocol::frame::{Execution, Frame, LoadReport, Message};
+use paceline_protocol::frame::{Execution, Frame, Infer, LoadReport, Message};
 use paceline_protocol::{
     Criticality, Epoch, ErrorCode, ModelName, NodeId, ReplicaId, TenantId, Tensor, VersionNumber,
 };
@@ -50,7 +50,7 @@ impl Drop for Hanging<'_> {
 
 impl Scripted {
     async fn answer(&self, request: Frame) -> Frame {
-        let Message::Infer { version, epoch, .. } = request.message else {
+        let Message::Infer(Infer { version, epoch, .. }) = request.message else {
             panic!("only requests are handed over");
         };
         assert_ne!(epoch.0, PANIC, "as told");
@@ -71,7 +71,7 @@ impl Scripted {
 fn request(what: u64, tensor: Tensor) -> Frame {
     Frame {
         number: 0,
-        message: Message::Infer {
+        message: Message::Infer(Infer {
             model: ModelName::new("echo").unwrap(),
             version: VersionNumber(1),
             replica: ReplicaId(7),
@@ -80,7 +80,7 @@ fn request(what: u64, tensor: Tensor) -> Frame {
             attempt: 1,
             criticality: Criticality::default(),
             tenant: TenantId::DEFAULT,
-        },
+        }),
         tensors: vec![tensor],
     }
 }

@@ -8,7 +8,7 @@ use paceline_core::batcher::DropReason;
 use paceline_core::device::BatcherId;
 use paceline_core::failover;
 use paceline_core::router::Report;
-use paceline_protocol::frame::{Execution, Frame, Message};
+use paceline_protocol::frame::{Execution, Frame, Infer, Message};
 use paceline_protocol::{Criticality, Epoch, ErrorCode, Failure, Reading, TenantId, Tensor};
 
 use super::missed::{dropped, gone};
@@ -250,28 +250,20 @@ impl<'a> Way<'a> {
             tenant,
             ..
         } = *cargo;
+        let infer = Infer {
+            model,
+            version,
+            replica,
+            epoch,
+            budget_us,
+            attempt,
+            criticality,
+            tenant,
+        };
+        // Nodes of before readings know plain requests.
         let message = match pinned.reading {
-            reading if reading == Reading::default() => Message::Infer {
-                model,
-                version,
-                replica,
-                epoch,
-                budget_us,
-                attempt,
-                criticality,
-                tenant,
-            },
-            reading => Message::Read {
-                reading,
-                model,
-                version,
-                replica,
-                epoch,
-                budget_us,
-                attempt,
-                criticality,
-                tenant,
-            },
+            reading if reading == Reading::default() => Message::Infer(infer),
+            reading => Message::Read { reading, infer },
         };
         let frame = Frame {
             number: 0,

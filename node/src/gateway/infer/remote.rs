@@ -1,12 +1,9 @@
 //! A request of another node's router, served by a replica of this node.
 
 use paceline_core::batcher::DropReason;
-use paceline_protocol::frame::{Execution, Frame, LoadReport, Message};
+use paceline_protocol::frame::{Execution, Frame, Infer, LoadReport, Message};
 use paceline_protocol::limits::REQUEST_BUDGET_MAX_MS;
-use paceline_protocol::{
-    Criticality, Epoch, ErrorCode, Failure, NodeId, Reading, ReplicaId, TenantId, Tensor,
-    VersionNumber,
-};
+use paceline_protocol::{ErrorCode, Failure, NodeId, Reading, Tensor};
 use tokio::sync::watch;
 
 use super::Serving;
@@ -20,17 +17,7 @@ use crate::transport::Boxed;
 impl Serving {
     /// Runs what another node's router has sent to a replica of this node.
     async fn run_for_peer(&self, frame: Frame) -> Frame {
-        let Some(Asked {
-            version,
-            replica,
-            epoch,
-            budget_us,
-            attempt,
-            criticality,
-            tenant,
-            reading,
-        }) = asked(frame.message)
-        else {
+        let Some((infer, reading)) = asked(frame.message) else {
             let failure = Failure::new(ErrorCode::Unsupported, "not a request");
             return failed(failure, Execution::NotExecuted, LoadReport::default());
         };
@@ -44,12 +31,12 @@ impl Serving {
         };
         // A replica is served if and only if it is held here: epochs are never compared.
         let held = self.observed.current();
-        let Some(batcher) = held.get(&replica).and_then(|seen| seen.batcher) else {
+        let Some(batcher) = held.get(&infer.replica).and_then(|seen| seen.batcher) else {
             return gone();
         };
         let rows = frame.tensors.first().map_or(0, Tensor::rows) as u32;
         let bytes = frame.tensors.iter().map(|t| t.data().len() as u64).sum();
-        let budget_us = budget_us.min(REQUEST_BUDGET_MAX_MS * 1_000);
+        let budget_us = infer.budget_us.min(REQUEST_BUDGET_MAX_MS * 1_000);
         let deadline = self.clock.now().plus_nanos(budget_us * 1_000);
         let submission = self.device.submit(Work {
             batcher,
@@ -57,9 +44,9 @@ impl Serving {
             rows,
             bytes,
             deadline,
-            criticality,
-            tenant,
-            is_second: attempt > 1,
+            criticality: infer.criticality,
+            tenant: infer.tenant,
+            is_second: infer.attempt > 1,
             reading,
         });
         let end = tokio::time::timeout_at(self.clock.deadline(deadline), submission).await;
@@ -72,8 +59,8 @@ impl Serving {
             Ok(End::Ran(ran)) => Frame {
                 number: 0,
                 message: Message::Answer {
-                    version,
-                    epoch,
+                    version: infer.version,
+                    epoch: infer.epoch,
                     load,
                     waited_us: u32::try_from(ran.queue_nanos / 1_000).unwrap_or(u32::MAX),
                 },
@@ -107,7 +94,11 @@ impl Handler for PeerDoor {
         // Nobody waits for a copy, nor does who stops.
         let is_copy = matches!(
             frame.message,
-            Message::Infer { attempt: 0, .. } | Message::Read { attempt: 0, .. }
+            Message::Infer(Infer { attempt: 0, .. })
+                | Message::Read {
+                    infer: Infer { attempt: 0, .. },
+                    ..
+                }
         );
         // Counted first: who stops waits for those that were let in before it said so.
         let inside = (!is_copy).then(|| self.guests.enter());
@@ -137,53 +128,11 @@ impl Handler for PeerDoor {
     }
 }
 
-/// What another node's router asks for.
-struct Asked {
-    version: VersionNumber,
-    replica: ReplicaId,
-    epoch: Epoch,
-    budget_us: u64,
-    attempt: u8,
-    criticality: Criticality,
-    tenant: TenantId,
-    reading: Reading,
-}
-
-fn asked(message: Message) -> Option<Asked> {
-    let how = match message {
-        Message::Read { reading, .. } => reading,
-        _ => Reading::default(),
-    };
+/// What another node's router asks for, and how it is to be read.
+fn asked(message: Message) -> Option<(Infer, Reading)> {
     match message {
-        Message::Infer {
-            version,
-            replica,
-            epoch,
-            budget_us,
-            attempt,
-            criticality,
-            tenant,
-            ..
-        }
-        | Message::Read {
-            version,
-            replica,
-            epoch,
-            budget_us,
-            attempt,
-            criticality,
-            tenant,
-            ..
-        } => Some(Asked {
-            version,
-            replica,
-            epoch,
-            budget_us,
-            attempt,
-            criticality,
-            tenant,
-            reading: how,
-        }),
+        Message::Infer(infer) => Some((infer, Reading::default())),
+        Message::Read { reading, infer } => Some((infer, reading)),
         _ => None,
     }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use paceline_core::budget::Budget;
 use paceline_models::CostCurve;
-use paceline_protocol::frame::{Execution, Frame, LoadReport, Message};
+use paceline_protocol::frame::{Execution, Frame, Infer, LoadReport, Message};
 use paceline_protocol::registry::{Change, DeviceKind, DeviceRecord, NodeAddresses, NodeRecord};
 use paceline_protocol::report::{NodeReport, ReplicaCondition, ReplicaReport};
 use paceline_protocol::{Epoch, ErrorCode, Failure, NodeId, ReplicaId, VersionNumber};
@@ -73,12 +73,12 @@ impl Handler for Peer {
 impl Peer {
     async fn answer(&self, request: Frame) -> Frame {
         let (attempt, of) = match request.message {
-            Message::Infer {
+            Message::Infer(Infer {
                 version,
                 epoch,
                 attempt,
                 ..
-            } => (attempt, Some((version, epoch))),
+            }) => (attempt, Some((version, epoch))),
             // Sent on for a client that has seen more than the real node.
             Message::ClientInfer(head) => (head.attempt, None),
             other => panic!("only requests are handed over: {other:?}"),

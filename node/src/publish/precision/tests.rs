@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use paceline_models::{
     Batch, CpuEngine, DeviceSpec, LoadError, LoadedModel, MemoryUse, ModelDescription, ModelSource,
-    Prepared, RunError,
+    RunError, TextReader,
 };
 use paceline_protocol::Tensor;
 
@@ -38,8 +38,8 @@ impl LoadedModel for Turned {
         self.0.description()
     }
 
-    fn prepare(&self, inputs: &[Tensor]) -> Result<Prepared, RunError> {
-        self.0.prepare(inputs)
+    fn reader(&self) -> Option<&TextReader> {
+        self.0.reader()
     }
 
     fn run(&self, batch: &Batch<'_>) -> Result<Vec<Vec<Tensor>>, RunError> {

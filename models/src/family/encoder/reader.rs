@@ -12,8 +12,9 @@ use crate::batch::Batch;
 use crate::engine::{Prepared, RunError, TextFacts, Token};
 use crate::folder::ModelDescription;
 
-/// Reads requests for an encoder, wherever that computes.
-pub(crate) struct Reading {
+/// Reads requests for an encoder, wherever that computes: what
+/// [`LoadedModel`](crate::LoadedModel)'s methods of these names do is done here.
+pub struct TextReader {
     description: ModelDescription,
     outline: Outline,
     texts: Option<Texts>,
@@ -27,7 +28,7 @@ const TEXT_BYTES_MAX: usize = 256 << 10;
 /// Tokens of a row of a sample: a sentence or two.
 const SAMPLE_TOKENS: usize = 32;
 
-impl Reading {
+impl TextReader {
     /// Reads the tokenizer, where requests hold texts.
     ///
     /// # Errors
