@@ -91,7 +91,7 @@ fn kernels(kernels: Kernels, samples: u64) {
             heads: HEADS,
         };
         let seconds = seconds_each(samples, 5e-3, || {
-            attention(kernels, sequences, &mut output, &mut scratch);
+            attention(kernels, sequences, 0..rows, &mut output, &mut scratch);
         });
         let operations = 4 * rows * rows * WIDTH;
         print_rate(&name("attention"), &seconds, operations as f64);

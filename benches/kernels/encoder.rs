@@ -113,7 +113,7 @@ impl Encoder {
                 lengths: &lengths,
                 heads: HEADS,
             };
-            attention(self.kernels, sequences, mixed, scratch);
+            attention(self.kernels, sequences, 0..rows, mixed, scratch);
             layer.out.run(mixed, values, Then::Add, scratch);
             layer_norm(self.kernels, values, None, norm);
             layer.up.run(values, inner, Then::Gelu, scratch);

@@ -27,7 +27,7 @@ pub enum Backend {
 impl Backend {
     /// Opens an engine with so much memory for weights and activations, in bytes: otherwise with
     /// all of the machine's, or with what is free on the GPU. `threads` are a CPU's batches at a
-    /// time; a GPU has two.
+    /// time; a GPU has two. Threads that a CPU's engine starts do `begin` first.
     ///
     /// Cost: of a GPU as [`probe_cuda`]'s, otherwise nothing.
     ///
@@ -40,9 +40,10 @@ impl Backend {
         self,
         threads: usize,
         memory_bytes: Option<u64>,
+        begin: fn(),
     ) -> Result<Arc<dyn Engine>, ProbeError> {
         let engine = match self {
-            Self::Kernels => CpuEngine::new(threads),
+            Self::Kernels => CpuEngine::new(threads).with_threads_that(begin),
             Self::Candle => CpuEngine::new(threads).with_reference(),
             Self::Cuda { ordinal } => {
                 let ordinal = ordinal.into();
@@ -87,7 +88,7 @@ mod tests {
     fn a_version_takes_what_was_expected_of_it() {
         let digits = example("digits");
         for backend in [Backend::Kernels, Backend::Candle] {
-            let engine = backend.open(1, None).unwrap();
+            let engine = backend.open(1, None, || {}).unwrap();
             let loaded = engine.load(&digits).unwrap();
             let front = Front::read(&digits, backend).unwrap();
             assert_eq!(front.memory(), loaded.bytes(), "{backend:?}");
@@ -99,7 +100,7 @@ mod tests {
 
     #[test]
     fn memory_of_a_cpu_is_the_machines_unless_it_is_said() {
-        let spec = |bytes| Backend::Kernels.open(3, bytes).unwrap().device();
+        let spec = |bytes| Backend::Kernels.open(3, bytes, || {}).unwrap().device();
         assert_eq!((spec(Some(7)).memory_bytes, spec(None).threads), (7, 3));
         assert!(spec(None).memory_bytes > 1 << 28);
     }

@@ -1,6 +1,7 @@
 //! Rows of several requests that are computed together.
 
 use std::ops::Range;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use paceline_protocol::{Signature, Tensor, TensorSpec};
 
@@ -8,10 +9,11 @@ use crate::engine::RunError;
 
 /// Requests side by side, borrowed. Nothing is copied, and nothing is padded: a batch has
 /// exactly the rows of its requests.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub struct Batch<'a> {
     requests: &'a [&'a [Tensor]],
     rows: u64,
+    threads: AtomicU32,
 }
 
 impl<'a> Batch<'a> {
@@ -23,12 +25,24 @@ impl<'a> Batch<'a> {
         Self {
             requests,
             rows: requests.iter().map(|inputs| rows_of(inputs)).sum(),
+            threads: AtomicU32::new(1),
         }
     }
 
     /// The requests, in the order in which answers are given.
     pub fn requests(&self) -> &'a [&'a [Tensor]] {
         self.requests
+    }
+
+    /// How many threads compute it, or did: what it costs is its time so many times over. One,
+    /// unless its engine says otherwise.
+    pub fn threads(&self) -> u32 {
+        self.threads.load(Ordering::Relaxed)
+    }
+
+    /// An engine divides it among so many threads.
+    pub fn divide(&self, threads: u32) {
+        self.threads.store(threads, Ordering::Relaxed);
     }
 
     /// Rows of all requests.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use paceline_protocol::registry::DeviceKind;
 
 use crate::account::Account;
+use crate::crew::Crew;
 use crate::engine::{DeviceSpec, Engine, LoadError, LoadedModel};
 use crate::family::{Path, load};
 use crate::offload::Host;
@@ -12,8 +13,9 @@ use crate::source::ModelSource;
 
 /// Loads versions into main memory, and keeps account of what they occupy.
 ///
-/// It owns no thread and starts none: a batch is computed by the thread that calls
-/// [`LoadedModel::run`], from the first product to the last. Cloning shares the account.
+/// A batch is computed by the thread that calls [`LoadedModel::run`]. While fewer batches are under way
+/// than there are threads, one of an encoder's is divided among threads of the engine's own, and
+/// the caller waits. Cloning shares the account and these threads.
 #[derive(Clone, Debug)]
 pub struct CpuEngine {
     device: DeviceSpec,
@@ -37,9 +39,21 @@ impl CpuEngine {
         };
         Self {
             device,
-            path: Path::default(),
+            path: Path::Kernels {
+                kernels: None,
+                crew: Crew::new(threads, || {}),
+            },
             account: Account::default(),
         }
+    }
+
+    /// The same engine with threads of its own, if it starts any, doing this first.
+    #[must_use]
+    pub fn with_threads_that(mut self, begin: fn()) -> Self {
+        if let Path::Kernels { crew, .. } = &mut self.path {
+            *crew = Crew::new(self.device.threads, begin);
+        }
+        self
     }
 
     /// The same engine with models computed by candle's own operations, those that a GPU runs:
@@ -60,8 +74,15 @@ impl CpuEngine {
 
     /// The same engine with encoders computed by these kernels.
     #[cfg(test)]
-    pub(crate) fn with_kernels(mut self, kernels: crate::kernel::Kernels) -> Self {
-        self.path = Path::Kernels(Some(kernels));
+    pub(crate) fn with_kernels(self, kernels: crate::kernel::Kernels) -> Self {
+        let crew = Crew::new(1, || {});
+        self.with_crew(Some(kernels), crew)
+    }
+
+    /// The same engine with batches divided by this crew.
+    #[cfg(test)]
+    pub(crate) fn with_crew(mut self, kernels: Option<crate::kernel::Kernels>, crew: Crew) -> Self {
+        self.path = Path::Kernels { kernels, crew };
         self
     }
 

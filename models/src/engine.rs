@@ -107,8 +107,8 @@ pub trait LoadedModel: Send + Sync {
         Some(self.reader()?.sample(rows))
     }
 
-    /// Computes a batch on the calling thread, and on no other. May be called from several
-    /// threads at once; each call stands alone.
+    /// Computes a batch, and returns when that is done. May be called from several threads at once;
+    /// each call stands alone.
     ///
     /// Answers stand in the order of `batch.requests()`, the tensors of each in the order of
     /// `signature.outputs`. A row's answer does not depend on which rows share its batch.

@@ -23,6 +23,7 @@ pub(crate) use mlp::{Activation, Dense, Head, MlpPlan, arg_max};
 pub(crate) use precision::Precision;
 
 use crate::account::{Account, Accounted};
+use crate::crew::Crew;
 use crate::engine::{DeviceSpec, LoadError, LoadedModel, MemoryUse};
 use crate::folder::{Plan, examine};
 use crate::kernel::Kernels;
@@ -59,8 +60,13 @@ pub(crate) fn load(
 /// How a model computes.
 #[derive(Clone, Debug)]
 pub(crate) enum Path {
-    /// Kernels of our own on the calling thread; the best of this machine, unless they are named.
-    Kernels(Option<Kernels>),
+    /// Kernels of our own.
+    Kernels {
+        /// The best of this machine, unless they are named.
+        kernels: Option<Kernels>,
+        /// Who shares a batch.
+        crew: Crew,
+    },
     /// candle's operations, elsewhere.
     Offload(Arc<dyn Offload>),
 }
@@ -69,15 +75,9 @@ impl Path {
     /// What a batch's memory follows from.
     pub(crate) fn workspace(&self) -> Workspace {
         match self {
-            Self::Kernels(_) => Workspace::Kernels,
+            Self::Kernels { .. } => Workspace::Kernels,
             Self::Offload(offload) => Workspace::Passes(offload.pass_limits()),
         }
-    }
-}
-
-impl Default for Path {
-    fn default() -> Self {
-        Self::Kernels(None)
     }
 }
 

@@ -7,7 +7,8 @@
 //!                                         └─ Plain    no vectors       ─┘
 //! ```
 //!
-//! Read [`Kernels`] first, then [`Linear`]. All of it runs on the calling thread, takes slices whose
+//! Read [`Kernels`] first, then [`Linear`]. All of it runs on the calling thread; whoever divides
+//! work among threads gives each its own rows. It takes slices whose
 //! lengths it checks, and panics when they do not fit together: callers have checked their model.
 //!
 //! **What shares a batch does not change an answer.** Every number is the sum of the same products in

@@ -21,6 +21,7 @@ mod backend;
 mod batch;
 mod canary;
 mod cpu;
+mod crew;
 mod cuda;
 mod engine;
 mod family;

@@ -103,7 +103,7 @@ impl Engine for Engines {
         let streams = device.threads + 1;
         let order = wire::Order::Load(wire::Load {
             backend,
-            threads: streams as u64,
+            threads: device.threads as u64,
             process_bytes_max: self.options.process_bytes_max,
             files: source.files().map(|(name, _)| name.to_owned()).collect(),
         });

@@ -94,8 +94,9 @@ impl Encoder {
         })
     }
 
-    /// One vector for each row of prepared requests: `[rows, width] f32`.
-    fn pooled(&self, requests: &[Tensor], rows: usize) -> Result<Vec<f32>, RunError> {
+    /// One vector for each row of prepared requests, `[rows, width] f32`, and among how many threads
+    /// they were divided.
+    fn pooled(&self, requests: &[Tensor], rows: usize) -> Result<(Vec<f32>, usize), RunError> {
         let mut checked = Vec::with_capacity(rows);
         for (request, tensor) in requests.iter().enumerate() {
             for row in sequence::unpack(tensor) {
@@ -133,7 +134,8 @@ impl LoadedModel for Encoder {
                 inputs => sequence::pack(&self.reader.sequences(request, inputs, Kept::Start)?),
             });
         }
-        let pooled = self.pooled(&requests, rows as usize)?;
+        let (pooled, threads) = self.pooled(&requests, rows as usize)?;
+        batch.divide(threads as u32);
         let rows = requests.iter().flat_map(sequence::unpack);
         let tokens: Vec<u32> = rows.map(|row| row.tokens() as u32).collect();
         self.answers(batch, pooled, &tokens)

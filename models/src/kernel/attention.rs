@@ -10,6 +10,7 @@
 mod halves;
 
 use std::f32::consts::LOG2_E;
+use std::ops::Range;
 
 use pulp::{Simd, WithSimd};
 
@@ -32,9 +33,10 @@ pub struct Sequences<'a> {
     pub heads: usize,
 }
 
-/// `softmax(Q · Kᵀ / √size) · V` for every head of every sequence, to `output [tokens, width]`.
+/// `softmax(Q · Kᵀ / √size) · V` for every head of every sequence, of the tokens `queries` alone, to
+/// `output [queries, width]`.
 ///
-/// Cost: `4 · length² · width` operations a sequence, and as much scratch as the keys and values of
+/// Cost: `4 · length · width` operations a query, and as much scratch as the keys and values of
 /// one head take, and 8 rows of scores.
 ///
 /// # Panics
@@ -42,16 +44,19 @@ pub struct Sequences<'a> {
 pub fn attention(
     kernels: Kernels,
     sequences: Sequences<'_>,
+    queries: Range<usize>,
     output: &mut [f32],
     scratch: &mut Scratch,
 ) {
-    run((kernels, Unit::of(kernels)), sequences, output, scratch);
+    let with = (kernels, Unit::of(kernels));
+    run(with, sequences, queries, output, scratch);
 }
 
 /// With what multiplies bfloat16, if anything does.
 fn run(
     (kernels, unit): (Kernels, Option<Unit>),
     sequences: Sequences<'_>,
+    queries: Range<usize>,
     output: &mut [f32],
     scratch: &mut Scratch,
 ) {
@@ -61,13 +66,18 @@ fn run(
         heads,
     } = sequences;
     let tokens = lengths.iter().map(|length| *length as usize).sum::<usize>();
-    if tokens == 0 {
-        assert!(qkv.is_empty() && output.is_empty(), "there are no tokens");
+    assert!(queries.end <= tokens, "queries are tokens");
+    if queries.is_empty() {
+        assert!(output.is_empty(), "there are no queries");
         return;
     }
-    let width = output.len() / tokens;
-    assert_eq!(output.len(), tokens * width, "output [tokens, width]");
-    assert_eq!(qkv.len(), 3 * output.len(), "qkv [tokens, 3 * width]");
+    let width = output.len() / queries.len();
+    assert_eq!(
+        output.len(),
+        queries.len() * width,
+        "output [queries, width]"
+    );
+    assert_eq!(qkv.len(), 3 * tokens * width, "qkv [tokens, 3 * width]");
     assert!(
         heads > 0 && width >= heads && width.is_multiple_of(heads),
         "width of whole heads"
@@ -75,6 +85,7 @@ fn run(
     kernels.dispatch(Run {
         halves: unit.map(|unit| (kernels, unit)),
         sequences,
+        queries,
         width,
         output,
         scratch,
@@ -84,6 +95,7 @@ fn run(
 struct Run<'a> {
     halves: Option<(Kernels, Unit)>,
     sequences: Sequences<'a>,
+    queries: Range<usize>,
     width: usize,
     output: &'a mut [f32],
     scratch: &'a mut Scratch,
@@ -97,21 +109,28 @@ impl WithSimd for Run<'_> {
         let width = self.width;
         let size = width / self.sequences.heads;
         let (mut qkv, mut output) = (self.sequences.qkv, self.output);
+        let mut begin = 0;
         for length in self.sequences.lengths {
             let length = *length as usize;
+            // Of the queries, those of this sequence.
+            let [first, last] = [self.queries.start, self.queries.end]
+                .map(|query| query.clamp(begin, begin + length) - begin);
+            begin += length;
             let (these, those);
             (these, qkv) = qkv.split_at(length * 3 * width);
-            (those, output) = output.split_at_mut(length * width);
-            if length == 0 {
+            (those, output) = output.split_at_mut((last - first) * width);
+            if first == last {
                 continue;
             }
-            for first in (0..width).step_by(size) {
+            for column in (0..width).step_by(size) {
                 let part =
-                    |kind: usize| Rows::strided(&these[kind * width + first..], 3 * width, length);
+                    |kind: usize| Rows::strided(&these[kind * width + column..], 3 * width, length);
                 let mut head = Head {
-                    parts: [part(0), part(1), part(2)],
+                    queries: part(0).from(first, last - first),
+                    keys: part(1),
+                    values: part(2),
                     size,
-                    output: &mut those[first..],
+                    output: &mut those[column..],
                     stride: width,
                 };
                 match self.halves {
@@ -125,8 +144,10 @@ impl WithSimd for Run<'_> {
 
 /// One head of one sequence.
 struct Head<'a> {
-    /// Queries, keys and values.
-    parts: [Rows<'a>; 3],
+    /// Perhaps of some of its tokens.
+    queries: Rows<'a>,
+    keys: Rows<'a>,
+    values: Rows<'a>,
     /// Numbers in each of them.
     size: usize,
     output: &'a mut [f32],
@@ -139,15 +160,15 @@ const QUERIES: usize = 8;
 impl Head<'_> {
     #[inline(always)]
     fn run<S: Simd>(&mut self, simd: S, scratch: &mut Scratch) {
-        let ([queries, keys, values], size) = (self.parts, self.size);
-        let length = keys.count;
+        let (queries, keys, values) = (self.queries, self.keys, self.values);
+        let (size, length) = (self.size, keys.count);
         let padded = length.next_multiple_of(S::F32_LANES);
         let key_panels = scratch.keys.at_least(panels::floats::<S>(size, length));
         panels::pack_columns::<S>(keys, size, scale(size), key_panels);
         let value_panels = scratch.values.at_least(panels::floats::<S>(length, size));
         panels::pack_rows::<S>(values, size, value_panels);
-        for first in (0..length).step_by(QUERIES) {
-            let count = QUERIES.min(length - first);
+        for first in (0..queries.count).step_by(QUERIES) {
+            let count = QUERIES.min(queries.count - first);
             let scores = scratch.scores.at_least(count * padded);
             simd.vectorize(Product {
                 rows: queries.from(first, count),

@@ -112,8 +112,8 @@ impl Batch {
         self.replica.model.told_cost(u64::from(self.rows))
     }
 
-    /// Runs the engine and answers every request; returns the engine's time, if it did not
-    /// fail. Requests share one span and one measurement.
+    /// Runs the engine and answers every request; returns the time that it took from lanes, if it
+    /// did not fail. Requests share one span and one measurement.
     pub(super) fn run(self, shared: &Shared) -> Option<u64> {
         let Shared { clock, metrics, .. } = shared;
         let span = tracing::debug_span!(
@@ -135,6 +135,7 @@ impl Batch {
             Some(told) => told.as_nanos() as u64,
             None => clock.now().nanos_since(started),
         };
+        let cost_nanos = run_nanos.saturating_mul(batch.threads().into());
         drop(inputs);
         metrics.ran(self.rows, run_nanos);
         // Nobody waits any more if the node has left meanwhile.
@@ -142,7 +143,7 @@ impl Batch {
         match result {
             Ok(Ok(outputs)) if outputs.len() == self.tickets.len() => {
                 self.answer(replies, outputs, (started, run_nanos));
-                return Some(run_nanos);
+                return Some(cost_nanos);
             }
             Ok(Ok(outputs)) => {
                 let (got, wanted) = (outputs.len(), self.tickets.len());

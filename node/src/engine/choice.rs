@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::child::{Child, Program};
 use super::{Engines, Isolation, Options, wire};
 use crate::config::{DeviceOptions, EngineKind};
+use crate::threads::give_way;
 
 /// What a node computes on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -87,7 +88,7 @@ fn on_cpu(options: &DeviceOptions) -> Result<Arc<dyn Engine>, ChoiceError> {
         EngineKind::Candle => Backend::Candle,
     };
     let open = |memory_bytes| {
-        let opened = backend.open(threads, memory_bytes);
+        let opened = backend.open(threads, memory_bytes, give_way);
         opened.expect("a CPU is always there")
     };
     let engine = match options.memory_bytes {

@@ -154,7 +154,8 @@ impl Elsewhere {
         *longest = Some(longest.map_or(Duration::ZERO, longer));
         drop(longest);
         match ran {
-            wire::Ran::Answers(answers) => {
+            wire::Ran::Answers { answers, threads } => {
+                batch.divide(threads);
                 wire::put_together(answers, blobs).map_err(|message| RunError::Engine { message })
             }
             wire::Ran::Failed(error) => Err(error),
@@ -278,6 +279,14 @@ mod tests {
         (elsewhere, theirs)
     }
 
+    /// The inputs, as the example answers.
+    fn answered(run: wire::Run) -> wire::Ran {
+        wire::Ran::Answers {
+            answers: run.requests,
+            threads: 3,
+        }
+    }
+
     #[test]
     fn an_answer_that_comes_late_is_nobodys() {
         let (model, mut theirs) = behind_one_stream();
@@ -285,7 +294,7 @@ mod tests {
         let engine = thread::spawn(move || {
             let (run, blobs) = wire::receive::<wire::Run>(&mut theirs, 1 << 20).unwrap();
             thread::sleep(HUNG_AFTER * 10);
-            let late = wire::Ran::Answers(run.requests);
+            let late = answered(run);
             wire::send(&mut theirs, &late, &blobs)
         });
         let hung = model.run(&Batch::new(&[&row]));
@@ -305,10 +314,12 @@ mod tests {
         thread::spawn(move || {
             let (run, blobs) = wire::receive::<wire::Run>(&mut theirs, 1 << 20).unwrap();
             thread::sleep(HUNG_AFTER * 3);
-            wire::send(&mut theirs, &wire::Ran::Answers(run.requests), &blobs)
+            wire::send(&mut theirs, &answered(run), &blobs)
         });
-        let answers = model.run(&Batch::new(&[&row])).unwrap();
-        assert_eq!(answers, [row.to_vec()]);
+        let requests: [&[Tensor]; 1] = [&row];
+        let batch = Batch::new(&requests);
+        assert_eq!(model.run(&batch).unwrap(), [row.to_vec()]);
+        assert_eq!(batch.threads(), 3);
         assert!(model.longest().is_some_and(|took| took >= HUNG_AFTER * 3));
     }
 }

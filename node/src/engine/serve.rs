@@ -75,13 +75,13 @@ fn load_version(load: &wire::Load, files: Vec<Bytes>) -> Result<Arc<dyn LoadedMo
         Backend::Cuda { .. } => None,
         Backend::Kernels | Backend::Candle => Some(u64::MAX),
     };
-    let engine = load.backend.open(threads, memory_bytes);
+    let engine = load.backend.open(threads, memory_bytes, give_way);
     let engine = engine.map_err(|error| error.to_string())?;
     engine.load(&source).map_err(|error| error.to_string())
 }
 
 fn probe(backend: Backend) -> wire::Probed {
-    match backend.open(1, None) {
+    match backend.open(1, None, give_way) {
         Ok(engine) => wire::Probed::Works {
             name: engine.name().to_owned(),
             device: engine.device(),
@@ -120,10 +120,12 @@ fn start_lane(mut stream: UnixStream, model: Arc<dyn LoadedModel>, backend: Back
 
 fn run_batch(model: &dyn LoadedModel, requests: &[Vec<Tensor>]) -> (wire::Ran, Vec<Bytes>) {
     let requests: Vec<&[Tensor]> = requests.iter().map(Vec::as_slice).collect();
-    match model.run(&Batch::new(&requests)) {
+    let batch = Batch::new(&requests);
+    match model.run(&batch) {
         Ok(answers) => {
             let (answers, blobs) = wire::taken_apart(answers.iter().map(Vec::as_slice));
-            (wire::Ran::Answers(answers), blobs)
+            let threads = batch.threads();
+            (wire::Ran::Answers { answers, threads }, blobs)
         }
         Err(error) => (wire::Ran::Failed(error), Vec::new()),
     }

@@ -42,7 +42,7 @@ pub(super) enum Probed {
 pub(super) struct Load {
     /// What computes it.
     pub(super) backend: Backend,
-    /// Batches at a time.
+    /// Batches at a time, on a CPU.
     pub(super) threads: u64,
     /// Memory that the process takes for itself at most; 0 is no limit.
     pub(super) process_bytes_max: u64,
@@ -70,7 +70,11 @@ pub(super) struct Run {
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Ran {
     /// Of each request, its outputs; the blobs are their bytes.
-    Answers(Vec<Vec<Outline>>),
+    Answers {
+        answers: Vec<Vec<Outline>>,
+        /// That computed them.
+        threads: u32,
+    },
     /// None has an answer.
     Failed(RunError),
 }

@@ -14,7 +14,7 @@ use crate::kernel::Kernels;
 
 /// The tables and layers of a loaded encoder.
 pub(super) enum Network {
-    /// On the calling thread.
+    /// On the calling thread, or on those of an engine's that are idle.
     Kernels {
         /// A token's first vector is looked up here.
         tables: Box<Tables>,
@@ -38,14 +38,19 @@ impl Network {
     ) -> Result<Self, LoadError> {
         match path {
             Path::Offload(offload) => Staged::load(outline, reader, offload).map(Self::Offload),
-            Path::Kernels(named) => {
+            Path::Kernels { kernels, crew } => {
                 let best = || Kernels::new(outline.precision.into());
-                let kernels = named.map_or_else(best, Ok);
+                let kernels = kernels.map_or_else(best, Ok);
                 let kernels = kernels.map_err(|error| LoadError::Engine {
                     message: error.to_string(),
                 })?;
                 let tables = reader.tables().map_err(EncoderError::into_load)?;
-                let layers = Ragged::load(&outline.config, reader, &tables.norm, kernels)?;
+                let layers = Ragged::load(
+                    &outline.config,
+                    reader,
+                    &tables.norm,
+                    (kernels, crew.clone()),
+                )?;
                 Ok(Self::Kernels {
                     tables: Box::new(tables),
                     layers: Box::new(layers),
@@ -54,8 +59,8 @@ impl Network {
         }
     }
 
-    /// One vector a row, `[rows, width] f32`: the last layer's, pooled and perhaps of length 1.
-    /// Rows were checked.
+    /// One vector a row, `[rows, width] f32`: the last layer's, pooled and perhaps of length 1; and
+    /// among how many threads they were divided. Rows were checked.
     ///
     /// # Errors
     /// The computation itself.
@@ -64,21 +69,24 @@ impl Network {
         outline: &Outline,
         rows: &[Row<'_>],
         (pooling, normalize): (Pooling, bool),
-    ) -> Result<Vec<f32>, RunError> {
+    ) -> Result<(Vec<f32>, usize), RunError> {
         let config = &outline.config;
         match self {
-            Self::Offload(staged) => staged.pooled(config, rows, (pooling, normalize)),
+            Self::Offload(staged) => {
+                let pooled = staged.pooled(config, rows, (pooling, normalize))?;
+                Ok((pooled, 1))
+            }
             Self::Kernels { tables, layers } => {
                 let width = config.width;
                 let mut pooled = vec![0.0; rows.len() * width];
-                layers.run(tables, config, rows, &mut |row, hidden| {
+                let threads = layers.run(tables, config, rows, &mut |row, hidden| {
                     let pooled = &mut pooled[row * width..][..width];
                     pooling::pool(pooling, hidden, pooled);
                     if normalize {
                         pooling::normalize(pooled);
                     }
                 });
-                Ok(pooled)
+                Ok((pooled, threads))
             }
         }
     }

@@ -4,8 +4,10 @@
 //! Dense layers and normalizations work on the tokens of many sequences at once, so that weights
 //! come from memory once for all of them; attention takes each sequence alone. A chunk of
 //! sequences passes all layers before the next one begins, so what a layer leaves is still in the
-//! cache when the next one reads it. The kernels add each number's products in one order,
-//! whatever stands beside it: an answer is the same to the last bit alone and in company.
+//! cache when the next one reads it. Of a chunk, its tokens may be divided among threads, whichever
+//! sequences they are of: keys and values of all are written before any query is answered. The kernels add each number's products in one order,
+//! whatever stands beside it: an answer is the same to the last bit alone and in company, and
+//! whoever computes it.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -14,12 +16,14 @@ use super::config::{Activation, Config};
 use super::error::EncoderError;
 use super::sequence::Row;
 use super::weights::{self, Reader, Tables};
+use crate::crew::{Crew, TOKENS_LEAST, at_once};
 use crate::engine::LoadError;
 use crate::kernel::{Kernels, Linear, Norm, Scratch, Sequences, Then, attention, layer_norm};
 
 /// A loaded encoder without its tables.
 pub(super) struct Ragged {
     kernels: Kernels,
+    crew: Crew,
     norm: weights::Norm,
     layers: Vec<Layer>,
     activation: Then,
@@ -45,7 +49,8 @@ struct Buffers {
     context: Vec<f32>,
     inner: Vec<f32>,
     lengths: Vec<u32>,
-    scratch: Scratch,
+    /// One for each part.
+    scratch: Vec<Scratch>,
 }
 
 impl Ragged {
@@ -57,7 +62,7 @@ impl Ragged {
         config: &Config,
         reader: &Reader<'_>,
         norm: &weights::Norm,
-        kernels: Kernels,
+        (kernels, crew): (Kernels, Crew),
     ) -> Result<Self, LoadError> {
         let packed = |linear: &weights::Linear| {
             Linear::new(kernels, &linear.weight, &linear.bias, linear.inputs)
@@ -75,6 +80,7 @@ impl Ragged {
         };
         Ok(Self {
             kernels,
+            crew,
             norm: norm.clone(),
             layers: (0..config.layers)
                 .map(layer)
@@ -89,14 +95,32 @@ impl Ragged {
     }
 
     /// Gives the last layer's vectors of each row, `[tokens, width] f32`, to `take`, with the
-    /// row's number. Cost: `tokens · (4 · width² + 2 · width · inner) + 2 · tokens² · width`
+    /// row's number, and returns among how many threads it was divided. Cost: `tokens · (4 · width² + 2 · width · inner) + 2 · tokens² · width`
     /// multiply-adds a layer for each row, and one pass over the weights for each chunk.
     pub(super) fn run(
         &self,
         tables: &Tables,
         config: &Config,
         rows: &[Row<'_>],
-        take: &mut dyn FnMut(usize, &[f32]),
+        take: &mut (dyn FnMut(usize, &[f32]) + Send),
+    ) -> usize {
+        let tokens = rows.iter().map(|row| row.tokens()).sum::<usize>();
+        // The lesser of the two stages of a layer.
+        let work = 3 * config.width * config.width;
+        let tokens = tokens.min(CHUNK_TOKENS);
+        let crew = &self.crew;
+        crew.share((tokens, work), |parts| {
+            self.run_in_parts(tables, config, (rows, parts), take);
+            parts
+        })
+    }
+
+    fn run_in_parts(
+        &self,
+        tables: &Tables,
+        config: &Config,
+        (rows, parts): (&[Row<'_>], usize),
+        take: &mut (dyn FnMut(usize, &[f32]) + Send),
     ) {
         let mut buffers = self.lock().pop().unwrap_or_default();
         let mut first = 0;
@@ -110,7 +134,7 @@ impl Ragged {
                     .lengths
                     .push(u32::try_from(row.tokens()).expect("some thousand"));
             }
-            self.pass(config, &mut buffers);
+            self.pass(config, parts, &mut buffers);
             let mut hidden = &buffers.hidden[..];
             for (number, row) in chunk.iter().enumerate() {
                 let own;
@@ -122,8 +146,8 @@ impl Ragged {
         self.lock().push(buffers);
     }
 
-    /// All layers over one chunk, in place.
-    fn pass(&self, config: &Config, buffers: &mut Buffers) {
+    /// All layers over one chunk, in place and in so many parts at most.
+    fn pass(&self, config: &Config, parts: usize, buffers: &mut Buffers) {
         let Buffers {
             hidden,
             qkv,
@@ -145,19 +169,36 @@ impl Ragged {
             layer_norm(self.kernels, values, None, norm);
         };
         normalize(hidden, &self.norm);
+        // Tokens of a part: whole tiles.
+        let part = tokens.div_ceil(parts).next_multiple_of(TOKENS_LEAST);
+        scratch.resize_with(tokens.div_ceil(part), Scratch::new);
         for layer in &self.layers {
-            layer.qkv.run(hidden, qkv, Then::Nothing, scratch);
+            let parts = (hidden.chunks(part * config.width))
+                .zip(qkv.chunks_mut(part * 3 * config.width))
+                .zip(&mut *scratch);
+            at_once(parts, |((hidden, qkv), scratch)| {
+                layer.qkv.run(hidden, qkv, Then::Nothing, scratch);
+            });
             let sequences = Sequences {
                 qkv,
                 lengths,
                 heads: config.heads,
             };
-            attention(self.kernels, sequences, context, scratch);
-            layer.output.run(context, hidden, Then::Add, scratch);
-            normalize(hidden, &layer.attention_norm);
-            layer.up.run(hidden, inner, self.activation, scratch);
-            layer.down.run(inner, hidden, Then::Add, scratch);
-            normalize(hidden, &layer.norm);
+            let parts = (hidden.chunks_mut(part * config.width))
+                .zip(context.chunks_mut(part * config.width))
+                .zip(inner.chunks_mut(part * config.inner))
+                .zip(&mut *scratch)
+                .enumerate();
+            at_once(parts, |(number, (((hidden, context), inner), scratch))| {
+                let first = number * part;
+                let queries = first..first + context.len() / config.width;
+                attention(self.kernels, sequences, queries, context, scratch);
+                layer.output.run(context, hidden, Then::Add, scratch);
+                normalize(hidden, &layer.attention_norm);
+                layer.up.run(hidden, inner, self.activation, scratch);
+                layer.down.run(inner, hidden, Then::Add, scratch);
+                normalize(hidden, &layer.norm);
+            });
         }
     }
 

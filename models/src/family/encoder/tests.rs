@@ -12,6 +12,7 @@ use crate::{
     Batch, CpuEngine, Engine, Family, LoadedModel, ModelSource, RunError, recognise, warm_up,
 };
 
+mod divided;
 mod giants;
 mod hostile;
 mod minilm;
@@ -337,7 +338,7 @@ fn memory_is_counted_from_shapes() {
 
 #[cfg(target_os = "linux")]
 #[test]
-fn a_batch_starts_no_thread() {
+fn an_engine_of_one_thread_starts_none() {
     use crate::family::mlp::tests::threads_called;
     let work = || {
         let model = load(&source("bert"));

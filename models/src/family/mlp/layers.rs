@@ -46,7 +46,7 @@ impl Layers {
         path: &Path,
     ) -> Result<Self, LoadError> {
         let place = match path {
-            Path::Kernels(_) => Place::Kernels(packed(plan, weights)?),
+            Path::Kernels { .. } => Place::Kernels(packed(plan, weights)?),
             Path::Offload(offload) => {
                 let dtype = plan.precision.dtype();
                 let layer =

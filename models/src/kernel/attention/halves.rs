@@ -22,8 +22,8 @@ impl Head<'_> {
         unit: Unit,
         scratch: &mut Scratch,
     ) {
-        let ([queries, keys, values], size) = (self.parts, self.size);
-        let length = keys.count;
+        let (queries, keys, values) = (self.queries, self.keys, self.values);
+        let (size, length) = (self.size, keys.count);
         let padded = length.next_multiple_of(S::F32_LANES);
         let key_panels = scratch.half_keys.at_least(bf16::right_pairs(size, length));
         simd.vectorize(PackColumns {
@@ -40,8 +40,8 @@ impl Head<'_> {
             columns: size,
             right: value_panels,
         });
-        for first in (0..length).step_by(QUERIES) {
-            let count = QUERIES.min(length - first);
+        for first in (0..queries.count).step_by(QUERIES) {
+            let count = QUERIES.min(queries.count - first);
             let scores = scratch.scores.at_least(count * padded);
             let left = scratch.left.at_least(bf16::left_pairs(count, size));
             simd.vectorize(PackLeft {

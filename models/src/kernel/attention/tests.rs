@@ -29,10 +29,22 @@ fn ways() -> Vec<Way> {
     floats.chain(halves).collect()
 }
 
-/// Attention over canaries, with scratch that is no number.
+/// Attention of all tokens.
 fn run(way: Way, qkv: &[f32], lengths: &[u32], heads: usize) -> Vec<f32> {
+    let tokens = lengths.iter().sum::<u32>() as usize;
+    run_some(way, qkv, (lengths, 0..tokens), heads)
+}
+
+/// Attention over canaries, with scratch that is no number.
+fn run_some(
+    way: Way,
+    qkv: &[f32],
+    (lengths, queries): (&[u32], Range<usize>),
+    heads: usize,
+) -> Vec<f32> {
     const CANARY: f32 = 123.456;
-    let len = qkv.len() / 3;
+    let tokens = lengths.iter().sum::<u32>() as usize;
+    let len = qkv.len() / 3 / tokens.max(1) * queries.len();
     let mut guarded = vec![CANARY; len + 128];
     guarded[64..][..len].fill(f32::NAN);
     let sequences = Sequences {
@@ -42,7 +54,7 @@ fn run(way: Way, qkv: &[f32], lengths: &[u32], heads: usize) -> Vec<f32> {
     };
     let output = &mut guarded[64..][..len];
     let with = (way.kernels, way.unit);
-    super::run(with, sequences, output, &mut Scratch::poisoned());
+    super::run(with, sequences, queries, output, &mut Scratch::poisoned());
     let output = output.to_vec();
     assert!(guarded[..64].iter().all(|canary| *canary == CANARY));
     assert!(guarded[64 + len..].iter().all(|canary| *canary == CANARY));
@@ -165,6 +177,30 @@ fn a_sequence_does_not_know_its_neighbours() {
 }
 
 #[test]
+fn some_queries_are_answered_as_among_all() {
+    let lengths = [3, 0, 64, 17];
+    let (heads, width) = (3, 3 * 24);
+    let tokens = lengths.iter().sum::<u32>() as usize;
+    let qkv = noise(tokens * 3 * width, 10);
+    for way in ways() {
+        let all = run(way, &qkv, &lengths, heads);
+        for queries in [
+            0..0,
+            0..2,
+            2..10,
+            5..67,
+            60..tokens,
+            tokens - 1..tokens,
+            0..tokens,
+        ] {
+            let some = run_some(way, &qkv, (&lengths, queries.clone()), heads);
+            let those = &all[queries.start * width..queries.end * width];
+            assert_eq!(some, those, "{way:?} {queries:?}");
+        }
+    }
+}
+
+#[test]
 fn lengths_that_do_not_fit_are_refused() {
     let cases: [(usize, &[u32], usize, usize); 5] = [
         (24, &[3], 2, 8),
@@ -182,7 +218,8 @@ fn lengths_that_do_not_fit_are_refused() {
             };
             let kernels = Kernels::on(Level::Plain, Precision::F32);
             let output = &mut vec![0.0; output];
-            attention(kernels, sequences, output, &mut Scratch::new());
+            let queries = 0..lengths.iter().sum::<u32>() as usize;
+            attention(kernels, sequences, queries, output, &mut Scratch::new());
         };
         assert!(
             std::panic::catch_unwind(run).is_err(),
