@@ -157,6 +157,7 @@ fn publish() -> Change {
             memory_bytes: 64_000,
             one_row_ns: 9_000,
             full_batch_ns: 410_000,
+            golden: Vec::new(),
         }),
     }
 }

@@ -1,7 +1,9 @@
-//! The golden answer of a loaded model: whether it still computes what it computed when it was new.
+//! The golden answer of a loaded model: whether it computes what it computed when it was new, and what
+//! it computed where it was pushed.
 //!
 //! An engine whose memory or device is damaged goes on answering, in time and without an error.
-//! That is only seen by asking something whose answer is known.
+//! That is only seen by asking something whose answer is known. So the known row is part of what a
+//! version is: releases must not change it.
 
 use paceline_protocol::{Dtype, Tensor, TensorSpec};
 
@@ -22,6 +24,15 @@ pub enum CanaryError {
     /// The model does not answer it at all.
     #[error(transparent)]
     Run(#[from] RunError),
+    /// It answers something else than where its version was pushed.
+    #[error(
+        "the answer to a known row is not what it was where the version was pushed: they differ by \
+         {error:.3} of its length, and 0.1 is allowed"
+    )]
+    Elsewhere {
+        /// The length of the difference, by that of the golden answer.
+        error: f64,
+    },
     /// It answers something else than before.
     #[error(
         "output '{output}' of a known row is not what it was: element {element} is {got}, it was {golden}"
@@ -72,6 +83,60 @@ impl Canary {
         }
         Ok(())
     }
+}
+
+impl Canary {
+    /// Up to 64 numbers of the golden answer, spread over all, as bits of bfloat16: what other
+    /// nodes are held to. None of an answer without floats, or with some that are not finite.
+    pub fn golden(&self) -> Vec<u16> {
+        let numbers: Vec<f64> = self.golden.iter().flat_map(floats).collect();
+        if numbers.iter().any(|number| !number.is_finite()) {
+            return Vec::new();
+        }
+        let step = numbers.len().div_ceil(GOLDEN_MAX).max(1);
+        let some = numbers.iter().step_by(step);
+        some.map(|number| half::bf16::from_f64(*number).to_bits())
+            .collect()
+    }
+
+    /// Holds the golden answer to that of another node. The length of their difference may be a
+    /// tenth of that of the other's: another device, or the same version in bfloat16, rounds
+    /// otherwise, and one that is broken is nowhere near.
+    ///
+    /// # Errors
+    /// [`CanaryError::Elsewhere`].
+    pub fn agrees_with(&self, golden: &[u16]) -> Result<(), CanaryError> {
+        let own = self.golden();
+        let numbers = |bits: &[u16]| -> Vec<f64> {
+            let numbers = bits
+                .iter()
+                .map(|bits| half::bf16::from_bits(*bits).to_f64());
+            numbers.collect()
+        };
+        let (own, golden) = (numbers(&own), numbers(golden));
+        let length = |numbers: &mut dyn Iterator<Item = f64>| {
+            numbers.map(|number| number * number).sum::<f64>().sqrt()
+        };
+        let apart = length(&mut own.iter().zip(&golden).map(|(a, b)| a - b));
+        let error = match apart {
+            _ if own.len() != golden.len() => f64::INFINITY,
+            0.0 => 0.0,
+            _ => apart / length(&mut golden.iter().copied()),
+        };
+        match error <= GOLDEN_ERROR_MAX {
+            true => Ok(()),
+            false => Err(CanaryError::Elsewhere { error }),
+        }
+    }
+}
+
+/// The floats of a tensor; none of one that holds something else.
+fn floats(tensor: &Tensor) -> impl Iterator<Item = f64> {
+    let dtype = tensor.dtype();
+    let elements = tensor
+        .data()
+        .chunks_exact(dtype.element_bytes().unwrap_or(1));
+    elements.map_while(move |bytes| dtype.float(bytes))
 }
 
 fn ask(model: &dyn LoadedModel, inputs: &[Tensor]) -> Result<Vec<Tensor>, CanaryError> {
@@ -156,6 +221,10 @@ fn compare(spec: &TensorSpec, got: &Tensor, golden: &Tensor) -> Result<(), Canar
 }
 
 const WORD: &[u8] = b"canary";
+/// Numbers of a golden answer that are kept with a version.
+const GOLDEN_MAX: usize = 64;
+/// Ten times what bfloat16 was seen to change a vector of a text.
+const GOLDEN_ERROR_MAX: f64 = 0.1;
 
 #[cfg(test)]
 mod tests {
@@ -236,6 +305,48 @@ mod tests {
             assert_eq!(canary.check(&*model), Ok(()), "{dtype}");
             assert_eq!(canary.inputs, canary.golden);
         }
+    }
+
+    #[test]
+    fn another_nodes_answer_may_be_rounded_and_not_another() {
+        let digits = CpuEngine::new(1).load(&example("digits")).unwrap();
+        let canary = Canary::take(&*digits).unwrap();
+        let golden = canary.golden();
+        assert_eq!(golden.len(), 10, "probabilities, and no label");
+        let moved = |by: fn(f32) -> f32| -> Vec<u16> {
+            let numbers = golden
+                .iter()
+                .map(|bits| half::bf16::from_bits(*bits).to_f32());
+            numbers
+                .map(|number| half::bf16::from_f32(by(number)).to_bits())
+                .collect()
+        };
+        assert_eq!(canary.agrees_with(&golden), Ok(()));
+        assert_eq!(canary.agrees_with(&moved(|number| number * 1.05)), Ok(()));
+        for wrong in [
+            moved(|number| number + 0.1),
+            moved(|_| 0.0),
+            vec![],
+            golden[1..].to_vec(),
+        ] {
+            let error = canary.agrees_with(&wrong).unwrap_err();
+            assert!(
+                error.to_string().contains("where the version was pushed"),
+                "{error}"
+            );
+        }
+        let words = IDENTITY.replace("FP32", "BYTES");
+        let words = CpuEngine::new(1).load(&only_toml(&words)).unwrap();
+        let canary = Canary::take(&*words).unwrap();
+        assert_eq!((canary.golden(), canary.agrees_with(&[])), (vec![], Ok(())));
+    }
+
+    #[test]
+    fn a_long_answer_is_kept_in_part() {
+        let wide = IDENTITY.replace("[-1, -1]", "[-1, 1000]");
+        let wide = CpuEngine::new(1).load(&only_toml(&wide)).unwrap();
+        let canary = Canary::take(&*wide).unwrap();
+        assert!((33..=GOLDEN_MAX).contains(&canary.golden().len()));
     }
 
     #[test]

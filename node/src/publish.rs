@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use paceline_core::copies::keepers;
-use paceline_models::Engine;
+use paceline_models::{Canary, Engine};
 use paceline_protocol::limits::ARTIFACT_COPIES;
 use paceline_protocol::operator::{PrecisionChoice, PrecisionReport};
 use paceline_protocol::registry::{Change, Reply, VersionRecord};
@@ -174,8 +174,10 @@ fn measure(
         };
         Failure::new(code, error.to_string())
     })?;
-    let warm_up = paceline_models::warm_up(&*model)
-        .map_err(|error| Failure::new(ErrorCode::LoadFailed, error.to_string()))?;
+    let failed =
+        |error: &dyn std::fmt::Display| Failure::new(ErrorCode::LoadFailed, error.to_string());
+    let warm_up = paceline_models::warm_up(&*model).map_err(|error| failed(&error))?;
+    let canary = Canary::take(&*model).map_err(|error| failed(&error))?;
     let description = model.description();
     Ok(VersionRecord {
         digest,
@@ -187,6 +189,7 @@ fn measure(
         memory_bytes: model.bytes().total_bytes(engine.device().threads),
         one_row_ns: warm_up.one_row_ns,
         full_batch_ns: warm_up.full_batch_ns,
+        golden: canary.golden(),
     })
 }
 

@@ -6,16 +6,17 @@
 //! Loading and canaries run off the serving path. It gives up as its [`RestartBudget`] says and then reports *failed*. When
 //! it stops or dies, its attachment goes with it: what waits is told that the replica is gone.
 
+mod loading;
+
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
 use paceline_core::Machine;
-use paceline_core::copies::sources;
 use paceline_core::placement::ReplicaState;
 use paceline_core::restart::{Effect, Input, Restart, RestartBudget};
 use paceline_models::{Canary, CanaryError, Engine, LoadedModel, RunError, WarmUp};
-use paceline_protocol::{Digest, ModelName, NodeId, ReplicaId, VersionNumber};
+use paceline_protocol::{Digest, ModelName, ReplicaId, VersionNumber};
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tracing::Instrument;
 
@@ -64,6 +65,8 @@ pub(crate) struct Arguments {
     pub version: VersionNumber,
     /// The version's artifact.
     pub digest: Digest,
+    /// What it answered where it was pushed.
+    pub golden: Vec<u16>,
     /// The device that it is on.
     pub device: device::Handle,
     /// What loads it.
@@ -313,81 +316,6 @@ impl State {
     }
 }
 
-impl Arguments {
-    /// Loads what is here; what is missing or damaged is fetched from peers first.
-    async fn fetch_and_load(&self, canary: Option<Canary>) -> Result<Ready, String> {
-        match self.load(canary.clone()).await {
-            Err(LoadError::Artifact(reason)) => {
-                let peers = self.peers();
-                let deadline = tokio::time::Instant::now() + FETCH_LIMIT;
-                let fetched = self.fetcher.fetch(self.digest, &peers, deadline).await;
-                // Nobody else has it: then what is wrong here is what matters.
-                fetched.map_err(|error| format!("{reason}; {error}"))?;
-                self.load(canary).await.map_err(LoadError::into_reason)
-            }
-            loaded => loaded.map_err(LoadError::into_reason),
-        }
-    }
-
-    async fn load(&self, canary: Option<Canary>) -> Result<Ready, LoadError> {
-        let (artifacts, engine, digest) =
-            (self.artifacts.clone(), self.engine.clone(), self.digest);
-        let threads = artifacts.threads();
-        let loading = threads.blocking(move || load(&artifacts, digest, &*engine, canary));
-        loading.await.unwrap_or_else(|error| {
-            tracing::error!(%error, "loading a model panicked");
-            Err(LoadError::Engine("loading it panicked".to_owned()))
-        })
-    }
-
-    fn peers(&self) -> Vec<NodeId> {
-        sources(&self.registry.current(), self.digest)
-    }
-}
-
-/// Why a model could not be loaded.
-enum LoadError {
-    /// A file is missing or damaged: another copy helps.
-    Artifact(String),
-    /// The model itself; another copy does not help.
-    Engine(String),
-}
-
-impl LoadError {
-    fn engine(error: impl std::error::Error) -> Self {
-        Self::Engine(error.to_string())
-    }
-
-    fn into_reason(self) -> String {
-        match self {
-            Self::Artifact(reason) | Self::Engine(reason) => reason,
-        }
-    }
-}
-
-/// Reads, verifies, loads, warms up and asks the canary; blocks for as long as that takes.
-fn load(
-    artifacts: &Artifacts,
-    digest: Digest,
-    engine: &dyn Engine,
-    canary: Option<Canary>,
-) -> Result<Ready, LoadError> {
-    let source = artifacts
-        .source(digest)
-        .map_err(|error| LoadError::Artifact(error.to_string()))?;
-    let model = engine.load(&source).map_err(LoadError::engine)?;
-    let warm_up = paceline_models::warm_up(&*model).map_err(LoadError::engine)?;
-    let canary = match canary {
-        Some(canary) => canary.check(&*model).map(|()| canary),
-        None => Canary::take(&*model),
-    };
-    Ok(Ready {
-        model,
-        warm_up,
-        canary: canary.map_err(LoadError::engine)?,
-    })
-}
-
 /// An engine that has died is back before those who share it are told: the first wait is short.
 fn budget() -> RestartBudget {
     RestartBudget {
@@ -395,6 +323,3 @@ fn budget() -> RestartBudget {
         ..RestartBudget::default()
     }
 }
-
-/// How long an artifact may take to arrive: 10 GiB over a line of 200 Mbit/s.
-const FETCH_LIMIT: Duration = Duration::from_secs(600);

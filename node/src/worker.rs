@@ -186,6 +186,7 @@ impl State {
             model: assignment.model.clone(),
             version: assignment.version,
             digest: published.record.digest,
+            golden: published.record.golden.clone(),
             device: self.arguments.device.clone(),
             engine: self.arguments.engine.clone(),
             artifacts: self.arguments.artifacts.clone(),

@@ -22,7 +22,7 @@ use crate::tenant::{KeyId, KeyRecord, TenantLimits};
 
 /// Number of the layout of [`Command`]; it comes first in every log entry. A node refuses
 /// entries of a later schema rather than guess.
-pub const SCHEMA: u16 = 3;
+pub const SCHEMA: u16 = 4;
 
 /// One intended change of the registry.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -353,6 +353,9 @@ pub struct VersionRecord {
     pub one_row_ns: u64,
     /// Measured cost of a batch of `rows_max` when it was pushed, in nanoseconds.
     pub full_batch_ns: u64,
+    /// Up to 64 numbers of what it answered to a known row when it was pushed, as bits of bfloat16:
+    /// replicas that answer something else do not serve. None where the answer has no numbers.
+    pub golden: Vec<u16>,
 }
 
 /// What became of a command.

@@ -345,6 +345,7 @@ fn version_record() -> VersionRecord {
         memory_bytes: 100,
         one_row_ns: 10,
         full_batch_ns: 100,
+        golden: vec![0x3f80; 64],
     }
 }
 

@@ -110,7 +110,7 @@ struct Layout {
 // Entries may exceed their command by log id and schema number.
 const ENTRY: Layout = Layout {
     what: "log entry",
-    schema: 2,
+    schema: 3,
     bytes_max: REGISTRY_ENTRY_BYTES_MAX + 64,
 };
 const VOTE: Layout = Layout {
@@ -131,7 +131,7 @@ const META: Layout = Layout {
 };
 const REGISTRY: Layout = Layout {
     what: "registry",
-    schema: 3,
+    schema: 4,
     bytes_max: REGISTRY_SNAPSHOT_BYTES_MAX,
 };
 

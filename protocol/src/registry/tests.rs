@@ -74,9 +74,10 @@ fn signatures() -> impl Strategy<Value = Signature> {
 
 fn version_records() -> impl Strategy<Value = VersionRecord> {
     let numbers = any::<[u64; 4]>();
-    let rest = (any::<u32>(), any::<bool>(), numbers);
+    let golden = vec(any::<u16>(), 0..65);
+    let rest = (any::<u32>(), any::<bool>(), numbers, golden);
     (digests(), ".{0,20}", signatures(), rest).prop_map(|(digest, family, signature, rest)| {
-        let (rows_max, finite_inputs, numbers) = rest;
+        let (rows_max, finite_inputs, numbers, golden) = rest;
         let [artifact_bytes, memory_bytes, one_row_ns, full_batch_ns] = numbers;
         VersionRecord {
             digest,
@@ -88,6 +89,7 @@ fn version_records() -> impl Strategy<Value = VersionRecord> {
             memory_bytes,
             one_row_ns,
             full_batch_ns,
+            golden,
         }
     })
 }

@@ -269,6 +269,7 @@ fn version_record((model, number): (u16, u32), scenario: &Scenario) -> VersionRe
         memory_bytes: of.memory_mib << 20,
         one_row_ns: of.cost.batch_ns(1, u64::from(of.row_tokens())),
         full_batch_ns: of.cost.batch_ns(of.rows_max, u64::from(of.tokens_max)),
+        golden: Vec::new(),
     }
 }
 

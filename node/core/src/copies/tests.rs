@@ -54,6 +54,7 @@ fn cluster(nodes: u64, artifacts: u8) -> Registry {
             memory_bytes: 1,
             one_row_ns: 1,
             full_batch_ns: 8,
+            golden: Vec::new(),
         });
         let publish = Change::PublishVersion {
             model: ModelName::new(format!("m{}", byte % 7)).unwrap(),

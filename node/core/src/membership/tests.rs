@@ -203,6 +203,7 @@ fn served_by_node_1(nodes: u64, memory_bytes: u64) -> (Registry, Observed) {
                 memory_bytes,
                 one_row_ns: 1,
                 full_batch_ns: 1,
+                golden: Vec::new(),
             }),
         },
     );

@@ -71,6 +71,7 @@ impl Cluster {
             memory_bytes,
             one_row_ns: 1,
             full_batch_ns: 8,
+            golden: Vec::new(),
         });
         let owner = TenantName::default();
         self.apply(Change::PublishVersion {

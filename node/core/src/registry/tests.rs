@@ -35,6 +35,7 @@ fn record(digest: u8) -> VersionRecord {
         memory_bytes: 20,
         one_row_ns: 1_000,
         full_batch_ns: 2_000,
+        golden: Vec::new(),
     }
 }
 

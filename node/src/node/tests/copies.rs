@@ -60,6 +60,7 @@ async fn publish(node: &NodeHandle, model: &str, digest: Digest) {
         memory_bytes: 1,
         one_row_ns: 1,
         full_batch_ns: 8,
+        golden: Vec::new(),
     });
     let change = Change::PublishVersion {
         model: ModelName::new(model).unwrap(),
