@@ -14,6 +14,7 @@ use paceline_models::{
     Batch, CostCurve, DeviceSpec, Engine, LoadError, LoadedModel, MemoryUse, ModelDescription,
     ModelSource, RunError, StubEngine,
 };
+use paceline_node::engine::DeviceChoice;
 use paceline_node::join::join;
 use paceline_node::{Config, Node, Ports};
 use paceline_protocol::{JoinToken, ModelName, Tensor};
@@ -108,6 +109,7 @@ impl NodeArguments {
         config.metrics.listen.set_port(0);
         config.sdk.listen.set_port(0);
         config.peer.listen.set_port(0);
+        config.device.kind = DeviceChoice::Cpu;
         let mut ports = Ports::production(&config)?;
         let cost = scenario.models[0].versions[0].cost;
         let slow = Arc::new(AtomicBool::new(false));

@@ -82,20 +82,24 @@ mod tests {
     use super::*;
     use crate::folder::tests::example;
     use crate::front::Front;
+    use crate::source::ModelSource;
 
     /// What a node sets aside before it knows more is what the engine then says.
     #[test]
     fn a_version_takes_what_was_expected_of_it() {
-        let digits = example("digits");
-        for backend in [Backend::Kernels, Backend::Candle] {
-            let engine = backend.open(1, None, || {}).unwrap();
-            let loaded = engine.load(&digits).unwrap();
-            let front = Front::read(&digits, backend).unwrap();
-            assert_eq!(front.memory(), loaded.bytes(), "{backend:?}");
+        let bert = concat!(env!("CARGO_MANIFEST_DIR"), "/testdata/encoder/bert");
+        let bert = ModelSource::from_dir(bert.as_ref()).unwrap();
+        for source in [example("digits"), bert] {
+            for backend in [Backend::Kernels, Backend::Candle] {
+                let engine = backend.open(1, None, || {}).unwrap();
+                let loaded = engine.load(&source).unwrap();
+                let front = Front::read(&source, backend).unwrap();
+                assert_eq!(front.memory(), loaded.bytes(), "{backend:?}");
+            }
+            let [cpu, gpu] = [Backend::Kernels, Backend::Cuda { ordinal: 0 }]
+                .map(|backend| Front::read(&source, backend).unwrap().memory());
+            assert!(gpu.activations_bytes > cpu.activations_bytes);
         }
-        let [cpu, gpu] = [Backend::Kernels, Backend::Cuda { ordinal: 0 }]
-            .map(|backend| Front::read(&digits, backend).unwrap().memory());
-        assert!(gpu.activations_bytes > cpu.activations_bytes);
     }
 
     #[test]

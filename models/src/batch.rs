@@ -13,6 +13,7 @@ use crate::engine::RunError;
 pub struct Batch<'a> {
     requests: &'a [&'a [Tensor]],
     rows: u64,
+    threads_max: u32,
     threads: AtomicU32,
 }
 
@@ -25,8 +26,21 @@ impl<'a> Batch<'a> {
         Self {
             requests,
             rows: requests.iter().map(|inputs| rows_of(inputs)).sum(),
+            threads_max: 1,
             threads: AtomicU32::new(1),
         }
+    }
+
+    /// The same batch, which may be divided among so many threads, its caller's among them.
+    #[must_use]
+    pub fn among(mut self, threads: u32) -> Self {
+        self.threads_max = threads.max(1);
+        self
+    }
+
+    /// Among how many threads it may be divided: one, unless that was said.
+    pub fn threads_max(&self) -> u32 {
+        self.threads_max
     }
 
     /// The requests, in the order in which answers are given.

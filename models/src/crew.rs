@@ -1,17 +1,16 @@
 //! Threads that share a batch while others have nothing to do.
 //!
-//! A processor runs as many batches at a time as it has threads; each is computed by whoever brought
-//! it. While fewer are under way, the other cores are idle, and whoever waits for a batch waits for
-//! one core: then its tokens are divided among as many threads as there are idle cores. Under
-//! load nothing is divided, since that only makes products smaller.
+//! A batch is computed by whoever brought it. Where other cores are idle meanwhile, whoever waits for
+//! it waits for one core; so a batch says among how many threads it may be divided, and those that
+//! are not its caller's are here. They only ever compute a part of a stage, and wait for nothing.
 
 use std::fmt;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
-/// The threads of an engine. They are started when a batch is first divided. Cloning shares them.
+/// The threads of an engine beside its callers'. They are started when a batch is first divided.
+/// Cloning shares them.
 #[derive(Clone)]
 pub(crate) struct Crew(Arc<Shared>);
 
@@ -19,40 +18,34 @@ struct Shared {
     threads: usize,
     /// What each thread does first.
     begin: fn(),
-    /// Multiply-adds of a stage below which a part is not worth handing over.
+    /// Multiply-adds of a stage that are worth a thread.
     worth: usize,
-    /// Batches under way.
-    running: AtomicUsize,
     /// None where the system gives no threads.
     pool: OnceLock<Option<ThreadPool>>,
 }
 
-/// A batch under way.
-struct Running<'a>(&'a AtomicUsize);
-
-/// Fewest tokens of a part: the rows of a tile. A smaller one reads as many weights for less.
-pub(crate) const TOKENS_LEAST: usize = 8;
+/// Who computes a batch.
+#[derive(Clone, Copy)]
+pub(crate) struct Team<'a> {
+    parts: usize,
+    /// None where the caller is alone.
+    pool: Option<&'a ThreadPool>,
+}
 
 /// A stage begins and ends on all threads together, which takes some microseconds; this much takes
-/// fifty.
+/// forty.
 const WORTH: usize = 2_000_000;
 
 impl Crew {
-    /// As many threads as batches may be under way at a time.
+    /// For batches on so many threads, their callers' among them.
     pub(crate) fn new(threads: usize, begin: fn()) -> Self {
         Self::with(threads, begin, WORTH)
     }
 
-    /// Divides whatever has tokens enough.
+    /// Divides everything.
     #[cfg(test)]
-    pub(crate) fn eager(threads: usize) -> Self {
-        Self::eager_that(threads, || {})
-    }
-
-    /// The same, with threads that do this first.
-    #[cfg(test)]
-    pub(crate) fn eager_that(threads: usize, begin: fn()) -> Self {
-        Self::with(threads, begin, 0)
+    pub(crate) fn eager(threads: usize, begin: fn()) -> Self {
+        Self::with(threads, begin, 1)
     }
 
     fn with(threads: usize, begin: fn(), worth: usize) -> Self {
@@ -60,52 +53,62 @@ impl Crew {
             threads,
             begin,
             worth,
-            running: AtomicUsize::new(0),
             pool: OnceLock::new(),
         }))
     }
 
-    /// Runs a batch whose passes have so many tokens, and so many multiply-adds for each of them in
-    /// a stage. `run` is told into how many parts it may divide them with [`at_once`].
-    ///
-    /// Cost: nothing for one part; otherwise two changes of threads, and the start of the threads
-    /// the first time.
-    pub(crate) fn share<R: Send>(
-        &self,
-        (tokens, work): (usize, usize),
-        run: impl FnOnce(usize) -> R + Send,
-    ) -> R {
-        let running = self.0.running.fetch_add(1, Ordering::Relaxed) + 1;
-        let _running = Running(&self.0.running);
-        let least = self.0.worth.div_ceil(work.max(1)).max(TOKENS_LEAST);
-        let parts = (self.0.threads / running).min(tokens / least);
-        match self.pool(parts) {
-            Some(pool) => pool.install(|| run(parts)),
-            None => run(1),
+    /// Who computes a batch that may be divided among `threads_max`, and whose stages have so many
+    /// multiply-adds. Cost: nothing, but for the start of the threads the first time.
+    pub(crate) fn team(&self, threads_max: usize, work: usize) -> Team<'_> {
+        let parts = threads_max.min(self.0.threads).min(work / self.0.worth);
+        let pool = match parts {
+            0 | 1 => None,
+            _ => self.0.pool.get_or_init(|| self.start()).as_ref(),
+        };
+        Team {
+            parts: if pool.is_some() { parts } else { 1 },
+            pool,
         }
     }
 
-    /// The threads, if there is something to divide and the system gives them.
-    fn pool(&self, parts: usize) -> Option<&ThreadPool> {
-        let start = || {
-            let begin = self.0.begin;
-            ThreadPoolBuilder::new()
-                .num_threads(self.0.threads)
-                .thread_name(|number| format!("crew-{number}"))
-                .start_handler(move |_| begin())
-                .build()
-                .ok()
-        };
-        match parts {
-            0 | 1 => None,
-            _ => self.0.pool.get_or_init(start).as_ref(),
-        }
+    fn start(&self) -> Option<ThreadPool> {
+        let begin = self.0.begin;
+        let pool = ThreadPoolBuilder::new()
+            .num_threads(self.0.threads - 1)
+            .thread_name(|number| format!("crew-{number}"))
+            .start_handler(move |_| begin());
+        pool.build().ok()
     }
 }
 
-impl Drop for Running<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+impl Team<'_> {
+    /// Into how many parts a stage is divided.
+    pub(crate) fn parts(self) -> usize {
+        self.parts
+    }
+
+    /// Acts on each part, on all at the same time; on the first here. Cost: an allocation for each
+    /// further one, and waking a thread that sleeps.
+    pub(crate) fn at_once<T: Send>(
+        self,
+        mut parts: impl Iterator<Item = T> + Send,
+        act: impl Fn(T) + Sync,
+    ) {
+        let Some(first) = parts.next() else {
+            return;
+        };
+        let Some(pool) = self.pool else {
+            act(first);
+            parts.for_each(act);
+            return;
+        };
+        pool.in_place_scope(|scope| {
+            for part in parts {
+                let act = &act;
+                scope.spawn(move |_| act(part));
+            }
+            act(first);
+        });
     }
 }
 
@@ -117,23 +120,6 @@ impl fmt::Debug for Crew {
     }
 }
 
-/// Acts on each part, on all at the same time; on a single one here. Must be called inside of
-/// [`Crew::share`] where there are several.
-pub(crate) fn at_once<T: Send>(
-    parts: impl ExactSizeIterator<Item = T> + Send,
-    act: impl Fn(T) + Sync,
-) {
-    match parts.len() {
-        0 | 1 => parts.for_each(act),
-        _ => rayon::scope(|scope| {
-            for part in parts {
-                let act = &act;
-                scope.spawn(move |_| act(part));
-            }
-        }),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::sync::Barrier;
@@ -142,48 +128,43 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_batch_gets_what_others_leave_idle() {
-        let crew = Crew::eager(4);
-        let alone = crew.share((64, 1), |parts| parts);
-        assert_eq!(alone, 4);
-        assert_eq!(crew.share((31, 1), |parts| parts), 3, "rows of a tile");
-        assert_eq!(crew.share((7, 1), |parts| parts), 1);
-        let inside = Barrier::new(3);
-        let parts: Vec<usize> = thread::scope(|scope| {
-            let batch = || {
-                crew.share((64, 1), |parts| {
-                    inside.wait();
-                    parts
-                })
-            };
-            let batches: Vec<_> = (0..3).map(|_| scope.spawn(batch)).collect();
-            batches.into_iter().map(|it| it.join().unwrap()).collect()
-        });
-        let mut sorted = parts.clone();
-        sorted.sort_unstable();
-        assert_eq!(sorted, [1, 2, 4], "in the order in which they came");
-        assert_eq!(crew.share((64, 1), |parts| parts), 4, "all have ended");
-    }
-
-    #[test]
-    fn little_work_is_not_divided() {
+    fn a_batch_gets_what_it_may_have_and_is_worth() {
         let crew = Crew::new(4, || {});
-        assert_eq!(crew.share((16, 10_000), |parts| parts), 1);
-        assert_eq!(crew.share((16, WORTH), |parts| parts), 2);
+        for (threads_max, work, parts) in [
+            (4, 9 * WORTH, 4),
+            (4, 2 * WORTH, 2),
+            (4, WORTH, 1),
+            (4, 0, 1),
+            (3, 9 * WORTH, 3),
+            (1, 9 * WORTH, 1),
+            (9, 9 * WORTH, 4),
+        ] {
+            let team = crew.team(threads_max, work);
+            assert_eq!(team.parts(), parts, "{threads_max} {work}");
+        }
+        assert_eq!(Crew::eager(1, || {}).team(4, 100).parts(), 1);
     }
 
     #[test]
-    fn a_panic_in_a_part_is_the_batchs_and_leaves_no_batch_behind() {
-        let crew = Crew::eager(2);
-        let batch = || {
-            crew.share((64, 1), |parts| {
-                at_once([1, 2].into_iter(), |part| {
-                    assert_ne!(part, parts, "as told")
-                });
-            })
-        };
-        let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(batch));
-        assert!(panicked.is_err());
-        assert_eq!(crew.share((64, 1), |parts| parts), 2);
+    fn parts_run_at_once_and_the_first_here() {
+        let crew = Crew::eager(3, || {});
+        let (all, here) = (Barrier::new(3), thread::current().id());
+        crew.team(3, 100).at_once(0..3, |part| {
+            all.wait();
+            assert_eq!(part == 0, thread::current().id() == here);
+        });
+    }
+
+    #[test]
+    fn a_panic_of_a_part_is_the_batchs() {
+        let crew = Crew::eager(2, || {});
+        for wrong in 0..2 {
+            let batch = || {
+                let team = crew.team(2, 100);
+                team.at_once(0..2, |part| assert_ne!(part, wrong, "as told"));
+            };
+            let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(batch));
+            assert!(panicked.is_err());
+        }
     }
 }

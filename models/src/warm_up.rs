@@ -7,8 +7,7 @@ use paceline_protocol::{Dim, Shape, Tensor, TensorSpec};
 use crate::batch::Batch;
 use crate::engine::{LoadedModel, RunError};
 
-/// What a warm-up measured: time of one thread. A batch that was divided among several counts as if
-/// each had been busy throughout.
+/// What a warm-up measured. Wall time on the calling thread, with which nobody shares a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WarmUp {
     /// A batch of one row, in nanoseconds.
@@ -70,7 +69,6 @@ fn measure(model: &dyn LoadedModel, request: &[Tensor], rows: u32) -> Result<u64
         let start = Instant::now();
         let answers = model.run(&batch)?;
         let took = u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX);
-        let took = took.saturating_mul(batch.threads().into());
         check_answers(&answers, &signature.outputs, rows)?;
         if run > 0 {
             nanos.push(took);

@@ -20,7 +20,7 @@ mod work;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use paceline_core::batcher::{DropReason, Options};
-use paceline_core::device::{BatcherId, Device, Effect, Input, LaneId};
+use paceline_core::device::{BatcherId, Device, Effect, Input, LaneId, Spare};
 use paceline_core::quarantine::Verdict;
 use paceline_core::record::Recorded;
 use paceline_core::{BucketId, Machine, RequestMeta, Slot};
@@ -77,6 +77,8 @@ struct Shared {
     lanes: Vec<Door>,
     /// Who waits for the batch that runs, by lane. Locked after the state, if both are.
     running: Vec<Mutex<Vec<Reply>>>,
+    /// The lanes', for batches that can be divided.
+    spare: Mutex<Spare>,
     metrics: DeviceMetrics,
 }
 
@@ -130,6 +132,7 @@ impl Handle {
             }),
             lanes: doors,
             running: (0..=lanes).map(|_| Mutex::default()).collect(),
+            spare: Mutex::new(Spare::new(lanes)),
             metrics,
         });
         records.keep((Share::Device, ""), &shared, |shared| {

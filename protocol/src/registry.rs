@@ -354,7 +354,9 @@ pub struct VersionRecord {
     /// Measured cost of a batch of `rows_max` when it was pushed, in nanoseconds.
     pub full_batch_ns: u64,
     /// Up to 64 numbers of what it answered to a known row when it was pushed, as bits of bfloat16:
-    /// replicas that answer something else do not serve. None where the answer has no numbers.
+    /// replicas that answer something else do not serve. None where its answer has no floats, or some
+    /// that are not finite.
+    #[serde(default)]
     pub golden: Vec<u16>,
 }
 

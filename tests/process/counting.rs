@@ -11,6 +11,7 @@ use paceline_models::{
     Batch, CostCurve, DeviceSpec, Engine, LoadError, LoadedModel, MemoryUse, ModelDescription,
     ModelSource, RunError, StubEngine,
 };
+use paceline_node::engine::DeviceChoice;
 use paceline_node::{Config, Node, NodeHandle, Ports};
 use paceline_protocol::{ModelName, Tensor};
 use tempfile::TempDir;
@@ -133,6 +134,7 @@ impl Counting {
         ] {
             listen.set_port(0);
         }
+        config.device.kind = DeviceChoice::Cpu;
         configure(&mut config);
         let mut ports = Ports::production(&config).expect("the directory is writable");
         ports.engine = Arc::new(CountingEngine {

@@ -118,7 +118,9 @@ fn a_killed_or_stopped_engine_costs_no_request() {
                 engines(node.pid()).iter().any(|engine| *engine != last)
             });
             last = the_engine(&node);
+            // A warm-up has more time than what follows it.
             thread::sleep(Duration::from_millis(300));
+            node.wait_for("/v2/models/digits/ready", |_| true);
         }
     });
     assert!(answered > 100, "{answered}");

@@ -103,7 +103,7 @@ fn record() -> Value {
             "outputs": [{ "name": "label", "dtype": "BYTES", "shape": [-1, 1] }],
         },
         "rows_max": 256, "finite_inputs": true, "artifact_bytes": 29808,
-        "memory_bytes": 122_880, "one_row_ns": 12_100, "full_batch_ns": 400_000,
+        "memory_bytes": 122_880, "one_row_ns": 12_100, "full_batch_ns": 400_000, "golden": [15_360],
     })
 }
 

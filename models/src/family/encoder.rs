@@ -96,7 +96,11 @@ impl Encoder {
 
     /// One vector for each row of prepared requests, `[rows, width] f32`, and among how many threads
     /// they were divided.
-    fn pooled(&self, requests: &[Tensor], rows: usize) -> Result<(Vec<f32>, usize), RunError> {
+    fn pooled(
+        &self,
+        requests: &[Tensor],
+        (rows, threads_max): (usize, u32),
+    ) -> Result<(Vec<f32>, usize), RunError> {
         let mut checked = Vec::with_capacity(rows);
         for (request, tensor) in requests.iter().enumerate() {
             for row in sequence::unpack(tensor) {
@@ -108,7 +112,8 @@ impl Encoder {
             Task::Embedding { pooling, normalize } => (pooling, normalize),
             Task::Classification(_) | Task::Rerank { .. } => (settings::Pooling::Cls, false),
         };
-        self.network.pooled(&self.outline, &checked, how)
+        let rows = (&checked[..], threads_max as usize);
+        self.network.pooled(&self.outline, rows, how)
     }
 }
 
@@ -134,7 +139,8 @@ impl LoadedModel for Encoder {
                 inputs => sequence::pack(&self.reader.sequences(request, inputs, Kept::Start)?),
             });
         }
-        let (pooled, threads) = self.pooled(&requests, rows as usize)?;
+        let rows_of = (rows as usize, batch.threads_max());
+        let (pooled, threads) = self.pooled(&requests, rows_of)?;
         batch.divide(threads as u32);
         let rows = requests.iter().flat_map(sequence::unpack);
         let tokens: Vec<u32> = rows.map(|row| row.tokens() as u32).collect();

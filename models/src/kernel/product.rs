@@ -87,7 +87,7 @@ const SUMS: usize = 24;
 
 /// Bytes of rows that pass over a panel before the next one does: half of what a core's own second
 /// cache has on processors of the last years, which the panel and the result share.
-const ROWS_BYTES: usize = 512 << 10;
+pub(super) const ROWS_BYTES: usize = 512 << 10;
 
 impl WithSimd for Product<'_> {
     type Output = ();

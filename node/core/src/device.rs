@@ -26,6 +26,7 @@
 mod lane;
 mod language;
 mod order;
+mod spare;
 mod strip;
 
 use paceline_protocol::limits::IN_PLACE_COST_MAX_US;
@@ -33,6 +34,7 @@ use serde::{Deserialize, Serialize};
 
 use self::lane::{Lane, LaneState, Member, NO_BATCHER};
 pub use self::language::{BatcherId, Effect, Input, LaneId};
+pub use self::spare::Spare;
 use crate::batcher::{self, Batcher, DropReason};
 use crate::fair::Fair;
 use crate::machine::Machine;

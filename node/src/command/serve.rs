@@ -99,7 +99,15 @@ async fn run(mut config: Config, entry: Entry, mut stop: Stop) -> Result<ExitCod
             false
         }
     };
-    let ports = Ports::production(&config).map_err(|error| error.to_string())?;
+    // A GPU may take seconds to answer, or never do.
+    let seen = config.clone();
+    let opening = tokio::task::spawn_blocking(move || Ports::production(&seen));
+    let ports = tokio::select! {
+        opened = opening => opened
+            .map_err(|error| error.to_string())?
+            .map_err(|error| error.to_string())?,
+        () = stop.asked() => return Ok(ExitCode::SUCCESS),
+    };
     let data = config.node.data_dir.clone();
     let scheme = if config.tls.files().is_some() {
         "https"

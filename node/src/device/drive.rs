@@ -102,7 +102,16 @@ impl Shared {
     /// Runs a batch on this thread, answers its requests, and steps the machine on.
     pub(super) fn run(&self, batch: Batch, in_place: bool) -> Option<Batch> {
         let lane = batch.lane;
-        let nanos = batch.run(self);
+        // What takes microseconds is not divided.
+        let nanos = match in_place {
+            true => batch.run(self, 1),
+            false => {
+                let threads = self.spare().take();
+                let nanos = batch.run(self, threads);
+                self.spare().give_back(threads);
+                nanos
+            }
+        };
         self.step(
             self.lock(),
             Input::Finished {

@@ -3,12 +3,12 @@
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Weak, mpsc as thread};
+use std::sync::{MutexGuard, PoisonError, Weak, mpsc as thread};
 use std::time::Duration;
 
 use paceline_core::Instant;
 use paceline_core::batcher::DropReason;
-use paceline_core::device::{Input, LaneId};
+use paceline_core::device::{Input, LaneId, Spare};
 use paceline_models::{Batch as EngineBatch, RunError};
 use paceline_protocol::{ErrorCode, Failure, Tensor};
 use tokio::sync::mpsc as task;
@@ -84,6 +84,11 @@ impl Door {
 }
 
 impl Shared {
+    /// The lanes' threads, for batches that can be divided.
+    pub(super) fn spare(&self) -> MutexGuard<'_, Spare> {
+        self.spare.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn serve(&self, lane: LaneId) {
         let mut next = self.launch(lane);
         while let Some(batch) = next {
@@ -112,9 +117,9 @@ impl Batch {
         self.replica.model.told_cost(u64::from(self.rows))
     }
 
-    /// Runs the engine and answers every request; returns the time that it took from lanes, if it
-    /// did not fail. Requests share one span and one measurement.
-    pub(super) fn run(self, shared: &Shared) -> Option<u64> {
+    /// Runs the engine, which may divide the batch among `threads`, and answers every request; returns
+    /// the time that it took from lanes, if it did not fail. Requests share one span and one measurement.
+    pub(super) fn run(self, shared: &Shared, threads: u16) -> Option<u64> {
         let Shared { clock, metrics, .. } = shared;
         let span = tracing::debug_span!(
             "batch",
@@ -125,7 +130,8 @@ impl Batch {
         let _entered = span.enter();
         let inputs: Vec<&[Tensor]> = self.tickets.iter().map(Ticket::computed).collect();
         let started = clock.now();
-        let (model, batch) = (&self.replica.model, EngineBatch::new(&inputs));
+        let batch = EngineBatch::new(&inputs).among(threads.into());
+        let model = &self.replica.model;
         let is_suspect = self.tickets.iter().any(|it| it.is_second || it.is_suspect);
         let result = catch_unwind(AssertUnwindSafe(|| match is_suspect {
             true => model.run_suspect(&batch),
@@ -137,7 +143,7 @@ impl Batch {
         };
         let cost_nanos = run_nanos.saturating_mul(batch.threads().into());
         drop(inputs);
-        metrics.ran(self.rows, run_nanos);
+        metrics.ran(self.rows, cost_nanos);
         // Nobody waits any more if the node has left meanwhile.
         let replies = std::mem::take(&mut *shared.waiting(self.lane));
         match result {

@@ -7,7 +7,7 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use paceline_core::watchdog;
+use paceline_core::watchdog::Watchdog;
 use paceline_models::{
     Batch, Front, LoadError, LoadedModel, MemoryUse, ModelDescription, Reservation, RunError,
     TextReader,
@@ -26,8 +26,7 @@ pub(super) struct Elsewhere {
     idle: Mutex<Vec<UnixStream>>,
     is_idle: Condvar,
     hung_after: Duration,
-    /// What the longest batch took, but for the first; none before that has ended.
-    longest: Mutex<Option<Duration>>,
+    watchdog: Mutex<Watchdog>,
     /// Held by each batch; exclusively by one that may end the process under all others.
     company: RwLock<()>,
     _reservation: Reservation,
@@ -60,7 +59,7 @@ impl Elsewhere {
             idle: Mutex::new(streams),
             is_idle: Condvar::new(),
             hung_after: options.hung_after,
-            longest: Mutex::default(),
+            watchdog: Mutex::default(),
             company: RwLock::default(),
             _reservation: reservation,
         }
@@ -94,10 +93,14 @@ impl Elsewhere {
         limit: Duration,
     ) -> Result<(wire::Ran, Vec<Bytes>), Fault> {
         let (requests, blobs) = wire::taken_apart(batch.requests().iter().copied());
+        let run = wire::Run {
+            requests,
+            threads_max: batch.threads_max(),
+        };
         let mut begun = Begun(stream, false);
         let sent = (stream.set_write_timeout(Some(limit)))
             .and_then(|()| stream.set_read_timeout(Some(limit)))
-            .and_then(|()| wire::send(&mut begun, &wire::Run { requests }, &blobs));
+            .and_then(|()| wire::send(&mut begun, &run, &blobs));
         if let Err(error) = sent {
             return match error.kind() {
                 ErrorKind::InvalidInput => {
@@ -116,7 +119,7 @@ impl Elsewhere {
     }
 
     fn run_there(&self, batch: &Batch<'_>) -> Result<Vec<Vec<Tensor>>, RunError> {
-        let limit = watchdog::limit(self.hung_after, *self.longest()).min(LIMIT_MAX);
+        let limit = self.watchdog().limit(self.hung_after).min(LIMIT_MAX);
         let stream = self.take();
         let started = Instant::now();
         let asked = match self.child.has_ended() {
@@ -148,13 +151,9 @@ impl Elsewhere {
             }
         })?;
         let took = started.elapsed();
-        // What the first one compiled and allocated, no other will.
-        let longer = |longest: Duration| longest.max(took);
-        let mut longest = self.longest();
-        *longest = Some(longest.map_or(Duration::ZERO, longer));
-        drop(longest);
         match ran {
             wire::Ran::Answers { answers, threads } => {
+                self.watchdog().ended(took);
                 batch.divide(threads);
                 wire::put_together(answers, blobs).map_err(|message| RunError::Engine { message })
             }
@@ -162,8 +161,8 @@ impl Elsewhere {
         }
     }
 
-    fn longest(&self) -> MutexGuard<'_, Option<Duration>> {
-        self.longest.lock().unwrap_or_else(PoisonError::into_inner)
+    fn watchdog(&self) -> MutexGuard<'_, Watchdog> {
+        self.watchdog.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// One is free as soon as a batch ends: there are as many as lanes, and one for canaries.
@@ -274,8 +273,8 @@ mod tests {
         let front = Front::read(&source, options.backend).unwrap();
         let streams = (child, vec![ours]);
         let elsewhere = Elsewhere::new(front, (memory, reservation), streams, options);
-        // As after a first batch, which has more time.
-        *elsewhere.longest() = Some(Duration::ZERO);
+        // As after a warm-up, whose batches have more time.
+        (0..20).for_each(|_| elsewhere.watchdog().ended(Duration::ZERO));
         (elsewhere, theirs)
     }
 
@@ -309,7 +308,7 @@ mod tests {
     #[test]
     fn a_batch_that_takes_as_long_as_others_did_is_waited_for() {
         let (model, mut theirs) = behind_one_stream();
-        *model.longest() = Some(HUNG_AFTER);
+        model.watchdog().ended(HUNG_AFTER);
         let row = [Tensor::from_f32(4, &[0.5; 4])];
         thread::spawn(move || {
             let (run, blobs) = wire::receive::<wire::Run>(&mut theirs, 1 << 20).unwrap();
@@ -320,6 +319,7 @@ mod tests {
         let batch = Batch::new(&requests);
         assert_eq!(model.run(&batch).unwrap(), [row.to_vec()]);
         assert_eq!(batch.threads(), 3);
-        assert!(model.longest().is_some_and(|took| took >= HUNG_AFTER * 3));
+        let limit = model.watchdog().limit(HUNG_AFTER);
+        assert!(limit >= HUNG_AFTER * 3 * 20, "{limit:?}");
     }
 }

@@ -1,8 +1,9 @@
 //! The other side: what a process does that is told to be an engine.
 //!
-//! Three kinds of threads: the first reads the control stream, brings the version in, and then only
-//! waits for the stream's end, which ends the process at once whatever the others do; one loads;
-//! and each stream has one that runs its batches. A panic of any of them ends the process.
+//! The first thread reads the control stream, brings the version in, and then only waits for the
+//! stream's end, which ends the process at once whatever the others do; one loads, or probes a
+//! device; each stream has one that runs its batches, and an engine may have some of its own. A
+//! panic of any of them ends the process.
 
 use std::io::{self, ErrorKind, IoSliceMut, Read as _};
 use std::mem::MaybeUninit;
@@ -39,6 +40,7 @@ pub(crate) fn serve() -> io::Result<()> {
         }
     };
     let mut answers = control.try_clone()?;
+    limit_cores()?;
     match order {
         wire::Order::Probe(backend) => spawn("probe", move || {
             let _ = wire::send(&mut answers, &probe(backend), &[]);
@@ -98,7 +100,7 @@ fn start_lane(mut stream: UnixStream, model: Arc<dyn LoadedModel>, backend: Back
         }
         while let Ok((run, blobs)) = wire::receive::<wire::Run>(&mut stream, BATCH_BYTES_MAX) {
             let (ran, blobs) = match wire::put_together(run.requests, blobs) {
-                Ok(requests) => match run_batch(&*model, &requests) {
+                Ok(requests) => match run_batch(&*model, &requests, run.threads_max) {
                     // Nothing but a new process gets it back.
                     (wire::Ran::Failed(error @ RunError::DeviceLost { .. }), _) => {
                         eprintln!("{error}");
@@ -118,9 +120,13 @@ fn start_lane(mut stream: UnixStream, model: Arc<dyn LoadedModel>, backend: Back
     });
 }
 
-fn run_batch(model: &dyn LoadedModel, requests: &[Vec<Tensor>]) -> (wire::Ran, Vec<Bytes>) {
+fn run_batch(
+    model: &dyn LoadedModel,
+    requests: &[Vec<Tensor>],
+    threads_max: u32,
+) -> (wire::Ran, Vec<Bytes>) {
     let requests: Vec<&[Tensor]> = requests.iter().map(Vec::as_slice).collect();
-    let batch = Batch::new(&requests);
+    let batch = Batch::new(&requests).among(threads_max);
     match model.run(&batch) {
         Ok(answers) => {
             let (answers, blobs) = wire::taken_apart(answers.iter().map(Vec::as_slice));
@@ -155,21 +161,25 @@ fn some_streams(control: &UnixStream) -> io::Result<Option<Vec<UnixStream>>> {
     }
 }
 
-/// An allocation beyond the limit fails, and ends the process. No core is written: it would hold
-/// what clients have sent.
+/// An allocation beyond the limit fails, and ends the process.
 fn limit_memory(bytes_max: u64) -> io::Result<()> {
-    let set = |resource, most| {
-        let limit = Rlimit {
-            current: Some(most),
-            maximum: Some(most),
-        };
-        setrlimit(resource, limit)
-    };
-    set(Resource::Core, 0)?;
-    if bytes_max > 0 {
-        set(Resource::Data, bytes_max)?;
+    match bytes_max {
+        0 => Ok(()),
+        bytes_max => limit(Resource::Data, bytes_max),
     }
-    Ok(())
+}
+
+/// No core is written: it would hold what clients have sent.
+fn limit_cores() -> io::Result<()> {
+    limit(Resource::Core, 0)
+}
+
+fn limit(resource: Resource, most: u64) -> io::Result<()> {
+    let limit = Rlimit {
+        current: Some(most),
+        maximum: Some(most),
+    };
+    Ok(setrlimit(resource, limit)?)
 }
 
 fn spawn(name: &str, work: impl FnOnce() + Send + 'static) {

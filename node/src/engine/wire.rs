@@ -64,6 +64,8 @@ pub(super) enum Loading {
 pub(super) struct Run {
     /// Of each request, its inputs.
     pub(super) requests: Vec<Vec<Outline>>,
+    /// Among how many threads it may be divided.
+    pub(super) threads_max: u32,
 }
 
 /// What came of it.
@@ -244,7 +246,11 @@ mod tests {
         std::thread::scope(|scope| {
             scope.spawn(|| {
                 let (requests, blobs) = taken_apart(requests.iter().copied());
-                send(&mut here, &Run { requests }, &blobs).unwrap();
+                let run = Run {
+                    requests,
+                    threads_max: 1,
+                };
+                send(&mut here, &run, &blobs).unwrap();
             });
             let (run, blobs): (Run, _) = receive(&mut there, 1 << 30).unwrap();
             assert!(

@@ -520,7 +520,7 @@ fn the_layout_of_a_command_is_pinned_by_an_example() {
         },
     };
     // Schema, op, 300 as a u16, nothing expected, the variant, replica, epoch.
-    let bytes = [3, 9, 251, 44, 1, 0, 5, 4, 8];
+    let bytes = [4, 9, 251, 44, 1, 0, 5, 4, 8];
     assert_eq!(wire::encode(&command).unwrap(), bytes);
 }
 

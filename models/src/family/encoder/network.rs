@@ -60,14 +60,14 @@ impl Network {
     }
 
     /// One vector a row, `[rows, width] f32`: the last layer's, pooled and perhaps of length 1; and
-    /// among how many threads they were divided. Rows were checked.
+    /// among how many threads they were divided, of so many at most. Rows were checked.
     ///
     /// # Errors
     /// The computation itself.
     pub(super) fn pooled(
         &self,
         outline: &Outline,
-        rows: &[Row<'_>],
+        (rows, threads_max): (&[Row<'_>], usize),
         (pooling, normalize): (Pooling, bool),
     ) -> Result<(Vec<f32>, usize), RunError> {
         let config = &outline.config;
@@ -79,13 +79,14 @@ impl Network {
             Self::Kernels { tables, layers } => {
                 let width = config.width;
                 let mut pooled = vec![0.0; rows.len() * width];
-                let threads = layers.run(tables, config, rows, &mut |row, hidden| {
-                    let pooled = &mut pooled[row * width..][..width];
-                    pooling::pool(pooling, hidden, pooled);
-                    if normalize {
-                        pooling::normalize(pooled);
-                    }
-                });
+                let threads =
+                    layers.run(tables, config, (rows, threads_max), &mut |row, hidden| {
+                        let pooled = &mut pooled[row * width..][..width];
+                        pooling::pool(pooling, hidden, pooled);
+                        if normalize {
+                            pooling::normalize(pooled);
+                        }
+                    });
                 Ok((pooled, threads))
             }
         }

@@ -336,21 +336,6 @@ fn memory_is_counted_from_shapes() {
     assert!((64 * 24 * 4..1 << 20).contains(&rows), "{rows}");
 }
 
-#[cfg(target_os = "linux")]
-#[test]
-fn an_engine_of_one_thread_starts_none() {
-    use crate::family::mlp::tests::threads_called;
-    let work = || {
-        let model = load(&source("bert"));
-        let long = "wind ".repeat(40);
-        let request = [texts(&vec![long.as_str(); 64])];
-        model.run(&Batch::new(&[&request])).unwrap();
-        threads_called("encodes-alone")
-    };
-    let thread = std::thread::Builder::new().name("encodes-alone".into());
-    assert_eq!(thread.spawn(work).unwrap().join().unwrap(), 1);
-}
-
 /// Words of the test vocabularies, and none.
 fn text() -> impl Strategy<Value = String> {
     let word = prop_oneof![

@@ -157,7 +157,9 @@ impl<'a> Flight<'a> {
                 self.report(Report {
                     queued_rows: load.queued_rows,
                     row_nanos: load.row_nanos,
-                    rest_nanos: load.one_row_nanos.saturating_sub(load.row_nanos),
+                    // Learnt costs are of one thread; a batch may have had several.
+                    rest_nanos: (load.one_row_nanos.min(ran.run_nanos))
+                        .saturating_sub(load.row_nanos),
                 });
                 Landed::Ran(ran.outputs)
             }

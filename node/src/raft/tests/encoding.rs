@@ -49,13 +49,13 @@ fn the_layouts_are_pinned() {
         log_id: log_id(3, 1, 300),
         payload: EntryPayload::Blank,
     };
-    // Schema 2, term 3, leader 1, index 300 (251 announces two bytes), variant 0.
-    assert_eq!(encode_entry(&blank).unwrap(), [2, 0, 3, 1, 251, 44, 1, 0]);
+    // Schema 3, term 3, leader 1, index 300 (251 announces two bytes), variant 0.
+    assert_eq!(encode_entry(&blank).unwrap(), [3, 0, 3, 1, 251, 44, 1, 0]);
     let joint = Entry {
         log_id: log_id(1, 1, 2),
         payload: EntryPayload::Membership(members()),
     };
-    let expected = [2, 0, 1, 1, 2, 2, 2, 1, 1, 3, 1, 2, 3, 4, 1, 2, 3, 4];
+    let expected = [3, 0, 1, 1, 2, 2, 2, 1, 1, 3, 1, 2, 3, 4, 1, 2, 3, 4];
     assert_eq!(encode_entry(&joint).unwrap(), expected);
     assert_eq!(encode_vote(&Vote::new(5, 2)).unwrap(), [1, 0, 5, 2, 0]);
     assert_eq!(
