@@ -1,16 +1,16 @@
 //! Threads that share a batch while others have nothing to do.
 //!
 //! A batch is computed by whoever brought it. Where other cores are idle meanwhile, whoever waits for
-//! it waits for one core; so a batch says among how many threads it may be divided, and those that
-//! are not its caller's are here. They only ever compute a part of a stage, and wait for nothing.
+//! it waits for one core; so a batch says among how many threads it may be divided. Those of an
+//! engine take one batch at a time: one that waits for the end of a stage has nothing else to take up.
+//! Between stages they stay awake, since a stage may take less than waking.
 
 use std::fmt;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, TryLockError};
 
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
-/// The threads of an engine beside its callers'. They are started when a batch is first divided.
-/// Cloning shares them.
+/// The threads of an engine. They are started when a batch is first divided. Cloning shares them.
 #[derive(Clone)]
 pub(crate) struct Crew(Arc<Shared>);
 
@@ -22,14 +22,14 @@ struct Shared {
     worth: usize,
     /// None where the system gives no threads.
     pool: OnceLock<Option<ThreadPool>>,
+    /// Held by the batch that they compute.
+    busy: Mutex<()>,
 }
 
-/// Who computes a batch.
+/// Who computes a batch: a thread alone, or some of a crew, of which this is one.
 #[derive(Clone, Copy)]
-pub(crate) struct Team<'a> {
+pub(crate) struct Team {
     parts: usize,
-    /// None where the caller is alone.
-    pool: Option<&'a ThreadPool>,
 }
 
 /// A stage begins and ends on all threads together, which takes some microseconds; this much takes
@@ -54,60 +54,71 @@ impl Crew {
             begin,
             worth,
             pool: OnceLock::new(),
+            busy: Mutex::new(()),
         }))
     }
 
-    /// Who computes a batch that may be divided among `threads_max`, and whose stages have so many
-    /// multiply-adds. Cost: nothing, but for the start of the threads the first time.
-    pub(crate) fn team(&self, threads_max: usize, work: usize) -> Team<'_> {
+    /// Runs what may be divided among `threads_max`, and whose stages have so many multiply-adds.
+    ///
+    /// Cost: nothing for one part; otherwise two changes of threads, and the start of the threads the
+    /// first time.
+    pub(crate) fn share<R: Send>(
+        &self,
+        (threads_max, work): (usize, usize),
+        run: impl FnOnce(Team) -> R + Send,
+    ) -> R {
         let parts = threads_max.min(self.0.threads).min(work / self.0.worth);
-        let pool = match parts {
-            0 | 1 => None,
-            _ => self.0.pool.get_or_init(|| self.start()).as_ref(),
+        if parts < 2 {
+            return run(Team::ALONE);
+        }
+        let _busy = match self.0.busy.try_lock() {
+            Ok(busy) => busy,
+            // Nothing is left half done behind it.
+            Err(TryLockError::Poisoned(busy)) => busy.into_inner(),
+            Err(TryLockError::WouldBlock) => return run(Team::ALONE),
         };
-        Team {
-            parts: if pool.is_some() { parts } else { 1 },
-            pool,
+        match self.0.pool.get_or_init(|| self.start()) {
+            Some(pool) => pool.install(|| run(Team { parts })),
+            None => run(Team::ALONE),
         }
     }
 
     fn start(&self) -> Option<ThreadPool> {
         let begin = self.0.begin;
         let pool = ThreadPoolBuilder::new()
-            .num_threads(self.0.threads - 1)
+            .num_threads(self.0.threads)
             .thread_name(|number| format!("crew-{number}"))
             .start_handler(move |_| begin());
         pool.build().ok()
     }
 }
 
-impl Team<'_> {
+impl Team {
+    const ALONE: Self = Self { parts: 1 };
+
     /// Into how many parts a stage is divided.
     pub(crate) fn parts(self) -> usize {
         self.parts
     }
 
-    /// Acts on each part, on all at the same time; on the first here. Cost: an allocation for each
-    /// further one, and waking a thread that sleeps.
+    /// Acts on each part, on all at the same time. Cost: an allocation for each but the last.
     pub(crate) fn at_once<T: Send>(
         self,
-        mut parts: impl Iterator<Item = T> + Send,
+        parts: impl Iterator<Item = T> + Send,
         act: impl Fn(T) + Sync,
     ) {
-        let Some(first) = parts.next() else {
-            return;
-        };
-        let Some(pool) = self.pool else {
-            act(first);
-            parts.for_each(act);
-            return;
-        };
-        pool.in_place_scope(|scope| {
-            for part in parts {
-                let act = &act;
-                scope.spawn(move |_| act(part));
+        if self.parts == 1 {
+            return parts.for_each(act);
+        }
+        rayon::scope(|scope| {
+            let act = &act;
+            let mut parts = parts.peekable();
+            while let Some(part) = parts.next() {
+                match parts.peek() {
+                    Some(_) => scope.spawn(move |_| act(part)),
+                    None => act(part),
+                }
             }
-            act(first);
         });
     }
 }
@@ -139,20 +150,27 @@ mod tests {
             (1, 9 * WORTH, 1),
             (9, 9 * WORTH, 4),
         ] {
-            let team = crew.team(threads_max, work);
-            assert_eq!(team.parts(), parts, "{threads_max} {work}");
+            let got = crew.share((threads_max, work), Team::parts);
+            assert_eq!(got, parts, "{threads_max} {work}");
         }
-        assert_eq!(Crew::eager(1, || {}).team(4, 100).parts(), 1);
+        assert_eq!(Crew::eager(1, || {}).share((4, 100), Team::parts), 1);
     }
 
     #[test]
-    fn parts_run_at_once_and_the_first_here() {
+    fn parts_run_at_once_and_another_batch_alone_meanwhile() {
         let crew = Crew::eager(3, || {});
-        let (all, here) = (Barrier::new(3), thread::current().id());
-        crew.team(3, 100).at_once(0..3, |part| {
-            all.wait();
-            assert_eq!(part == 0, thread::current().id() == here);
+        let all = Barrier::new(3);
+        crew.share((3, 100), |team| {
+            team.at_once(0..3, |part| {
+                all.wait();
+                if part == 0 {
+                    let here = thread::current().id();
+                    let other = crew.share((3, 100), |team| (team.parts(), thread::current().id()));
+                    assert_eq!(other, (1, here));
+                }
+            });
         });
+        assert_eq!(crew.share((3, 100), Team::parts), 3, "it has ended");
     }
 
     #[test]
@@ -160,11 +178,12 @@ mod tests {
         let crew = Crew::eager(2, || {});
         for wrong in 0..2 {
             let batch = || {
-                let team = crew.team(2, 100);
-                team.at_once(0..2, |part| assert_ne!(part, wrong, "as told"));
+                let stage = |team: Team| team.at_once(0..2, |part| assert_ne!(part, wrong, "told"));
+                crew.share((2, 100), stage);
             };
             let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(batch));
             assert!(panicked.is_err());
         }
+        assert_eq!(crew.share((2, 100), Team::parts), 2);
     }
 }

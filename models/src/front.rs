@@ -17,8 +17,8 @@ pub struct Front {
 }
 
 impl Front {
-    /// Reads what comes before a version's weights, for what computes it. Cost: as [`recognise`](crate::recognise),
-    /// and parsing a tokenizer: some 50 ms a megabyte.
+    /// Reads what comes before a version's weights, for what computes it. Cost: as
+    /// [`recognise`](crate::recognise), and parsing a tokenizer: some 50 ms a megabyte.
     ///
     /// # Errors
     /// As loading the version, but for what only its weights show.

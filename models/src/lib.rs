@@ -13,8 +13,9 @@
 //!
 //! Read [`Engine`] first, then [`LoadedModel`].
 //!
-//! Deliberately absent: queues, deadlines, threads and restarts. Whoever calls
-//! [`LoadedModel::run`] lends it the thread that it computes on, and catches its panics.
+//! Deliberately absent: queues, deadlines and restarts. Whoever calls [`LoadedModel::run`] lends it the
+//! thread that it computes on, says among how many others a batch may be divided, and catches
+//! panics.
 
 mod account;
 mod backend;

@@ -30,7 +30,7 @@ pub enum Command {
     /// Look at a node's configuration without starting it.
     #[command(subcommand)]
     Config(ConfigCommand),
-    /// Be the engine of one replica, for a node with `device.isolation = "process"`.
+    /// Be the engine of one replica, for a node whose engines are processes, or see whether a GPU works.
     #[command(hide = true)]
     Engine,
 }

@@ -10,7 +10,7 @@
 //!              └── Warden, a thread that reads it and reaps the process
 //! ```
 //!
-//! One process holds one replica: the processes of two models share nothing, and what a process
+//! One process holds one replica, or sees whether there is a GPU, and ends: the processes of two models share nothing, and what a process
 //! needs is bounded by what its model needs. The batcher and its rows stay in the node. Rows, files
 //! and answers travel over Unix-domain sockets in the form of [`wire`]; a process opens no file and
 //! no port, and knows nothing of the cluster.

@@ -131,25 +131,27 @@ pub struct DeviceOptions {
     pub kind: DeviceChoice,
     /// Which GPU, as the driver counts from 0. Default 0. A node has one.
     pub gpu: u16,
-    /// Threads that run models on a CPU, each one batch at a time. Default 0: one for each core. A
-    /// GPU has two batches at a time, one that computes and one that is copied there.
+    /// Threads that run models on a CPU: as many batches at a time, each on one, and where fewer are
+    /// under way, an encoder's on those that are idle, too. Default 0: one for each core. A GPU has
+    /// two batches at a time, one that computes and one that is copied there.
     pub threads: u16,
     /// Memory for weights and activations, in bytes. Default 0: half of the machine's; of a GPU,
     /// what is free when the node starts.
     pub memory_bytes: u64,
-    /// What computes encoders on a CPU. Default `kernels`: our own. `candle`: candle's operations, which are
-    /// slower and what the kernels are held to, for whoever doubts an answer. candle takes threads of
-    /// its own for large products, unless `RAYON_NUM_THREADS` is 1.
+    /// What computes encoders on a CPU. Default `kernels`: our own. `candle`: candle's operations,
+    /// which are slower and what the kernels are held to, for whoever doubts an answer. candle takes
+    /// threads of its own for large products, unless `RAYON_NUM_THREADS` is 1.
     pub engine: EngineKind,
-    /// Where engines compute on a CPU; on a GPU always as `process`. Default `none`: in the node's own process, where a request costs the
-    /// least. `process`: each replica in a process of its own, so that a model which crashes, hangs
+    /// Where engines compute on a CPU; on a GPU always as `process`. Default `none`: in the node's own
+    /// process, where a request costs the least. `process`: each replica in a process of its own, so that a model which crashes, hangs
     /// or fills its memory takes no other along; each batch costs some 30 µs more.
     pub isolation: Isolation,
     /// Memory that the process of one engine may take for itself, in bytes; it ends when it wants
     /// more. Default 0: no limit but the machine's.
     pub process_bytes_max: u64,
     /// How long a batch may run in a process before that is taken for hung and ended, in
-    /// milliseconds. Default 10 s; where batches take long, twenty times the longest so far.
+    /// milliseconds. Default 10 s; where batches take long, twenty times the longest so far. Those of
+    /// a warm-up have two minutes.
     pub hung_after_ms: u64,
     /// How often each replica is asked a row whose answer is known, in milliseconds; one that answers
     /// something else is loaded again. Default 5 min.

@@ -505,7 +505,7 @@ impl DeviceMetrics {
         let run = latency();
         registry.register_with_unit(
             "paceline_device_batch_duration",
-            "Time that an engine took for a batch",
+            "Time of threads that an engine took for a batch: its own, times those that shared it",
             Unit::Seconds,
             run.clone(),
         );

@@ -8,9 +8,10 @@
 //!
 //! A chunk may be divided among threads. Of many tokens each takes its own through everything but
 //! the keys and values, which are those of all before any query is answered. Of few tokens each
-//! would read all weights for little: then each computes some columns of every dense layer. The kernels add each number's products in one order,
-//! whatever stands beside it: an answer is the same to the last bit alone and in company, and
-//! whoever computes it.
+//! would read all weights for little: then each computes some columns of every dense layer.
+//!
+//! The kernels add each number's products in one order, whatever stands beside it: an answer is the
+//! same to the last bit alone and in company, and whoever computes it.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -125,9 +126,11 @@ impl Ragged {
             }
             // Queries, keys and values: of the large stages the one with the least to do.
             let work = buffers.hidden.len() * 3 * config.width;
-            let team = self.crew.team(threads_max, work);
-            threads = threads.max(team.parts());
-            self.pass(config, team, &mut buffers);
+            let parts = self.crew.share((threads_max, work), |team| {
+                self.pass(config, team, &mut buffers);
+                team.parts()
+            });
+            threads = threads.max(parts);
             let mut hidden = &buffers.hidden[..];
             for (number, row) in chunk.iter().enumerate() {
                 let own;
@@ -141,7 +144,7 @@ impl Ragged {
     }
 
     /// All layers over one chunk, in place.
-    fn pass(&self, config: &Config, team: Team<'_>, buffers: &mut Buffers) {
+    fn pass(&self, config: &Config, team: Team, buffers: &mut Buffers) {
         let tokens = buffers.hidden.len() / config.width;
         // Tokens of a part: whole tiles.
         let part = tokens.div_ceil(team.parts()).next_multiple_of(TILE);
@@ -163,7 +166,7 @@ impl Ragged {
         &self,
         config: &Config,
         (layer, part): (&Layer, usize),
-        team: Team<'_>,
+        team: Team,
         buffers: &mut Buffers,
     ) {
         let Buffers {
@@ -211,7 +214,7 @@ impl Ragged {
         &self,
         config: &Config,
         (layer, part): (&Layer, usize),
-        team: Team<'_>,
+        team: Team,
         buffers: &mut Buffers,
     ) {
         let Buffers {
@@ -290,7 +293,7 @@ fn by_columns(
     layer: &Linear,
     input: &[f32],
     (output, then): (&mut [f32], Then),
-    team: Team<'_>,
+    team: Team,
     (blocks, scratch): (&mut Vec<f32>, &mut [Scratch]),
 ) {
     let (tokens, width) = (input.len() / layer.inputs(), layer.outputs());
@@ -372,11 +375,12 @@ mod tests {
                     layer.run(&input, &mut whole, then, &mut Scratch::new());
                     for threads in 1..6 {
                         let crew = Crew::eager(threads, || {});
-                        let team = crew.team(threads, usize::MAX);
                         let mut scratch: Vec<_> = (0..threads).map(|_| Scratch::new()).collect();
                         let (mut output, mut blocks) = (before.clone(), vec![f32::NAN; 9]);
-                        let into = (&mut output[..], then);
-                        by_columns(&layer, &input, into, team, (&mut blocks, &mut scratch));
+                        crew.share((threads, usize::MAX), |team| {
+                            let into = (&mut output[..], then);
+                            by_columns(&layer, &input, into, team, (&mut blocks, &mut scratch));
+                        });
                         assert_eq!(output, whole, "{kernels:?} {then:?} {threads}");
                     }
                 }
