@@ -92,11 +92,8 @@ impl Device {
 
     /// Rows that wait, over all replicas.
     pub fn queued_rows(&self) -> u64 {
-        self.batchers
-            .iter()
-            .flatten()
-            .map(Batcher::queued_rows)
-            .sum()
+        let batchers = self.batchers.iter().flatten();
+        batchers.map(Batcher::queued_rows).sum()
     }
 
     fn attach(&mut self, batcher: BatcherId, options: batcher::Options) {
