@@ -26,11 +26,11 @@ pub(crate) fn give_way() {
     }
 }
 
-/// A thirtieth of the weight of a thread that is not nice: of 0, 5, 10 and 15 the one with which a
-/// model of microseconds beside one that takes all cores keeps its p99 within three times what it is
-/// alone (docs/evidence/2026-11-27-encoders.md).
+/// A seventieth of the weight of a thread that is not nice: of 0, 5, 10, 15 and 19 the one with which
+/// a model of microseconds beside one that takes all cores keeps its p99 within three times what it
+/// is alone (docs/evidence/2026-11-27-encoders.md).
 #[cfg(target_os = "linux")]
-const NICE: i32 = 15;
+const NICE: i32 = 19;
 
 impl Threads {
     /// Runs what blocks where it may. It is run to its end, whether somebody waits for it or not.
