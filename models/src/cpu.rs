@@ -13,9 +13,10 @@ use crate::source::ModelSource;
 
 /// Loads versions into main memory, and keeps account of what they occupy.
 ///
-/// A batch is computed by the thread that calls [`LoadedModel::run`]. While fewer batches are under way
-/// than there are threads, one of an encoder's is divided among threads of the engine's own, and
-/// the caller waits. Cloning shares the account and these threads.
+/// A batch is computed by the thread that calls [`LoadedModel::run`]. One of an encoder's that may be
+/// divided ([`Batch::among`](crate::Batch::among)), and is worth it, is computed by threads of the
+/// engine's own, one such batch at a time, and the caller waits. Cloning shares the account and these
+/// threads.
 #[derive(Clone, Debug)]
 pub struct CpuEngine {
     device: DeviceSpec,
