@@ -59,6 +59,35 @@ struct Buffers {
     scratch: Vec<Scratch>,
 }
 
+/// The same for one chunk, of its size.
+struct Chunk<'a> {
+    hidden: &'a mut [f32],
+    qkv: &'a mut [f32],
+    context: &'a mut [f32],
+    inner: &'a mut [f32],
+    blocks: &'a mut Vec<f32>,
+    lengths: &'a [u32],
+    scratch: &'a mut [Scratch],
+}
+
+impl Buffers {
+    fn chunk(&mut self, config: &Config, team: Team) -> Chunk<'_> {
+        let tokens = self.hidden.len() / config.width;
+        if self.scratch.len() < team.parts() {
+            self.scratch.resize_with(team.parts(), Scratch::new);
+        }
+        Chunk {
+            hidden: &mut self.hidden,
+            qkv: at_least(&mut self.qkv, tokens * 3 * config.width),
+            context: at_least(&mut self.context, tokens * config.width),
+            inner: at_least(&mut self.inner, tokens * config.inner),
+            blocks: &mut self.blocks,
+            lengths: &self.lengths,
+            scratch: &mut self.scratch,
+        }
+    }
+}
+
 impl Ragged {
     /// Reads the layers, one at a time, and packs them.
     ///
@@ -148,15 +177,13 @@ impl Ragged {
         let tokens = buffers.hidden.len() / config.width;
         // Tokens of a part: whole tiles.
         let part = tokens.div_ceil(team.parts()).next_multiple_of(TILE);
-        if buffers.scratch.len() < team.parts() {
-            buffers.scratch.resize_with(team.parts(), Scratch::new);
-        }
         self.normalize(config, &mut buffers.hidden, &self.norm);
         for layer in &self.layers {
+            let chunk = buffers.chunk(config, team);
             if team.parts() > 1 && part < PART_LEAST {
-                self.layer_by_columns(config, (layer, part), team, buffers);
+                self.layer_by_columns(config, (layer, part), team, chunk);
             } else {
-                self.layer_by_tokens(config, (layer, part), team, buffers);
+                self.layer_by_tokens(config, (layer, part), team, chunk);
             }
         }
     }
@@ -167,9 +194,9 @@ impl Ragged {
         config: &Config,
         (layer, part): (&Layer, usize),
         team: Team,
-        buffers: &mut Buffers,
+        chunk: Chunk<'_>,
     ) {
-        let Buffers {
+        let Chunk {
             hidden,
             qkv,
             context,
@@ -177,11 +204,7 @@ impl Ragged {
             lengths,
             scratch,
             ..
-        } = buffers;
-        let tokens = hidden.len() / config.width;
-        let qkv = at_least(qkv, tokens * 3 * config.width);
-        let context = at_least(context, tokens * config.width);
-        let inner = at_least(inner, tokens * config.inner);
+        } = chunk;
         let parts = (hidden.chunks(part * config.width))
             .zip(qkv.chunks_mut(part * 3 * config.width))
             .zip(&mut *scratch);
@@ -215,9 +238,9 @@ impl Ragged {
         config: &Config,
         (layer, part): (&Layer, usize),
         team: Team,
-        buffers: &mut Buffers,
+        chunk: Chunk<'_>,
     ) {
-        let Buffers {
+        let Chunk {
             hidden,
             qkv,
             context,
@@ -225,11 +248,7 @@ impl Ragged {
             blocks,
             lengths,
             scratch,
-        } = buffers;
-        let tokens = hidden.len() / config.width;
-        let qkv = at_least(qkv, tokens * 3 * config.width);
-        let context = at_least(context, tokens * config.width);
-        let inner = at_least(inner, tokens * config.inner);
+        } = chunk;
         by_columns(
             &layer.qkv,
             hidden,
